@@ -1,0 +1,1 @@
+"""When the line runs: settings, stages, Prefect flows and the command line."""

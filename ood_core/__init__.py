@@ -1,0 +1,1 @@
+"""The method: pure functions from arrays, seeds and scalars to values."""

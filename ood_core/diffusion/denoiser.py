@@ -1,0 +1,60 @@
+"""The one contract of all denoisers, and the conversions between network parametrisations.
+
+A denoiser returns the posterior mean `E[x0 | x_t]`, whatever its network predicts. With
+`x_t = alpha x0 + sigma eps` (Salimans & Ho 2022, appendix D, for `v = alpha eps - sigma x0`):
+
+    eps-prediction   x0 = (x_t - sigma eps) / alpha
+    v-prediction     x0 = (alpha x_t - sigma v) / (alpha^2 + sigma^2)
+    x0-prediction    x0 = output
+"""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ood_core.arrays import Maps
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.specs import Prediction
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Posterior mean of the clean map given the noised one."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule whose indices `t` the denoiser understands."""
+        ...
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        """Return `E[x0 | x_t]` at time index `t`, of the shape of `x_t`."""
+        ...
+
+
+def clean_from_output(
+    output: Maps, x_t: Maps, alpha: float, sigma: float, prediction: Prediction
+) -> Maps:
+    """Convert a network output to the posterior mean of the clean map."""
+    match prediction:
+        case "epsilon":
+            return (x_t - sigma * output) / alpha
+        case "v_prediction":
+            return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
+        case "sample":
+            return output
+
+
+def training_target(
+    x0: Maps, eps: Maps, alpha: Tensor, sigma: Tensor, prediction: Prediction
+) -> Maps:
+    """What a network of the given parametrisation must output for `(x0, eps)`.
+
+    `alpha` and `sigma` broadcast against the maps.
+    """
+    match prediction:
+        case "epsilon":
+            return eps
+        case "v_prediction":
+            return alpha * eps - sigma * x0
+        case "sample":
+            return x0

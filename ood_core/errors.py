@@ -1,0 +1,40 @@
+"""Errors of the project, one family per cause, so that each has one exit code.
+
+A message says what was got, what was expected and what to do about it.
+"""
+
+
+class FarfieldError(Exception):
+    """Base of every error that a user can cause or mend."""
+
+
+class InputError(FarfieldError, ValueError):
+    """Targets or configuration cannot be used as they are."""
+
+
+class TargetError(InputError):
+    """A target file is missing, unreadable, or holds maps that the line cannot take."""
+
+
+class BaseModelError(InputError):
+    """A base model cannot be loaded or does not fit the targets."""
+
+
+class ConfigError(InputError):
+    """The configuration is wrong: unknown key, impossible value, contradiction."""
+
+
+class PriorUnderdetermined(InputError):
+    """Fewer latents than the requested estimator needs."""
+
+
+class IdentityRefused(FarfieldError, ValueError):
+    """The place already holds a run with another identity or plan."""
+
+
+class ShardCorrupt(FarfieldError, OSError):
+    """A shard's bytes do not match its receipt."""
+
+
+class RunIncomplete(FarfieldError, RuntimeError):
+    """Some shards failed for good; the others are stored and vouched for."""

@@ -1,0 +1,1 @@
+"""Training of small base models on procedural domains; the only place where weights move."""

@@ -1,0 +1,111 @@
+"""Training of a base: one pure step after another, a function of the spec and the step number.
+
+Loss: mean squared error of the network's own target (v-prediction by default; Salimans & Ho 2022),
+with `ln(sigma/alpha)` drawn from a normal law (Karras et al. 2022, section 5) instead of a uniform
+time index, since the linear schedule spends half its indices where maps are all but gone. Weights
+are averaged exponentially with a warm-up (Karras et al. 2024, section 3.1, in its simplest form).
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from ood_core.diffusion.denoiser import training_target
+from ood_core.diffusion.pretrained import make_unet
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.pretraining.dead_leaves import dead_leaves
+from ood_core.seeds import Stream, generator
+from ood_core.specs import PretrainSpec
+
+LOG_NOISE_MEAN, LOG_NOISE_SPREAD = -0.5, 1.6
+
+
+@final
+@dataclass(slots=True)
+class TrainingState:
+    """Everything that a resumed training needs; `step` batches have been learnt."""
+
+    network: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return tensors and numbers only, so that `torch.load(weights_only=True)` reads it."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+
+    def load_dict(self, saved: dict[str, Any]) -> None:
+        """Restore what `as_dict` returned."""
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step = int(saved["step"])
+
+
+def start(spec: PretrainSpec) -> TrainingState:
+    """Initialise network, average and optimiser from the spec's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(spec.seed)
+        network = make_unet(
+            spec.size, 1, spec.widths, spec.layers, spec.attention, spec.norm_groups
+        )
+    average = copy.deepcopy(network).requires_grad_(False)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=0.01)
+    return TrainingState(network.train(), average, optimiser)
+
+
+def train(spec: PretrainSpec, state: TrainingState) -> Iterator[float]:
+    """Advance the state to the spec's last step, yielding each step's loss."""
+    schedule = NoiseSchedule.linear()
+    while state.step < spec.steps:
+        yield _step(spec, schedule, state)
+
+
+def learning_rate(spec: PretrainSpec, step: int) -> float:
+    """Linear warm-up over 2 % of the steps, then cosine decay to 1 % of the peak."""
+    warm = max(1, spec.steps // 50)
+    if step < warm:
+        return spec.rate * (step + 1) / warm
+    progress = (step - warm) / max(1, spec.steps - warm)
+    return spec.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _step(spec: PretrainSpec, schedule: NoiseSchedule, state: TrainingState) -> float:
+    x0 = dead_leaves(spec.seed, state.step, spec.batch, spec.size)
+    rng = generator(spec.seed, state.step, attempt=1, stream=Stream.TRAINING)
+    wanted = np.exp(LOG_NOISE_MEAN + LOG_NOISE_SPREAD * rng.standard_normal(spec.batch))
+    ratio = (schedule.sigma / schedule.alpha).numpy()
+    t = torch.from_numpy(np.searchsorted(ratio, wanted).clip(0, len(ratio) - 1))
+    eps = torch.from_numpy(rng.standard_normal(tuple(x0.shape), dtype=np.float32))
+    alpha = schedule.alpha[t].float()[:, None, None, None]
+    sigma = schedule.sigma[t].float()[:, None, None, None]
+    output = state.network(alpha * x0 + sigma * eps, t).sample
+    target = training_target(x0, eps, alpha, sigma, spec.prediction)
+    loss = torch.nn.functional.mse_loss(output, target)
+    for group in state.optimiser.param_groups:
+        group["lr"] = learning_rate(spec, state.step)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    state.optimiser.step()
+    state.step += 1
+    _average(spec, state)
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def _average(spec: PretrainSpec, state: TrainingState) -> None:
+    decay = min(spec.ema, (1 + state.step) / (10 + state.step))
+    for mean, value in zip(state.average.parameters(), state.network.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
