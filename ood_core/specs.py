@@ -10,11 +10,45 @@ from typing import Literal, final
 from ood_core.errors import ConfigError
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+Symmetry = Literal["flip", "rotate90", "translate"]
+TransformKind = Literal["linear", "log", "asinh"]
 
 
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise ConfigError(message)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetsSpec:
+    """Which files hold the targets, and how they are read and split.
+
+    `path` is a FITS, `.npy`, `.npz` or Zarr path or a glob of them; `array` names the HDU, the
+    `.npz` member or the Zarr array where there is a choice. `held_out` is a fraction in (0, 1) or a
+    number of maps; the last maps in file order are held out, so that a file can order its maps by
+    place and keep both splits apart in space.
+    """
+
+    path: str
+    array: str | None = None
+    transform: TransformKind = "linear"
+    symmetries: tuple[Symmetry, ...] = ()
+    held_out: float = 0.5
+    max_bytes: int = 2**32
+
+    def __post_init__(self) -> None:
+        _require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
+        _require(
+            self.held_out < 1 or float(self.held_out).is_integer(),
+            f"held_out: got {self.held_out}; expected a fraction below 1 or a whole number of maps",
+        )
+        _require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
+
+    def fit_count(self, maps: int) -> int:
+        """Number of maps, counted from the first, that are fitted to; the others are held out."""
+        held = self.held_out if self.held_out >= 1 else round(maps * self.held_out)
+        return maps - int(held)
 
 
 @final

@@ -1,0 +1,39 @@
+"""Declared symmetries of a field, as the group of images of a map.
+
+A symmetry is physics that the user declares: the law of the targets does not change under it.
+`translate` means periodic stationarity; it has no finite orbit here and is used by spectral
+estimators, not by `orbit`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from ood_core.arrays import Maps
+from ood_core.specs import Symmetry
+
+
+def orbit_size(symmetries: Sequence[Symmetry]) -> int:
+    """Number of distinct images that `orbit` gives per map."""
+    return {(False, False): 1, (True, False): 2, (False, True): 4, (True, True): 8}[
+        ("flip" in symmetries, "rotate90" in symmetries)
+    ]
+
+
+def orbit(maps: Maps, symmetries: Sequence[Symmetry]) -> list[Maps]:
+    """Return the images of all maps, one list entry per group element, the identity first.
+
+    `flip` mirrors the x axis and `rotate90` turns in the plane; both together give the dihedral
+    group of the square (8 elements).
+    """
+    images = [maps]
+    if "rotate90" in symmetries:
+        images = [torch.rot90(maps, quarter, dims=(-2, -1)) for quarter in range(4)]
+    if "flip" in symmetries:
+        images = images + [image.flip(-1) for image in images]
+    return [image.contiguous() for image in images]
+
+
+def transform(maps: Maps, element: int, symmetries: Sequence[Symmetry]) -> Maps:
+    """Apply group element number `element` (as ordered by `orbit`) to all maps."""
+    return orbit(maps, symmetries)[element % orbit_size(symmetries)]
