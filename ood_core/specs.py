@@ -4,7 +4,7 @@ The records are the fields of the configuration file as well (`flows.settings`),
 one definition of each. Digests of them name a run; see `RunIdentity`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, final
 
 from ood_core.errors import ConfigError
@@ -12,6 +12,9 @@ from ood_core.errors import ConfigError
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
+PriorKind = Literal["isotropic", "spectral_low_rank"]
+SolverName = Literal["ddim", "heun", "dpmpp_2m"]
+Preset = Literal["calibrated", "discovery"]
 
 
 def _require(ok: bool, message: str) -> None:
@@ -49,6 +52,146 @@ class TargetsSpec:
         """Number of maps, counted from the first, that are fitted to; the others are held out."""
         held = self.held_out if self.held_out >= 1 else round(maps * self.held_out)
         return maps - int(held)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationSpec:
+    """How the experts' weights are fitted: noised copies per target, bands, relative ridge."""
+
+    draws: int = 4
+    bands: int = 8
+    ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
+        _require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SteeringSpec:
+    """Adam steps on the clean estimate at levels whose `sigma/alpha` lies in [`above`, `below`]."""
+
+    steps: int = 12
+    rate: float = 0.03
+    above: float = 0.03
+    below: float = 2.5
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1 and self.rate > 0, "steering: steps >= 1 and rate > 0")
+        _require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
+        _require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodSpec:
+    """A preset, and what shall differ from it; a field left out takes the preset's value.
+
+    `level` is the time index up to which targets are inverted, `steps` the number of solver steps
+    between it and index 0.
+    """
+
+    preset: Preset = "calibrated"
+    level: int | None = None
+    steps: int | None = None
+    passes: int | None = None
+    solver: SolverName | None = None
+    prior: PriorKind | None = None
+    calibration: CalibrationSpec | None = None
+    steering: SteeringSpec | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("level", "steps", "passes"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
+        if self.preset == "discovery":
+            _require(
+                self.calibration is None and self.steering is None,
+                "method: the discovery preset has neither calibration nor steering; "
+                "remove these keys or use the calibrated preset",
+            )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A method with nothing left open; `calibration` and `steering` are None where not used."""
+
+    level: int
+    steps: int
+    spacing: Literal["uniform", "log_snr"]
+    passes: int
+    solver: SolverName
+    prior: PriorKind
+    calibration: CalibrationSpec | None
+    steering: SteeringSpec | None
+
+
+def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
+    """Fill what the spec leaves open from its preset.
+
+    `auto_level` is the index that the calibrated preset starts from where none is given. The
+    `discovery` preset has the published settings (Zhu et al. 2023: level 900, 80 points, isotropic
+    Gaussian, one evaluation per inversion step).
+    """
+    if spec.preset == "discovery":
+        open_fields = Method(
+            level=900, steps=79, spacing="uniform", passes=1, solver="ddim", prior="isotropic",
+            calibration=None, steering=None,
+        )  # fmt: skip
+    else:
+        open_fields = Method(
+            level=auto_level, steps=18, spacing="log_snr", passes=3, solver="ddim",
+            prior="spectral_low_rank", calibration=CalibrationSpec(), steering=SteeringSpec(),
+        )  # fmt: skip
+    given = {
+        f.name: getattr(spec, f.name)
+        for f in fields(MethodSpec)
+        if f.name != "preset" and getattr(spec, f.name) is not None
+    }
+    method = replace(open_fields, **given)
+    _require(
+        method.steps <= method.level,
+        f"method.steps: got {method.steps} steps up to index {method.level}; "
+        "expected at most one step per index",
+    )
+    return method
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationSpec:
+    """How many samples, in shards of how many (one unit of work each), from which seed."""
+
+    samples: int = 1024
+    shard_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.samples >= 1, f"generation.samples: got {self.samples}; expected 1 or more")
+        _require(self.shard_size >= 1, "generation.shard_size: expected 1 or more")
+        _require(0 <= self.seed < 2**63, "generation.seed: expected 0 <= seed < 2^63")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateSpec:
+    """What must hold on held-out targets before a set is published; nothing asked, no verdict.
+
+    `spectrum_error` and `c2st` are upper limits, `nearest_ratio` is a lower one (1 is as novel as
+    real, below 0.9 is copying). Fewer held-out maps than `min_held_out` decide nothing.
+    """
+
+    spectrum_error: float | None = None
+    nearest_ratio: float | None = None
+    c2st: float | None = None
+    min_held_out: int = 30
+
+    def __post_init__(self) -> None:
+        _require(self.min_held_out >= 2, "gate.min_held_out: expected 2 or more")
 
 
 @final

@@ -1,4 +1,4 @@
-"""Frozen base models in diffusers format: loaded, digested, checked; the only importer of diffusers.
+"""Frozen base models in diffusers format: loaded, digested, checked. Sole importer of diffusers.
 
 Scheduler settings are never ignored silently. Each one that changes results is *honoured*,
 *overruled* with a stated reason, or *refused* with an error.
@@ -36,7 +36,10 @@ class SettingRuling:
 @final
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A frozen base: its denoiser and what there is to know about it."""
+    """A frozen base: its denoiser and what there is to know about it.
+
+    Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels.
+    """
 
     denoiser: "PretrainedDenoiser"
     digest: str
@@ -46,11 +49,7 @@ class BaseModel:
     prediction: Prediction
     rulings: tuple[SettingRuling, ...]
     source: str
-
-    @property
-    def size_multiple(self) -> int:
-        """Maps must have sides that are multiples of this many pixels."""
-        return 2 ** (len(self.denoiser.network.config.block_out_channels) - 1)  # type: ignore[union-attr]
+    size_multiple: int
 
 
 @final
@@ -74,7 +73,7 @@ class PretrainedDenoiser:
         """Noise schedule the network was trained on."""
         return self._schedule
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return `E[x0 | x_t]`; state in float32, network in the dtype given at construction."""
         alpha, sigma = float(self._schedule.alpha[t]), float(self._schedule.sigma[t])
@@ -108,11 +107,12 @@ def load_base(
         prediction=prediction,
         rulings=rulings,
         source=source,
+        size_multiple=2 ** (len(config["block_out_channels"]) - 1),
     )
 
 
 def weights_digest(weights: Path, prediction: Prediction, schedule: NoiseSchedule) -> str:
-    """SHA-256 of the weight bytes, the parametrisation and the schedule: all that changes results."""
+    """SHA-256 of weights, parametrisation and schedule: all of a base that changes results."""
     digest = hashlib.sha256(weights.read_bytes())
     digest.update(prediction.encode())
     digest.update(schedule.alpha.numpy().tobytes() + schedule.sigma.numpy().tobytes())

@@ -48,8 +48,12 @@ class NoiseSchedule:
         """Return `sigma_t / alpha_t`."""
         return float(self.sigma[t] / self.alpha[t])
 
+    def scale(self, t: int) -> float:
+        """Return `sqrt(alpha_t^2 + sigma_t^2)`, by which a point is divided to be a latent."""
+        return float((self.alpha[t] ** 2 + self.sigma[t] ** 2).sqrt())
+
     def index_of(self, noise_to_signal: float) -> int:
-        """Return the smallest index whose `sigma/alpha` is at least the given value (or the last)."""
+        """Return the smallest index with `sigma/alpha` at least the given value, or the last."""
         ratio = self.sigma / self.alpha
         found = int(torch.searchsorted(ratio, torch.tensor(noise_to_signal, dtype=ratio.dtype)))
         return min(found, len(self) - 1)

@@ -1,0 +1,112 @@
+"""What every worker of a run holds: base, targets, method, grid and the denoiser made of them."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+
+from ood_core.arrays import TimeGrid
+from ood_core.calibration import CalibratedDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.flow import CountingDenoiser
+from ood_core.diffusion.pretrained import load_base
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.errors import BaseModelError, IdentityRefused
+from ood_core.priors.gaussian import estimate, fit_gaussian
+from ood_core.seeds import root_key
+from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
+from ood_core.store.calibration import read_calibration
+from ood_core.store.run import RunStore
+from ood_core.store.targets import StoredTargets, load_targets
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Everything of a run that stays the same from shard to shard.
+
+    `denoiser` is the base or the calibrated stack; it is the base while calibration is not done.
+    `base` counts network evaluations wherever it is used. `rho` belongs to the Gaussian expert.
+    """
+
+    base: CountingDenoiser
+    denoiser: Denoiser
+    gaussian: GaussianDenoiser | None
+    rho: float
+    targets: StoredTargets
+    method: Method
+    symmetries: tuple[Symmetry, ...]
+    grid: TimeGrid
+    root: int
+    device: torch.device
+
+
+def load_line(run: RunStore, device: str, dtype: str) -> Line:
+    """Load a run's base, targets and fits onto a device.
+
+    Raises:
+        IdentityRefused: the base on disk is not the one the run was planned with.
+    """
+    record = run.record
+    where = torch.device(device)
+    model = load_base(record["base"]["source"], where, getattr(torch, dtype))
+    if model.digest != record["identity_record"]["base"]["digest"]:
+        raise IdentityRefused(
+            f"{record['base']['source']}: weights or schedule changed since this run was planned; "
+            "restore the base, or give another --out"
+        )
+    method = read_method(record["identity_record"]["method"])
+    symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
+    base, targets = CountingDenoiser(model.denoiser), load_targets(run)
+    gaussian, rho = None, 1.0
+    denoiser: Denoiser = base
+    if method.calibration is not None:
+        rho = fit_gaussian(targets.fit, "spectral_low_rank", symmetries).rho
+        law = estimate(targets.fit, "spectral_low_rank", rho, symmetries)
+        gaussian = GaussianDenoiser(base.schedule, *law)
+        if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
+            denoiser = CalibratedDenoiser(base, gaussian, read_calibration(run))
+    return Line(
+        base=base,
+        denoiser=denoiser,
+        gaussian=gaussian,
+        rho=rho,
+        targets=targets,
+        method=method,
+        symmetries=symmetries,
+        grid=time_grid(base.schedule, method),
+        root=root_key(record["identity"]),
+        device=where,
+    )
+
+
+def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
+    """The ascending grid of a method."""
+    match method.spacing:
+        case "uniform":
+            return schedule.uniform_grid(method.steps + 1, method.level)
+        case "log_snr":
+            return schedule.log_snr_grid(method.steps + 1, method.level)
+
+
+def read_method(record: dict[str, Any]) -> Method:
+    """Rebuild a method from the identity record."""
+    parts = dict(record)
+    for name, kind in (("calibration", CalibrationSpec), ("steering", SteeringSpec)):
+        if parts[name] is not None:
+            parts[name] = kind(**parts[name])
+    return Method(**parts)
+
+
+def require_fit(source: str, level: int, schedule: NoiseSchedule) -> None:
+    """Refuse a level that the base's schedule does not have.
+
+    Raises:
+        BaseModelError: the level is beyond the schedule.
+    """
+    if level >= len(schedule):
+        raise BaseModelError(
+            f"{source}: got method.level {level}; expected an index below {len(schedule)}, the "
+            "length of the base's schedule"
+        )

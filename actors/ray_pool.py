@@ -1,0 +1,142 @@
+"""The pool on Ray actors; the only importer of ray.
+
+One actor per slot. A bounded window of shards is in flight (one per actor plus one queued), drained
+with `ray.wait`. An actor that dies is replaced and its shard run again; Ray's own task retries are
+off, because a shard is idempotent and addressed and the store knows what is done.
+"""
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.pool import ShardFailure
+from actors.workers import WorkerSpec, build
+from ood_core.errors import FarfieldError
+from ood_core.store.plan import Shard
+from ood_core.store.receipts import Receipt
+
+OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RayPool:
+    """`workers` actors with `cpus` and `gpus` each; `tries` per shard before it counts as failed."""
+
+    workers: int
+    cpus: float = 1
+    gpus: float = 0
+    tries: int = 3
+    queued: int = 1
+
+    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
+        """Run all shards on actors; actors are removed at the end, whatever happens."""
+        if not shards:
+            return
+        connect(self.workers)
+        crew = _Crew(self, spec, min(self.workers, len(shards)))
+        try:
+            yield from _dispatch(crew, shards, self.tries)
+        finally:
+            crew.dismiss()
+
+
+def connect(workers: int) -> None:
+    """Join the cluster that `RAY_ADDRESS` names, or start a local one."""
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, configure_logging=False)
+        return
+    ray.init(
+        num_cpus=max(workers, os.cpu_count() or 1),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+
+
+class _Actor:
+    """Body of the actor: builds the worker where it runs."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._worker = build(spec)
+
+    def run(self, shard: Shard) -> Receipt:
+        return self._worker.run(shard)
+
+
+@dataclass
+class _Crew:
+    """Actors with their load, and what is in flight."""
+
+    pool: RayPool
+    spec: WorkerSpec
+    size: int
+    actors: list[Any] = field(default_factory=list)
+    flying: dict[Any, tuple[Any, Shard]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.actors = [self._hire() for _ in range(self.size)]
+
+    def _hire(self) -> Any:
+        remote = ray.remote(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus, max_restarts=0)(
+            _Actor
+        )
+        return remote.remote(self.spec)
+
+    def idle(self) -> Any | None:
+        """Least loaded actor with room in its window."""
+        load = Counter(id(actor) for actor, _ in self.flying.values())
+        actor = min(self.actors, key=lambda a: load[id(a)])
+        return actor if load[id(actor)] <= self.pool.queued else None
+
+    def send(self, actor: Any, shard: Shard) -> None:
+        """Put one shard in flight."""
+        self.flying[actor.run.remote(shard)] = (actor, shard)
+
+    def bury(self, actor: Any) -> list[Shard]:
+        """Replace a dead actor; return the shards that were queued behind its last one."""
+        lost = [ref for ref, (owner, _) in self.flying.items() if owner is actor]
+        shards = [self.flying.pop(ref)[1] for ref in lost]
+        self.actors = [a for a in self.actors if a is not actor] + [self._hire()]
+        return shards
+
+    def dismiss(self) -> None:
+        """Remove all actors."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def _dispatch(crew: _Crew, shards: Sequence[Shard], tries: int) -> Iterator[Receipt | ShardFailure]:
+    waiting, failures = deque(shards), Counter[int]()
+    while waiting or crew.flying:
+        while waiting and (actor := crew.idle()) is not None:
+            crew.send(actor, waiting.popleft())
+        ready, _ = ray.wait(list(crew.flying), num_returns=1)
+        actor, shard = crew.flying.pop(ready[0])
+        try:
+            yield ray.get(ready[0])
+            continue
+        except RayActorError as error:
+            waiting.extend(crew.bury(actor))
+            reason = f"worker died: {error.__class__.__name__}"
+        except RayTaskError as error:
+            if isinstance(error.cause, FarfieldError):
+                raise error.cause from error
+            reason = f"{type(error.cause).__name__}: {error.cause}"
+        failures[shard.index] += 1
+        if failures[shard.index] >= tries:
+            yield ShardFailure(shard.index, reason)
+        else:
+            waiting.append(shard)

@@ -1,0 +1,161 @@
+"""Make `examples/targets/hubble.fits` from the Hubble eXtreme Deep Field that scikit-image ships.
+
+    python examples/make_hubble_targets.py [--out examples/targets/hubble.fits]
+
+Sources are local maxima of the smoothed mean of the three colour channels. Cut-outs of 32 x 32
+pixels are centred on them, taken from left to right so that they pack closely, and no two share a
+pixel. The first ones come from a stripe at the left side of the image (to be fitted to); the
+others, after a gap, from the rest (to be held out). Nothing is rescaled: the file holds the sum of
+the three 8-bit channels as integers, and BSCALE = 1/3 makes their mean of it.
+"""
+
+import argparse
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from astropy.io import fits
+from PIL import Image
+from scipy import ndimage
+
+SIZE = 32  # pixels
+FIT = 64  # maps
+HELD_OUT = 320  # maps
+GAP = 32  # pixels between the two parts of the sky
+SMOOTHING = 1.5  # pixels, standard deviation
+THRESHOLD = 5.0  # robust standard deviations of the smoothed image above its median
+LEAST_RANGE = 45  # of the summed channels (0 to 765): 15 display levels within a cut-out
+MOST_SATURATED = 0.02  # fraction of pixels with a channel sum of 750 or more
+LARGEST_SUM = 750
+
+SOURCE = "http://hubblesite.org/newscenter/archive/releases/2012/37/image/a/"
+COMMENTS = (  # at most 72 characters each, so that no card is broken
+    "Real data: cut-outs of the Hubble eXtreme Deep Field (XDF, 2012), from",
+    "skimage/data/hubble_deep_field.jpg (1000 x 872 px) of scikit-image.",
+    f"Source: {SOURCE}",
+    "Credit: NASA; ESA; G. Illingworth, D. Magee, and P. Oesch (University",
+    "of California, Santa Cruz); R. Bouwens (Leiden University); HUDF09 Team.",
+    "Licence: public domain (NASA media guidelines), as scikit-image states.",
+    "Values: display levels 0 to 255, mean of R, G, B of an 8-bit JPEG. The",
+    "stretch is non-linear and unknown: this is not calibrated flux. No WCS.",
+    "Row 0 is the top of the image (most FITS viewers show it at the bottom).",
+    "The first NFIT maps come from the left part of the image, the others",
+    "from the right part. No two cut-outs share a pixel. Table: CUTOUTS.",
+)
+
+Summed = npt.NDArray[np.int16]
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cutouts:
+    """Summed channels (n, y, x), and centres (n, 2) as row and column, 0-based."""
+
+    values: Summed
+    centres: Places
+
+
+def load_field() -> Summed:
+    """Return the sum of the three channels of the image, shape (872, 1000), 0 to 765."""
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise SystemExit("scikit-image is not installed; run: pip install 'farfield[examples]'")
+    path = Path(found.origin).parent / "data" / "hubble_deep_field.jpg"
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.int16).sum(axis=2, dtype=np.int16)
+
+
+def detect(field: Summed) -> Places:
+    """Return the sources whose cut-out lies within the image, from left to right, then down."""
+    smooth = ndimage.gaussian_filter(field / 3.0, SMOOTHING)
+    level = np.median(smooth)
+    spread = 1.4826 * np.median(np.abs(smooth - level))
+    peaks = smooth == ndimage.maximum_filter(smooth, size=5)
+    places = np.argwhere(peaks & (smooth > level + THRESHOLD * spread))
+    half = SIZE // 2
+    within = (places >= half).all(axis=1) & (places <= np.array(field.shape) - half).all(axis=1)
+    places = places[within]
+    return places[np.lexsort((places[:, 0], places[:, 1]))]
+
+
+def cut(field: Summed, centre: Places) -> Summed:
+    """Return the square whose pixel (SIZE / 2, SIZE / 2) is the centre."""
+    top, left = centre - SIZE // 2
+    return field[top : top + SIZE, left : left + SIZE]
+
+
+def is_usable(values: Summed) -> bool:
+    """Tell whether a cut-out is neither nearly empty nor saturated."""
+    return bool(np.ptp(values) >= LEAST_RANGE and (values >= LARGEST_SUM).mean() < MOST_SATURATED)
+
+
+def select(field: Summed, places: Places) -> Places:
+    """Keep sources whose cut-outs do not overlap: FIT from the left, a gap, then HELD_OUT."""
+    taken = np.zeros(field.shape, dtype=np.int16)
+    chosen: list[Places] = []
+    first_column = SIZE // 2
+    for centre in places:
+        if centre[1] < first_column or cut(taken, centre).any():
+            continue
+        if not is_usable(cut(field, centre)):
+            continue
+        cut(taken, centre)[:] = 1
+        chosen.append(centre)
+        if len(chosen) == FIT:
+            first_column = centre[1] + SIZE + GAP
+        if len(chosen) == FIT + HELD_OUT:
+            break
+    return np.array(chosen)
+
+
+def make_cutouts(field: Summed) -> Cutouts:
+    """Return all cut-outs of the image, those to be fitted to first."""
+    centres = select(field, detect(field))
+    return Cutouts(np.stack([cut(field, centre) for centre in centres]), centres)
+
+
+def make_hdus(cutouts: Cutouts) -> fits.HDUList:
+    """Return the FITS file: the cube of cut-outs and the table of their positions."""
+    cube = fits.PrimaryHDU(cutouts.values)
+    header = cube.header
+    header["BSCALE"] = (1.0 / 3.0, "summed channels to their mean")
+    header["BZERO"] = 0.0
+    header["BUNIT"] = ("display", "8-bit display levels, stretch unknown")
+    header["OBJECT"] = ("Hubble XDF", "Hubble eXtreme Deep Field, in Fornax")
+    header["TELESCOP"] = "HST"
+    header["NFIT"] = (FIT, "maps to fit to; the others are held out")
+    for comment in COMMENTS:
+        header["COMMENT"] = comment
+    header["HISTORY"] = "Made by examples/make_hubble_targets.py of Farfield"
+    header["HISTORY"] = f"Sources: smoothing {SMOOTHING} px, {THRESHOLD} robust sigma, 5 x 5 maxima"
+    header["HISTORY"] = f"Cut-outs: {SIZE} px, disjoint, gap of {GAP} px between the two parts"
+    ids = np.array([f"xdf-x{x:04d}-y{y:04d}" for y, x in cutouts.centres])
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("ID", "15A", array=ids),
+            fits.Column("X", "J", unit="pixel", array=cutouts.centres[:, 1]),
+            fits.Column("Y", "J", unit="pixel", array=cutouts.centres[:, 0]),
+            fits.Column("FIT", "L", array=np.arange(len(ids)) < FIT),
+        ],
+        name="CUTOUTS",
+    )
+    table.header["COMMENT"] = "X and Y: column and row (from 0, from the top of the image) of the"
+    table.header["COMMENT"] = "source, which is pixel (16, 16) of its cut-out, counted from 0."
+    return fits.HDUList([cube, table])
+
+
+def main() -> None:
+    """Write the file and print one line about it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default=str(Path(__file__).parent / "targets" / "hubble.fits"))
+    out = Path(parser.parse_args().out)
+    cutouts = make_cutouts(load_field())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    make_hdus(cutouts).writeto(out, overwrite=True)
+    print(f"{out}: {FIT} maps to fit to, {len(cutouts.values) - FIT} held out")
+
+
+if __name__ == "__main__":
+    main()

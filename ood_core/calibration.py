@@ -1,0 +1,161 @@
+"""The calibrated denoiser: experts stacked per noise level and wavenumber in closed form.
+
+    D_cal(x_t, t) = mu + F^-1 [ sum_i w_i(t, k) F[e_i - mu] ]
+
+    e_1 = x_t / alpha      the identity, which keeps texture that the base would wipe out
+    e_2 = D_base(x_t, t)   the frozen base
+    e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
+
+Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
+are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The Gaussian expert of a
+target is fitted on the other half of the targets (2-fold cross-fitting), so that its weight is
+earned on maps that it has not seen. No network weight moves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ood_core.arrays import Map, Maps
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.linalg import wavenumbers
+from ood_core.priors.gaussian import estimate
+from ood_core.seeds import Stream, normal_like
+from ood_core.specs import CalibrationSpec, Symmetry
+from ood_core.symmetry import orbit_size, transform
+
+EXPERTS = ("identity", "base", "gaussian")
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class BandWeights:
+    """Weights per level, band and expert; `knots` are band centres in cycles per pixel."""
+
+    noise_to_signal: Float[Tensor, " levels"]
+    knots: Float[Tensor, " bands"]
+    weights: Float[Tensor, "levels bands experts"]
+
+    def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
+        """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last level."""
+        log = self.noise_to_signal.log()
+        where = torch.tensor(noise_to_signal, dtype=log.dtype).log().clamp(log[0], log[-1])
+        above = int(torch.searchsorted(log, where).clamp(1, len(log) - 1))
+        share = float((where - log[above - 1]) / (log[above] - log[above - 1]))
+        return torch.lerp(self.weights[above - 1], self.weights[above], share)
+
+
+@final
+class CalibratedDenoiser:
+    """Stack of the three experts with band weights."""
+
+    def __init__(self, base: Denoiser, gaussian: GaussianDenoiser, bands: BandWeights) -> None:
+        self._base, self._gaussian, self.bands = base, gaussian, bands
+        self._gains: dict[int, Tensor] = {}
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the base."""
+        return self._base.schedule
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        """Return the calibrated estimate of `E[x0 | x_t]`."""
+        mean = self._gaussian.mean.to(x_t)
+        modes = expert_modes(x_t, t, self._base, self._gaussian, mean)
+        if t not in self._gains:
+            weights = self.bands.at(self.schedule.noise_to_signal(t))
+            hats = hat_functions(self.bands.knots, *x_t.shape[-2:])
+            self._gains[t] = torch.einsum("be,byx->eyx", weights, hats)
+        gains = self._gains[t].to(x_t.device)
+        stacked = (modes * gains[:, None, None]).sum(dim=0)
+        estimate: Tensor = mean + torch.fft.ifft2(stacked).real
+        return estimate
+
+
+def expert_modes(x_t: Maps, t: int, base: Denoiser, gaussian: Denoiser, mean: Map) -> Tensor:
+    """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
+    identity = x_t / float(base.schedule.alpha[t])
+    return torch.stack(
+        [torch.fft.fft2(e - mean) for e in (identity, base(x_t, t), gaussian(x_t, t))]
+    )
+
+
+def band_knots(y: int, x: int, bands: int) -> Float[Tensor, " bands"]:
+    """Band centres from zero to the corner of Fourier space, denser at low wavenumber."""
+    top = float(wavenumbers(y, x).max())
+    return top * torch.linspace(0, 1, bands) ** 1.5
+
+
+def hat_functions(knots: Float[Tensor, " bands"], y: int, x: int) -> Float[Tensor, "bands y x"]:
+    """Piecewise-linear partition of unity over `|k|`, one hat per knot."""
+    radius = wavenumbers(y, x).clamp(max=float(knots[-1]))
+    above = torch.searchsorted(knots, radius.contiguous()).clamp(1, len(knots) - 1)
+    share = (radius - knots[above - 1]) / (knots[above] - knots[above - 1])
+    hats = torch.zeros(len(knots), y, x)
+    hats.scatter_(0, (above - 1)[None], (1 - share)[None])
+    hats.scatter_add_(0, above[None], share[None])
+    return hats
+
+
+def fit_level(
+    modes: Tensor, clean: Tensor, knots: Float[Tensor, " bands"], ridge: float
+) -> Float[Tensor, "bands experts"]:
+    """Ridge regression of the clean modes on the experts' modes, one level.
+
+    `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs only
+    the cross-spectra of the experts, summed over maps, so its cost does not grow with bands.
+    """
+    hats = hat_functions(knots, *clean.shape[-2:]).double()
+    flat = modes.flatten(1, 2).to(torch.complex128)
+    target = clean.flatten(0, 1).to(torch.complex128)
+    cross = torch.einsum("inyx,jnyx->ijyx", flat.conj(), flat).real
+    right = torch.einsum("inyx,nyx->iyx", flat.conj(), target).real
+    gram = torch.einsum("byx,dyx,ijyx->bidj", hats, hats, cross)
+    moment = torch.einsum("byx,iyx->bi", hats, right)
+    size = moment.numel()
+    gram = gram.reshape(size, size)
+    per_band = gram.diagonal().reshape(len(knots), -1).mean(1, keepdim=True)
+    damping = (ridge * per_band).expand(-1, len(modes)).reshape(-1)
+    solved: Tensor = torch.linalg.solve(gram + torch.diag(damping), moment.reshape(-1))
+    return solved.reshape(len(knots), len(modes)).float()
+
+
+def calibrate_level(
+    targets: Maps,
+    base: Denoiser,
+    folds: Sequence[GaussianDenoiser],
+    mean: Map,
+    t: int,
+    spec: CalibrationSpec,
+    symmetries: Sequence[Symmetry],
+    root: int,
+) -> Float[Tensor, "bands experts"]:
+    """Fit the weights of one level on noised targets; `folds[p]` has not seen targets `p::2`."""
+    alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
+    modes, clean = [], []
+    for draw in range(spec.draws):
+        for parity, gaussian in enumerate(folds):
+            element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
+            x0 = transform(targets[parity::2], element, symmetries)
+            seed = (t * spec.draws + draw) * 2 + parity
+            x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
+            modes.append(expert_modes(x_t, t, base, gaussian, mean))
+            clean.append(torch.fft.fft2(x0 - mean))
+    knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
+    return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge)
+
+
+def cross_fitted(
+    targets: Maps, schedule: NoiseSchedule, rho: float, symmetries: Sequence[Symmetry]
+) -> list[GaussianDenoiser]:
+    """Gaussian experts per half of the targets: number `p` is fitted on the maps not in `p::2`."""
+    return [
+        GaussianDenoiser(schedule, *estimate(seen, "spectral_low_rank", rho, symmetries))
+        for seen in (targets[1::2], targets[0::2])
+    ]

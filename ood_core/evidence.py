@@ -1,0 +1,151 @@
+"""Records of the evidence about a set of samples, and the sentence that sums it up.
+
+Filled by `ood_core.validate`; read by the gate and by the report. `real` means held out: maps that
+nothing was fitted to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, final
+
+from jaxtyping import Float
+from torch import Tensor
+
+COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is copying
+
+Better = Literal["lower", "one", "half"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One statistic of the samples beside real against real at the same set size."""
+
+    name: str
+    title: str
+    value: float
+    real: float
+    low: float
+    high: float
+    better: Better
+    note: str
+
+    @property
+    def inside(self) -> bool:
+        """Whether the samples are as good as real maps; lower than the band counts as good."""
+        return self.value <= self.high and (self.better != "one" or self.value >= self.low)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """A curve per channel with a range around it."""
+
+    median: Float[Tensor, "c bins"]
+    low: Float[Tensor, "c bins"]
+    high: Float[Tensor, "c bins"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class SpectrumCurves:
+    """Power over wavenumber (cycles per pixel): medians and 16 to 84 % range of single maps."""
+
+    k: Float[Tensor, " bins"]
+    samples: Band
+    real: Band
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class HistogramCurves:
+    """Density of pixels in model range; `real` has the 5 to 95 % range of random halves."""
+
+    centres: Float[Tensor, "c bins"]
+    samples: Float[Tensor, "c bins"]
+    real: Band
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClosestPair:
+    """A sample and the target it is nearest to, under a group element (see `symmetry.orbit`)."""
+
+    sample: int
+    target: int
+    element: int
+    distance: float
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ValidationReport:
+    """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range."""
+
+    scores: tuple[Score, ...]
+    spectrum: SpectrumCurves
+    histogram: HistogramCurves
+    nearest_samples: Float[Tensor, " n"]
+    nearest_real: Float[Tensor, " m"]
+    closest: tuple[ClosestPair, ...]
+    worst: tuple[int, ...]
+    verdict: str
+
+    def score(self, name: str) -> Score:
+        """Return the score of that name."""
+        return {score.name: score for score in self.scores}[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready numbers, lists and strings; infinite becomes None."""
+        record = _plain(asdict(self))
+        for row, score in zip(record["scores"], self.scores, strict=True):
+            row["inside"] = score.inside
+        return dict(record)
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """Say in one sentence what lies inside the real band, what outside, and if copies are seen."""
+    compared = [score for score in scores if score.name != "nearest_ratio"]
+    inside = [score.title for score in compared if score.inside]
+    outside = [_excess(score) for score in compared if not score.inside]
+    parts = []
+    if inside:
+        verb = "lies" if len(inside) == 1 else "lie"
+        parts.append(f"{_listed(inside)} {verb} inside the real-against-real band")
+    if outside:
+        parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
+    parts.extend(_copies(score) for score in scores if score.name == "nearest_ratio")
+    sentence = "; ".join(parts) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _excess(score: Score) -> str:
+    margin = f"{score.value / score.high:.1f} times it" if score.high > 0 else "not 0"
+    if score.better == "half":
+        margin = f"{100 * (score.value - score.high):.0f} points above it"
+    return f"{score.title} ({score.value:.3g} where real maps reach {score.high:.3g}, {margin})"
+
+
+def _copies(score: Score) -> str:
+    ratio = f"the median distance to the nearest target is {score.value:.2f} that of real maps"
+    if score.value < COPY_RATIO:
+        return f"samples copy the targets: {ratio}"
+    if score.value > score.high:
+        return f"no copying is seen, but samples stray further than real maps do: {ratio}"
+    return f"no copying is seen: {ratio}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    return value

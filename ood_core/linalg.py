@@ -1,0 +1,195 @@
+"""Covariances as objects with algebra, never as `d` x `d` matrices.
+
+Every covariance acts on maps `(n, c, y, x)`. `Isotropic`, `Diagonal` (in pixels) and `Stationary`
+(in Fourier space, unitary transform) cost `O(d log d)`; `LowRank` adds `sum_i f_i f_i^T` to one of
+them and is inverted by the Woodbury identity in its `r`-dimensional dual.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, Self, final, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ood_core.arrays import Map, Maps
+
+
+@runtime_checkable
+class Covariance(Protocol):
+    """Symmetric positive (semi-)definite operator on maps."""
+
+    @property
+    def rank(self) -> int:
+        """Number of extra standard normals that `colour` needs beside the map-shaped ones."""
+        ...
+
+    def apply(self, x: Maps) -> Maps:
+        """Return `C x`."""
+        ...
+
+    def solve(self, x: Maps) -> Maps:
+        """Return `C^-1 x`."""
+        ...
+
+    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
+        """Turn standard normals into draws of `N(0, C)`."""
+        ...
+
+    def plus_white(self, variance: float) -> "Covariance":
+        """Return `C + variance * I`."""
+        ...
+
+    def logdet(self) -> float:
+        """Return `ln det C`."""
+        ...
+
+    def trace(self) -> float:
+        """Return `tr C`."""
+        ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """One variance per pixel."""
+
+    variance: Map
+    rank = 0
+
+    def apply(self, x: Maps) -> Maps:
+        """Return `C x`."""
+        return self.variance.to(x) * x
+
+    def solve(self, x: Maps) -> Maps:
+        """Return `C^-1 x`."""
+        return x / self.variance.to(x)
+
+    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
+        """Return `C^(1/2) white`."""
+        return self.variance.sqrt().to(white) * white
+
+    def plus_white(self, variance: float) -> Self:
+        """Return `C + variance * I`."""
+        return type(self)(self.variance + variance)
+
+    def logdet(self) -> float:
+        """Return `ln det C`."""
+        return float(self.variance.double().log().sum())
+
+    def trace(self) -> float:
+        """Return `tr C`."""
+        return float(self.variance.double().sum())
+
+
+def isotropic(variance: float, shape: tuple[int, ...]) -> Diagonal:
+    """Return `variance * I` on maps of the given shape `(c, y, x)`."""
+    return Diagonal(torch.full(shape, variance))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Stationary:
+    """Diagonal in Fourier space: eigenvalue `power[c, ky, kx]` per mode of the unitary transform.
+
+    `power` must be even, `P(k) = P(-k)`, so that real maps stay real.
+    """
+
+    power: Map
+    rank = 0
+
+    def apply(self, x: Maps) -> Maps:
+        """Return `C x`."""
+        return filtered(x, self.power)
+
+    def solve(self, x: Maps) -> Maps:
+        """Return `C^-1 x`."""
+        return filtered(x, 1 / self.power)
+
+    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
+        """Return `C^(1/2) white`."""
+        return filtered(white, self.power.sqrt())
+
+    def plus_white(self, variance: float) -> Self:
+        """Return `C + variance * I`."""
+        return type(self)(self.power + variance)
+
+    def logdet(self) -> float:
+        """Return `ln det C`."""
+        return float(self.power.double().log().sum())
+
+    def trace(self) -> float:
+        """Return `tr C`."""
+        return float(self.power.double().sum())
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """`base + sum_i f_i f_i^T` with `r` factors of map shape."""
+
+    base: Diagonal | Stationary
+    factors: Float[Tensor, "r c y x"]
+
+    @property
+    def rank(self) -> int:
+        """Number of factors."""
+        return len(self.factors)
+
+    @cached_property
+    def _flat(self) -> Tensor:
+        return self.factors.double().flatten(1)
+
+    @cached_property
+    def _solved(self) -> Tensor:
+        """`base^-1 f_i`, one row per factor."""
+        return self.base.solve(self.factors.double()).flatten(1)
+
+    @cached_property
+    def _cholesky(self) -> Tensor:
+        """Cholesky factor of the dual `I + F base^-1 F^T`."""
+        dual = self._flat @ self._solved.T
+        factor: Tensor = torch.linalg.cholesky(dual + torch.eye(len(dual)).to(dual))
+        return factor
+
+    def apply(self, x: Maps) -> Maps:
+        """Return `C x`."""
+        flat = self._flat.to(x)
+        return self.base.apply(x) + ((x.flatten(1) @ flat.T) @ flat).reshape(x.shape)
+
+    def solve(self, x: Maps) -> Maps:
+        """Return `C^-1 x` by the Woodbury identity."""
+        projected = x.flatten(1).double() @ self._solved.T
+        inner: Tensor = torch.cholesky_solve(projected.T, self._cholesky).T
+        return self.base.solve(x) - (inner @ self._solved).to(x).reshape(x.shape)
+
+    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
+        """Return `base^(1/2) white + sum_i factors_i f_i`."""
+        low = (factors.to(white) @ self._flat.to(white)).reshape(white.shape)
+        return self.base.colour(white, factors) + low
+
+    def plus_white(self, variance: float) -> Self:
+        """Return `C + variance * I`."""
+        return type(self)(self.base.plus_white(variance), self.factors)
+
+    def logdet(self) -> float:
+        """Return `ln det C` by the matrix determinant lemma."""
+        return self.base.logdet() + 2 * float(self._cholesky.diagonal().log().sum())
+
+    def trace(self) -> float:
+        """Return `tr C`."""
+        return self.base.trace() + float((self._flat**2).sum())
+
+
+def filtered(x: Maps, gain: Map) -> Maps:
+    """Multiply the Fourier modes of real maps by a real, even gain."""
+    maps: Tensor = torch.fft.ifft2(torch.fft.fft2(x) * gain.to(x)).real
+    return maps
+
+
+def wavenumbers(y: int, x: int) -> Float[Tensor, "y x"]:
+    """Length of the wavevector of every mode of an unshifted transform, cycles per pixel."""
+    ky = torch.fft.fftfreq(y)[:, None]
+    kx = torch.fft.fftfreq(x)[None, :]
+    return torch.sqrt(ky**2 + kx**2)

@@ -1,0 +1,1 @@
+"""Maps in physical units: sets, ranges, and the files they come from."""

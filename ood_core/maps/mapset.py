@@ -1,0 +1,211 @@
+"""Sets of maps in physical units, with the words that came with them.
+
+A `MapSet` is what every reader returns and what the line starts from: maps on a common pixel grid,
+one name per map, one unit, and the header of the file, kept as text so that no card is lost.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_core.errors import TargetError
+
+HEADER_END = "END"
+"""Line between two header blocks of one text (a primary header and its extensions)."""
+
+_NAMED = 5  # ids spelled out in a message; the rest are counted
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class MapSet:
+    """Maps of one kind, in physical units.
+
+    Attributes:
+        values: float32, contiguous, shape (n, c, y, x), in `unit`. Any real numeric array of that
+            shape is accepted and converted; values beyond float32 become infinite, and `check`
+            refuses them.
+        ids: one name per map, all different.
+        unit: FITS BUNIT, '' when the file states none.
+        header: FITS header cards as text, one card per line, comments and history included; blocks
+            of several headers are separated by a line `END`. '' when there is no header.
+        source: the file (or files) that the maps came from, for messages; not part of the digest.
+    """
+
+    values: npt.NDArray[np.float32]
+    ids: tuple[str, ...]
+    unit: str
+    header: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 4 or self.values.dtype.kind not in "biuf":
+            raise TargetError(
+                f"{self.source}: got an array of shape {self.values.shape} and type "
+                f"{self.values.dtype}; expected real numbers of shape (n, c, y, x)"
+            )
+        if len(self.ids) != len(self.values):
+            raise TargetError(
+                f"{self.source}: got {len(self.ids)} ids for {len(self.values)} maps; "
+                "expected one id per map"
+            )
+        twice = [name for name, count in Counter(self.ids).items() if count > 1]
+        if twice:
+            raise TargetError(
+                f"{self.source}: got the map id {_listing(twice)} more than once; expected "
+                "different ids; rename the maps or give each file once"
+            )
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(self.values, dtype=np.float32)
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        """Number of maps."""
+        return len(self.ids)
+
+    def digest(self) -> str:
+        """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.
+
+        The place where the file lies does not enter: a moved file keeps its digest.
+        """
+        words = {
+            "shape": self.values.shape,
+            "unit": self.unit,
+            "ids": self.ids,
+            "header": self.header,
+        }
+        record = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+        record.update(self.values.astype("<f4", copy=False).tobytes())
+        return record.hexdigest()
+
+
+def as_stack(values: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+    """Return an array of one map (y, x), maps (n, y, x) or (n, c, y, x) with all four axes.
+
+    Args:
+        values: array as it lies in the file.
+        source: file, and part of it, to name in the message.
+
+    Raises:
+        TargetError: other numbers of axes, or no pixel at all.
+    """
+    if values.ndim not in (2, 3, 4) or values.size == 0:
+        raise TargetError(
+            f"{source}: got an array of shape {values.shape}; expected one map (y, x), maps "
+            "(n, y, x) or maps with channels (n, c, y, x), none of them empty; reshape and save "
+            "the array again, or name another one with `array`"
+        )
+    if values.ndim == 4:
+        return values
+    return values[None, None] if values.ndim == 2 else values[:, None]
+
+
+def numbered_ids(stem: str, count: int) -> tuple[str, ...]:
+    """Return ids of maps that have no names: the stem alone for one map, else `stem:0`, ..."""
+    return (stem,) if count == 1 else tuple(f"{stem}:{number}" for number in range(count))
+
+
+def combine(parts: Sequence[MapSet]) -> MapSet:
+    """Return all maps of several sets as one, in order.
+
+    Ids that occur in several parts are prefixed with the number of their part (`1/name`); headers
+    that differ are kept as blocks.
+
+    Raises:
+        TargetError: no parts, or parts with different pixel grids, channels or units.
+    """
+    if not parts:
+        raise TargetError("got no files; expected at least one; check the path of the targets")
+    first = parts[0]
+    for part in parts[1:]:
+        _require_alike(first, part)
+    ids = [name for part in parts for name in part.ids]
+    if len(set(ids)) < len(ids) and all(len(set(part.ids)) == len(part.ids) for part in parts):
+        ids = [f"{number}/{name}" for number, part in enumerate(parts) for name in part.ids]
+    sources = list(dict.fromkeys(part.source for part in parts))
+    headers = list(dict.fromkeys(part.header for part in parts if part.header))
+    return MapSet(
+        values=np.concatenate([part.values for part in parts]),
+        ids=tuple(ids),
+        unit=first.unit,
+        header=f"\n{HEADER_END}\n".join(headers),
+        source=_listing(sources),
+    )
+
+
+def check(maps: MapSet, size_multiple: int, channels: int) -> None:
+    """Refuse targets that the line cannot take.
+
+    Args:
+        maps: the targets.
+        size_multiple: number of pixels that both sides must be a multiple of (from the base).
+        channels: number of channels of the base.
+
+    Raises:
+        TargetError: fewer than 2 maps, another number of channels, sides that do not fit, NaN or
+            infinite pixels, or a constant map.
+    """
+    count, found, height, width = maps.values.shape
+    if count < 2:
+        raise TargetError(
+            f"{maps.source}: got {count} map; expected at least 2, since one part is fitted and "
+            "the other held out; add maps or cut the map into several"
+        )
+    if found != channels:
+        raise TargetError(
+            f"{maps.source}: got {found} channels; expected {channels}, as the base has; save "
+            "the maps with those channels or choose another base"
+        )
+    if height % size_multiple or width % size_multiple:
+        raise TargetError(
+            f"{maps.source}: got maps of {height} x {width} px; expected sides that are multiples "
+            f"of {size_multiple} px; crop or pad the maps, or choose another base"
+        )
+    _check_pixels(maps)
+
+
+def _check_pixels(maps: MapSet) -> None:
+    finite = np.isfinite(maps.values)
+    bad = np.count_nonzero(~finite, axis=(1, 2, 3))
+    if bad.any():
+        names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
+        raise TargetError(
+            f"{maps.source}: got {bad.sum()} NaN or infinite pixels in {len(names)} of {len(maps)} "
+            f"maps ({_listing(names)}); expected finite float32 values; fill or mask these pixels "
+            "yourself, or leave these maps out"
+        )
+    flat = maps.values.reshape(len(maps), -1)
+    constant = flat.min(axis=1) == flat.max(axis=1)
+    if constant.any():
+        names = [name for name, same in zip(maps.ids, constant, strict=True) if same]
+        raise TargetError(
+            f"{maps.source}: got {len(names)} constant maps ({_listing(names)}); expected maps "
+            "that vary; leave them out, and if they do vary in the file, change the unit so that "
+            "float32 can hold them (7 digits, 1e-38 to 3e38)"
+        )
+
+
+def _require_alike(first: MapSet, other: MapSet) -> None:
+    if first.values.shape[1:] != other.values.shape[1:]:
+        raise TargetError(
+            f"{other.source} ({other.ids[0]}): got maps of shape {other.values.shape[1:]} "
+            f"(channels, y, x); expected {first.values.shape[1:]} as in {first.source} "
+            f"({first.ids[0]}); crop to one size, or name one HDU or array with `array`"
+        )
+    if first.unit != other.unit:
+        raise TargetError(
+            f"{other.source} ({other.ids[0]}): got unit '{other.unit}'; expected '{first.unit}' as "
+            f"in {first.source} ({first.ids[0]}); convert the maps to one unit, or name one HDU or "
+            "array with `array`"
+        )
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

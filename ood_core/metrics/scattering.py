@@ -1,0 +1,97 @@
+"""Wavelet scattering moduli in torch, differentiable, periodic boundaries.
+
+Morlet wavelets on dyadic scales and equally spaced orientations (Bruna & Mallat 2013; bandwidths as
+in Cheng et al. 2020). First order `U1 = |x * psi_{j,l}|`, second order `U2 = |U1 * psi_{j',l'}|`
+with `j' > j`. Wavelets of scale `j >= 2` are evaluated on a grid thinned by `2^(j-1)` by cropping
+in Fourier space: their band ends below the thinned Nyquist frequency.
+"""
+
+import math
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ood_core.arrays import Maps
+
+FLOOR = 1e-3  # of model range: keeps logarithms of empty bands finite
+
+
+@final
+class Scattering:
+    """Filter bank for square maps of `size` pixels."""
+
+    def __init__(self, size: int, scales: int = 3, orientations: int = 4) -> None:
+        if size < 2 ** (scales + 1):
+            raise ValueError(f"got size {size} for {scales} scales; expected {2 ** (scales + 1)}+")
+        self.size, self.scales, self.orientations = size, scales, orientations
+        self._strides = tuple(2 ** max(0, j - 1) for j in range(scales))
+        full = [morlet_bank(size, j, orientations) for j in range(scales)]
+        self._bank = [
+            _crop(bank, size // stride) for bank, stride in zip(full, self._strides, strict=True)
+        ]
+
+    def log_moments(self, maps: Maps) -> Float[Tensor, "n f"]:
+        """Log means and log spreads of first-order, log means of second-order moduli.
+
+        Channels are concatenated: `f = c (2 J L + L^2 J (J-1) / 2)`.
+        """
+        n, c = maps.shape[:2]
+        spectrum = torch.fft.fft2(maps.reshape(n * c, *maps.shape[-2:]))
+        first = [self._modulus(spectrum, j, 1) for j in range(self.scales)]
+        features = [_log(u.mean((-2, -1))) for u in first]
+        features += [_log(_spread(u)) for u in first]
+        for j, u in enumerate(first[:-1]):
+            inner = torch.fft.fft2(u)
+            features += [
+                _log(self._modulus(inner, k, self._strides[j]).mean((-2, -1)))
+                for k in range(j + 1, self.scales)
+            ]
+        return torch.cat([f.reshape(n * c, -1) for f in features], dim=1).reshape(n, -1)
+
+    def _modulus(self, spectrum: Tensor, scale: int, stride: int) -> Tensor:
+        """`|ifft(spectrum * psi)|` for all orientations, spectra on a grid thinned by `stride`."""
+        side = self.size // self._strides[scale]
+        bank = self._bank[scale].to(spectrum.device)
+        cropped = _crop(spectrum, side)[..., None, :, :]
+        response = torch.fft.ifft2(cropped * bank) * (side * stride / self.size) ** 2
+        return torch.sqrt(response.real**2 + response.imag**2 + 1e-12)
+
+
+def morlet_bank(size: int, scale: int, orientations: int) -> Float[Tensor, "l y x"]:
+    """Fourier transforms (real) of the Morlet wavelets of one scale, zero at zero frequency."""
+    centre, width = 0.75 * math.pi / 2**scale, 1 / (0.8 * 2**scale)
+    slant = 4 / orientations
+    angles = torch.arange(orientations, dtype=torch.float64) * math.pi / orientations
+    freq = 2 * math.pi * torch.fft.fftfreq(size, dtype=torch.float64)
+    bank = torch.zeros(orientations, size, size, dtype=torch.float64)
+    mean = torch.zeros_like(bank)
+    for shift_y in (-1, 0, 1):  # sum over aliases: the sampled wavelet is periodic in frequency
+        for shift_x in (-1, 0, 1):
+            ky = (freq + 2 * math.pi * shift_y)[:, None]
+            kx = (freq + 2 * math.pi * shift_x)[None, :]
+            cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
+            along, across = cos * kx + sin * ky, cos * ky - sin * kx
+            shape = (across * slant) ** 2
+            bank += torch.exp(-((along - centre) ** 2 + shape) / (2 * width**2))
+            mean += torch.exp(-(along**2 + shape) / (2 * width**2))
+    ratio = bank[:, :1, :1] / mean[:, :1, :1]
+    return (bank - ratio * mean).float()
+
+
+def _crop(spectrum: Tensor, side: int) -> Tensor:
+    """Keep the lowest `side` x `side` frequencies of an unshifted spectrum."""
+    size = spectrum.shape[-1]
+    if side == size:
+        return spectrum
+    keep = torch.cat([torch.arange(side // 2), torch.arange(size - side // 2, size)])
+    return spectrum[..., keep, :][..., keep]
+
+
+def _spread(u: Tensor) -> Tensor:
+    return torch.sqrt(u.var((-2, -1), correction=0) + 1e-12)
+
+
+def _log(u: Tensor) -> Tensor:
+    return torch.log(u + FLOOR)

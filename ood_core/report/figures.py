@@ -1,0 +1,174 @@
+"""Plots of the report as transparent PNGs, in a light and a dark theme; no global pyplot state."""
+
+import io
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
+from ood_core.report.record import TrustMap
+
+DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
+WIDTH, HEIGHT = 5.2, 3.7  # inches
+CHANNELS = 3  # plotted side by side; more would be too small to read
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of a plot on a light or on a dark page."""
+
+    ink: str
+    faint: str
+    samples: str
+    real: str
+
+
+LIGHT = Theme(ink="#2b2a2f", faint="#d9d5cd", samples="#c2412d", real="#2a6f97")
+DARK = Theme(ink="#dcd8d0", faint="#3a3944", samples="#ff8a6b", real="#7cc4e8")
+
+
+def spectrum(curves: SpectrumCurves, theme: Theme) -> bytes:
+    """Plot median power over wavenumber with the 16 to 84 % range of single maps."""
+    figure, panels = _panels(len(curves.real.median), theme)
+    k = _array(curves.k)
+    for c, axes in enumerate(panels):
+        for band, colour, label in (
+            (curves.real, theme.real, "real, held out"),
+            (curves.samples, theme.samples, "synthetic"),
+        ):
+            low, high = _array(band.low[c]), _array(band.high[c])
+            axes.fill_between(k, low, high, color=colour, alpha=0.22, linewidth=0)
+            axes.plot(k, _array(band.median[c]), color=colour, linewidth=1.8, label=label)
+        axes.set_xscale("log")
+        axes.set_yscale("log", nonpositive="mask")
+        axes.set_xlabel("wavenumber, cycles per pixel")
+    panels[0].set_ylabel("power per mode, model range²")
+    _legend(panels[0], theme)
+    return _png(figure)
+
+
+def histogram(curves: HistogramCurves, theme: Theme) -> bytes:
+    """Plot pixel densities on a logarithmic scale, with the range of random real halves."""
+    figure, panels = _panels(len(curves.centres), theme)
+    for c, axes in enumerate(panels):
+        v = _array(curves.centres[c])
+        low, high = _array(curves.real.low[c]), _array(curves.real.high[c])
+        axes.fill_between(v, low, high, color=theme.real, alpha=0.3, linewidth=0, step="mid")
+        real, synthetic = _array(curves.real.median[c]), _array(curves.samples[c])
+        axes.step(v, real, where="mid", color=theme.real, linewidth=1.6, label="real, held out")
+        axes.step(v, synthetic, where="mid", color=theme.samples, linewidth=1.6, label="synthetic")
+        axes.set_yscale("log", nonpositive="mask")
+        axes.set_xlabel("pixel value, model range")
+    panels[0].set_ylabel("density of pixels")
+    _legend(panels[0], theme)
+    return _png(figure)
+
+
+def nearest(report: ValidationReport, theme: Theme) -> bytes:
+    """Plot distances to the nearest fit target, samples against held-out maps, with medians."""
+    figure, (axes,) = _panels(1, theme)
+    sets = (
+        (_array(report.nearest_real), theme.real, "real, held out"),
+        (_array(report.nearest_samples), theme.samples, "synthetic"),
+    )
+    top = max(float(values.max()) for values, _, _ in sets)
+    edges = np.linspace(0, max(top, 1e-12) * 1.02, 49)
+    for values, colour, label in sets:
+        density = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(density, edges, fill=True, color=colour, alpha=0.22)
+        axes.stairs(density, edges, color=colour, linewidth=1.6, label=label)
+        axes.axvline(float(np.median(values)), color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.set_xlim(0, edges[-1])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("distance to the nearest target, RMS per pixel, model range")
+    axes.set_ylabel("fraction of maps")
+    _legend(axes, theme)
+    return _png(figure)
+
+
+def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
+    """Plot how well targets come back from their latents, best to worst."""
+    figure, (axes,) = _panels(1, theme)
+    ordered = np.sort(values)[::-1]
+    axes.plot(np.arange(1, len(ordered) + 1), ordered, color=theme.real, linewidth=1.4)
+    axes.plot(np.arange(1, len(ordered) + 1), ordered, ".", color=theme.real, markersize=5)
+    axes.set_xlabel("targets, best to worst")
+    axes.set_ylabel("round trip, PSNR in dB")
+    return _png(figure)
+
+
+def trust(trust_map: TrustMap, theme: Theme) -> bytes:
+    """Plot the weight of each expert over wavenumber and noise-to-signal ratio, on one scale."""
+    count = len(trust_map.experts)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.2 * columns + 0.9, 2.7 * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    low, high = min(0.0, float(trust_map.weights.min())), max(1.0, float(trust_map.weights.max()))
+    order = np.argsort(trust_map.noise_to_signal)
+    levels = trust_map.noise_to_signal[order]
+    for index, axes in enumerate(panels):
+        if index >= count:
+            axes.set_axis_off()
+            continue
+        weights = trust_map.weights[order][:, :, index]
+        mesh = axes.pcolormesh(
+            trust_map.bands, levels, weights, cmap="inferno", vmin=low, vmax=high, shading="nearest"
+        )
+        axes.set_title(trust_map.experts[index], fontsize=10, color=theme.ink, loc="left")
+        axes.set_yscale("log")
+        _dress(axes, theme)
+        axes.grid(False)
+    figure.supxlabel("wavenumber, cycles per pixel", fontsize=9, color=theme.ink)
+    figure.supylabel("noise to signal, σ/α", fontsize=9, color=theme.ink)
+    bar = figure.colorbar(mesh, ax=panels.tolist(), pad=0.02, aspect=30)
+    bar.set_label("weight", color=theme.ink, fontsize=9)
+    bar.ax.tick_params(colors=theme.ink, labelsize=8, length=3)
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
+    shown = min(count, CHANNELS)
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    panels = list(figure.subplots(1, shown, squeeze=False)[0])
+    for number, axes in enumerate(panels):
+        _dress(axes, theme)
+        if shown > 1:
+            axes.set_title(f"channel {number + 1}", fontsize=10, color=theme.ink, loc="left")
+    return figure, panels
+
+
+def _dress(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor("none")
+    axes.tick_params(colors=theme.ink, labelsize=9, length=3, which="both", width=0.6)
+    axes.tick_params(which="minor", length=0)
+    axes.grid(color=theme.faint, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.faint)
+    axes.xaxis.label.set(color=theme.ink, size=9.5)
+    axes.yaxis.label.set(color=theme.ink, size=9.5)
+
+
+def _legend(axes: Axes, theme: Theme) -> None:
+    axes.legend(frameon=False, fontsize=9, labelcolor=theme.ink, handlelength=1.4)
+
+
+def _array(values: Tensor) -> Float[np.ndarray, "..."]:
+    return np.asarray(values.detach().double().numpy())
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure)  # binds the figure to Agg, whatever backend the process prefers
+    figure.savefig(stream, format="png", dpi=DOTS, transparent=True, metadata={"Software": None})
+    return stream.getvalue()

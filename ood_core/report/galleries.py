@@ -1,0 +1,128 @@
+"""Which maps a report shows, and what it says under each.
+
+Maps are taken at even steps through their set, never chosen by looks; the exceptions, closest pairs
+and least typical samples, are chosen against the run.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from ood_core.report.pictures import Stretch, map_png
+from ood_core.report.record import PhysicalMaps, ReportInput
+from ood_core.specs import Symmetry
+from ood_core.symmetry import orbit_size, transform
+
+SMALL = 128  # pixels a side: larger maps weigh more, so fewer are shown
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One inline image."""
+
+    source: str
+    alt: str
+    label: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures to compare, with what connects them."""
+
+    first: Picture
+    second: Picture
+    caption: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Galleries:
+    """All pictures of maps, on one colour scale."""
+
+    targets: list[Picture]
+    round_trips: list[Pair]
+    samples: list[Picture]
+    more_samples: list[Picture]
+    closest: list[Pair]
+    worst: list[Picture]
+
+
+def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
+    """Choose and draw the maps of a report."""
+    small = max(report.fit.shape[-2:]) <= SMALL
+    side, wide, few = (16, 24, 8) if small else (12, 0, 4)
+    shown = _even(len(report.samples), side + wide)
+    # Alternate picks, so that either gallery runs through the whole set.
+    beside = shown[:: max(1, len(shown) // side)][:side]
+    more = [index for index in shown if index not in set(beside)]
+    return Galleries(
+        targets=_pictures(report.fit, _even(len(report.fit), side), "real target", stretch),
+        round_trips=_round_trips(report, stretch, few),
+        samples=_pictures(report.samples, beside, "synthetic map", stretch),
+        more_samples=_pictures(report.samples, more, "synthetic map", stretch),
+        closest=_closest(report, stretch, few),
+        worst=_pictures(report.samples, report.validation.worst[:few], "synthetic map", stretch),
+    )
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as a `data:` address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _even(count: int, most: int) -> list[int]:
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
+
+
+def _pictures(
+    maps: PhysicalMaps, rows: Sequence[int], noun: str, stretch: Stretch
+) -> list[Picture]:
+    return [
+        Picture(data_uri(map_png(maps[row, 0], stretch)), f"{noun} {row}", str(row))
+        for row in rows
+        if row < len(maps)
+    ]
+
+
+def _round_trips(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
+    rows = _even(len(report.round_trips), most) if len(report.round_trips) else []
+    before = _pictures(report.round_trip_targets, rows, "real target", stretch)
+    after = _pictures(report.round_trips, rows, "round trip of target", stretch)
+    captions = [f"{report.psnr[row]:.1f} dB" for row in rows]
+    return [Pair(*triple) for triple in zip(before, after, captions, strict=True)]
+
+
+def _closest(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
+    typical = float(report.validation.nearest_real.double().quantile(0.5))
+    pairs = []
+    for near in report.validation.closest[:most]:
+        if near.sample >= len(report.samples) or near.target >= len(report.fit):
+            continue
+        field = torch.from_numpy(np.ascontiguousarray(report.fit[near.target : near.target + 1]))
+        image = transform(field, near.element, report.symmetries).numpy()
+        words = element_words(near.element, report.symmetries)
+        first = _pictures(report.samples, [near.sample], "synthetic map", stretch)[0]
+        alt = f"real target {near.target}, {words}"
+        second = Picture(data_uri(map_png(image[0, 0], stretch)), alt, str(near.target))
+        share = f"{near.distance / typical:.2f} of the real median" if typical > 0 else ""
+        caption = f"sample {near.sample} · target {near.target}, {words} · {share}"
+        pairs.append(Pair(first, second, caption))
+    return pairs
+
+
+def element_words(element: int, symmetries: Sequence[Symmetry]) -> str:
+    """Return a group element of `ood_core.symmetry.orbit` in words."""
+    turns = 4 if "rotate90" in symmetries else 1
+    element %= orbit_size(symmetries)
+    words = []
+    if element % turns:
+        words.append(f"turned {90 * (element % turns)}°")
+    if element >= turns:
+        words.append("mirrored")
+    return " and ".join(words) or "as it is"

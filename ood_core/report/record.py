@@ -1,0 +1,79 @@
+"""What a report is made of: values only, gathered by the caller."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float
+
+from ood_core.errors import InputError
+from ood_core.evidence import ValidationReport
+from ood_core.specs import Symmetry
+
+PhysicalMaps = Float[np.ndarray, "n c y x"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TimingRow:
+    """Cost of one stage, summed over its shards; `nfe` counts network evaluations."""
+
+    stage: str
+    shards: int
+    rows: int
+    nfe: int
+    seconds: float
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class TrustMap:
+    """Weights that the calibration gave to its experts, per noise level and wavenumber band.
+
+    `noise_to_signal` is `sigma / alpha`; `bands` are wavenumbers in cycles per pixel.
+    """
+
+    noise_to_signal: Float[np.ndarray, " levels"]
+    bands: Float[np.ndarray, " bands"]
+    weights: Float[np.ndarray, "levels bands experts"]
+    experts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.noise_to_signal), len(self.bands), len(self.experts))
+        if self.weights.shape != expected:
+            raise InputError(f"got weights of shape {self.weights.shape}; expected {expected}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReportInput:
+    """Everything a report shows. Maps are in physical units; `validation` is in model range.
+
+    `samples` and `fit` are the rows that were validated, in the same order, so that the pairs and
+    indices of `validation` point into them. `round_trips[i]` is `round_trip_targets[i]` inverted
+    and decoded, with peak signal-to-noise ratio `psnr[i]` in dB.
+    """
+
+    name: str
+    identity: str
+    state: str
+    unit: str
+    fit: PhysicalMaps
+    held_out: PhysicalMaps
+    samples: PhysicalMaps
+    round_trips: PhysicalMaps
+    round_trip_targets: PhysicalMaps
+    psnr: Float[np.ndarray, " targets"]
+    validation: ValidationReport
+    symmetries: Sequence[Symmetry]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    timings: tuple[TimingRow, ...]
+    base: Mapping[str, Any]
+    trust: TrustMap | None = None
+
+    def __post_init__(self) -> None:
+        counts = {len(self.round_trips), len(self.round_trip_targets), len(self.psnr)}
+        if len(counts) > 1:
+            raise InputError(f"got {sorted(counts)} round trips, targets and PSNR; expected equal")

@@ -1,0 +1,49 @@
+"""Priors on disk: mean, covariance in its structured form, geometry and diagnostics."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ood_core.geometry import Interval, ShellGeometry
+from ood_core.linalg import Diagonal, LowRank, Stationary
+from ood_core.priors.gaussian import GaussianPrior
+from ood_core.store.bundle import read_bundle, write_bundle
+
+AXES = ("channel", "y", "x")
+
+
+def write_prior(path: Path, prior: GaussianPrior, geometry: ShellGeometry) -> None:
+    """Write a prior and its geometry."""
+    covariance = prior.covariance
+    base = covariance.base if isinstance(covariance, LowRank) else covariance
+    arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {"mean": (AXES, prior.mean.numpy())}
+    match base:
+        case Diagonal(variance):
+            arrays["variance"] = (AXES, variance.numpy())
+        case Stationary(power):
+            arrays["power"] = (("channel", "ky", "kx"), power.numpy())
+    if isinstance(covariance, LowRank):
+        arrays["factors"] = (("factor", *AXES), covariance.factors.numpy())
+    attributes = {
+        "rho": prior.rho,
+        "held_out_log_density": prior.held_out_log_density,
+        "geometry": asdict(geometry),
+    }
+    write_bundle(path, arrays, attributes)
+
+
+def read_prior(path: Path) -> tuple[GaussianPrior, ShellGeometry]:
+    """Read what `write_prior` wrote."""
+    found, attributes = read_bundle(path)
+    arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
+    base = Stationary(arrays["power"]) if "power" in arrays else Diagonal(arrays["variance"])
+    covariance = LowRank(base, arrays["factors"]) if "factors" in arrays else base
+    prior = GaussianPrior(
+        arrays["mean"], covariance, attributes["rho"], attributes["held_out_log_density"]
+    )
+    intervals = {name: Interval(**ends) for name, ends in attributes["geometry"].items()}
+    return prior, ShellGeometry(**intervals)

@@ -1,0 +1,61 @@
+"""Receipts: the mark that a shard is done, written last, one small file per shard."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+from ood_core.store.files import read_json, write_json
+from ood_core.store.plan import Shard, ShardPlan
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A finished shard: rows, digest of its bytes, network evaluations, seconds and writer."""
+
+    stage: str
+    shard: int
+    start: int
+    stop: int
+    digest: str
+    nfe: int
+    seconds: float
+    writer: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReceiptBook:
+    """All receipts of one stage of one run."""
+
+    folder: Path
+    stage: str
+
+    def write(self, receipt: Receipt) -> None:
+        """Vouch for a shard whose bytes are already stored."""
+        write_json(self._path(receipt.shard), asdict(receipt))
+
+    def read(self, shard: Shard) -> Receipt | None:
+        """Return the shard's receipt; None where there is none, or it is torn or of other rows."""
+        try:
+            receipt = Receipt(**read_json(self._path(shard.index)))
+        except (OSError, ValueError, TypeError):
+            return None
+        if (receipt.start, receipt.stop) != (shard.start, shard.stop):
+            return None
+        return receipt
+
+    def revoke(self, shard: Shard) -> None:
+        """Withdraw the receipt of a shard whose bytes turned out to be damaged."""
+        self._path(shard.index).unlink(missing_ok=True)
+
+    def missing(self, plan: ShardPlan) -> list[Shard]:
+        """Shards without a valid receipt, in order."""
+        return [shard for shard in plan if self.read(shard) is None]
+
+    def all(self, plan: ShardPlan) -> list[Receipt]:
+        """Valid receipts, in order."""
+        return [receipt for shard in plan if (receipt := self.read(shard)) is not None]
+
+    def _path(self, index: int) -> Path:
+        return self.folder / self.stage / f"{index:05d}.json"

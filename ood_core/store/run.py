@@ -1,0 +1,170 @@
+"""A run on disk: one folder, one identity, one plan; everything else is asked of it.
+
+run.json  plan.json  verdict.json  timings.json  heartbeat.json
+targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr
+receipts/STAGE/00042.json      report/
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+from ood_core.errors import IdentityRefused, InputError
+from ood_core.identity import difference, digest
+from ood_core.store.arrays import Table
+from ood_core.store.files import read_json, write_json
+from ood_core.store.plan import ShardPlan
+from ood_core.store.receipts import ReceiptBook
+
+ShardedStage = Literal["calibrate", "invert", "generate"]
+SHARDED: tuple[ShardedStage, ...] = ("calibrate", "invert", "generate")
+TABLE_OF: dict[ShardedStage, str] = {
+    "calibrate": "calibration.zarr",
+    "invert": "latents.zarr",
+    "generate": "dataset.zarr",
+}
+State = Literal[
+    "planned", "running", "incomplete", "complete", "published", "quarantined", "undecided"
+]
+HEARTBEAT_SECONDS = 30.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunStore:
+    """Handle of a run; cheap to make and to pickle, holds no open file."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, uri: str) -> "RunStore":
+        """Return the handle of a place, which may be empty.
+
+        Raises:
+            InputError: the place is no local path.
+        """
+        if "://" in uri and not uri.startswith("file://"):
+            raise InputError(
+                f"got {uri}; this version stores runs in local folders only: give a path on a disk "
+                "that all workers can reach"
+            )
+        return cls(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+    @classmethod
+    def open(cls, uri: str) -> "RunStore":
+        """Return the handle of a planned run.
+
+        Raises:
+            InputError: there is none.
+        """
+        run = cls.at(uri)
+        if not run.exists:
+            raise InputError(
+                f"no run at {run.root} (no run.json); expected a folder that `farfield run` made"
+            )
+        return run
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was planned here: `run.json` is written last."""
+        return (self.root / "run.json").is_file()
+
+    def claim(self, record: dict[str, Any], plans: dict[ShardedStage, ShardPlan]) -> bool:
+        """Check that this place is free or holds this very run; return whether it is free.
+
+        Raises:
+            IdentityRefused: it holds another identity or another plan; the message lists the
+                fields that differ.
+        """
+        if not self.exists:
+            return True
+        found = read_json(self.root / "run.json")
+        lines = difference(found["identity_record"], record)
+        if not lines:
+            lines = difference(read_json(self.root / "plan.json"), plan_record(plans))
+        if lines:
+            raise IdentityRefused(
+                f"{self.root} holds another run; these fields differ (stored -> asked):\n  "
+                + "\n  ".join(lines)
+                + "\nGive another --out, or restore these settings"
+            )
+        return False
+
+    def write_plan(
+        self, record: dict[str, Any], run: dict[str, Any], plans: dict[ShardedStage, ShardPlan]
+    ) -> None:
+        """Write `plan.json`, then `run.json`, which makes the run exist."""
+        write_json(self.root / "plan.json", plan_record(plans))
+        content = {"identity": digest(record), "identity_record": record, **run}
+        write_json(self.root / "run.json", content)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Content of `run.json`."""
+        return read_json(self.root / "run.json")
+
+    def plan(self, stage: ShardedStage) -> ShardPlan:
+        """The shard plan of a stage."""
+        return ShardPlan(**read_json(self.root / "plan.json")[stage])
+
+    def table(self, stage: ShardedStage) -> Table:
+        """The table that a stage fills."""
+        return Table(self.root / TABLE_OF[stage])
+
+    @property
+    def targets(self) -> Table:
+        """The targets' table."""
+        return Table(self.root / "targets.zarr")
+
+    def receipts(self, stage: ShardedStage) -> ReceiptBook:
+        """The receipts of a stage."""
+        return ReceiptBook(self.root / "receipts", stage)
+
+    def beat(self) -> None:
+        """Say that a driver is at work."""
+        write_json(self.root / "heartbeat.json", {"time": time.time()})
+
+    def rest(self) -> None:
+        """Say that no driver is at work."""
+        (self.root / "heartbeat.json").unlink(missing_ok=True)
+
+    def add_timing(self, stage: str, seconds: float) -> None:
+        """Add wall seconds spent on a stage by this session."""
+        timings = self.timings
+        write_json(
+            self.root / "timings.json", {**timings, stage: timings.get(stage, 0.0) + seconds}
+        )
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Wall seconds per stage, all sessions together."""
+        path = self.root / "timings.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    @property
+    def state(self) -> State:
+        """Where the run stands, by the store alone."""
+        missing = sum(len(self.receipts(stage).missing(self.plan(stage))) for stage in SHARDED)
+        total = sum(len(self.plan(stage)) for stage in SHARDED)
+        verdict = self.root / "verdict.json"
+        if missing == 0 and verdict.is_file():
+            found: State = read_json(verdict)["state"]
+            return found
+        if self._beating():
+            return "running"
+        return "planned" if missing == total else "incomplete"
+
+    def _beating(self) -> bool:
+        try:
+            beat = float(read_json(self.root / "heartbeat.json")["time"])
+        except (OSError, ValueError, KeyError):
+            return False
+        return abs(time.time() - beat) < HEARTBEAT_SECONDS
+
+
+def plan_record(plans: dict[ShardedStage, ShardPlan]) -> dict[str, Any]:
+    """Shard plans as plain JSON values."""
+    return {
+        stage: {"rows": plan.rows, "shard_rows": plan.shard_rows} for stage, plan in plans.items()
+    }

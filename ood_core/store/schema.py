@@ -1,0 +1,46 @@
+"""Which arrays each table of a run holds: names, axes, units."""
+
+from ood_core.store.arrays import Column
+
+MAP_AXES = ("channel", "y", "x")
+Shape = tuple[int, int, int]
+
+
+def target_columns(shape: Shape) -> list[Column]:
+    """`targets.zarr`: maps in model range and the split."""
+    return [
+        Column("target", (), (), "int64", "number of the target in file order"),
+        Column("maps", MAP_AXES, shape, "float32", "target in model range"),
+        Column("held_out", (), (), "int8", "1 where the target is held out, 0 where it is fitted"),
+    ]
+
+
+def latent_columns(shape: Shape) -> list[Column]:
+    """`latents.zarr`: one latent per fit target, with the round trip that vouches for it."""
+    return [
+        Column("target", (), (), "int64", "number of the target in file order"),
+        Column("latents", MAP_AXES, shape, "float32", "latent of unit in-domain variance"),
+        Column("round_trip", MAP_AXES, shape, "float32", "target inverted and decoded again"),
+        Column("error", (), (), "float32", "round-trip root-mean-square error in model range"),
+        Column("residual", (), (), "float32", "largest relative fixed-point residual of a step"),
+    ]
+
+
+def calibration_columns(bands: int, experts: int) -> list[Column]:
+    """`calibration.zarr`: weights of the experts per noise level and band."""
+    return [
+        Column("time_index", (), (), "int64", "time index of the level"),
+        Column("noise_to_signal", (), (), "float32", "sigma/alpha of the level"),
+        Column("weights", ("band", "expert"), (bands, experts), "float32", "expert weights"),
+    ]
+
+
+def sample_columns(shape: Shape, unit: str) -> list[Column]:
+    """`dataset.zarr`: synthetic maps in physical units, and where each came from."""
+    return [
+        Column("sample", (), (), "int64", "number of the sample; with the root key, its seed"),
+        Column("maps", MAP_AXES, shape, "float32", "synthetic map", unit or "1"),
+        Column("attempts", (), (), "int16", "draws until the geometry accepted the latent"),
+        Column("parents", ("parent",), (2,), "int32", "targets whose statistics set the aim"),
+        Column("aim_distance", (), (), "float32", "distance to the aim, in spreads of the targets"),
+    ]
