@@ -1,1 +1,1 @@
-"""Where the line runs: workers that hold a model and write shards, and the pools that hold workers."""
+"""Where the line runs: workers hold a model and write shards, pools hold workers."""

@@ -13,7 +13,7 @@ from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.pretrained import load_base
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, IdentityRefused
-from ood_core.priors.gaussian import estimate, fit_gaussian
+from ood_core.priors.gaussian import estimate
 from ood_core.seeds import root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
@@ -49,7 +49,7 @@ def load_line(run: RunStore, device: str, dtype: str) -> Line:
         IdentityRefused: the base on disk is not the one the run was planned with.
     """
     record = run.record
-    where = torch.device(device)
+    where = choose_device(device)
     model = load_base(record["base"]["source"], where, getattr(torch, dtype))
     if model.digest != record["identity_record"]["base"]["digest"]:
         raise IdentityRefused(
@@ -62,7 +62,7 @@ def load_line(run: RunStore, device: str, dtype: str) -> Line:
     gaussian, rho = None, 1.0
     denoiser: Denoiser = base
     if method.calibration is not None:
-        rho = fit_gaussian(targets.fit, "spectral_low_rank", symmetries).rho
+        rho = float(run.table("calibrate").attributes["rho"])
         law = estimate(targets.fit, "spectral_low_rank", rho, symmetries)
         gaussian = GaussianDenoiser(base.schedule, *law)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
@@ -79,6 +79,13 @@ def load_line(run: RunStore, device: str, dtype: str) -> Line:
         root=root_key(record["identity"]),
         device=where,
     )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the named device, or for `auto` the GPU that this process sees, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
 
 
 def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:

@@ -30,7 +30,7 @@ OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through R
 @final
 @dataclass(frozen=True, slots=True)
 class RayPool:
-    """`workers` actors with `cpus` and `gpus` each; `tries` per shard before it counts as failed."""
+    """`workers` actors of `cpus` and `gpus` each; a shard counts as failed after `tries` tries."""
 
     workers: int
     cpus: float = 1

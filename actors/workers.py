@@ -99,7 +99,8 @@ class ShardWorker:
 def calibration_rows(line: Line) -> Callable[[Shard], Rows]:
     """Rows of the calibration: one noise level per shard."""
     spec, gaussian = line.method.calibration, line.gaussian
-    assert spec is not None and gaussian is not None, "planned only where the method calibrates"
+    assert spec is not None, "planned only where the method calibrates"
+    assert gaussian is not None, "loaded wherever the method calibrates"
     folds = cross_fitted(line.targets.fit, line.base.schedule, line.rho, line.symmetries)
     fit = line.targets.fit.to(line.device)
 

@@ -3,10 +3,11 @@
     python examples/make_hubble_targets.py [--out examples/targets/hubble.fits]
 
 Sources are local maxima of the smoothed mean of the three colour channels. Cut-outs of 32 x 32
-pixels are centred on them, taken from left to right so that they pack closely, and no two share a
-pixel. The first ones come from a stripe at the left side of the image (to be fitted to); the
-others, after a gap, from the rest (to be held out). Nothing is rescaled: the file holds the sum of
-the three 8-bit channels as integers, and BSCALE = 1/3 makes their mean of it.
+pixels are centred on them, and no two share a pixel: first on the few brightest, then on the others
+from left to right, so that they pack closely. Those from a stripe at the left side of the image
+come first in the file (to be fitted to); the others, after a gap, follow (to be held out). Nothing
+is rescaled: the file holds the sum of the three 8-bit channels as integers, and BSCALE = 1/3 makes
+their mean of it.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from scipy import ndimage
 SIZE = 32  # pixels
 FIT = 64  # maps
 HELD_OUT = 320  # maps
-GAP = 32  # pixels between the two parts of the sky
+GAP = 16  # pixels between the two parts of the sky
 SMOOTHING = 1.5  # pixels, standard deviation
-THRESHOLD = 5.0  # robust standard deviations of the smoothed image above its median
+THRESHOLD = 4.0  # robust standard deviations of the smoothed image above its median
+BRIGHT = 80.0  # the same; brighter sources get their cut-out first
 LEAST_RANGE = 45  # of the summed channels (0 to 765): 15 display levels within a cut-out
 MOST_SATURATED = 0.02  # fraction of pixels with a channel sum of 750 or more
 LARGEST_SUM = 750
@@ -64,26 +66,34 @@ def load_field() -> Summed:
         raise SystemExit("scikit-image is not installed; run: pip install 'farfield[examples]'")
     path = Path(found.origin).parent / "data" / "hubble_deep_field.jpg"
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.int16).sum(axis=2, dtype=np.int16)
+        channels = np.asarray(image.convert("RGB"), dtype=np.int16)
+    summed: Summed = channels.sum(axis=2, dtype=np.int16)
+    return summed
 
 
 def detect(field: Summed) -> Places:
-    """Return the sources whose cut-out lies within the image, from left to right, then down."""
+    """Return the sources whose cut-out lies within the image, in the order they are to be cut.
+
+    The brightest come first, by brightness, then the others from left to right.
+    """
     smooth = ndimage.gaussian_filter(field / 3.0, SMOOTHING)
     level = np.median(smooth)
-    spread = 1.4826 * np.median(np.abs(smooth - level))
-    peaks = smooth == ndimage.maximum_filter(smooth, size=5)
-    places = np.argwhere(peaks & (smooth > level + THRESHOLD * spread))
+    height = (smooth - level) / (1.4826 * np.median(np.abs(smooth - level)))
+    peaks = (smooth == ndimage.maximum_filter(smooth, size=5)) & (height > THRESHOLD)
     half = SIZE // 2
+    places = np.argwhere(peaks)
     within = (places >= half).all(axis=1) & (places <= np.array(field.shape) - half).all(axis=1)
     places = places[within]
-    return places[np.lexsort((places[:, 0], places[:, 1]))]
+    heights = height[places[:, 0], places[:, 1]]
+    rank = np.where(heights > BRIGHT, -heights, 0.0)
+    return places[np.lexsort((places[:, 0], places[:, 1], rank))]
 
 
 def cut(field: Summed, centre: Places) -> Summed:
     """Return the square whose pixel (SIZE / 2, SIZE / 2) is the centre."""
     top, left = centre - SIZE // 2
-    return field[top : top + SIZE, left : left + SIZE]
+    square: Summed = field[top : top + SIZE, left : left + SIZE]
+    return square
 
 
 def is_usable(values: Summed) -> bool:
@@ -94,20 +104,15 @@ def is_usable(values: Summed) -> bool:
 def select(field: Summed, places: Places) -> Places:
     """Keep sources whose cut-outs do not overlap: FIT from the left, a gap, then HELD_OUT."""
     taken = np.zeros(field.shape, dtype=np.int16)
-    chosen: list[Places] = []
-    first_column = SIZE // 2
+    kept: list[Places] = []
     for centre in places:
-        if centre[1] < first_column or cut(taken, centre).any():
-            continue
-        if not is_usable(cut(field, centre)):
-            continue
-        cut(taken, centre)[:] = 1
-        chosen.append(centre)
-        if len(chosen) == FIT:
-            first_column = centre[1] + SIZE + GAP
-        if len(chosen) == FIT + HELD_OUT:
-            break
-    return np.array(chosen)
+        if not cut(taken, centre).any() and is_usable(cut(field, centre)):
+            cut(taken, centre)[:] = 1
+            kept.append(centre)
+    chosen = np.array(kept)
+    chosen = chosen[np.lexsort((chosen[:, 0], chosen[:, 1]))]
+    beyond = chosen[:, 1] >= chosen[FIT - 1, 1] + SIZE + GAP
+    return np.concatenate([chosen[:FIT], chosen[beyond][:HELD_OUT]])
 
 
 def make_cutouts(field: Summed) -> Cutouts:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is copying
+COPY_DISTANCE = 0.5  # of the least distance of a held-out map: a single copy
 
 Better = Literal["lower", "one", "half"]
 
@@ -80,7 +81,10 @@ class ClosestPair:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidationReport:
-    """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range."""
+    """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
+
+    `copies` counts single samples far nearer to a target than any held-out map is.
+    """
 
     scores: tuple[Score, ...]
     spectrum: SpectrumCurves
@@ -89,6 +93,7 @@ class ValidationReport:
     nearest_real: Float[Tensor, " m"]
     closest: tuple[ClosestPair, ...]
     worst: tuple[int, ...]
+    copies: int
     verdict: str
 
     def score(self, name: str) -> Score:
@@ -103,7 +108,7 @@ class ValidationReport:
         return dict(record)
 
 
-def verdict(scores: Sequence[Score]) -> str:
+def verdict(scores: Sequence[Score], copies: int) -> str:
     """Say in one sentence what lies inside the real band, what outside, and if copies are seen."""
     compared = [score for score in scores if score.name != "nearest_ratio"]
     inside = [score.title for score in compared if score.inside]
@@ -114,7 +119,7 @@ def verdict(scores: Sequence[Score]) -> str:
         parts.append(f"{_listed(inside)} {verb} inside the real-against-real band")
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
-    parts.extend(_copies(score) for score in scores if score.name == "nearest_ratio")
+    parts.extend(_copying(score, copies) for score in scores if score.name == "nearest_ratio")
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
 
@@ -126,13 +131,17 @@ def _excess(score: Score) -> str:
     return f"{score.title} ({score.value:.3g} where real maps reach {score.high:.3g}, {margin})"
 
 
-def _copies(score: Score) -> str:
-    ratio = f"the median distance to the nearest target is {score.value:.2f} that of real maps"
+def _copying(score: Score, copies: int) -> str:
+    ratio = (
+        f"the median distance to the nearest target is {score.value:.2f} times that of real maps"
+    )
     if score.value < COPY_RATIO:
         return f"samples copy the targets: {ratio}"
+    single = f"{copies} near {'copy' if copies == 1 else 'copies'} of a target among the samples"
+    seen = f"{single}, though not as a rule" if copies else "no copying is seen"
     if score.value > score.high:
-        return f"no copying is seen, but samples stray further than real maps do: {ratio}"
-    return f"no copying is seen: {ratio}"
+        return f"{seen}; samples lie further off than real maps do: {ratio}"
+    return f"{seen}: {ratio}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ood_core.arrays import Maps
 from ood_core.errors import TargetError
 from ood_core.evidence import (
+    COPY_DISTANCE,
     Band,
     ClosestPair,
     HistogramCurves,
@@ -51,13 +51,15 @@ from ood_core.specs import Symmetry
 
 __all__ = ["Score", "ValidationReport", "validate", "verdict"]
 
+MapSet = Float[Tensor, "_ _ _ _"]  # sets differ in size; equal shapes are checked by `validate`
+
 SPLITS = 40
 CLASSIFIER_SPLITS = 10  # each split trains ten classifiers
 BAND = (0.05, 0.95)
 MAP_RANGE = (0.16, 0.84)  # of single maps, in curves
 BINS = 60
 SHOWN = 8  # closest pairs and least typical samples
-FEATURE_BLOCK = 256
+FEATURE_PIXELS = 2**20  # transformed at once, which bounds the memory
 
 Statistic = Callable[[Tensor, Tensor], float]
 
@@ -71,7 +73,7 @@ class _Split:
 
 
 def validate(
-    samples: Maps, fit: Maps, held_out: Maps, symmetries: Sequence[Symmetry], root: int
+    samples: MapSet, fit: MapSet, held_out: MapSet, symmetries: Sequence[Symmetry], root: int
 ) -> ValidationReport:
     """Measure samples against held-out real maps, and held-out maps against one another.
 
@@ -91,6 +93,7 @@ def validate(
         *_feature_scores(*features, splits),
         _nearest_score(near.distance, near_real.distance, root),
     )
+    copies = int((near.distance <= COPY_DISTANCE * near_real.distance.min()).sum())
     return ValidationReport(
         scores=scores,
         spectrum=SpectrumCurves(k, _range_of_maps(power), _range_of_maps(power_real)),
@@ -99,11 +102,12 @@ def validate(
         nearest_real=near_real.distance,
         closest=_closest(near),
         worst=tuple(features[0].square().sum(1).argsort(descending=True)[:SHOWN].tolist()),
-        verdict=verdict(scores),
+        copies=copies,
+        verdict=verdict(scores, copies),
     )
 
 
-def _check(samples: Maps, fit: Maps, held_out: Maps) -> None:
+def _check(samples: MapSet, fit: MapSet, held_out: MapSet) -> None:
     for name, maps, least in (("samples", samples, 2), ("fit", fit, 2), ("held-out", held_out, 4)):
         if len(maps) < least:
             raise TargetError(f"got {len(maps)} {name} maps; expected at least {least} to validate")
@@ -129,14 +133,15 @@ def _splits(samples: int, held_out: int, root: int) -> list[_Split]:
 
 
 def _features(
-    samples: Maps, fit: Maps, held_out: Maps
+    samples: MapSet, fit: MapSet, held_out: MapSet
 ) -> tuple[Float[Tensor, "n f"], Float[Tensor, "m f"]]:
     """Log-scattering moments of samples and held-out maps, whitened by those of the fit maps."""
     size = min(fit.shape[-2:])  # of an oblong map, its first square
     scattering = Scattering(size, scales=min(3, size.bit_length() - 2))
 
-    def moments(maps: Maps) -> Tensor:
-        blocks = torch.split(maps[..., :size, :size], FEATURE_BLOCK)
+    def moments(maps: MapSet) -> Tensor:
+        rows = max(1, FEATURE_PIXELS // maps[0].numel())
+        blocks = torch.split(maps[..., :size, :size], rows)
         return torch.cat([scattering.log_moments(block) for block in blocks])
 
     whitening = Whitening.fit(moments(fit))
@@ -164,7 +169,7 @@ def _spectrum_score(power: Tensor, real: Tensor, splits: Sequence[_Split]) -> Sc
     return Score("spectrum_error", "power spectrum", *values, "lower", note)
 
 
-def _pixel_score(samples: Maps, held_out: Maps, splits: Sequence[_Split]) -> Score:
+def _pixel_score(samples: MapSet, held_out: MapSet, splits: Sequence[_Split]) -> Score:
     edges = quantile_edges(torch.cat([samples, held_out]))
     spread = float(held_out.double().std().clamp(min=1e-12))
 
@@ -205,7 +210,7 @@ def _range_of_maps(rows: Float[Tensor, "n c bins"]) -> Band:
     return Band(*rows.quantile(levels, dim=0))
 
 
-def _histograms(samples: Maps, held_out: Maps, splits: Sequence[_Split]) -> HistogramCurves:
+def _histograms(samples: MapSet, held_out: MapSet, splits: Sequence[_Split]) -> HistogramCurves:
     edges = uniform_edges(torch.cat([samples, held_out]), BINS)
     real = histogram(held_out, edges)
     halves = torch.stack([real[s.left].mean(0) for s in splits])

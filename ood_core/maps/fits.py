@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def read_fits(path: str, array: str | None, max_bytes: int) -> MapSet:
 
     Args:
         path: the file, compressed or not.
-        array: name or number of the HDU; None combines all HDUs that hold maps, in order.
+        array: name or number of the HDU; None combines all HDUs that hold maps, in order (of
+            several HDUs with that name, likewise).
         max_bytes: most bytes that may be loaded.
 
     Raises:
@@ -47,12 +49,18 @@ def read_fits(path: str, array: str | None, max_bytes: int) -> MapSet:
         from astropy.io import fits
 
         length = Path(path).stat().st_size
-        with fits.open(path, memmap=False, do_not_scale_image_data=True) as hdus:
+        with (
+            open(path, "rb") as stream,  # closed by us, whatever the parser does
+            fits.open(stream, memmap=False, do_not_scale_image_data=True) as hdus,
+        ):
             _require_lengths(hdus, path, length)
             chosen = _choose(hdus, array, path)
             _require_memory([hdus[number] for number in chosen], path, max_bytes)
             parts = [_read_hdu(hdus, number, path, len(chosen) == 1) for number in chosen]
-    return combine(_with_primary_header(parts))
+            if 0 not in chosen:  # its cards hold for all extensions
+                header = f"{_header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
+                parts[0] = replace(parts[0], header=header)
+    return combine(parts)
 
 
 def write_fits(
@@ -99,18 +107,21 @@ def write_fits(
 @contextmanager
 def _refusing(path: str) -> Iterator[None]:
     """Turn whatever a damaged file makes the parser raise or warn about into a TargetError."""
+    failure: Exception | None = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             yield
-        except TargetError:
-            raise
         except Exception as error:  # the parser's own failures have no common type
-            raise TargetError(_unreadable(path, str(error))) from error
-    for warning in caught:
-        # Otherwise the parser stops at a damaged extension and its maps would be lost unnoticed.
-        if re.search("truncated|corrupt", str(warning.message)):
-            raise TargetError(_unreadable(path, str(warning.message)))
+            failure = error
+    for message in (str(warning.message) for warning in caught):
+        # The parser stops at a damaged extension; its maps must not be lost unnoticed.
+        if re.search("truncated|corrupt", message):
+            raise TargetError(_unreadable(path, message)) from failure
+    if isinstance(failure, TargetError):
+        raise failure
+    if failure is not None:
+        raise TargetError(_unreadable(path, str(failure))) from failure
 
 
 def _unreadable(path: str, reason: str) -> str:
@@ -122,40 +133,27 @@ def _unreadable(path: str, reason: str) -> str:
 
 def _require_lengths(hdus: Any, path: str, length: int) -> None:
     """Compare what each header declares with the bytes that the file has."""
+    from astropy.io import fits
+
     if Path(path).suffix.lower() in _COMPRESSED:
         return
-    number = 0
-    while True:
-        try:
-            hdu = hdus[number]
-        except IndexError:
-            return
-        declared = hdu.fileinfo()["datLoc"] + _stored_bytes(hdu)
-        if declared > length:
+    for number, hdu in enumerate(hdus):
+        if isinstance(hdu, fits.CompImageHDU):
+            continue  # declares its unpacked size; the parser checks the packed one
+        declared = hdu.fileinfo()["datLoc"] + hdu.size
+        if hdu.size < 0 or declared > length:
             raise TargetError(
                 f"{path}, HDU {number}: got a file of {length} bytes; expected {declared} from the "
                 "dimensions in its headers; the file is truncated or its header is wrong: copy or "
                 "download it again"
             )
-        number += 1
-
-
-def _stored_bytes(hdu: Any) -> int:
-    header = getattr(hdu, "_header", hdu.header) if "XTENSION" in hdu.header else hdu.header
-    axes = [int(header[f"NAXIS{axis + 1}"]) for axis in range(header["NAXIS"])]
-    if min(axes, default=0) < 0:
-        raise ValueError(f"negative dimensions {axes}")
-    if not axes or type(hdu).__name__ == "CompImageHDU":
-        return 0  # the table behind a compressed image is checked by the parser when it is read
-    items = math.prod(axes) + int(header.get("PCOUNT", 0))
-    return abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * items
 
 
 def _require_memory(hdus: Sequence[Any], path: str, max_bytes: int) -> None:
     needed = 0
     for hdu in hdus:
         pixels = math.prod(hdu.shape) if hdu.is_image else 0
-        needed += max(int(hdu.size), 4 * pixels)
+        needed += max(int(hdu.size), 4 * pixels)  # maps are kept as float32
     if needed > max_bytes:
         raise TargetError(
             f"{path}: got {needed} bytes of maps; expected at most {max_bytes} (max_bytes); name "
@@ -164,28 +162,20 @@ def _require_memory(hdus: Sequence[Any], path: str, max_bytes: int) -> None:
 
 
 def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
+    """Numbers of the HDUs to read: those called `array`, or all that hold maps."""
     names = [f"{number} {hdu.name}".strip() for number, hdu in enumerate(hdus)]
-    if array is not None:
-        found = [
-            number
-            for number, hdu in enumerate(hdus)
-            if array.strip().upper() in (str(number), hdu.name.upper())
-        ]
-        if not found or not _holds_maps(hdus[found[0]]):
-            got = "no such HDU" if not found else "an HDU without maps"
-            raise TargetError(
-                f"{path}: got {got} as {array!r}; expected an image or a table of cut-outs, among "
-                f"the HDUs {', '.join(names)}; correct `array`"
-            )
-        return found
     found = [number for number, hdu in enumerate(hdus) if _holds_maps(hdu)]
+    if array is not None:
+        wanted = array.strip().upper()
+        found = [n for n in found if wanted in (str(n), hdus[n].name.upper())]
     if not found:
+        got = "no maps in the file" if array is None else f"no maps in an HDU {array!r}"
         raise TargetError(
-            f"{path}: got no image data in the HDUs {', '.join(names)}; expected an image or a "
-            "table with a column of two-dimensional arrays; choose another file"
+            f"{path}: got {got}, whose HDUs are {', '.join(names)}; expected an image or a table "
+            "with a column of two-dimensional arrays; correct `array` or choose another file"
         )
     companions = [names[number] for number in found if hdus[number].name in _COMPANIONS]
-    if companions and len(found) > 1:
+    if array is None and companions and len(found) > len(companions):
         raise TargetError(
             f"{path}: got the HDUs {', '.join(names)}, of which {', '.join(companions)} look like "
             "errors or masks; expected maps of one kind; name the HDU of the maps with `array`"
@@ -201,37 +191,86 @@ def _holds_maps(hdu: Any) -> bool:
 
 def _cutout_columns(hdu: Any) -> list[Any]:
     """Columns whose cells are numeric arrays (y, x) or (c, y, x), by TDIM."""
-    columns = getattr(hdu, "columns", [])
     return [
         column
-        for column in columns
-        if column.dim is not None
-        and len(re.findall(r"\d+", str(column.dim))) in (2, 3)
+        for column in getattr(hdu, "columns", [])
+        if len(re.findall(r"\d+", str(column.dim))) in (2, 3)
         and re.fullmatch(r"\d*[BIJKED]", str(column.format))
     ]
 
 
 def _read_hdu(hdus: Any, number: int, path: str, alone: bool) -> MapSet:
     hdu = hdus[number]
-    source = f"{path}, HDU {number}"
-    stem = Path(path).name.split(".fit")[0] + ("" if alone else f":{hdu.name or number}")
-    if not alone and [other.name for other in hdus].count(hdu.name) > 1 and hdu.name:
-        stem += f",{hdu.ver}" if hdu.ver != 1 else ""
-    header = hdu.header.tostring(sep="\n", endcard=False, padding=False)
-    header = "\n".join(line.rstrip() for line in header.split("\n"))
+    stem = re.sub(r"\.(fits?|fts)(\.\w+)?$", "", Path(path).name, flags=re.IGNORECASE)
+    stem += "" if alone else f":{hdu.name or number}"
     if hdu.is_image:
-        unit = hdu.header.get("BUNIT", hdus[0].header.get("BUNIT", ""))
-        stack = as_stack(_image(hdu), source)
-        ids = numbered_ids(stem, len(stack))
+        cards = hdu.header
+        raw, null, names = hdu.data, cards.get("BLANK"), None
+        scale, zero = cards.get("BSCALE"), cards.get("BZERO")
+        unit = cards.get("BUNIT", hdus[0].header.get("BUNIT"))
     else:
-        stack, unit, names = _table(hdu, source)
-        ids = names or numbered_ids(stem, len(stack))
-    return MapSet(stack, ids, str(unit or "").strip(), header, source=path)
+        column = _cutout_column(hdu, f"{path}, HDU {number}")
+        raw, names = hdu.data.view(np.ndarray)[column.name], _ids(hdu)
+        null, scale, zero, unit = column.null, column.bscale, column.bzero, column.unit
+    stack = as_stack(_physical(raw, scale, zero, null), f"{path}, HDU {number}")
+    ids = names or numbered_ids(stem, len(stack))
+    return MapSet(stack, ids, str(unit or "").strip(), _header_text(hdu), source=path)
 
 
-def _image(hdu: Any) -> npt.NDArray[np.float64]:
-    """Physical values of an image, BLANK pixels NaN."""
-    raw = hdu.data
-    return _physical(
-        raw, hdu.header.get("BSCALE", 1), hdu.header.get("BZERO", 0), hdu.header.get("BLANK")
-    )
+def _cutout_column(hdu: Any, source: str) -> Any:
+    columns = _cutout_columns(hdu)
+    if len(columns) > 1:
+        raise TargetError(
+            f"{source}: got the columns {', '.join(column.name for column in columns)}; expected "
+            "one column of two-dimensional arrays; save a table with the one to use"
+        )
+    return columns[0]
+
+
+def _ids(hdu: Any) -> tuple[str, ...] | None:
+    for column in hdu.columns:
+        if column.name.upper() == "ID":
+            return tuple(str(name).strip() for name in hdu.data.field(column.name))
+    return None
+
+
+def _physical(
+    raw: npt.NDArray[Any], scale: float | int | None, zero: float | int | None, null: int | None
+) -> npt.NDArray[np.float64]:
+    """Stored numbers to physical values in float64; missing pixels become NaN."""
+    values = np.asarray(raw, dtype=np.float64)
+    values = values * (1.0 if scale is None else scale) + (0.0 if zero is None else zero)
+    if null is not None and raw.dtype.kind in "iu":
+        values[raw == null] = np.nan
+    return values
+
+
+def _header_text(hdu: Any) -> str:
+    text: str = hdu.header.tostring(sep="\n", endcard=False, padding=False)
+    return text
+
+
+def _common_cards(header_text: str) -> list[Any]:
+    """Cards that describe the whole set: the layout left out, and no block saying otherwise."""
+    from astropy.io import fits
+
+    cards: dict[str, Any] = {}
+    disputed: set[str] = set()
+    for block in header_text.split(f"\n{HEADER_END}\n"):
+        lines = [line.ljust(80) for line in block.split("\n")]  # long strings need full cards
+        header = fits.Header.fromstring("\n".join(lines), sep="\n")
+        header.strip()
+        for card in header.cards:
+            listed = card.keyword in ("COMMENT", "HISTORY", "")
+            key = f"{card.keyword} {card.value}" if listed else card.keyword
+            if cards.setdefault(key, card).value != card.value:
+                disputed.add(key)
+    # HISTORY last, so that the program's own lines follow it.
+    kept = [card for key, card in cards.items() if key not in disputed | _NOT_COPIED]
+    return sorted(kept, key=lambda card: card.keyword == "HISTORY")
+
+
+def _ascii(text: str) -> str:
+    """The text in the characters that FITS allows, micro signs as `u`."""
+    plain = text.replace("\u00b5", "u").replace("\u03bc", "u")
+    return plain.encode("ascii", "backslashreplace").decode()

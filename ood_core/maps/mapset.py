@@ -38,7 +38,7 @@ class MapSet:
         source: the file (or files) that the maps came from, for messages; not part of the digest.
     """
 
-    values: npt.NDArray[np.float32]
+    values: npt.NDArray[Any]
     ids: tuple[str, ...]
     unit: str
     header: str

@@ -7,7 +7,7 @@ loaded, so that a small archive that unpacks to a huge array is refused. Pickles
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,10 +85,8 @@ def _choose(members: list[str], array: str | None, path: str) -> str:
     )
 
 
-def _read_array(
-    stream: IO[bytes], source: str, length: int, max_bytes: int
-) -> npt.NDArray[Any]:
-    """Read an array from a stream of `length` bytes once its header has been found harmless."""
+def _read_array(stream: Any, source: str, length: int, max_bytes: int) -> npt.NDArray[Any]:
+    """Read an array from a binary stream of `length` bytes, once its header proves harmless."""
     version = npy_format.read_magic(stream)
     if version not in _HEADER_READERS:
         raise TargetError(

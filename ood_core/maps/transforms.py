@@ -12,7 +12,7 @@ background level `centre` and logarithmic far above and far below it.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self, cast, final, get_args
+from typing import Any, cast, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -52,9 +52,8 @@ class RangeTransform:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TransformKind):
-            raise TargetError(
-                f"transform: got {self.kind!r}; expected one of {', '.join(get_args(TransformKind))}"
-            )
+            kinds = ", ".join(get_args(TransformKind))
+            raise TargetError(f"transform: got {self.kind!r}; expected one of {kinds}")
         numbers = (self.low, self.high, self.scale, self.centre)
         if not (np.isfinite(numbers).all() and self.low < self.high and self.scale > 0):
             raise TargetError(
@@ -64,7 +63,7 @@ class RangeTransform:
             )
 
     @classmethod
-    def measure(cls, kind: TransformKind, values: Real) -> Self:
+    def measure(cls, kind: TransformKind, values: Real) -> "RangeTransform":
         """Measure the transform on the maps that are fitted to (never on held-out ones).
 
         Args:
@@ -79,6 +78,11 @@ class RangeTransform:
             raise TargetError(
                 f"transform: got {np.count_nonzero(~np.isfinite(doubles))} NaN or infinite values "
                 f"among {doubles.size}; expected finite values; fill or leave out those maps"
+            )
+        if doubles.min() == doubles.max():
+            raise TargetError(
+                f"transform: got one value only ({doubles.flat[0]:.6g}); expected maps that vary; "
+                "leave constant maps out"
             )
         centre, scale = _background(doubles) if kind == "asinh" else (0.0, 1.0)
         stretched = _stretch(kind, doubles, scale, centre)
@@ -118,7 +122,7 @@ class RangeTransform:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+    def from_dict(cls, record: Mapping[str, Any]) -> "RangeTransform":
         """Return the transform of a record made by `as_dict`.
 
         Raises:

@@ -14,7 +14,7 @@ sets, so compare it only at equal set sizes, as `ood_core.validate` does with sp
 """
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,7 @@ class Whitening:
     matrix: Float[Tensor, "f f"]
 
     @classmethod
-    def fit(cls, reference: Float[Tensor, "n f"]) -> Self:
+    def fit(cls, reference: Float[Tensor, "n f"]) -> "Whitening":
         """Fit to the reference rows, with Ledoit-Wolf shrinkage of the correlation."""
         if len(reference) < 2:
             raise TargetError(f"got {len(reference)} reference rows; expected at least 2")

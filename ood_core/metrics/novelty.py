@@ -19,6 +19,7 @@ from ood_core.errors import TargetError
 from ood_core.specs import Symmetry
 from ood_core.symmetry import orbit
 
+Targets = Float[Tensor, "targets c y x"]
 BLOCK_VALUES = 2**23  # float64 values held at once on either side of a product
 
 
@@ -35,11 +36,16 @@ class Nearest:
     element: Int[Tensor, " n"]
 
 
-def nearest(queries: Maps, targets: Maps, symmetries: Sequence[Symmetry]) -> Nearest:
+def nearest(
+    queries: Maps,
+    targets: Targets,
+    symmetries: Sequence[Symmetry],
+    block_values: int = BLOCK_VALUES,
+) -> Nearest:
     """Search all targets under all group elements, in blocks of bounded memory."""
     if not len(targets):
         raise TargetError("got no targets; expected at least 1 to measure novelty against")
-    rows = max(1, BLOCK_VALUES // max(1, queries[0].numel() if len(queries) else 1))
+    rows = max(1, block_values // max(1, queries[0].numel() if len(queries) else 1))
     blocks = [
         _nearest_block(block, targets, symmetries, rows) for block in torch.split(queries, rows)
     ]
@@ -51,7 +57,7 @@ def nearest(queries: Maps, targets: Maps, symmetries: Sequence[Symmetry]) -> Nea
 
 
 def _nearest_block(
-    queries: Maps, targets: Maps, symmetries: Sequence[Symmetry], rows: int
+    queries: Maps, targets: Targets, symmetries: Sequence[Symmetry], rows: int
 ) -> Nearest:
     # Centring keeps the expanded square |q|^2 - 2 q.t + |t|^2 from cancelling.
     centre = float(targets.mean())
@@ -75,7 +81,10 @@ def _nearest_block(
 
 
 def nearest_ratio(
-    samples: Maps, held_out: Maps, targets: Maps, symmetries: Sequence[Symmetry]
+    samples: Maps,
+    held_out: Float[Tensor, "m c y x"],
+    targets: Targets,
+    symmetries: Sequence[Symmetry],
 ) -> float:
     """Return the samples' median nearest distance over that of held-out real maps: 1 as novel."""
     return distance_ratio(

@@ -65,7 +65,7 @@ def cumulative_distance(
     return float(torch.trapezoid(gap, edges.double(), dim=-1).mean())
 
 
-def wasserstein(a: Maps, b: Maps) -> float:
+def wasserstein(a: Maps, b: Float[Tensor, "m c y x"]) -> float:
     """Return the exact Wasserstein-1 distance of the pooled pixels of two sets of any sizes."""
     pixels_a, pixels_b = (m.double().transpose(0, 1).flatten(1).contiguous() for m in (a, b))
     values = torch.cat([pixels_a, pixels_b], dim=1).sort(dim=1).values

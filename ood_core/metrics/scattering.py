@@ -39,24 +39,32 @@ class Scattering:
         """
         n, c = maps.shape[:2]
         spectrum = torch.fft.fft2(maps.reshape(n * c, *maps.shape[-2:]))
-        first = [self._modulus(spectrum, j, 1) for j in range(self.scales)]
-        features = [_log(u.mean((-2, -1))) for u in first]
-        features += [_log(_spread(u)) for u in first]
-        for j, u in enumerate(first[:-1]):
+        first = [self._energy(spectrum, j, 0) for j in range(self.scales)]
+        moduli = [energy.sqrt() for energy in first]
+        means = [u.mean((-2, -1)) for u in moduli]
+        features = [_log(mean) for mean in means]
+        features += [
+            0.5 * torch.log((energy.mean((-2, -1)) - mean**2).clamp_min(0) + FLOOR**2)
+            for energy, mean in zip(first, means, strict=True)
+        ]
+        for j, u in enumerate(moduli[:-1]):
             inner = torch.fft.fft2(u)
             features += [
-                _log(self._modulus(inner, k, self._strides[j]).mean((-2, -1)))
+                _log(self._energy(inner, k, j).sqrt().mean((-2, -1)))
                 for k in range(j + 1, self.scales)
             ]
         return torch.cat([f.reshape(n * c, -1) for f in features], dim=1).reshape(n, -1)
 
-    def _modulus(self, spectrum: Tensor, scale: int, stride: int) -> Tensor:
-        """`|ifft(spectrum * psi)|` for all orientations, spectra on a grid thinned by `stride`."""
+    def _energy(self, spectrum: Tensor, scale: int, grid: int) -> Tensor:
+        """`|spectrum * psi_scale|^2` in pixels, all orientations.
+
+        The spectrum lies on the grid of wavelets of scale `grid`, 0 for the map itself.
+        """
         side = self.size // self._strides[scale]
-        bank = self._bank[scale].to(spectrum.device)
-        cropped = _crop(spectrum, side)[..., None, :, :]
-        response = torch.fft.ifft2(cropped * bank) * (side * stride / self.size) ** 2
-        return torch.sqrt(response.real**2 + response.imag**2 + 1e-12)
+        thinned = (side * self._strides[grid] / self.size) ** 2
+        bank = self._bank[scale].to(spectrum.device) * thinned
+        response = torch.fft.ifft2(_crop(spectrum, side)[..., None, :, :] * bank)
+        return torch.view_as_real(response).square().sum(-1) + 1e-12
 
 
 def morlet_bank(size: int, scale: int, orientations: int) -> Float[Tensor, "l y x"]:
@@ -87,10 +95,6 @@ def _crop(spectrum: Tensor, side: int) -> Tensor:
         return spectrum
     keep = torch.cat([torch.arange(side // 2), torch.arange(size - side // 2, size)])
     return spectrum[..., keep, :][..., keep]
-
-
-def _spread(u: Tensor) -> Tensor:
-    return torch.sqrt(u.var((-2, -1), correction=0) + 1e-12)
 
 
 def _log(u: Tensor) -> Tensor:

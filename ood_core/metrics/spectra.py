@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 
-BLOCK = 256  # maps transformed at once, which bounds the memory
+BLOCK_PIXELS = 2**20  # transformed at once, which bounds the memory
 FLOOR = 1e-12  # of the largest power: a band without power has no logarithm
 
 
@@ -41,7 +41,8 @@ def power_spectrum(
     flat = index.flatten()
     modes = torch.bincount(flat, minlength=bins + 2)
     centre = torch.bincount(flat, weights=k.flatten(), minlength=bins + 2) / modes.clamp(min=1)
-    blocks = [_annular_sums(block, flat, bins + 2) for block in torch.split(maps, BLOCK)]
+    rows = max(1, BLOCK_PIXELS // (maps.shape[1] * flat.numel()))
+    blocks = [_annular_sums(block, flat, bins + 2) for block in torch.split(maps, rows)]
     sums = torch.cat(blocks) if blocks else maps.new_zeros((0, maps.shape[1], bins + 2))
     power = sums / modes.clamp(min=1)
     inside = slice(1, bins + 1)
@@ -63,6 +64,6 @@ def spectrum_distance(a: Float[Tensor, "n c bins"], b: Float[Tensor, "m c bins"]
     return float(ratio.abs().mean())
 
 
-def log_spectrum_error(a: Maps, b: Maps) -> float:
+def log_spectrum_error(a: Maps, b: Float[Tensor, "m c y x"]) -> float:
     """Return the mean over annuli of `|ln(mean P_a / mean P_b)|`: 0.1 is ten per cent in power."""
     return spectrum_distance(power_spectrum(a)[1], power_spectrum(b)[1])

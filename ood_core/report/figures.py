@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter
 from torch import Tensor
 
 from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
@@ -16,6 +17,8 @@ from ood_core.report.record import TrustMap
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
 WIDTH, HEIGHT = 5.2, 3.7  # inches
+WAVENUMBERS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # labelled
+DECADES = (0.01, 0.1)  # labelled where there is little room
 CHANNELS = 3  # plotted side by side; more would be too small to read
 
 
@@ -47,8 +50,11 @@ def spectrum(curves: SpectrumCurves, theme: Theme) -> bytes:
             axes.fill_between(k, low, high, color=colour, alpha=0.22, linewidth=0)
             axes.plot(k, _array(band.median[c]), color=colour, linewidth=1.8, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(WAVENUMBERS if len(panels) == 1 else DECADES))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yscale("log", nonpositive="mask")
-        axes.set_xlabel("wavenumber, cycles per pixel")
+    _name_x(figure, panels, "wavenumber, cycles per pixel", theme)
     panels[0].set_ylabel("power per mode, model range²")
     _legend(panels[0], theme)
     return _png(figure)
@@ -65,7 +71,7 @@ def histogram(curves: HistogramCurves, theme: Theme) -> bytes:
         axes.step(v, real, where="mid", color=theme.real, linewidth=1.6, label="real, held out")
         axes.step(v, synthetic, where="mid", color=theme.samples, linewidth=1.6, label="synthetic")
         axes.set_yscale("log", nonpositive="mask")
-        axes.set_xlabel("pixel value, model range")
+    _name_x(figure, panels, "pixel value, model range", theme)
     panels[0].set_ylabel("density of pixels")
     _legend(panels[0], theme)
     return _png(figure)
@@ -144,6 +150,13 @@ def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
         if shown > 1:
             axes.set_title(f"channel {number + 1}", fontsize=10, color=theme.ink, loc="left")
     return figure, panels
+
+
+def _name_x(figure: Figure, panels: list[Axes], label: str, theme: Theme) -> None:
+    if len(panels) == 1:
+        panels[0].set_xlabel(label)
+    else:
+        figure.supxlabel(label, fontsize=9.5, color=theme.ink)
 
 
 def _dress(axes: Axes, theme: Theme) -> None:

@@ -113,13 +113,15 @@ def score_strip(score: Score) -> Strip:
 
 def short(value: Any) -> str:
     """Return a number in three significant digits and anything else as text."""
-    if isinstance(value, bool) or not isinstance(value, float | np.floating):
-        return f"{value:,}" if isinstance(value, int) and value is not True else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
     if not math.isfinite(value):
         return "∞" if value > 0 else "not finite"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.2e}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 100 else f"{value:,.0f}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -181,15 +183,15 @@ def _sets(report: ReportInput) -> list[tuple[str, PhysicalMaps]]:
 
 def _summary(maps: PhysicalMaps) -> dict[str, float]:
     """Return mean, spread and percentiles of all pixels, in physical units."""
-    percentiles = np.percentile(maps, LEVELS) if maps.size else np.full(len(LEVELS), np.nan)
-    named = {f"p{level}": float(p) for level, p in zip(LEVELS, percentiles, strict=True)}
-    empty = not maps.size
-    mean, spread = (math.nan, math.nan) if empty else (maps.mean(dtype=float), maps.std(dtype=float))
-    return {"mean": float(mean), "spread": float(spread), **named}
+    named = {
+        f"p{level}": float(value)
+        for level, value in zip(LEVELS, np.percentile(maps, LEVELS), strict=True)
+    }
+    return {"mean": float(maps.mean(dtype=float)), "spread": float(maps.std(dtype=float)), **named}
 
 
 def _total(report: ReportInput) -> tuple[int, float]:
-    return sum(row.nfe for row in report.timings), sum(row.seconds for row in report.timings)
+    return sum(row.nfe for row in report.timings), sum((row.seconds for row in report.timings), 0.0)
 
 
 def _plain(value: Any) -> Any:

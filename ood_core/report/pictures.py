@@ -8,7 +8,7 @@ quantised field exactly and stay small.
 
 import io
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -33,7 +33,7 @@ class Stretch:
     width: float
 
     @classmethod
-    def fit(cls, values: Float[np.ndarray, "..."]) -> Self:
+    def fit(cls, values: Float[np.ndarray, "..."]) -> "Stretch":
         """Fit to the finite values of real maps."""
         finite = values[np.isfinite(values)]
         finite = finite if finite.size else np.zeros(1)

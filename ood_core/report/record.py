@@ -11,7 +11,8 @@ from ood_core.errors import InputError
 from ood_core.evidence import ValidationReport
 from ood_core.specs import Symmetry
 
-PhysicalMaps = Float[np.ndarray, "n c y x"]
+# Sizes that must agree are checked where the records are built, with errors that say what to do.
+PhysicalMaps = Float[np.ndarray, "_ c y x"]
 
 
 @final
@@ -31,12 +32,13 @@ class TimingRow:
 class TrustMap:
     """Weights that the calibration gave to its experts, per noise level and wavenumber band.
 
-    `noise_to_signal` is `sigma / alpha`; `bands` are wavenumbers in cycles per pixel.
+    `weights` is `(levels, bands, experts)`; `noise_to_signal` is `sigma / alpha`; `bands` are
+    wavenumbers in cycles per pixel.
     """
 
-    noise_to_signal: Float[np.ndarray, " levels"]
-    bands: Float[np.ndarray, " bands"]
-    weights: Float[np.ndarray, "levels bands experts"]
+    noise_to_signal: Float[np.ndarray, " _"]
+    bands: Float[np.ndarray, " _"]
+    weights: Float[np.ndarray, "_ _ _"]
     experts: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class ReportInput:
     samples: PhysicalMaps
     round_trips: PhysicalMaps
     round_trip_targets: PhysicalMaps
-    psnr: Float[np.ndarray, " targets"]
+    psnr: Float[np.ndarray, " _"]
     validation: ValidationReport
     symmetries: Sequence[Symmetry]
     settings: Mapping[str, Any]

@@ -3,7 +3,7 @@
 import glob
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ def _read_zarr(path: str, spec: TargetsSpec) -> MapSet:
     return MapSet(values, numbered_ids(Path(path).stem, len(values)), unit, "", path)
 
 
-def _choose(group: zarr.Group, path: str, array: str | None) -> "zarr.Array[object]":
+def _choose(group: zarr.Group, path: str, array: str | None) -> "zarr.Array[Any]":
     maps = [key for key, member in group.arrays() if member.ndim >= 2]
     wanted = array or ("maps" if "maps" in maps else maps[0] if len(maps) == 1 else None)
     if wanted not in maps:
@@ -124,7 +124,7 @@ def write_targets(run: RunStore, maps: MapSet, spec: TargetsSpec) -> Table:
             "source": maps.source,
         },
     )
-    rows = {
+    rows: dict[str, NDArray[Any]] = {
         "target": np.arange(len(maps), dtype=np.int64),
         "maps": transform.forward(maps.values),
         "held_out": (np.arange(len(maps)) >= fit).astype(np.int8),

@@ -1,0 +1,259 @@
+"""The command line: parse, call, exit code. Heavy libraries are imported inside the commands.
+
+Exit codes: 0 fine, 1 anything else, 2 bad input or configuration, 3 quarantined, 4 undecided,
+5 incomplete, 6 identity refused.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
+
+app = typer.Typer(
+    help="Mass-produce synthetic scientific maps from a few dozen real ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=__doc__.split("\n\n", 1)[1] if __doc__ else None,
+)
+models_app = typer.Typer(help="Base models on this machine.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
+Uri = Annotated[str, typer.Argument(help="Folder of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: generation.samples=64.")
+]
+Out = Annotated[str, typer.Option(help="Folder of the run; the same folder resumes.")]
+PoolName = Annotated[str | None, typer.Option("--pool", help="ray or inline.")]
+Orchestrator = Annotated[str | None, typer.Option(help="prefect or none.")]
+EXIT_OF_STATE = {"quarantined": 3, "undecided": 4, "incomplete": 5}
+
+
+@app.command()
+def demo(
+    out: Out = "runs/demo",
+    sets: Sets = None,
+    pool: PoolName = None,
+    orchestrator: Orchestrator = None,
+    as_json: AsJson = False,
+    show: Annotated[bool, typer.Option(help="Open the report in a browser.")] = True,
+) -> None:
+    """Run the main job on the shipped base and real Hubble cut-outs, and show the report."""
+    from flows.settings import PROJECT
+
+    result = _run(PROJECT / "examples" / "hubble.yaml", out, sets, pool, orchestrator, as_json)
+    if show and sys.stdout.isatty():
+        typer.launch(str(Path(result["uri"]) / "report" / "index.html"))
+    raise typer.Exit(EXIT_OF_STATE.get(result["state"], 0))
+
+
+@app.command()
+def run(
+    config: Config,
+    out: Out,
+    sets: Sets = None,
+    pool: PoolName = None,
+    orchestrator: Orchestrator = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a configuration from targets to report; run it again to resume."""
+    result = _run(config, out, sets, pool, orchestrator, as_json)
+    raise typer.Exit(EXIT_OF_STATE.get(result["state"], 0))
+
+
+@app.command()
+def plan(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Show what a run would cost, before paying: a probe of two batches, nothing written."""
+    from flows.console import show_fields, show_json
+    from flows.cost import estimate_cost
+    from flows.settings import load_settings
+
+    cost = estimate_cost(load_settings(config, sets or []))
+    show_json(cost) if as_json else show_fields(f"plan of {config}", cost)
+
+
+@app.command()
+def status(uri: Uri, as_json: AsJson = False) -> None:
+    """Say where a run stands, from its store alone."""
+    from flows.console import show_fields, show_json
+    from flows.stages import summary
+    from ood_core.store.run import RunStore
+
+    found = summary(RunStore.open(uri))
+    show_json(found) if as_json else show_fields(f"run at {uri}", found)
+
+
+@app.command()
+def inspect(uri: Uri, as_json: AsJson = False) -> None:
+    """Show what a run's tables hold: axes, types, ranges, round trips, settings."""
+    from flows.console import show_fields, show_json, show_rows
+    from flows.inspection import describe
+    from ood_core.store.run import RunStore
+
+    found = describe(RunStore.open(uri))
+    if as_json:
+        show_json(found)
+        return
+    header = ("table", "array", "shape", "type", "units", "min", "mean", "max")
+    rows = [[row[key] for key in header] for row in found["arrays"]]
+    show_rows(f"arrays of {uri}", header, rows)
+    show_fields("run", {k: v for k, v in found.items() if k != "arrays"})
+
+
+@app.command()
+def verify(uri: Uri, as_json: AsJson = False) -> None:
+    """Read every finished shard back and compare it with its receipt."""
+    from flows.console import show_fields, show_json
+    from flows.inspection import verify_run
+    from ood_core.store.run import RunStore
+
+    found = verify_run(RunStore.open(uri))
+    show_json(found) if as_json else show_fields(f"verified {uri}", found)
+    raise typer.Exit(5 if found["damaged"] else 0)
+
+
+@app.command()
+def report(uri: Uri, as_json: AsJson = False) -> None:
+    """Compute the scores again and write the report anew."""
+    from flows.console import OUT, show_json
+    from flows.settings import parse
+    from flows.stages import perform, summary, validate_set
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    if store.state in ("planned", "incomplete", "running"):
+        raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
+    verdict = perform("validate", validate_set, store, parse(store.record["settings"]))
+    store.rest()
+    found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
+    show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the bases that ship with the project."""
+    from flows.console import show_json, show_rows
+    from flows.inspection import shipped_models
+
+    found = shipped_models()
+    if as_json:
+        show_json({"models": found})
+        return
+    show_rows("bases", list(found[0]) if found else ["none"], [list(m.values()) for m in found])
+
+
+@models_app.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument(help="Diffusers folder or hub id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a base: size, parametrisation, digest, and what became of its scheduler settings."""
+    from flows.console import show_fields, show_json, show_rows
+    from flows.inspection import describe_model
+
+    found = describe_model(model)
+    if as_json:
+        show_json(found)
+        return
+    show_fields(model, {k: v for k, v in found.items() if k != "rulings"})
+    header = ("setting", "value", "ruling", "reason")
+    show_rows("scheduler settings", header, [[r[h] for h in header] for r in found["rulings"]])
+
+
+@app.command()
+def pretrain(
+    config: Config,
+    work: Annotated[str, typer.Option(help="Folder of checkpoints.")] = "training",
+    models: Annotated[str, typer.Option(help="Folder that receives the base.")] = "models",
+    sets: Sets = None,
+    orchestrator: Orchestrator = None,
+) -> None:
+    """Train a base on a procedural domain; run again after a kill to go on where it stopped."""
+    from flows.console import OUT, Bars
+    from flows.progress import listener
+    from flows.settings import load_recipe
+
+    recipe = load_recipe(config, sets or [])
+    place = str(Path(work) / recipe.name)
+    with Bars() as bars:
+        listener.set(bars)
+        if orchestrator == "none":
+            from flows.pretrain import train_base
+
+            folder = str(train_base(recipe, Path(place), Path(models)))
+        else:
+            from dataclasses import asdict
+
+            from flows.prefect_flows import pretrain as pretrain_flow
+
+            folder = pretrain_flow(asdict(recipe), place, models)
+    OUT.print(folder)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    from flows.console import show_json
+    from flows.settings import RunSettings
+
+    show_json(RunSettings.model_json_schema())
+
+
+def _run(
+    config: Path,
+    out: str,
+    sets: list[str] | None,
+    pool: str | None,
+    orchestrator: str | None,
+    as_json: bool,
+) -> dict[str, Any]:
+    from flows.console import Bars, show_fields, show_json
+    from flows.progress import listener
+    from flows.settings import load_settings
+    from flows.synthesise import run_flow, run_line
+
+    chosen = [f"execution.pool={pool}"] if pool else []
+    chosen += [f"execution.orchestrator={orchestrator}"] if orchestrator else []
+    settings = load_settings(config, [*(sets or []), *chosen])
+    go = run_line if settings.execution.orchestrator == "none" else run_flow
+    with Bars() as bars:
+        token = listener.set(bars)
+        try:
+            result = go(settings, out)
+        finally:
+            listener.reset(token)
+    result["report"] = str(Path(result["uri"]) / "report" / "index.html")
+    show_json(result) if as_json else show_fields(settings.name, result)
+    return result
+
+
+def main() -> None:
+    """Run the command line; errors that users can mend become one message and an exit code."""
+    from flows.console import show_error
+
+    try:
+        app()
+    except FarfieldError as error:
+        show_error(str(error))
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: FarfieldError) -> int:
+    match error:
+        case InputError():
+            return 2
+        case RunIncomplete():
+            return 5
+        case IdentityRefused():
+            return 6
+        case _:
+            return 1
+
+
+if __name__ == "__main__":
+    main()

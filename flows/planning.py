@@ -1,0 +1,153 @@
+"""From settings to a planned run: everything is checked before anything is written."""
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from actors.line import require_fit
+from flows.settings import RunSettings
+from ood_core.calibration import EXPERTS, band_knots
+from ood_core.diffusion.pretrained import BaseModel, load_base
+from ood_core.errors import TargetError
+from ood_core.identity import identity_record
+from ood_core.maps.mapset import MapSet, check
+from ood_core.priors.gaussian import fit_gaussian
+from ood_core.specs import Method, TargetsSpec, resolve_method
+from ood_core.store.arrays import Column, Table
+from ood_core.store.files import sweep
+from ood_core.store.plan import ShardPlan
+from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
+from ood_core.store.targets import load_targets, read_targets, write_targets
+
+INVERSION_SHARD = 16
+LEAST_TARGETS = 4
+AUTO_NOISE_TO_SIGNAL = 12.0
+PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
+
+
+def prepare(settings: RunSettings, out: str) -> RunStore:
+    """Check settings, targets and base; plan the run at `out`, or return the one that is there.
+
+    Raises:
+        InputError: unusable targets, base or settings.
+        IdentityRefused: another run lives at `out`.
+    """
+    run = RunStore.at(out)
+    maps, model, method = inspect_inputs(settings)
+    record = identity_record(
+        settings.targets, maps.digest(), model.digest, method, settings.generation
+    )
+    fit = settings.targets.fit_count(len(maps))
+    plans = shard_plans(settings, method, fit)
+    if run.claim(record, plans):
+        _write(run, settings, maps, model, method, record, plans)
+    sweep(run.root)
+    return run
+
+
+def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
+    """Read and check targets and base, and settle the method."""
+    maps = read_targets(settings.targets)
+    model = load_base(settings.base)
+    check(maps, model.size_multiple, model.channels)
+    _require_split(settings.targets, maps)
+    schedule = model.denoiser.schedule
+    method = resolve_method(settings.method, schedule.index_of(AUTO_NOISE_TO_SIGNAL))
+    require_fit(settings.base, method.level, schedule)
+    return maps, model, method
+
+
+def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[ShardedStage, ShardPlan]:
+    """Units of work per stage: one level, a batch of targets, a shard of samples."""
+    levels = method.steps + 1 if method.calibration is not None else 0
+    return {
+        "calibrate": ShardPlan(levels, 1),
+        "invert": ShardPlan(fit, min(INVERSION_SHARD, fit)),
+        "generate": ShardPlan(settings.generation.samples, settings.generation.shard_size),
+    }
+
+
+def _require_split(spec: TargetsSpec, maps: MapSet) -> None:
+    fit = spec.fit_count(len(maps))
+    if min(fit, len(maps) - fit) < LEAST_TARGETS:
+        raise TargetError(
+            f"{maps.source}: got {len(maps)} maps, split into {fit} to fit and {len(maps) - fit} "
+            f"held out; expected at least {LEAST_TARGETS} of each: add maps or change "
+            "targets.held_out"
+        )
+
+
+def _write(
+    run: RunStore,
+    settings: RunSettings,
+    maps: MapSet,
+    model: BaseModel,
+    method: Method,
+    record: dict[str, Any],
+    plans: dict[ShardedStage, ShardPlan],
+) -> None:
+    """Create all tables, then the plan, then `run.json`, which makes the run exist."""
+    run.root.mkdir(parents=True, exist_ok=True)
+    write_targets(run, maps, settings.targets)
+    shape = maps.values.shape[1:]
+    _create(run, "invert", "row", plans, latent_columns(shape), _words(settings))
+    _create(run, "generate", "sample", plans, sample_columns(shape, maps.unit), _words(settings))
+    if method.calibration is not None:
+        words, bands = _calibration_words(run, settings, model, method), method.calibration.bands
+        _create(run, "calibrate", "level", plans, calibration_columns(bands, len(EXPERTS)), words)
+    run.write_plan(record, _record(settings, model, method), plans)
+
+
+def _create(
+    run: RunStore,
+    stage: ShardedStage,
+    axis: str,
+    plans: dict[ShardedStage, ShardPlan],
+    columns: list[Column],
+    words: dict[str, Any],
+) -> None:
+    plan = plans[stage]
+    Table.create(run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, words)
+
+
+def _calibration_words(
+    run: RunStore, settings: RunSettings, model: BaseModel, method: Method
+) -> dict[str, Any]:
+    assert method.calibration is not None, "called only for methods that calibrate"
+    fit = load_targets(run).fit
+    return {
+        "experts": list(EXPERTS),
+        "knots": band_knots(fit.shape[-2], fit.shape[-1], method.calibration.bands).tolist(),
+        "rho": fit_gaussian(fit, "spectral_low_rank", settings.targets.symmetries).rho,
+    }
+
+
+def _words(settings: RunSettings) -> dict[str, Any]:
+    return {"title": settings.name, "synthetic": True, "source": "Farfield"}
+
+
+def _record(settings: RunSettings, model: BaseModel, method: Method) -> dict[str, Any]:
+    return {
+        "name": settings.name,
+        "settings": settings.model_dump(mode="json"),
+        "method": asdict(method),
+        "base": {
+            "source": model.source,
+            "digest": model.digest,
+            "channels": model.channels,
+            "size": model.size,
+            "parameters": model.parameters,
+            "prediction": model.prediction,
+            "rulings": [asdict(ruling) for ruling in model.rulings],
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+        "machine": {
+            "python": platform.python_version(),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+    }

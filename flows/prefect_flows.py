@@ -1,0 +1,99 @@
+"""Prefect flows and tasks; with `flows.serving` the only importer of prefect.
+
+Prefect says when. Truth about what is done lives in the store alone, so caching and persisted
+results are off; parameters and results are plain settings and a summary, never arrays.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from flows.progress import Listener, listener
+from flows.settings import RunSettings, parse
+from flows.stages import Stage, perform
+from flows.synthesise import run_line
+from ood_core.store.run import RunStore
+
+ARTIFACT_SECONDS = 3.0
+
+
+class Artifacts:
+    """Shows progress in Prefect (an artifact per stage, a log line at its end), passes it on."""
+
+    def __init__(self, outer: Listener) -> None:
+        self._outer = outer
+        self._total = self._done = 0
+        self._told = 0.0
+        self._artifact: Any = None
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        """Open the stage's progress artifact."""
+        self._total, self._done, self._told = total, done, time.monotonic()
+        self._artifact = create_progress_artifact(
+            progress=self._percent(), key=f"farfield-{stage}", description=f"{stage}: {total} rows"
+        )
+        self._outer.begin(stage, total, done)
+
+    def advance(self, stage: str, rows: int) -> None:
+        """Count rows; tell the server at most every few seconds."""
+        self._done += rows
+        if time.monotonic() - self._told > ARTIFACT_SECONDS:
+            update_progress_artifact(self._artifact, progress=self._percent())
+            self._told = time.monotonic()
+        self._outer.advance(stage, rows)
+
+    def end(self, stage: str, seconds: float, note: str) -> None:
+        """Close the artifact and log one line."""
+        if self._artifact is not None:
+            update_progress_artifact(self._artifact, progress=100.0)
+            self._artifact = None
+        get_run_logger().info("%s: %s (%.1f s)", stage, note, seconds)
+        self._outer.end(stage, seconds, note)
+
+    def _percent(self) -> float:
+        return 100.0 * self._done / self._total if self._total else 100.0
+
+
+@flow(name="synthesise", persist_result=False, validate_parameters=False)
+def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
+    """Targets to a validated data set at `out`; run again, it does only what is missing.
+
+    `{run}` in `out` is replaced by the flow run's name, so that a schedule makes a new set each
+    time.
+    """
+    token = listener.set(Artifacts(listener.get()))
+    try:
+        place = out.replace("{run}", str(flow_run.name))
+        result = run_line(parse(settings), place, call=_as_task)
+    finally:
+        listener.reset(token)
+    _publish(result)
+    return result
+
+
+def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
+    """Run one stage as a task whose parameters are the run's place and the settings."""
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run_stage(uri: str, asked: dict[str, Any]) -> str:
+        return perform(name, stage, RunStore.open(uri), parse(asked))
+
+    return run_stage(str(run.root), settings.model_dump(mode="json"))
+
+
+def _publish(result: dict[str, Any]) -> None:
+    """Show verdict and report in Prefect."""
+    lines = [f"- **{key}**: {result[key]}" for key in ("state", "samples_done", "identity", "uri")]
+    create_markdown_artifact("\n".join(lines), key="farfield-summary")
+    page = Path(result["uri"]) / "report" / "index.html"
+    create_link_artifact(page.as_uri(), link_text="report", key="farfield-report")

@@ -1,0 +1,147 @@
+"""The configuration file: one YAML, checked before anything is read or written.
+
+The sections are the core's own specs; here they only get their names, their defaults and their
+place in the file. Unknown keys are refused everywhere.
+"""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from ood_core.errors import ConfigError
+from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, PretrainSpec, TargetsSpec
+
+PROJECT = Path(__file__).resolve().parents[1]
+STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Execution(BaseModel):
+    """Where and how the line runs; never part of the identity."""
+
+    model_config = STRICT
+
+    pool: Literal["ray", "inline"] = "ray"
+    orchestrator: Literal["prefect", "none"] = "prefect"
+    workers: Literal["auto"] | int = "auto"
+    cpus_per_worker: int = Field(default=1, ge=1)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class RunSettings(BaseModel):
+    """A whole run."""
+
+    model_config = STRICT
+
+    name: str = Field(min_length=1, max_length=100)
+    base: str
+    targets: TargetsSpec
+    method: MethodSpec = MethodSpec()
+    generation: GenerationSpec = GenerationSpec()
+    gate: GateSpec = GateSpec()
+    execution: Execution = Execution()
+
+
+for _spec in (TargetsSpec, MethodSpec, GenerationSpec, GateSpec, PretrainSpec):
+    with_config(STRICT)(_spec)
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read a configuration file, apply `a.b=c` overrides and make its paths absolute.
+
+    Relative paths are looked for from the working folder, then from the file's folder, then from
+    the project's own folder.
+
+    Raises:
+        ConfigError: unreadable file, wrong YAML, unknown key, impossible value.
+    """
+    content = read_yaml(path)
+    for override in overrides:
+        _override(content, override)
+    return absolute(parse(content), path.parent)
+
+
+def parse(content: Mapping[str, Any]) -> RunSettings:
+    """Check a configuration that is already in memory.
+
+    Raises:
+        ConfigError: unknown key or impossible value.
+    """
+    try:
+        return RunSettings.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainSpec:
+    """Read the recipe of a base.
+
+    Raises:
+        ConfigError: unreadable file, wrong YAML, unknown key, impossible value.
+    """
+    content = read_yaml(path)
+    for override in overrides:
+        _override(content, override)
+    try:
+        return TypeAdapter(PretrainSpec).validate_python(content)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def absolute(settings: RunSettings, beside: Path) -> RunSettings:
+    """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
+    places = (Path.cwd(), beside.resolve(), PROJECT)
+    targets = replace(settings.targets, path=_find(settings.targets.path, places))
+    base = _find(settings.base, places)
+    return settings.model_copy(update={"targets": targets, "base": base})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping; tags that would build objects are refused.
+
+    Raises:
+        ConfigError: unreadable file or wrong YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); check the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: got {type(content).__name__}; expected a mapping of keys")
+    return content
+
+
+def _find(name: str, places: Sequence[Path]) -> str:
+    for place in places:
+        candidate = str(place / Path(name).expanduser())
+        if glob.glob(candidate, recursive=True):
+            return candidate
+    return name
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected key=value, such as generation.samples=64")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    content[last] = yaml.safe_load(value)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"]) or "configuration"
+        got = "" if item["type"] in ("missing", "value_error") else f" (got {item['input']!r})"
+        lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{got}")
+    return "the configuration is not usable:\n  " + "\n  ".join(lines)

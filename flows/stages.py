@@ -1,0 +1,176 @@
+"""The stages of the line as plain functions of a store; each does only what the store lacks."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from actors.line import read_method
+from actors.pool import InlinePool, Pool, ShardFailure
+from actors.workers import WorkerSpec
+from flows.evidence import report_input, samples_in_model_range
+from flows.progress import listener
+from flows.settings import Execution, RunSettings
+from ood_core.errors import RunIncomplete
+from ood_core.gate import decide
+from ood_core.geometry import ShellGeometry
+from ood_core.priors.gaussian import fit_gaussian
+from ood_core.report.page import numbers, render
+from ood_core.seeds import SeedRange, root_key
+from ood_core.store.files import write_atomic, write_json
+from ood_core.store.latents import read_latents
+from ood_core.store.priors import write_prior
+from ood_core.store.run import SHARDED, RunStore, ShardedStage
+from ood_core.store.targets import load_targets
+from ood_core.validate import validate
+
+BEAT_SECONDS = 5.0
+GEOMETRY_DRAWS = 200
+"""Enough draws to know a standard deviation to 5 %; the intervals are 5 of them wide."""
+
+Stage = Callable[[RunStore, RunSettings], str]
+
+
+def calibrate(run: RunStore, settings: RunSettings) -> str:
+    """Fit the weights of the experts, one noise level per shard."""
+    return _sharded(run, "calibrate", settings.execution)
+
+
+def invert(run: RunStore, settings: RunSettings) -> str:
+    """Invert the fit targets to latents."""
+    return _sharded(run, "invert", settings.execution)
+
+
+def fit(run: RunStore, settings: RunSettings) -> str:
+    """Fit the prior of the latents and measure the geometry of its draws."""
+    record = run.record
+    method = read_method(record["identity_record"]["method"])
+    symmetries = settings.targets.symmetries
+    latents = read_latents(run)
+    prior = fit_gaussian(latents, method.prior, symmetries)
+    root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
+    draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
+    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents))
+    return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+
+
+def generate(run: RunStore, settings: RunSettings) -> str:
+    """Draw, decode and store samples, one shard after another."""
+    return _sharded(run, "generate", settings.execution)
+
+
+def validate_set(run: RunStore, settings: RunSettings) -> str:
+    """Compare samples with held-out targets, hold the scores against the gate, write the report."""
+    targets = load_targets(run)
+    samples = samples_in_model_range(run, targets)
+    root = root_key(run.record["identity"] + "/validation")
+    found = validate(samples, targets.fit, targets.held_out, settings.targets.symmetries, root)
+    verdict = decide(settings.gate, found, len(targets.held_out))
+    page = report_input(run, settings, targets, found, verdict)
+    write_atomic(run.root / "report" / "index.html", render(page).encode())
+    write_json(run.root / "report" / "report.json", numbers(page))
+    write_json(run.root / "verdict.json", {"state": verdict.outcome, "reasons": verdict.reasons})
+    return found.verdict
+
+
+LINE: tuple[tuple[str, Stage], ...] = (
+    ("calibrate", calibrate),
+    ("invert", invert),
+    ("fit", fit),
+    ("generate", generate),
+    ("validate", validate_set),
+)
+
+
+def perform(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
+    """Run one stage with its clock and its heartbeat."""
+    began = time.monotonic()
+    run.beat()
+    note = stage(run, settings)
+    seconds = time.monotonic() - began
+    run.add_timing(name, seconds)
+    listener.get().end(name, seconds, note)
+    return note
+
+
+def _sharded(run: RunStore, stage: ShardedStage, execution: Execution) -> str:
+    """Hand the stage's missing shards to a pool and follow the receipts.
+
+    Raises:
+        RunIncomplete: some shards failed for good; the others are stored.
+    """
+    plan, book = run.plan(stage), run.receipts(stage)
+    missing = book.missing(plan)
+    listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
+    failures, beaten = [], time.monotonic()
+    for outcome in make_pool(execution).run(_worker_spec(run, stage, execution), missing):
+        if isinstance(outcome, ShardFailure):
+            failures.append(outcome)
+            continue
+        listener.get().advance(stage, outcome.stop - outcome.start)
+        if time.monotonic() - beaten > BEAT_SECONDS:
+            run.beat()
+            beaten = time.monotonic()
+    if failures:
+        lines = "\n  ".join(f"shard {f.shard}: {f.reason}" for f in failures)
+        raise RunIncomplete(
+            f"{stage}: {len(failures)} of {len(plan)} shards failed; the others are stored. Run "
+            f"the same command again to retry only these:\n  {lines}"
+        )
+    nfe = sum(receipt.nfe for receipt in book.all(plan))
+    return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"
+
+
+def make_pool(execution: Execution) -> Pool:
+    """The pool that the settings ask for."""
+    if execution.pool == "inline":
+        return InlinePool()
+    from actors.ray_pool import RayPool
+
+    gpus = torch.cuda.device_count() if execution.device in ("auto", "cuda") else 0
+    return RayPool(
+        workers=_workers(execution, gpus), cpus=execution.cpus_per_worker, gpus=int(gpus > 0)
+    )
+
+
+def _workers(execution: Execution, gpus: int) -> int:
+    """One actor per GPU, or per CPU slot where there is none."""
+    if execution.workers != "auto":
+        return execution.workers
+    if gpus:
+        return gpus
+    from psutil import cpu_count
+
+    return max(1, (cpu_count(logical=True) or 1) // execution.cpus_per_worker)
+
+
+def _worker_spec(run: RunStore, stage: ShardedStage, execution: Execution) -> WorkerSpec:
+    threads = torch.get_num_threads() if execution.pool == "inline" else execution.cpus_per_worker
+    return WorkerSpec(
+        uri=str(run.root),
+        stage=stage,
+        device=execution.device,
+        dtype="float32" if execution.dtype == "auto" else execution.dtype,
+        threads=threads,
+    )
+
+
+def summary(run: RunStore) -> dict[str, Any]:
+    """Where a run stands, for machines; also the result of the flow."""
+    plan = run.plan("generate")
+    receipts = run.receipts("generate").all(plan)
+    missing = {
+        stage: [s.index for s in run.receipts(stage).missing(run.plan(stage))] for stage in SHARDED
+    }
+    return {
+        "uri": str(run.root),
+        "name": run.record["name"],
+        "identity": run.record["identity"],
+        "state": run.state,
+        "samples_planned": plan.rows,
+        "samples_done": sum(r.stop - r.start for r in receipts),
+        "shards_missing": missing["generate"],
+        "stages_missing": {stage: len(found) for stage, found in missing.items()},
+        "seconds": run.timings,
+    }

@@ -1,0 +1,30 @@
+"""The line as plain Python, and the door to the same line under Prefect."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flows.planning import prepare
+from flows.settings import RunSettings
+from flows.stages import LINE, Stage, perform, summary
+from ood_core.store.run import RunStore
+
+Call = Callable[[str, Stage, RunStore, RunSettings], str]
+
+
+def run_line(settings: RunSettings, out: str, call: Call = perform) -> dict[str, Any]:
+    """Plan or resume a run and take it through every stage; return its summary."""
+    run = prepare(settings, out)
+    try:
+        for name, stage in LINE:
+            call(name, stage, run, settings)
+    finally:
+        run.rest()
+    return summary(run)
+
+
+def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
+    """Run the line as a Prefect flow; starts an ephemeral server if no API is configured."""
+    from flows.prefect_flows import synthesise
+
+    result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
+    return result

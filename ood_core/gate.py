@@ -1,0 +1,48 @@
+"""The gate: whether a data set may be published, by its scores on held-out targets.
+
+A gate that asks nothing decides nothing: the set is complete, neither published nor quarantined.
+Too few held-out targets are an outcome of their own, never a pass.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from ood_core.specs import GateSpec
+from ood_core.validate import ValidationReport
+
+Outcome = Literal["complete", "published", "quarantined", "undecided"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Outcome, with one line per condition that was asked."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+def decide(gate: GateSpec, report: ValidationReport, held_out: int) -> Verdict:
+    """Hold a report against a gate."""
+    limits = {
+        "spectrum_error": (gate.spectrum_error, "at most"),
+        "c2st": (gate.c2st, "at most"),
+        "nearest_ratio": (gate.nearest_ratio, "at least"),
+    }
+    asked = {name: rule for name, rule in limits.items() if rule[0] is not None}
+    if not asked:
+        return Verdict("complete", ("the gate asks for nothing, so nothing is published",))
+    if held_out < gate.min_held_out:
+        few = f"{held_out} held-out targets; the gate needs {gate.min_held_out} to decide"
+        return Verdict("undecided", (few,))
+    values = {score.name: score.value for score in report.scores}
+    reasons, passed = [], True
+    for name, (limit, word) in asked.items():
+        assert limit is not None, "filtered above"
+        value = values[name]
+        good = value <= limit if word == "at most" else value >= limit
+        passed &= good
+        reasons.append(
+            f"{name} is {value:.3g}, asked {word} {limit:g}: {'met' if good else 'not met'}"
+        )
+    return Verdict("published" if passed else "quarantined", tuple(reasons))

@@ -1,0 +1,64 @@
+"""What every denoiser promises, whatever is inside it."""
+
+import pytest
+import torch
+
+from ood_core.arrays import Maps
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+
+
+class DenoiserContract:
+    """Subclass with `denoiser` and `maps`; `levels` are time indices, low to high."""
+
+    tolerance = 2e-5  # float32 sums over a map, relative to maps of order one
+    zero_noise = 0.1  # largest |D(alpha x0) - x0| at index 0; each law derives its own
+    levels = (0, 300, 999)
+
+    @pytest.fixture(scope="class")
+    def denoiser(self) -> Denoiser:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    def maps(self) -> Maps:
+        raise NotImplementedError
+
+    def test_is_a_denoiser_with_a_schedule(self, denoiser: Denoiser) -> None:
+        assert isinstance(denoiser, Denoiser)
+        assert isinstance(denoiser.schedule, NoiseSchedule)
+
+    def test_keeps_shape_and_dtype_and_leaves_its_input_alone(
+        self, denoiser: Denoiser, maps: Maps
+    ) -> None:
+        for t in self.levels:
+            before = maps.clone()
+            x0 = denoiser(maps, t)
+            assert (x0.shape, x0.dtype) == (maps.shape, maps.dtype)
+            assert bool(torch.isfinite(x0).all())
+            assert torch.equal(maps, before)
+
+    def test_one_map_is_a_batch(self, denoiser: Denoiser, maps: Maps) -> None:
+        for t in self.levels:
+            batch = denoiser(maps, t)
+            for row in range(len(maps)):
+                alone = denoiser(maps[row : row + 1], t)[0]
+                assert float((alone - batch[row]).abs().max()) <= self.tolerance * _size(batch)
+
+    def test_permuting_maps_permutes_answers(self, denoiser: Denoiser, maps: Maps) -> None:
+        order = torch.arange(len(maps) - 1, -1, -1)
+        for t in self.levels:
+            straight, turned = denoiser(maps, t), denoiser(maps[order], t)
+            assert float((straight[order] - turned).abs().max()) <= self.tolerance * _size(straight)
+
+    def test_the_same_question_has_the_same_answer(self, denoiser: Denoiser, maps: Maps) -> None:
+        first = [denoiser(maps, t) for t in self.levels]
+        again = [denoiser(maps, t) for t in reversed(self.levels)]
+        assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
+
+    def test_without_noise_the_map_comes_back(self, denoiser: Denoiser, maps: Maps) -> None:
+        gap = denoiser(float(denoiser.schedule.alpha[0]) * maps, 0) - maps
+        assert float(gap.abs().max()) <= self.zero_noise
+
+
+def _size(x0: Maps) -> float:
+    return max(1.0, float(x0.abs().max()))

@@ -1,0 +1,196 @@
+"""The report: self-contained, escaped, faithful to its numbers."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ood_core.errors import InputError
+from ood_core.evidence import Score
+from ood_core.report.galleries import element_words
+from ood_core.report.page import flatten, numbers, render, score_strip, short
+from ood_core.report.pictures import Stretch, map_png
+from ood_core.report.record import ReportInput, TimingRow, TrustMap
+from ood_core.validate import validate
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def maps(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).gamma(2.0, size=(n, 1, 16, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def report() -> ReportInput:
+    fit, held_out, samples = maps(12, 0), maps(12, 1), maps(40, 2)
+    inputs = tuple(torch.from_numpy(values / 5 - 1) for values in (samples, fit, held_out))
+    levels, bands = np.array([0.1, 1.0, 10.0]), np.array([0.1, 0.3])
+    return ReportInput(
+        name="gamma noise",
+        identity="0123456789abcdef",
+        state="published",
+        unit="Jy / beam",
+        fit=fit,
+        held_out=held_out,
+        samples=samples,
+        round_trips=fit,
+        round_trip_targets=fit,
+        psnr=np.linspace(30, 40, 12),
+        validation=validate(inputs[0], inputs[1], inputs[2], ("flip",), root=1),
+        symmetries=("flip",),
+        settings={"method": {"preset": "calibrated", "steps": 18}, "symmetries": ["flip"]},
+        versions={"torch": "2"},
+        timings=(TimingRow("decode", 2, 40, 720, 3.5), TimingRow("invert", 1, 12, 100, 1.5)),
+        base={"model": "dead leaves"},
+        trust=TrustMap(levels, bands, np.full((3, 2, 2), 0.5), ("base", "Gaussian")),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(report: ReportInput) -> str:
+    return render(report)
+
+
+class Tags(HTMLParser):
+    """Collects start tags with their attributes and checks that they close in order."""
+
+    void = frozenset({"meta", "img", "source", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def tags(page: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    assert not parser.open
+    yield from parser.found
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(page: str) -> None:
+    for tag, attributes in tags(page):
+        assert tag not in {"script", "link", "iframe"}
+        for name in ("src", "srcset", "href"):
+            assert (attributes.get(name) or "data:image/png").startswith("data:image/png")
+    assert "http" not in page and len(page) < 6_000_000
+
+
+def test_every_picture_has_a_text_alternative(page: str) -> None:
+    images = [attributes for tag, attributes in tags(page) if tag == "img"]
+    assert len(images) > 60
+    assert all("alt" in attributes for attributes in images)
+    assert sum(not attributes["alt"] for attributes in images) == 1  # the bar, labelled round it
+
+
+def test_a_hostile_name_is_text(report: ReportInput) -> None:
+    hostile = replace(
+        report,
+        name=HOSTILE,
+        unit=HOSTILE,
+        state=HOSTILE,
+        settings={HOSTILE: HOSTILE},
+        base={"a": HOSTILE},
+    )
+    page = render(hostile)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in page
+
+
+def test_the_verdict_comes_before_the_first_picture(report: ReportInput, page: str) -> None:
+    assert page.index(report.validation.verdict[:40]) < page.index("data:image")
+
+
+def test_the_numbers_are_those_of_the_validation(report: ReportInput) -> None:
+    record = json.loads(json.dumps(numbers(report), allow_nan=False))
+    assert record["validation"] == json.loads(json.dumps(report.validation.as_dict()))
+    assert record["maps"] == {"fit": 12, "held_out": 12, "samples": 40}
+    assert record["values"]["samples"]["mean"] == pytest.approx(
+        float(report.samples.mean()), rel=1e-5
+    )
+    assert record["trust"]["weights"][0][0] == [0.5, 0.5]
+    assert record["timings"][0]["nfe"] == 720
+
+
+def test_the_page_shows_each_score_and_the_total_cost(report: ReportInput, page: str) -> None:
+    for score in report.validation.scores:
+        assert page.count(short(score.value)) >= 2
+    assert "820" in page and "5.0" in page
+
+
+def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> None:
+    none = report.fit[:0]
+    bare = replace(
+        report, round_trips=none, round_trip_targets=none, psnr=np.zeros(0), trust=None, timings=()
+    )
+    page = render(bare)
+    assert "Round trips" not in page and "Trust map" not in page
+    assert numbers(bare)["trust"] is None
+
+
+def test_counts_that_disagree_are_refused(report: ReportInput) -> None:
+    with pytest.raises(InputError):
+        replace(report, psnr=np.zeros(3))
+    with pytest.raises(InputError):
+        TrustMap(np.ones(2), np.ones(2), np.ones((2, 2, 1)), ("a", "b"))
+
+
+def test_a_picture_holds_the_field_upright_on_the_shared_scale(page: str) -> None:
+    field = np.arange(12.0).reshape(3, 4)
+    stretch = Stretch.fit(field)
+    with Image.open(io.BytesIO(map_png(field, stretch))) as image:
+        indices = np.asarray(image)
+    assert indices.shape == (192, 256)
+    seen = indices[32::64, 32::64][::-1]  # the first row lies at the bottom
+    np.testing.assert_array_equal(seen, np.round(255 * stretch(field)))
+    first = re.search(r"data:image/png;base64,([^\"]+)", page)
+    assert first and base64.b64decode(first[1])[:4] == b"\x89PNG"
+
+
+def test_the_scale_is_monotone_and_its_ticks_lie_on_it() -> None:
+    stretch = Stretch.fit(np.random.default_rng(0).lognormal(size=1000))
+    places = stretch(np.linspace(stretch.low, stretch.high, 50))
+    assert (np.diff(places) > 0).all() and places[0] == 0 and places[-1] == 1
+    for place, value in stretch.ticks():
+        assert float(stretch(np.array([value]))[0]) == pytest.approx(place, abs=1e-9)
+    constant = Stretch.fit(np.full(10, 3.0))(np.array([3.0, np.nan]))
+    assert np.isfinite(constant).all()
+
+
+def test_a_score_inside_its_band_is_drawn_inside_it() -> None:
+    strip = score_strip(Score("fsd", "FSD", 9.0, 8.0, 6.0, 10.0, "lower", ""))
+    assert strip.band_left < strip.real < strip.value < strip.band_left + strip.band_width
+    copied = score_strip(Score("n", "n", float("inf"), 1.0, 0.9, 1.1, "one", ""))
+    assert 0 <= copied.value <= 100
+
+
+def test_words_and_numbers() -> None:
+    assert [element_words(e, ("flip", "rotate90")) for e in (0, 3, 4, 6)] == [
+        "as it is",
+        "turned 270°",
+        "mirrored",
+        "turned 180° and mirrored",
+    ]
+    assert element_words(1, ("flip",)) == "mirrored"
+    assert [short(v) for v in (1.0, 0.08501, 12345, 1234.6, 2e-7, float("inf"), "a")] == [
+        "1.00", "0.0850", "12,345", "1,235", "2.00e-07", "∞", "a"
+    ]  # fmt: skip
+    tree = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    assert dict(flatten(tree)) == {"a.b": "1", "a.c": "1, 2", "d": "none"}

@@ -1,0 +1,58 @@
+"""Power spectra against closed forms: white noise, plane waves, Parseval, a known ratio."""
+
+import math
+
+import pytest
+import torch
+
+from ood_core.metrics.spectra import annuli, log_spectrum_error, power_spectrum
+
+
+def noise(n: int, side: int = 32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 1, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_white_noise_has_its_variance_at_every_wavenumber() -> None:
+    _, power, modes = power_spectrum(3.0 * noise(400))
+    # A mode pair is exponential; conjugate modes are equal, so half of them are independent.
+    error = 9.0 / torch.sqrt(400 * modes / 2)
+    assert ((power.mean((0, 1)) - 9.0).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("cycles", [1, 4, 16])
+def test_a_plane_wave_lands_in_its_annulus(cycles: int) -> None:
+    x = torch.arange(32, dtype=torch.float32)
+    wave = torch.cos(2 * math.pi * cycles * x / 32).expand(1, 1, 32, 32)
+    k, power, modes = power_spectrum(wave)
+    total = power[0, 0] * modes
+    assert total.argmax() == cycles - 1
+    assert k[cycles - 1] == pytest.approx(cycles / 32, abs=0.5 / 32)
+    others = total.clone()
+    others[cycles - 1] = 0
+    assert others.max() < 1e-6 * total.max()
+
+
+def test_parseval_holds_for_a_field_without_mean_and_corners() -> None:
+    _, index, bins = annuli(24, 32)
+    inside = (index > 0) & (index <= bins)
+    field = torch.fft.fft2(torch.randn(3, 2, 24, 32, generator=torch.Generator().manual_seed(1)))
+    band_limited = torch.fft.ifft2(field * inside).real
+    _, power, modes = power_spectrum(band_limited)
+    left = (power * modes).sum(-1) / (24 * 32)
+    torch.testing.assert_close(left, band_limited.double().square().mean((-2, -1)))
+
+
+def test_every_mode_is_counted_once() -> None:
+    _, index, bins = annuli(32, 32)
+    _, _, modes = power_spectrum(noise(1))
+    assert modes.sum() == ((index > 0) & (index <= bins)).sum()
+
+
+def test_a_doubled_amplitude_is_an_error_of_ln_four() -> None:
+    maps = noise(4)
+    assert log_spectrum_error(2 * maps, maps) == pytest.approx(math.log(4))
+    assert log_spectrum_error(maps, maps) == 0
+
+
+def test_constant_maps_have_a_finite_error() -> None:
+    assert math.isfinite(log_spectrum_error(torch.zeros(2, 1, 16, 16), noise(2, 16)))
