@@ -6,14 +6,12 @@ from typing import Any, final
 import torch
 
 from ood_core.arrays import TimeGrid
-from ood_core.calibration import CalibratedDenoiser
-from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.calibration import CalibratedDenoiser, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.pretrained import load_base
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, IdentityRefused
-from ood_core.priors.gaussian import estimate
 from ood_core.seeds import root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
@@ -27,12 +25,12 @@ class Line:
     """Everything of a run that stays the same from shard to shard.
 
     `denoiser` is the base or the calibrated stack; it is the base while calibration is not done.
-    `base` counts network evaluations wherever it is used. `rho` belongs to the Gaussian expert.
+    `base` counts network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`.
     """
 
     base: CountingDenoiser
     denoiser: Denoiser
-    gaussian: GaussianDenoiser | None
+    laws: TargetLaws | None
     rho: float
     targets: StoredTargets
     method: Method
@@ -59,18 +57,18 @@ def load_line(run: RunStore, device: str, dtype: str) -> Line:
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     base, targets = CountingDenoiser(model.denoiser), load_targets(run)
-    gaussian, rho = None, 1.0
+    laws, rho = None, 1.0
     denoiser: Denoiser = base
     if method.calibration is not None:
         rho = float(run.table("calibrate").attributes["rho"])
-        law = estimate(targets.fit, "spectral_low_rank", rho, symmetries)
-        gaussian = GaussianDenoiser(base.schedule, *law)
+        members = method.calibration.members
+        laws = TargetLaws.fit(targets.fit, base.schedule, rho, members, symmetries)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
-            denoiser = CalibratedDenoiser(base, gaussian, read_calibration(run))
+            denoiser = CalibratedDenoiser(base, laws, read_calibration(run))
     return Line(
         base=base,
         denoiser=denoiser,
-        gaussian=gaussian,
+        laws=laws,
         rho=rho,
         targets=targets,
         method=method,

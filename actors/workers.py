@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from actors.line import Line, load_line
 from ood_core.arrays import Maps
-from ood_core.calibration import EXPERTS, calibrate_level, cross_fitted
+from ood_core.calibration import EXPERTS, TargetLaws, calibrate_level
 from ood_core.decode import decode
 from ood_core.draw import draw
 from ood_core.invert import invert
@@ -98,17 +98,19 @@ class ShardWorker:
 
 def calibration_rows(line: Line) -> Callable[[Shard], Rows]:
     """Rows of the calibration: one noise level per shard."""
-    spec, gaussian = line.method.calibration, line.gaussian
+    spec, laws = line.method.calibration, line.laws
     assert spec is not None, "planned only where the method calibrates"
-    assert gaussian is not None, "loaded wherever the method calibrates"
-    folds = cross_fitted(line.targets.fit, line.base.schedule, line.rho, line.symmetries)
+    assert laws is not None, "loaded wherever the method calibrates"
+    folds = TargetLaws.cross_fitted(
+        line.targets.fit, line.base.schedule, line.rho, spec.members, line.symmetries
+    )
     fit = line.targets.fit.to(line.device)
 
     def rows(shard: Shard) -> Rows:
         levels = [int(line.grid[i]) for i in range(shard.start, shard.stop)]
         weights = [
             calibrate_level(
-                fit, line.base, folds, gaussian.mean, t, spec, line.symmetries, line.root
+                fit, line.base, folds, laws.gaussian.mean, t, spec, line.symmetries, line.root
             )
             for t in levels
         ]

@@ -174,6 +174,8 @@ def pretrain(
     orchestrator: Orchestrator = None,
 ) -> None:
     """Train a base on a procedural domain; run again after a kill to go on where it stopped."""
+    from dataclasses import asdict
+
     from flows.console import OUT, Bars
     from flows.progress import listener
     from flows.settings import load_recipe
@@ -187,8 +189,6 @@ def pretrain(
 
             folder = str(train_base(recipe, Path(place), Path(models)))
         else:
-            from dataclasses import asdict
-
             from flows.prefect_flows import pretrain as pretrain_flow
 
             folder = pretrain_flow(asdict(recipe), place, models)

@@ -4,9 +4,119 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from matplotlib.figure import Figure
+
+from ood_core.arrays import Maps
+from ood_core.decode import decode
+from ood_core.diffusion.pretrained import PretrainedDenoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.pretraining.dead_leaves import dead_leaves
+from ood_core.pretraining.trainer import TrainingState
+from ood_core.seeds import SeedRange, normal
 from ood_core.specs import PretrainSpec
 
+SHEET = 16
+SAMPLING_STEPS = 40
 
-def write_card(folder: Path, spec: PretrainSpec, record: dict[str, Any]) -> None:
-    """Write `README.md` and the training record beside the weights."""
-    (folder / "training.json").write_text(json.dumps(record, indent=1))
+CARD = """---
+license: bsd-3-clause
+library_name: diffusers
+tags: [diffusion, unconditional, procedural, dead-leaves, frozen-base]
+---
+
+# {name}
+
+Unconditional diffusion model of **dead leaves**: opaque ellipses of random place, size, shade and
+edge softness that cover the frame. One channel, {size} x {size} pixels, values in [-1, 1].
+Made as a frozen base: Farfield calibrates it to maps of kinds that it has never seen.
+
+| | |
+|---|---|
+| network | `UNet2DModel`, {parameters:,} parameters, widths {widths}, attention {attention} |
+| schedule | DDPM, linear betas 1e-4 to 0.02, 1000 steps; predicts `{prediction}`; no clipping |
+| data | procedural, `ood_core/pretraining/dead_leaves.py`; infinite, no third-party data |
+| recipe | {steps} steps of batch {batch}, AdamW, peak rate {rate:g}, cosine decay, EMA {ema} |
+| seed | {seed} |
+| commit | `{commit}` |
+| compute | {hours:.2f} hours of CPU time (user + system, all cores) |
+| final loss | {loss:.4f} (mean squared error of the network's own target, mean of the last 250 steps) |
+| weights | float16 safetensors of the averaged weights |
+
+Made by `farfield pretrain examples/pretrain-{name}.yaml`; the same recipe, seed and library
+versions give the same weights on the same kind of machine.
+
+## Loss curve
+
+![Training loss against step, falling]({curve})
+
+`training.json` has the numbers: one mean per 50 steps.
+
+## Samples and data
+
+![Samples of the model on the left, dead leaves on the right]({sheet})
+
+## Limits
+
+- It knows one procedural domain and nothing of the sky; used alone it makes dead leaves.
+- Trained on {size} px maps; other sizes run (multiples of {multiple} px) but were not trained for.
+- Noise levels with sigma/alpha above about 30 were seen rarely in training.
+- Small on purpose: {parameters:,} parameters, trained on two CPU cores.
+"""
+
+
+def draw_samples(state: TrainingState, spec: PretrainSpec) -> Maps:
+    """Draw samples of the averaged network, for the card."""
+    schedule = NoiseSchedule.linear()
+    denoiser = PretrainedDenoiser(state.average, schedule, spec.prediction)
+    grid = schedule.log_snr_grid(SAMPLING_STEPS, len(schedule) - 1)
+    z = normal(SeedRange(spec.seed, 0, SHEET), (1, spec.size, spec.size))
+    return decode(denoiser, "ddim", z, grid)
+
+
+def write_card(folder: Path, spec: PretrainSpec, record: dict[str, Any], samples: Maps) -> None:
+    """Write `README.md`, the training record, the loss curve and the sample sheet."""
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    _curve(record["curve"], folder / "loss.png")
+    _sheet(samples, dead_leaves(spec.seed + 1, 0, SHEET, spec.size), folder / "samples.png")
+    weights = folder / "unet" / "config.json"
+    config = json.loads(weights.read_text())
+    words = {
+        **record["recipe"],
+        "parameters": _parameters(folder),
+        "commit": record["commit"],
+        "hours": record["cpu_seconds"] / 3600,
+        "loss": float(torch.tensor(record["curve"][-5:]).mean()),
+        "curve": "loss.png",
+        "sheet": "samples.png",
+        "multiple": 2 ** (len(config["block_out_channels"]) - 1),
+    }
+    (folder / "README.md").write_text(CARD.format(**words))
+
+
+def _parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as tensors:
+        return sum(tensors.get_tensor(name).numel() for name in tensors.keys())  # noqa: SIM118
+
+
+def _curve(losses: list[float], path: Path) -> None:
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy([50 * (i + 1) for i in range(len(losses))], losses, lw=1)
+    axes.set(xlabel="step", ylabel="loss")
+    figure.savefig(path, dpi=110)
+
+
+def _sheet(samples: Maps, data: Maps, path: Path) -> None:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    for axes, maps, title in zip(
+        figure.subplots(1, 2), (samples, data), ("samples", "data"), strict=True
+    ):
+        side = maps.shape[-1]
+        tiles = maps[:, 0].reshape(4, 4, side, side).permute(0, 2, 1, 3).reshape(4 * side, 4 * side)
+        axes.imshow(tiles.numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=110)

@@ -18,8 +18,9 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from flows.pretrain import train_base
 from flows.progress import Listener, listener
-from flows.settings import RunSettings, parse
+from flows.settings import RunSettings, parse, parse_recipe
 from flows.stages import Stage, perform
 from flows.synthesise import run_line
 from ood_core.store.run import RunStore
@@ -62,6 +63,16 @@ class Artifacts:
 
     def _percent(self) -> float:
         return 100.0 * self._done / self._total if self._total else 100.0
+
+
+@flow(name="pretrain", persist_result=False, validate_parameters=False)
+def pretrain(recipe: dict[str, Any], work: str, models: str) -> str:
+    """Train the base that `recipe` describes; return its folder."""
+    token = listener.set(Artifacts(listener.get()))
+    try:
+        return str(train_base(parse_recipe(recipe), Path(work), Path(models)))
+    finally:
+        listener.reset(token)
 
 
 @flow(name="synthesise", persist_result=False, validate_parameters=False)

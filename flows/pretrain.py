@@ -1,18 +1,17 @@
-"""The flow that trains a base: checkpoints, exact resume, and a diffusers folder with its card."""
+"""Training of a base: checkpoints, exact resume, and a diffusers folder with its card."""
 
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import flow
 
-from flows.model_card import write_card
+from flows.model_card import draw_samples, write_card
+from flows.progress import listener
 from ood_core.diffusion.pretrained import save_base
 from ood_core.errors import IdentityRefused
 from ood_core.pretraining.trainer import TrainingState, start, train
@@ -23,15 +22,7 @@ CURVE_EVERY = 50
 CLOCK = time.CLOCK_PROCESS_CPUTIME_ID
 
 
-@flow(name="pretrain")
-def pretrain(recipe: dict[str, Any], work: str, models: str) -> str:
-    """Train the base described by `recipe` as a Prefect flow; return its folder."""
-    return str(train_base(PretrainSpec(**recipe), Path(work), Path(models), lambda *_: None))
-
-
-def train_base(
-    spec: PretrainSpec, work: Path, models: Path, progress: Callable[[int, int, float], None]
-) -> Path:
+def train_base(spec: PretrainSpec, work: Path, models: Path) -> Path:
     """Train, resuming from `work` if it holds a checkpoint of the same recipe.
 
     Raises:
@@ -43,27 +34,24 @@ def train_base(
     if (work / "checkpoint.pt").is_file():
         state.load_dict(torch.load(work / "checkpoint.pt", weights_only=True))
     record["curve"] = record["curve"][: state.step // CURVE_EVERY]
-    _train(spec, state, record, work, progress)
+    listener.get().begin("pretrain", spec.steps, state.step)
+    _train(spec, state, record, work)
     folder = models / spec.name
+    samples = draw_samples(state, spec)
     save_base(state.average, spec.prediction, folder)
-    write_card(folder, spec, record)
+    write_card(folder, spec, record, samples)
+    listener.get().end("pretrain", record["cpu_seconds"], f"{spec.steps} steps, CPU seconds")
     return folder
 
 
-def _train(
-    spec: PretrainSpec,
-    state: TrainingState,
-    record: dict[str, Any],
-    work: Path,
-    progress: Callable[[int, int, float], None],
-) -> None:
+def _train(spec: PretrainSpec, state: TrainingState, record: dict[str, Any], work: Path) -> None:
     losses: list[float] = []
     cpu, saved = time.clock_gettime(CLOCK), time.monotonic()
     for loss in train(spec, state):
         losses.append(loss)
         if state.step % CURVE_EVERY == 0:
             record["curve"].append(sum(losses) / len(losses))
-            progress(state.step, spec.steps, record["curve"][-1])
+            listener.get().advance("pretrain", CURVE_EVERY)
             losses.clear()
         on_mark = state.step % CURVE_EVERY == 0
         if state.step == spec.steps or (on_mark and time.monotonic() - saved > CHECKPOINT_SECONDS):

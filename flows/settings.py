@@ -87,6 +87,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainSpec:
     content = read_yaml(path)
     for override in overrides:
         _override(content, override)
+    return parse_recipe(content)
+
+
+def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:
+    """Check a recipe that is already in memory.
+
+    Raises:
+        ConfigError: unknown key or impossible value.
+    """
     try:
         return TypeAdapter(PretrainSpec).validate_python(content)
     except ValidationError as error:

@@ -128,17 +128,24 @@ def make_pool(execution: Execution) -> Pool:
         return InlinePool()
     from actors.ray_pool import RayPool
 
-    gpus = torch.cuda.device_count() if execution.device in ("auto", "cuda") else 0
     return RayPool(
-        workers=_workers(execution, gpus), cpus=execution.cpus_per_worker, gpus=int(gpus > 0)
+        workers=worker_count(execution),
+        cpus=execution.cpus_per_worker,
+        gpus=int(_gpus(execution) > 0),
     )
 
 
-def _workers(execution: Execution, gpus: int) -> int:
-    """One actor per GPU, or per CPU slot where there is none."""
+def _gpus(execution: Execution) -> int:
+    return torch.cuda.device_count() if execution.device in ("auto", "cuda") else 0
+
+
+def worker_count(execution: Execution) -> int:
+    """One actor per GPU, or per CPU slot where there is none; one in this process if inline."""
+    if execution.pool == "inline":
+        return 1
     if execution.workers != "auto":
         return execution.workers
-    if gpus:
+    if gpus := _gpus(execution):
         return gpus
     from psutil import cpu_count
 

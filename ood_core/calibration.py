@@ -5,11 +5,12 @@
     e_1 = x_t / alpha      the identity, which keeps texture that the base would wipe out
     e_2 = D_base(x_t, t)   the frozen base
     e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
+    e_4 = D_mix(x_t, t)    the exact denoiser of a mixture with one Gaussian per cluster of targets
 
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
-are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The Gaussian expert of a
-target is fitted on the other half of the targets (2-fold cross-fitting), so that its weight is
-earned on maps that it has not seen. No network weight moves.
+are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The Gaussian experts of a
+target are fitted on the other half of the targets (2-fold cross-fitting), so that their weight is
+earned on maps that they have not seen. No network weight moves.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
-from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import wavenumbers
 from ood_core.priors.gaussian import estimate
+from ood_core.priors.mixture import fit_mixture
 from ood_core.seeds import Stream, normal_like
 from ood_core.specs import CalibrationSpec, Symmetry
 from ood_core.symmetry import orbit_size, transform
 
-EXPERTS = ("identity", "base", "gaussian")
+EXPERTS = ("identity", "base", "gaussian", "mixture")
 
 
 @final
@@ -53,10 +55,10 @@ class BandWeights:
 
 @final
 class CalibratedDenoiser:
-    """Stack of the three experts with band weights."""
+    """Stack of the experts with band weights."""
 
-    def __init__(self, base: Denoiser, gaussian: GaussianDenoiser, bands: BandWeights) -> None:
-        self._base, self._gaussian, self.bands = base, gaussian, bands
+    def __init__(self, base: Denoiser, laws: "TargetLaws", bands: BandWeights) -> None:
+        self._base, self._laws, self.bands = base, laws, bands
         self._gains: dict[int, Tensor] = {}
 
     @property
@@ -66,8 +68,8 @@ class CalibratedDenoiser:
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the calibrated estimate of `E[x0 | x_t]`."""
-        mean = self._gaussian.mean.to(x_t)
-        modes = expert_modes(x_t, t, self._base, self._gaussian, mean)
+        mean = self._laws.gaussian.mean.to(x_t)
+        modes = expert_modes(x_t, t, self._base, self._laws, mean)
         if t not in self._gains:
             weights = self.bands.at(self.schedule.noise_to_signal(t))
             hats = hat_functions(self.bands.knots, *x_t.shape[-2:])
@@ -78,12 +80,51 @@ class CalibratedDenoiser:
         return estimate
 
 
-def expert_modes(x_t: Maps, t: int, base: Denoiser, gaussian: Denoiser, mean: Map) -> Tensor:
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetLaws:
+    """Exact denoisers of what the targets themselves say: one Gaussian, and one per cluster."""
+
+    gaussian: GaussianDenoiser
+    mixture: MixtureDenoiser
+
+    @classmethod
+    def fit(
+        cls,
+        targets: Maps,
+        schedule: NoiseSchedule,
+        rho: float,
+        members: int,
+        symmetries: Sequence[Symmetry],
+    ) -> "TargetLaws":
+        """Fit both laws on maps; `rho` is the stationary share of the Gaussian's covariance."""
+        law = estimate(targets, "spectral_low_rank", rho, symmetries)
+        weights, laws = fit_mixture(targets, members, symmetries)
+        clusters = [GaussianDenoiser(schedule, *cluster) for cluster in laws]
+        mixture = MixtureDenoiser(schedule, weights, clusters)
+        return cls(GaussianDenoiser(schedule, *law), mixture)
+
+    @classmethod
+    def cross_fitted(
+        cls,
+        targets: Maps,
+        schedule: NoiseSchedule,
+        rho: float,
+        members: int,
+        symmetries: Sequence[Symmetry],
+    ) -> "list[TargetLaws]":
+        """One fit per half of the targets: number `p` has not seen the maps `p::2`."""
+        return [
+            cls.fit(seen, schedule, rho, members, symmetries)
+            for seen in (targets[1::2], targets[0::2])
+        ]
+
+
+def expert_modes(x_t: Maps, t: int, base: Denoiser, laws: TargetLaws, mean: Map) -> Tensor:
     """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
     identity = x_t / float(base.schedule.alpha[t])
-    return torch.stack(
-        [torch.fft.fft2(e - mean) for e in (identity, base(x_t, t), gaussian(x_t, t))]
-    )
+    estimates = (identity, base(x_t, t), laws.gaussian(x_t, t), laws.mixture(x_t, t))
+    return torch.stack([torch.fft.fft2(estimate - mean) for estimate in estimates])
 
 
 def band_knots(y: int, x: int, bands: int) -> Float[Tensor, " bands"]:
@@ -129,7 +170,7 @@ def fit_level(
 def calibrate_level(
     targets: Maps,
     base: Denoiser,
-    folds: Sequence[GaussianDenoiser],
+    folds: Sequence[TargetLaws],
     mean: Map,
     t: int,
     spec: CalibrationSpec,
@@ -140,22 +181,12 @@ def calibrate_level(
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
     modes, clean = [], []
     for draw in range(spec.draws):
-        for parity, gaussian in enumerate(folds):
+        for parity, laws in enumerate(folds):
             element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
             x0 = transform(targets[parity::2], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
-            modes.append(expert_modes(x_t, t, base, gaussian, mean))
+            modes.append(expert_modes(x_t, t, base, laws, mean))
             clean.append(torch.fft.fft2(x0 - mean))
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
     return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge)
-
-
-def cross_fitted(
-    targets: Maps, schedule: NoiseSchedule, rho: float, symmetries: Sequence[Symmetry]
-) -> list[GaussianDenoiser]:
-    """Gaussian experts per half of the targets: number `p` is fitted on the maps not in `p::2`."""
-    return [
-        GaussianDenoiser(schedule, *estimate(seen, "spectral_low_rank", rho, symmetries))
-        for seen in (targets[1::2], targets[0::2])
-    ]

@@ -1,7 +1,7 @@
 """Geometry of latents in high dimension, measured instead of typed in.
 
 Independent draws of `N(mu, sigma^2 I)` in `d` dimensions lie at radius `sqrt(|mu|^2 + sigma^2 d)`,
-at mutual distance `sigma sqrt(2 d)` and subtend `acos(|mu|^2 / (|mu|^2 + sigma^2 d))` at the origin.
+at distance `sigma sqrt(2 d)` and subtend `acos(|mu|^2 / (|mu|^2 + sigma^2 d))` at the origin.
 The published acceptance test compares with literals of one checkpoint (611.4, 88.0 and 60 degrees;
 Zhu et al. 2023, reference code). Here the intervals come from draws of the very construct that is
 tested, so that the test rejects outliers of the construct and not the construct.

@@ -57,14 +57,16 @@ class TargetsSpec:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationSpec:
-    """How the experts' weights are fitted: noised copies per target, bands, relative ridge."""
+    """How experts and weights are fitted: noised copies per target, bands, ridge, clusters."""
 
     draws: int = 4
     bands: int = 8
     ridge: float = 1e-3
+    members: int = 4
 
     def __post_init__(self) -> None:
         _require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
+        _require(self.members >= 1, "calibration.members: expected 1 or more")
         _require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
 
 
@@ -74,8 +76,8 @@ class SteeringSpec:
     """Adam steps on the clean estimate at levels whose `sigma/alpha` lies in [`above`, `below`]."""
 
     steps: int = 12
-    rate: float = 0.03
-    above: float = 0.03
+    rate: float = 0.08
+    above: float = 0.0
     below: float = 2.5
     neighbours: int = 5
 

@@ -35,12 +35,16 @@ class GaussianDenoiser:
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return `E[x0 | x_t]`."""
-        if t not in self._noised:  # a factorisation per level, reused by every batch
+        y = x_t / float(self._schedule.alpha[t])
+        shrunk = self.noised(t).solve(y - self.mean.to(y))
+        return y - self._schedule.noise_to_signal(t) ** 2 * shrunk
+
+    def noised(self, t: int) -> Covariance:
+        """Return `C + (sigma_t/alpha_t)^2 I`, factorised once per level."""
+        if t not in self._noised:
             white = self._schedule.noise_to_signal(t) ** 2
             self._noised[t] = self.covariance.plus_white(white)
-        y = x_t / float(self._schedule.alpha[t])
-        shrunk = self._noised[t].solve(y - self.mean.to(y))
-        return y - self._schedule.noise_to_signal(t) ** 2 * shrunk
+        return self._noised[t]
 
 
 @final
@@ -62,11 +66,10 @@ class MixtureDenoiser:
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return `E[x0 | x_t]`."""
         y = x_t / float(self._schedule.alpha[t])
-        white = self._schedule.noise_to_signal(t) ** 2
         log_odds = torch.stack(
             [
-                math.log(float(weight)) + log_density(y, m.mean, m.covariance.plus_white(white))
-                for weight, m in zip(self.weights, self.members, strict=True)
+                math.log(float(weight)) + log_density(y, member.mean, member.noised(t))
+                for weight, member in zip(self.weights, self.members, strict=True)
             ]
         )
         share = torch.softmax(log_odds, dim=0)[:, :, None, None, None]

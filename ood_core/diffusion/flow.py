@@ -1,5 +1,6 @@
 """One integrator for both directions of the probability-flow ODE."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from typing import TypeVar, final
@@ -24,7 +25,7 @@ def integrate(
     points = [int(t) for t in grid]
     state = solver.init(x)
     yield state
-    for s, t in zip(points, points[1:], strict=False):
+    for s, t in itertools.pairwise(points):
         state = solver.step(denoiser, state, s, t)
         yield state
 

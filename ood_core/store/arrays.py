@@ -98,6 +98,10 @@ class Table:
                 f"({error}); run `farfield verify` to find the shard and `farfield run` to renew it"
             ) from error
 
+    def arrays(self) -> list[tuple[str, "zarr.Array[Any]"]]:
+        """Names and arrays, sorted by name."""
+        return sorted(self._group().arrays())
+
     def digest(self, shard: Shard) -> str:
         """Digest of a shard's stored bytes, as `write` returned it."""
         rows = slice(shard.start, shard.stop)

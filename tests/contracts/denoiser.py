@@ -15,11 +15,11 @@ class DenoiserContract:
     zero_noise = 0.1  # largest |D(alpha x0) - x0| at index 0; each law derives its own
     levels = (0, 300, 999)
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def denoiser(self) -> Denoiser:
         raise NotImplementedError
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def maps(self) -> Maps:
         raise NotImplementedError
 

@@ -11,6 +11,7 @@ from ood_core.arrays import TimeGrid
 from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser, descending, last
+from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Solver
 from ood_core.linalg import Diagonal
 from tests.oracles import gaussian, mixture
@@ -28,10 +29,10 @@ def grid_of(steps: int) -> TimeGrid:
     return torch.arange(0, POINTS + 1, POINTS // steps)
 
 
-def gaussian_denoiser() -> GaussianDenoiser:
+def gaussian_denoiser(schedule: NoiseSchedule = SCHEDULE) -> GaussianDenoiser:
     shape = (1, 2, 3)
     variance = torch.from_numpy(VARIANCE).reshape(shape)
-    return GaussianDenoiser(SCHEDULE, torch.from_numpy(MEAN).reshape(shape), Diagonal(variance))
+    return GaussianDenoiser(schedule, torch.from_numpy(MEAN).reshape(shape), Diagonal(variance))
 
 
 def mixture_denoiser() -> MixtureDenoiser:

@@ -1,0 +1,109 @@
+"""What a run would cost: counted evaluations times speeds measured in a probe of two batches."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from psutil import virtual_memory
+
+from actors.line import choose_device, time_grid
+from flows.planning import INVERSION_SHARD, inspect_inputs, shard_plans
+from flows.settings import RunSettings
+from flows.stages import worker_count
+from ood_core.arrays import Maps
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.pretrained import load_base
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.linalg import isotropic
+from ood_core.seeds import SeedRange, normal
+from ood_core.specs import Method
+from ood_core.steering import Statistics, SteeredDenoiser
+from ood_core.symmetry import orbit_size
+
+PROBE_ROWS = 16
+WORKING_COPIES = 400
+"""Maps held per sample while decoding: network activations and wavelet responses with gradients."""
+
+
+def estimate_cost(settings: RunSettings) -> dict[str, Any]:
+    """Evaluations, seconds, bytes, shards and memory of a run; nothing is written."""
+    maps, model, method = inspect_inputs(settings)
+    fit = settings.targets.fit_count(len(maps))
+    shape = maps.values.shape[1:]
+    counts = evaluations(settings, method, fit)
+    probe = torch.zeros(PROBE_ROWS, *shape)
+    device = choose_device(settings.execution.device)
+    denoiser = load_base(settings.base, device).denoiser
+    network = _seconds_per_map(lambda x: denoiser(x, method.level // 2), probe.to(device))
+    steering = _steering_seconds(method, probe, denoiser.schedule)
+    workers = worker_count(settings.execution)
+    samples = settings.generation.samples
+    seconds = (sum(counts.values()) * network + samples * steering) / workers
+    row_bytes = 4 * math.prod(shape)
+    plans = shard_plans(settings, method, fit)
+    return {
+        "targets": {"fit": fit, "held_out": len(maps) - fit, "shape": list(shape)},
+        "network_evaluations": counts,
+        "network_seconds_per_map": network,
+        "steering_seconds_per_map": steering,
+        "workers": workers,
+        "seconds": seconds,
+        "dataset_bytes": samples * row_bytes,
+        "shards": {stage: len(plan) for stage, plan in plans.items()},
+        "shard_bytes": settings.generation.shard_size * row_bytes,
+        "memory_bytes_per_worker": _memory(model.parameters, fit, settings, row_bytes),
+        "memory_available_bytes": virtual_memory().available,
+    }
+
+
+def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
+    """Network evaluations per stage, as the receipts will count them."""
+    solver = 2 if method.solver == "heun" else 1
+    calibration = method.calibration
+    levels = method.steps + 1
+    rows = shard_plans(settings, method, fit)["invert"]
+    padded = sum(shard.capacity for shard in rows)
+    shards = shard_plans(settings, method, fit)["generate"]
+    return {
+        "calibrate": levels * fit * calibration.draws if calibration else 0,
+        "invert": padded * method.steps * (method.passes + 1),
+        "generate": sum(shard.capacity for shard in shards) * method.steps * solver,
+    }
+
+
+def _seconds_per_map(call: Callable[[Maps], Maps], x: Maps) -> float:
+    call(x)  # warm-up, the first batch
+    began = time.perf_counter()
+    call(x)
+    return (time.perf_counter() - began) / len(x)
+
+
+def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
+    """Seconds of steering per map over the whole decode."""
+    spec = method.steering
+    if spec is None:
+        return 0.0
+    statistics = Statistics(probe.shape[-1])
+    noise = normal(SeedRange(0, 0, len(probe)), probe.shape[1:])
+    aims = statistics(noise)
+    steered = SteeredDenoiser(
+        GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:]))),
+        statistics,
+        aims,
+        torch.ones(aims.shape[1]),
+        spec,
+    )
+    levels = [int(t) for t in time_grid(schedule, method)[1:]]
+    inside = [t for t in levels if spec.above <= schedule.noise_to_signal(t) <= spec.below]
+    if not inside:
+        return 0.0
+    return _seconds_per_map(lambda x: steered(x, inside[0]), noise) * len(inside)
+
+
+def _memory(parameters: int, fit: int, settings: RunSettings, row_bytes: int) -> int:
+    """Weights, targets with their symmetric images in float64, and a shard's working copies."""
+    images = fit * orbit_size(settings.targets.symmetries)
+    batch = max(settings.generation.shard_size, INVERSION_SHARD)
+    return 4 * parameters + 2 * images * 2 * row_bytes + WORKING_COPIES * batch * row_bytes

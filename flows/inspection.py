@@ -1,0 +1,127 @@
+"""Reading verbs: what a run holds, whether its bytes are whole, what a base is."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from flows.evidence import psnr
+from flows.settings import PROJECT
+from ood_core.diffusion.pretrained import load_base
+from ood_core.errors import ShardCorrupt
+from ood_core.store.arrays import Table
+from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.targets import load_targets
+
+SCANNED_ROWS = 4096
+
+
+def describe(run: RunStore) -> dict[str, Any]:
+    """Arrays with ranges over their first rows, round trips, transform and settings."""
+    tables = [run.targets, *(run.table(s) for s in SHARDED if run.table(s).path.is_dir())]
+    arrays = [row for table in tables for row in _arrays(table)]
+    targets = load_targets(run)
+    done = not run.receipts("invert").missing(run.plan("invert"))
+    decibels = psnr(targets.fit, run.table("invert").read("error")) if done else np.array([np.nan])
+    record = run.record
+    return {
+        "name": record["name"],
+        "state": run.state,
+        "identity": record["identity"],
+        "unit": targets.unit,
+        "transform": targets.transform.as_dict(),
+        "fit_targets": len(targets.fit),
+        "held_out_targets": len(targets.held_out),
+        "round_trip_psnr_db": {
+            "least": float(decibels.min()),
+            "median": float(np.median(decibels)),
+        },
+        "method": record["method"],
+        "arrays": arrays,
+    }
+
+
+def verify_run(run: RunStore) -> dict[str, Any]:
+    """Hash every finished shard again; withdraw the receipts of those that differ."""
+    checked, damaged = 0, []
+    for stage in SHARDED:
+        plan, book = run.plan(stage), run.receipts(stage)
+        for shard in plan:
+            receipt = book.read(shard)
+            if receipt is None:
+                continue
+            checked += 1
+            try:
+                good = run.table(stage).digest(shard) == receipt.digest
+            except ShardCorrupt:
+                good = False
+            if not good:
+                book.revoke(shard)
+                damaged.append(f"{stage}/{shard.index:05d}")
+    remedy = "run the same `farfield run` again to renew them" if damaged else "nothing to do"
+    return {"checked": checked, "damaged": damaged, "remedy": remedy}
+
+
+def shipped_models() -> list[dict[str, Any]]:
+    """The bases in the project's `models` folder."""
+    folders = sorted(p.parent for p in (PROJECT / "models").glob("*/model_index.json"))
+    found = []
+    for folder in folders:
+        model = load_base(str(folder))
+        found.append(
+            {
+                "model": f"models/{folder.name}",
+                "channels": model.channels,
+                "size": model.size,
+                "parameters": model.parameters,
+                "prediction": model.prediction,
+                "digest": model.digest[:16],
+            }
+        )
+    return found
+
+
+def describe_model(source: str) -> dict[str, Any]:
+    """Everything that is known of a base without running it."""
+    model = load_base(source)
+    schedule = model.denoiser.schedule
+    return {
+        "source": model.source,
+        "digest": model.digest,
+        "channels": model.channels,
+        "size": model.size,
+        "size_multiple": model.size_multiple,
+        "parameters": model.parameters,
+        "prediction": model.prediction,
+        "schedule_steps": len(schedule),
+        "noise_to_signal": {
+            "first": schedule.noise_to_signal(0),
+            "last": schedule.noise_to_signal(len(schedule) - 1),
+        },
+        "rulings": [asdict(ruling) for ruling in model.rulings],
+    }
+
+
+def _arrays(table: Table) -> list[dict[str, Any]]:
+    rows = []
+    for name, array in table.arrays():
+        values = np.asarray(array[:SCANNED_ROWS], dtype=np.float64)
+        known = values[np.isfinite(values)]
+        low, mean, high = (
+            (float(known.min()), float(known.mean()), float(known.max()))
+            if known.size
+            else (float("nan"),) * 3
+        )
+        rows.append(
+            {
+                "table": table.path.name,
+                "array": name,
+                "shape": list(array.shape),
+                "type": str(array.dtype),
+                "units": str(array.attrs.get("units", "")),
+                "min": low,
+                "mean": mean,
+                "max": high,
+            }
+        )
+    return rows

@@ -1,0 +1,78 @@
+"""The gate: four outcomes, limits in the right direction, and no pass by default."""
+
+import pytest
+import torch
+
+from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
+from ood_core.gate import decide
+from ood_core.specs import GateSpec
+
+
+def report(**values: float) -> ValidationReport:
+    curve = torch.zeros(1, 2)
+    band = Band(curve, curve, curve)
+    scores = tuple(
+        Score(name, name, value, 0.0, 0.0, 0.0, "lower", "") for name, value in values.items()
+    )
+    return ValidationReport(
+        scores=scores,
+        spectrum=SpectrumCurves(torch.zeros(2), band, band),
+        histogram=HistogramCurves(curve, curve, band),
+        nearest_samples=torch.zeros(2),
+        nearest_real=torch.zeros(2),
+        closest=(),
+        worst=(),
+        copies=0,
+        verdict="",
+    )
+
+
+SCORES = report(spectrum_error=0.1, c2st=0.6, nearest_ratio=0.95)
+
+
+def test_a_gate_that_asks_nothing_publishes_nothing() -> None:
+    verdict = decide(GateSpec(), SCORES, held_out=1000)
+    assert verdict.outcome == "complete"
+    assert len(verdict.reasons) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "met", "missed"),
+    [("spectrum_error", 0.2, 0.05), ("c2st", 0.7, 0.55), ("nearest_ratio", 0.9, 1.0)],
+)
+def test_every_limit_binds_in_its_own_direction(name: str, met: float, missed: float) -> None:
+    good = decide(GateSpec(**{name: met}), SCORES, 30)
+    bad = decide(GateSpec(**{name: missed}), SCORES, 30)
+    assert (good.outcome, bad.outcome) == ("published", "quarantined")
+    assert name in good.reasons[0]
+    assert good.reasons[0].endswith(": met")
+    assert bad.reasons[0].endswith(": not met")
+
+
+def test_a_limit_that_is_just_reached_is_met() -> None:
+    gate = GateSpec(spectrum_error=0.1, c2st=0.6, nearest_ratio=0.95)
+    assert decide(gate, SCORES, 30).outcome == "published"
+
+
+def test_one_condition_that_fails_is_enough() -> None:
+    gate = GateSpec(spectrum_error=0.2, c2st=0.55, nearest_ratio=0.9)
+    verdict = decide(gate, SCORES, 30)
+    assert verdict.outcome == "quarantined"
+    assert [reason.endswith(": met") for reason in verdict.reasons] == [True, False, True]
+
+
+@pytest.mark.parametrize(("held_out", "outcome"), [(29, "undecided"), (30, "published")])
+def test_too_few_held_out_maps_decide_nothing(held_out: int, outcome: str) -> None:
+    assert decide(GateSpec(spectrum_error=0.2), SCORES, held_out).outcome == outcome
+
+
+def test_bad_scores_with_too_few_maps_are_undecided_and_not_quarantined() -> None:
+    verdict = decide(GateSpec(spectrum_error=0.01), SCORES, 3)
+    assert verdict.outcome == "undecided"
+    assert "3 held-out targets" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("name", ["spectrum_error", "nearest_ratio"])
+def test_a_score_that_is_no_number_never_passes(name: str) -> None:
+    scores = report(**{name: float("nan")})
+    assert decide(GateSpec(**{name: 0.5}), scores, 30).outcome == "quarantined"
