@@ -5,8 +5,8 @@ from typing import Any, final
 
 import torch
 
-from ood_core.arrays import TimeGrid
-from ood_core.calibration import CalibratedDenoiser, TargetLaws
+from ood_core.arrays import Maps, TimeGrid
+from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.pretrained import load_base
@@ -24,13 +24,13 @@ from ood_core.store.targets import StoredTargets, load_targets
 class Line:
     """Everything of a run that stays the same from shard to shard.
 
-    `denoiser` is the base or the calibrated stack; it is the base while calibration is not done.
-    `base` counts network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`.
+    `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
+    network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`.
     """
 
     base: CountingDenoiser
-    denoiser: Denoiser
     laws: TargetLaws | None
+    bands: BandWeights | None
     rho: float
     targets: StoredTargets
     method: Method
@@ -38,6 +38,18 @@ class Line:
     grid: TimeGrid
     root: int
     device: torch.device
+
+    def denoiser(self, labels: Labels) -> Denoiser:
+        """The denoiser for maps of the given clusters: the calibrated stack, or the base."""
+        if self.laws is None or self.bands is None:
+            return self.base
+        return CalibratedDenoiser(self.base, self.laws, self.bands, labels)
+
+    def labels(self, maps: Maps) -> Labels:
+        """The cluster of each clean map; all zero where the method has no clusters."""
+        if self.laws is None:
+            return torch.zeros(len(maps), dtype=torch.int64)
+        return self.laws.assign(maps)
 
 
 def load_line(run: RunStore, device: str, dtype: str) -> Line:
@@ -58,17 +70,17 @@ def load_line(run: RunStore, device: str, dtype: str) -> Line:
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     base, targets = CountingDenoiser(model.denoiser), load_targets(run)
     laws, rho = None, 1.0
-    denoiser: Denoiser = base
+    bands = None
     if method.calibration is not None:
         rho = float(run.table("calibrate").attributes["rho"])
         members = method.calibration.members
         laws = TargetLaws.fit(targets.fit, base.schedule, rho, members, symmetries)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
-            denoiser = CalibratedDenoiser(base, laws, read_calibration(run))
+            bands = read_calibration(run)
     return Line(
         base=base,
-        denoiser=denoiser,
         laws=laws,
+        bands=bands,
         rho=rho,
         targets=targets,
         method=method,

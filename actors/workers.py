@@ -22,6 +22,7 @@ from ood_core.decode import decode
 from ood_core.draw import draw
 from ood_core.invert import invert
 from ood_core.seeds import SeedRange
+from ood_core.specs import SteeringSpec
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.store.latents import read_latents
 from ood_core.store.plan import Shard
@@ -129,7 +130,8 @@ def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
 
     def rows(shard: Shard) -> Rows:
         maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
-        done = invert(line.denoiser, maps.to(line.device), line.grid, line.method.passes)
+        denoiser = line.denoiser(line.labels(maps))
+        done = invert(denoiser, maps.to(line.device), line.grid, line.method.passes)
         keep = slice(0, len(shard))
         return {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
@@ -143,26 +145,28 @@ def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
 
 
 def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
-    """Rows of the data set: draw, decode and steer one shard, in physical units."""
+    """Rows of the data set: draw, decode and steer one shard, in physical units.
+
+    Every sample has two parents, whether it is steered towards them or not: the first one says
+    which cluster it belongs to, and both say how far it ends from where real maps lie.
+    """
     prior, geometry = read_prior(run.root / "prior.zarr")
     references = read_latents(run)
+    labels = line.labels(line.targets.fit)
     steering = line.method.steering
-    if steering is not None:
-        statistics = Statistics(line.targets.fit.shape[-1])
-        fit = line.targets.fit
-        aims = StatisticAims.measure(statistics, fit, line.symmetries, steering.neighbours)
+    neighbours = steering.neighbours if steering is not None else 1
+    statistics = Statistics(line.targets.fit.shape[-1])
+    aims = StatisticAims.measure(statistics, line.targets.fit, line.symmetries, neighbours)
 
     def rows(shard: Shard) -> Rows:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
         drawn = draw(prior, seeds, geometry, references)
-        denoiser, parents = line.denoiser, torch.full((len(seeds), 2), -1)
-        distance = torch.full((len(seeds),), torch.nan)
-        if steering is not None:
-            aim, parents = aims.draw(seeds)
-            denoiser = SteeredDenoiser(denoiser, statistics, aim, aims.spread, steering)
+        aim, parents = aims.draw(seeds)
+        plain = line.denoiser(labels[parents[:, 0]])
+        steered = SteeredDenoiser(plain, statistics, aim, aims.spread, steering or SteeringSpec())
+        denoiser = plain if steering is None else steered
         maps = decode(denoiser, line.method.solver, drawn.latents.to(line.device), line.grid)
-        if isinstance(denoiser, SteeredDenoiser):
-            distance = denoiser.distance(maps)
+        distance = steered.distance(maps)
         keep = slice(0, len(shard))
         return {
             "sample": np.arange(shard.start, shard.stop, dtype=np.int64),

@@ -40,7 +40,7 @@ Made as a frozen base: Farfield calibrates it to maps of kinds that it has never
 | seed | {seed} |
 | commit | `{commit}` |
 | compute | {hours:.2f} hours of CPU time (user + system, all cores) |
-| final loss | {loss:.4f} (mean squared error of the network's own target, mean of the last 250 steps) |
+| final loss | {loss:.4f} (mean squared error of the network's target, last 250 steps) |
 | weights | float16 safetensors of the averaged weights |
 
 Made by `farfield pretrain examples/pretrain-{name}.yaml`; the same recipe, seed and library

@@ -5,7 +5,7 @@
     e_1 = x_t / alpha      the identity, which keeps texture that the base would wipe out
     e_2 = D_base(x_t, t)   the frozen base
     e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
-    e_4 = D_mix(x_t, t)    the exact denoiser of a mixture with one Gaussian per cluster of targets
+    e_4 = D_cluster(x_t, t)   the same, of the cluster of targets that the map belongs to
 
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
 are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The Gaussian experts of a
@@ -18,21 +18,22 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
-from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import wavenumbers
 from ood_core.priors.gaussian import estimate
-from ood_core.priors.mixture import fit_mixture
+from ood_core.priors.mixture import fit_mixture, nearest_law
 from ood_core.seeds import Stream, normal_like
 from ood_core.specs import CalibrationSpec, Symmetry
 from ood_core.symmetry import orbit_size, transform
 
-EXPERTS = ("identity", "base", "gaussian", "mixture")
+EXPERTS = ("identity", "base", "gaussian", "cluster")
+Labels = Int[Tensor, " n"]
 
 
 @final
@@ -54,39 +55,13 @@ class BandWeights:
 
 
 @final
-class CalibratedDenoiser:
-    """Stack of the experts with band weights."""
-
-    def __init__(self, base: Denoiser, laws: "TargetLaws", bands: BandWeights) -> None:
-        self._base, self._laws, self.bands = base, laws, bands
-        self._gains: dict[int, Tensor] = {}
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """Noise schedule of the base."""
-        return self._base.schedule
-
-    def __call__(self, x_t: Maps, t: int) -> Maps:
-        """Return the calibrated estimate of `E[x0 | x_t]`."""
-        mean = self._laws.gaussian.mean.to(x_t)
-        modes = expert_modes(x_t, t, self._base, self._laws, mean)
-        if t not in self._gains:
-            weights = self.bands.at(self.schedule.noise_to_signal(t))
-            hats = hat_functions(self.bands.knots, *x_t.shape[-2:])
-            self._gains[t] = torch.einsum("be,byx->eyx", weights, hats)
-        gains = self._gains[t].to(x_t.device)
-        stacked = (modes * gains[:, None, None]).sum(dim=0)
-        estimate: Tensor = mean + torch.fft.ifft2(stacked).real
-        return estimate
-
-
-@final
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetLaws:
     """Exact denoisers of what the targets themselves say: one Gaussian, and one per cluster."""
 
     gaussian: GaussianDenoiser
-    mixture: MixtureDenoiser
+    clusters: tuple[GaussianDenoiser, ...]
+    weights: Float[Tensor, " clusters"]
 
     @classmethod
     def fit(
@@ -100,9 +75,8 @@ class TargetLaws:
         """Fit both laws on maps; `rho` is the stationary share of the Gaussian's covariance."""
         law = estimate(targets, "spectral_low_rank", rho, symmetries)
         weights, laws = fit_mixture(targets, members, symmetries)
-        clusters = [GaussianDenoiser(schedule, *cluster) for cluster in laws]
-        mixture = MixtureDenoiser(schedule, weights, clusters)
-        return cls(GaussianDenoiser(schedule, *law), mixture)
+        clusters = tuple(GaussianDenoiser(schedule, *cluster) for cluster in laws)
+        return cls(GaussianDenoiser(schedule, *law), clusters, weights)
 
     @classmethod
     def cross_fitted(
@@ -119,11 +93,56 @@ class TargetLaws:
             for seen in (targets[1::2], targets[0::2])
         ]
 
+    def assign(self, maps: Maps) -> Labels:
+        """Return the cluster that each clean map belongs to."""
+        laws = [(cluster.mean, cluster.covariance) for cluster in self.clusters]
+        return nearest_law(maps, self.weights, laws)
 
-def expert_modes(x_t: Maps, t: int, base: Denoiser, laws: TargetLaws, mean: Map) -> Tensor:
+    def by_cluster(self, x_t: Maps, t: int, labels: Labels) -> Maps:
+        """Denoise every map by the law of its own cluster."""
+        clean = torch.empty_like(x_t)
+        for number, cluster in enumerate(self.clusters):
+            rows = torch.nonzero(labels == number)[:, 0].to(x_t.device)
+            if len(rows):
+                clean[rows] = cluster(x_t[rows], t)
+        return clean
+
+
+@final
+class CalibratedDenoiser:
+    """Stack of the experts with band weights, for a batch of maps of known clusters."""
+
+    def __init__(
+        self, base: Denoiser, laws: TargetLaws, bands: BandWeights, labels: Labels
+    ) -> None:
+        self._base, self._laws, self.bands, self._labels = base, laws, bands, labels
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the base."""
+        return self._base.schedule
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
+        mean = self._laws.gaussian.mean.to(x_t)
+        modes = expert_modes(x_t, t, self._base, self._laws, self._labels)
+        weights = self.bands.at(self.schedule.noise_to_signal(t))
+        hats = hat_functions(self.bands.knots, x_t.shape[-2], x_t.shape[-1])
+        gains = torch.einsum("be,byx->eyx", weights, hats).to(x_t)
+        stacked = (modes * gains[:, None, None]).sum(dim=0)
+        estimate: Tensor = mean + torch.fft.ifft2(stacked).real
+        return estimate
+
+
+def expert_modes(x_t: Maps, t: int, base: Denoiser, laws: TargetLaws, labels: Labels) -> Tensor:
     """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
-    identity = x_t / float(base.schedule.alpha[t])
-    estimates = (identity, base(x_t, t), laws.gaussian(x_t, t), laws.mixture(x_t, t))
+    mean = laws.gaussian.mean.to(x_t)
+    estimates = (
+        x_t / float(base.schedule.alpha[t]),
+        base(x_t, t),
+        laws.gaussian(x_t, t),
+        laws.by_cluster(x_t, t, labels),
+    )
     return torch.stack([torch.fft.fft2(estimate - mean) for estimate in estimates])
 
 
@@ -149,8 +168,8 @@ def fit_level(
 ) -> Float[Tensor, "bands experts"]:
     """Ridge regression of the clean modes on the experts' modes, one level.
 
-    `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs only
-    the cross-spectra of the experts, summed over maps, so its cost does not grow with bands.
+    `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
+    only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
     """
     hats = hat_functions(knots, *clean.shape[-2:]).double()
     flat = modes.flatten(1, 2).to(torch.complex128)
@@ -180,13 +199,14 @@ def calibrate_level(
     """Fit the weights of one level on noised targets; `folds[p]` has not seen targets `p::2`."""
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
     modes, clean = [], []
+    labels = [laws.assign(targets[parity::2]) for parity, laws in enumerate(folds)]
     for draw in range(spec.draws):
         for parity, laws in enumerate(folds):
             element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
             x0 = transform(targets[parity::2], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
-            modes.append(expert_modes(x_t, t, base, laws, mean))
+            modes.append(expert_modes(x_t, t, base, laws, labels[parity]))
             clean.append(torch.fft.fft2(x0 - mean))
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
     return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge)

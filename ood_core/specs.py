@@ -59,7 +59,7 @@ class TargetsSpec:
 class CalibrationSpec:
     """How experts and weights are fitted: noised copies per target, bands, ridge, clusters."""
 
-    draws: int = 4
+    draws: int = 3
     bands: int = 8
     ridge: float = 1e-3
     members: int = 4
@@ -78,7 +78,7 @@ class SteeringSpec:
     steps: int = 12
     rate: float = 0.08
     above: float = 0.0
-    below: float = 2.5
+    below: float = 4.0
     neighbours: int = 5
 
     def __post_init__(self) -> None:
@@ -146,7 +146,7 @@ def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
         )  # fmt: skip
     else:
         open_fields = Method(
-            level=auto_level, steps=18, spacing="log_snr", passes=3, solver="ddim",
+            level=auto_level, steps=14, spacing="log_snr", passes=2, solver="ddim",
             prior="spectral_low_rank", calibration=CalibrationSpec(), steering=SteeringSpec(),
         )  # fmt: skip
     given = {

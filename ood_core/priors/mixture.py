@@ -39,7 +39,7 @@ def fit_mixture(
         labels[rows] = cluster
     for _ in range(ROUNDS):
         weights, laws = _laws(maps, labels, symmetries)
-        moved = _nearest_law(maps, weights, laws)
+        moved = nearest_law(maps, weights, laws)
         if bool((moved == labels).all()):
             break
         labels = moved
@@ -60,7 +60,8 @@ def _laws(
     return weights / weights.sum(), laws
 
 
-def _nearest_law(maps: Maps, weights: Float[Tensor, " k"], laws: list[Law]) -> Int[Tensor, " n"]:
+def nearest_law(maps: Maps, weights: Float[Tensor, " k"], laws: list[Law]) -> Int[Tensor, " n"]:
+    """Return the law under which each map is likeliest, both blurred by `WHITE`."""
     scores = [
         log_density(maps, mean, covariance.plus_white(WHITE**2)) + math.log(float(weight))
         for weight, (mean, covariance) in zip(weights, laws, strict=True)

@@ -75,12 +75,15 @@ class SolverContract:
 
     def test_declared_order_holds_on_the_gaussian(self, solver: Solver[Any]) -> None:
         s, t = self.ends()
-        y = gaussian.per_eigenvalue(
-            gaussian.flat(randn(4, 1, 2, 3, seed=1)),
-            np.zeros(6),
-            np.diag(VARIANCE + s**2),
-            np.sqrt,
-        ) + MEAN
+        y = (
+            gaussian.per_eigenvalue(
+                gaussian.flat(randn(4, 1, 2, 3, seed=1)),
+                np.zeros(6),
+                np.diag(VARIANCE + s**2),
+                np.sqrt,
+            )
+            + MEAN
+        )
         exact = gaussian.flow(y, s, t, MEAN, np.diag(VARIANCE))
 
         def error(steps: int) -> float:
@@ -93,7 +96,9 @@ class SolverContract:
 
     def test_declared_order_holds_on_the_mixture(self, solver: Solver[Any]) -> None:
         s, t = self.ends()
-        y = s * gaussian.flat(randn(6, 1, 1, 2, seed=2)) + (0 if self.descends else mixture.MEANS[0])
+        y = s * gaussian.flat(randn(6, 1, 1, 2, seed=2)) + (
+            0 if self.descends else mixture.MEANS[0]
+        )
         exact = mixture.flow(y, s, t)
 
         def error(steps: int) -> float:

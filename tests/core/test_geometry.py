@@ -51,9 +51,7 @@ def test_published_numbers_are_the_geometry_of_an_offset_shell(published: torch.
 
 def test_triangles_of_independent_latents_have_equal_sides(published: torch.Tensor) -> None:
     a, b, c = published[:1], published[1:2], published[2:3]
-    ab, bc, ca = (
-        float(shell_statistics(p, q)[1, 0]) for p, q in ((a, b), (b, c), (c, a))
-    )
+    ab, bc, ca = (float(shell_statistics(p, q)[1, 0]) for p, q in ((a, b), (b, c), (c, a)))
     corner = math.degrees(math.acos((ab**2 + ca**2 - bc**2) / (2 * ab * ca)))
     assert corner == pytest.approx(60.0, abs=5 * ANGLE)
 

@@ -81,9 +81,7 @@ def test_woodbury_is_the_dense_inverse(shape: Shape, seed: int, rank: int) -> No
     matrix = gaussian.dense(base.apply, shape) + gaussian.flat(factors).T @ gaussian.flat(factors)
     cov = LowRank(base, factors)
     np.testing.assert_allclose(gaussian.dense(cov.apply, shape), matrix, atol=EXACT)
-    np.testing.assert_allclose(
-        gaussian.dense(cov.solve, shape), np.linalg.inv(matrix), atol=EXACT
-    )
+    np.testing.assert_allclose(gaussian.dense(cov.solve, shape), np.linalg.inv(matrix), atol=EXACT)
 
 
 @repeatable

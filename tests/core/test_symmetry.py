@@ -44,12 +44,13 @@ def test_images_are_closed_under_composition_and_have_inverses(
     maps = randn(1, 1, 5, 5)
     images, elements = orbit(maps, symmetries), range(orbit_size(symmetries))
     table = [
-        [number_of(transform(images[a], b, symmetries), images) for b in elements]
-        for a in elements
+        [number_of(transform(images[a], b, symmetries), images) for b in elements] for a in elements
     ]
     everything = set(elements)
     assert all(set(row) == everything for row in table)  # each column and row is a permutation,
-    assert all(set(column) == everything for column in zip(*table, strict=True))  # so inverses exist
+    assert all(
+        set(column) == everything for column in zip(*table, strict=True)
+    )  # so inverses exist
 
 
 @repeatable

@@ -44,9 +44,7 @@ def heun_gain(levels: Sequence[float], lam: Array | float) -> Array:
     return gain
 
 
-def per_eigenvalue(
-    y: Array, mean: Array, cov: Array, gain: Callable[[Array], Array]
-) -> Array:
+def per_eigenvalue(y: Array, mean: Array, cov: Array, gain: Callable[[Array], Array]) -> Array:
     """Apply a function of the covariance to the residual, mean kept."""
     values, vectors = np.linalg.eigh(cov)
     return mean + ((y - mean) @ vectors) * gain(values) @ vectors.T

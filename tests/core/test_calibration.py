@@ -1,0 +1,215 @@
+"""Stacked experts: what the weights do where the best denoiser is known."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ood_core.arrays import Maps
+from ood_core.calibration import (
+    EXPERTS,
+    BandWeights,
+    CalibratedDenoiser,
+    TargetLaws,
+    band_knots,
+    calibrate_level,
+    expert_modes,
+    fit_level,
+    hat_functions,
+)
+from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.linalg import Covariance, Diagonal, Stationary, wavenumbers
+from ood_core.specs import CalibrationSpec
+from tests.strategies import randn, repeatable
+
+LINEAR = NoiseSchedule.linear()
+SIDE = 16
+MEAN = torch.full((1, SIDE, SIDE), 0.3)
+POWER = (0.02 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
+LEVELS = (100, 300)  # sigma/alpha of 0.34 and 1.24
+SPEC = CalibrationSpec()
+
+
+def law(cov: Covariance) -> GaussianDenoiser:
+    return GaussianDenoiser(LINEAR, MEAN, cov)
+
+
+EXACT, NARROW = law(Stationary(POWER)), law(Stationary(torch.full_like(POWER, 1e-4)))
+
+
+def laws(gaussian: GaussianDenoiser) -> TargetLaws:
+    """Both of the targets' experts are the same one."""
+    return TargetLaws(gaussian, MixtureDenoiser(LINEAR, torch.ones(1), [gaussian]))
+
+
+def fields(n: int, seed: int) -> Maps:
+    return MEAN + Stationary(POWER).colour(
+        randn(n, 1, SIDE, SIDE, seed=seed).float(), torch.empty(0)
+    )
+
+
+class Identity:
+    """The map as it is."""
+
+    schedule = LINEAR
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        return x_t / float(LINEAR.alpha[t])
+
+
+def fitted(
+    targets: Maps, base: Denoiser, folds: list[TargetLaws], whole: TargetLaws
+) -> CalibratedDenoiser:
+    mean = whole.gaussian.mean
+    weights = [calibrate_level(targets, base, folds, mean, t, SPEC, (), 7) for t in LEVELS]
+    levels = torch.tensor([LINEAR.noise_to_signal(t) for t in LEVELS])
+    knots = band_knots(SIDE, SIDE, SPEC.bands)
+    return CalibratedDenoiser(base, whole, BandWeights(levels, knots, torch.stack(weights)))
+
+
+def errors(denoiser: Denoiser, x0: Maps, t: int) -> torch.Tensor:
+    """Squared error per map of the denoised noised maps."""
+    noise = randn(*x0.shape, seed=99).float()
+    x_t = float(LINEAR.alpha[t]) * x0 + float(LINEAR.sigma[t]) * noise
+    return ((denoiser(x_t, t) - x0) ** 2).flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("gaussian", [EXACT, NARROW], ids=["exact", "narrow"])
+def test_a_gaussian_truth_is_denoised_as_well_as_can_be(gaussian: GaussianDenoiser) -> None:
+    """With the law's own denoiser among the experts, or with the identity and bands alone."""
+    calibrated = fitted(fields(64, 1), NARROW, [laws(gaussian)] * 2, laws(gaussian))
+    held_out = fields(200, 2)
+    for t in LEVELS:
+        ours, best = errors(calibrated, held_out, t), errors(EXACT, held_out, t)
+        # 8 bands x 4 weights over 64 x 256 pixels cost 0.2 % of the error; the relative ridge of
+        # 1e-3 as much; linear interpolation of the Wiener gain over a band is the rest.
+        assert float(ours.mean() / best.mean()) == pytest.approx(1, abs=0.01)
+        assert float(errors(NARROW, held_out, t).mean() / best.mean()) > 1.2  # negative control
+
+
+def test_the_stack_beats_every_one_of_its_experts_on_held_out_maps() -> None:
+    targets, held_out = fields(64, 1), fields(200, 2)
+    base = law(Stationary(torch.full_like(POWER, 0.3)))  # right in variance, wrong in spectrum
+    folds = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, ())
+    whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, ())
+    calibrated = fitted(targets, base, folds, whole)
+    for t in LEVELS:
+        ours = errors(calibrated, held_out, t)
+        for expert in (Identity(), base, whole.gaussian, whole.mixture):
+            gain = errors(expert, held_out, t) - ours  # paired: same maps, same noise
+            assert float(gain.mean()) > 5 * float(gain.std()) / math.sqrt(len(gain))
+
+
+def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
+    # Pixels of variance 0.01 and 4 in a random pattern: no filter in Fourier space can tell them.
+    wide = torch.rand(1, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) < 0.5
+    variance = torch.where(wide, 4.0, 0.01)
+    targets = MEAN + variance.sqrt() * randn(64, 1, SIDE, SIDE, seed=5).float()
+    base = law(Diagonal(variance))
+    for t in LEVELS:
+        weights = calibrate_level(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
+        identity, on_base, gaussian, mixture = weights.T
+        # A band holds at least 64 x 4 draws of some 4 modes each; its residual is of the size of
+        # the signal, so a weight is known to 5 / sqrt(1000) = 0.16.
+        assert float((on_base - 1).abs().max()) < 0.16
+        for other in (identity, gaussian, mixture):
+            assert float(other.abs().max()) < 0.16
+
+
+def test_a_base_that_answers_the_mean_earns_none() -> None:
+    targets = fields(64, 1)
+    base = law(Stationary(torch.full_like(POWER, 1e-8)))
+    weights = calibrate_level(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
+    assert float(weights[:, EXPERTS.index("base")].abs().max()) < 0.01
+
+
+def test_regression_recovers_planted_weights() -> None:
+    shape = (3, 200, 1, SIDE, SIDE)
+    modes = torch.fft.fft2(randn(*shape, seed=11))
+    knots = band_knots(SIDE, SIDE, 5)
+    planted = randn(5, 3, seed=12)
+    gains = torch.einsum("be,byx->eyx", planted, hat_functions(knots, SIDE, SIDE).double())
+    clean = (modes * gains[:, None, None]).sum(0)
+    found = fit_level(modes, clean, knots, ridge=1e-9)
+    # Without noise only the ridge and float32 output remain.
+    torch.testing.assert_close(found.double(), planted, rtol=0, atol=1e-5)
+    damped = fit_level(modes, clean, knots, ridge=1.0)
+    assert float(damped.norm()) < 0.9 * float(found.norm())
+
+
+def test_folds_have_not_seen_the_maps_that_they_are_judged_on() -> None:
+    targets = fields(16, 1)
+    x_t = randn(2, 1, SIDE, SIDE, seed=13).float()
+    for parity in (0, 1):
+        changed = targets.clone()
+        changed[parity::2] += 5
+        before = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, ())[parity]
+        after = TargetLaws.cross_fitted(changed, LINEAR, 0.5, 2, ())[parity]
+        assert torch.equal(before.gaussian(x_t, 300), after.gaussian(x_t, 300))
+        assert torch.equal(before.mixture(x_t, 300), after.mixture(x_t, 300))
+        other = TargetLaws.cross_fitted(changed, LINEAR, 0.5, 2, ())[1 - parity]
+        assert not torch.equal(before.gaussian(x_t, 300), other.gaussian(x_t, 300))
+
+
+def test_weights_are_a_function_of_targets_level_and_root() -> None:
+    targets, folds = fields(8, 1), [laws(EXACT)] * 2
+
+    def weights(t: int, root: int) -> torch.Tensor:
+        return calibrate_level(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
+
+    assert torch.equal(weights(300, 1), weights(300, 1))
+    assert not torch.equal(weights(300, 1), weights(300, 2))
+    assert not torch.equal(weights(300, 1), weights(301, 1))
+
+
+@repeatable
+@given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 12))
+def test_hats_are_a_partition_of_unity(y: int, x: int, bands: int) -> None:
+    hats = hat_functions(band_knots(y, x, bands), y, x)
+    assert hats.shape == (bands, y, x)
+    assert float(hats.min()) >= 0
+    torch.testing.assert_close(hats.sum(0), torch.ones(y, x), rtol=0, atol=1e-6)  # float32
+    assert int((hats > 0).sum(0).max()) <= 2
+
+
+def test_hats_reproduce_linear_functions_of_the_wavenumber() -> None:
+    knots = band_knots(24, 16, 7)
+    summed = torch.einsum("b,byx->yx", knots, hat_functions(knots, 24, 16))
+    torch.testing.assert_close(summed, wavenumbers(24, 16), rtol=0, atol=1e-6)  # float32
+
+
+def test_weights_hit_their_knots_and_are_linear_in_the_logarithm() -> None:
+    levels = torch.tensor([0.1, 1.0, 100.0])
+    weights = randn(3, 5, 4, seed=14).float()
+    bands = BandWeights(levels, band_knots(8, 8, 5), weights)
+    for i, level in enumerate(levels.tolist()):
+        torch.testing.assert_close(bands.at(level), weights[i], rtol=0, atol=1e-6)
+    torch.testing.assert_close(bands.at(10.0), (weights[1] + weights[2]) / 2, rtol=0, atol=1e-5)
+    assert torch.equal(bands.at(1e-6), weights[0])
+    torch.testing.assert_close(bands.at(1e9), weights[2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("chosen", range(len(EXPERTS)))
+def test_all_weight_on_one_expert_is_that_expert(chosen: int) -> None:
+    both = TargetLaws(EXACT, MixtureDenoiser(LINEAR, torch.ones(1), [NARROW]))
+    base = law(Diagonal(POWER + 0.2))
+    weights = torch.zeros(2, 6, len(EXPERTS))
+    weights[..., chosen] = 1
+    bands = BandWeights(torch.tensor([0.01, 100.0]), band_knots(SIDE, SIDE, 6), weights)
+    x_t = randn(3, 1, SIDE, SIDE, seed=15).float()
+    expected = (Identity(), base, both.gaussian, both.mixture)[chosen](x_t, 300)
+    # A transform there and back of values below 10 in float32.
+    ours = CalibratedDenoiser(base, both, bands)(x_t, 300)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
+    x_t = randn(2, 1, SIDE, SIDE, seed=16).float()
+    modes = expert_modes(x_t, 300, NARROW, laws(EXACT), MEAN)
+    assert modes.shape == (len(EXPERTS), 2, 1, SIDE, SIDE)
+    back = torch.fft.ifft2(modes[EXPERTS.index("gaussian")]).real + MEAN
+    torch.testing.assert_close(back, EXACT(x_t, 300), rtol=0, atol=1e-5)  # float32 transform

@@ -1,0 +1,188 @@
+"""Steering: statistics with gradients, aims from seeds alone, pulls that lower the distance."""
+
+import pytest
+import torch
+
+from ood_core.arrays import Maps
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.linalg import Stationary, wavenumbers
+from ood_core.seeds import SeedRange
+from ood_core.specs import SteeringSpec, Symmetry
+from ood_core.steering import SPREAD_FLOOR, StatisticAims, Statistics, SteeredDenoiser
+from ood_core.symmetry import orbit
+from tests.strategies import randn
+
+LINEAR = NoiseSchedule.linear()
+SIDE, TARGETS = 16, 12
+DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
+STATISTICS = Statistics(SIDE)
+POWER = (0.01 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
+SPEC = SteeringSpec(steps=6, rate=0.05, above=0.1, below=2.5)
+INSIDE = 200  # sigma/alpha = 0.7
+
+
+def targets(n: int = TARGETS, channels: int = 1) -> Maps:
+    white = randn(n, channels, SIDE, SIDE, seed=1).float()
+    return 0.5 * torch.exp(Stationary(POWER).colour(white, torch.empty(0))) - 0.6
+
+
+@pytest.fixture(scope="module")
+def aims() -> StatisticAims:
+    return StatisticAims.measure(STATISTICS, targets(), DIHEDRAL, neighbours=5)
+
+
+def steered(aims: StatisticAims, seeds: SeedRange, spec: SteeringSpec = SPEC) -> SteeredDenoiser:
+    inner = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
+    return SteeredDenoiser(inner, STATISTICS, aims.draw(seeds)[0], aims.spread, spec)
+
+
+def test_every_statistic_has_a_gradient_that_is_finite() -> None:
+    maps = targets(3).requires_grad_(True)
+    values = STATISTICS(maps)
+    assert bool(torch.isfinite(values).all())
+    for column in range(values.shape[1]):
+        (gradient,) = torch.autograd.grad(values[:, column].sum(), maps, retain_graph=True)
+        assert bool(torch.isfinite(gradient).all())
+        assert float(gradient.abs().sum()) > 0, f"statistic {column} does not see the map"
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    # In float64 with steps of 1e-5 differences are right to 1e-10 / 1e-5 and curvature * 1e-5.
+    maps = targets(1).double().requires_grad_(True)
+    direction = randn(1, 1, SIDE, SIDE, seed=2)
+    weights = randn(STATISTICS(maps).shape[1], seed=3)
+    (gradient,) = torch.autograd.grad((STATISTICS(maps) * weights).sum(), maps)
+    with torch.no_grad():
+        ahead, behind = (
+            float((STATISTICS(maps + step * direction) * weights).sum()) for step in (1e-3, -1e-3)
+        )
+    # Band powers are summed in float32: 1e-7 of values of order 100, over 2e-3.
+    assert float((gradient * direction).sum()) == pytest.approx((ahead - behind) / 2e-3, rel=0.02)
+
+
+def test_a_constant_map_does_not_break_the_gradient() -> None:
+    maps = torch.full((1, 1, SIDE, SIDE), 0.4, requires_grad=True)
+    STATISTICS(maps).sum().backward()
+    assert maps.grad is not None
+    assert bool(torch.isfinite(maps.grad).all())
+
+
+def test_statistics_of_channels_are_concatenated() -> None:
+    maps = targets(2, channels=2)
+    both = set(STATISTICS(maps)[0].tolist())
+    for channel in (0, 1):
+        alone = STATISTICS(maps[:, channel : channel + 1])[0]
+        nearest = [min(abs(value - other) for other in both) for value in alone.tolist()]
+        assert max(nearest) < 1e-5  # float32
+
+
+def test_a_pull_lowers_the_distance_to_the_aim(aims: StatisticAims) -> None:
+    seeds = SeedRange(3, 0, 6)
+    denoiser = steered(aims, seeds)
+    x_t = randn(6, 1, SIDE, SIDE, seed=4).float()
+    plain, pulled = denoiser._inner(x_t, INSIDE), denoiser(x_t, INSIDE)
+    assert bool((denoiser.distance(pulled) < 0.8 * denoiser.distance(plain)).all())
+    others = SeedRange(3, 6, 12)  # negative control: it is the own aim that is approached
+    own = denoiser.distance(plain) - denoiser.distance(pulled)
+    foreign = steered(aims, others)
+    assert float(own.mean()) > float((foreign.distance(plain) - foreign.distance(pulled)).mean())
+
+
+def test_a_map_at_its_aim_has_no_distance(aims: StatisticAims) -> None:
+    x0 = targets()[:2]
+    at_aim = SteeredDenoiser(
+        GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER)),
+        STATISTICS,
+        STATISTICS(x0),
+        aims.spread,
+        SPEC,
+    )
+    assert float(at_aim.distance(x0).max()) == 0
+
+
+@pytest.mark.parametrize(("t", "touched"), [(20, False), (INSIDE, True), (700, False)])
+def test_levels_outside_the_interval_are_left_alone(
+    aims: StatisticAims, t: int, touched: bool
+) -> None:
+    denoiser = steered(aims, SeedRange(3, 0, 2))
+    x_t = randn(2, 1, SIDE, SIDE, seed=5).float()
+    assert torch.equal(denoiser(x_t, t), denoiser._inner(x_t, t)) is not touched
+
+
+def test_a_sample_does_not_feel_its_batch_mates(aims: StatisticAims) -> None:
+    x_t = randn(5, 1, SIDE, SIDE, seed=6).float()
+    batch = steered(aims, SeedRange(3, 10, 15))(x_t, INSIDE)
+    for row in range(5):
+        alone = steered(aims, SeedRange(3, 10 + row, 11 + row))(x_t[row : row + 1], INSIDE)[0]
+        gap = (alone - batch[row]).abs()
+        # Adam turns rounding in a gradient near zero into a share of a step; that may move single
+        # pixels by one of 6 steps of 0.05 * 0.85, and the map as a whole by a hundredth of it.
+        assert float(gap.mean()) < 4e-4
+        other = (batch[(row + 1) % 5] - batch[row]).abs()
+        assert float(other.mean()) > 100 * float(gap.mean())
+
+
+def test_no_gradient_leaves_the_denoiser(aims: StatisticAims) -> None:
+    x_t = randn(1, 1, SIDE, SIDE).float().requires_grad_(True)
+    assert not steered(aims, SeedRange(3, 0, 1))(x_t, INSIDE).requires_grad
+    with torch.inference_mode(False), torch.no_grad():
+        again = steered(aims, SeedRange(3, 0, 1))(x_t, INSIDE)
+    assert not again.requires_grad
+
+
+def test_aims_depend_on_the_seed_alone(aims: StatisticAims) -> None:
+    whole, parents = aims.draw(SeedRange(9, 0, 20))
+    for start, stop in ((0, 7), (7, 20), (13, 14)):
+        part, own = aims.draw(SeedRange(9, start, stop))
+        assert torch.equal(part, whole[start:stop])
+        assert torch.equal(own, parents[start:stop])
+    assert not torch.equal(aims.draw(SeedRange(10, 0, 20))[0], whole)
+
+
+def test_parents_are_two_different_targets_and_all_are_used(aims: StatisticAims) -> None:
+    _, parents = aims.draw(SeedRange(9, 0, 400))
+    assert int(parents.min()) >= 0
+    assert int(parents.max()) < TARGETS
+    assert bool((parents[:, 0] != parents[:, 1]).all())
+    # Each of 12 is a first parent with chance 1/12; 5 standard errors of 400 draws.
+    counts = torch.bincount(parents[:, 0], minlength=TARGETS).double()
+    assert float((counts - 400 / 12).abs().max()) < 5 * (400 / 12 * 11 / 12) ** 0.5
+
+
+def test_an_aim_lies_between_images_of_its_parents(aims: StatisticAims) -> None:
+    drawn, parents = aims.draw(SeedRange(9, 0, 10))
+    images = STATISTICS(torch.cat(orbit(targets(), DIHEDRAL)))
+    for aim, (first, second) in zip(drawn, parents.tolist(), strict=True):
+        a, b = images[first::TARGETS], images[second::TARGETS]
+        ends = (a[:, None] - b[None]).norm(dim=-1)
+        through = (a - aim).norm(dim=-1)[:, None] + (b - aim).norm(dim=-1)[None]
+        assert float((through - ends).min()) < 1e-3  # the triangle inequality is an equality
+
+
+def test_neighbours_are_never_images_of_the_same_target(aims: StatisticAims) -> None:
+    assert aims.values.shape[0] == 8 * TARGETS
+    rows = torch.arange(len(aims.values))[:, None] % TARGETS
+    assert bool((aims.neighbours % TARGETS != rows).all())
+    assert aims.neighbours.shape[1] == 5
+
+
+def test_neighbours_are_the_nearest_in_units_of_the_spread(aims: StatisticAims) -> None:
+    standard = (aims.values / aims.spread).double()
+    own = torch.arange(len(standard)) % TARGETS
+    for row in (0, 17, 95):
+        distance = (standard - standard[row]).norm(dim=1)
+        distance[own == own[row]] = torch.inf
+        nearest = distance[aims.neighbours[row]]
+        assert float(nearest.max()) <= float(distance.sort().values[4]) + 1e-3  # float32 cdist
+
+
+def test_few_targets_have_fewer_neighbours() -> None:
+    few = StatisticAims.measure(STATISTICS, targets(3), (), neighbours=5)
+    assert few.neighbours.shape == (3, 2)
+
+
+def test_no_statistic_is_held_tighter_than_the_floor() -> None:
+    same = targets(1).expand(4, -1, -1, -1)
+    measured = StatisticAims.measure(STATISTICS, same, (), neighbours=2)
+    assert torch.equal(measured.spread, torch.full_like(measured.spread, SPREAD_FLOOR))
