@@ -1,5 +1,6 @@
 """What every solver promises: its declared order and evaluations, and independence of rows."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -153,7 +154,7 @@ def assert_order(error: Callable[[int], float], steps: tuple[int, ...], order: i
     `d`, at most about `d^2 + d/4`; the margin is three times this plus 0.01 for rounding.
     """
     errors = [error(n) for n in steps]
-    slopes = [float(np.log2(a / b)) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [float(np.log2(a / b)) for a, b in itertools.pairwise(errors)]
     earlier, later = slopes[-2:]
     change = abs(later - earlier)
     margin = 0.01 + 3 * (change**2 + change / 4)

@@ -19,7 +19,7 @@ from ood_core.calibration import (
     fit_level,
     hat_functions,
 )
-from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import Covariance, Diagonal, Stationary, wavenumbers
@@ -31,7 +31,7 @@ SIDE = 16
 MEAN = torch.full((1, SIDE, SIDE), 0.3)
 POWER = (0.02 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
 LEVELS = (100, 300)  # sigma/alpha of 0.34 and 1.24
-SPEC = CalibrationSpec()
+SPEC = CalibrationSpec(draws=4, bands=8, ridge=1e-3)
 
 
 def law(cov: Covariance) -> GaussianDenoiser:
@@ -43,7 +43,7 @@ EXACT, NARROW = law(Stationary(POWER)), law(Stationary(torch.full_like(POWER, 1e
 
 def laws(gaussian: GaussianDenoiser) -> TargetLaws:
     """Both of the targets' experts are the same one."""
-    return TargetLaws(gaussian, MixtureDenoiser(LINEAR, torch.ones(1), [gaussian]))
+    return TargetLaws(gaussian, (gaussian,), torch.ones(1))
 
 
 def fields(n: int, seed: int) -> Maps:
@@ -61,14 +61,27 @@ class Identity:
         return x_t / float(LINEAR.alpha[t])
 
 
+class Clustered:
+    """Every map by the law of its cluster."""
+
+    schedule = LINEAR
+
+    def __init__(self, given: TargetLaws, labels: torch.Tensor) -> None:
+        self.given, self.labels = given, labels
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        return self.given.by_cluster(x_t, t, self.labels)
+
+
 def fitted(
-    targets: Maps, base: Denoiser, folds: list[TargetLaws], whole: TargetLaws
+    targets: Maps, base: Denoiser, folds: list[TargetLaws], whole: TargetLaws, held_out: Maps
 ) -> CalibratedDenoiser:
     mean = whole.gaussian.mean
     weights = [calibrate_level(targets, base, folds, mean, t, SPEC, (), 7) for t in LEVELS]
     levels = torch.tensor([LINEAR.noise_to_signal(t) for t in LEVELS])
     knots = band_knots(SIDE, SIDE, SPEC.bands)
-    return CalibratedDenoiser(base, whole, BandWeights(levels, knots, torch.stack(weights)))
+    bands = BandWeights(levels, knots, torch.stack(weights))
+    return CalibratedDenoiser(base, whole, bands, whole.assign(held_out))
 
 
 def errors(denoiser: Denoiser, x0: Maps, t: int) -> torch.Tensor:
@@ -81,8 +94,8 @@ def errors(denoiser: Denoiser, x0: Maps, t: int) -> torch.Tensor:
 @pytest.mark.parametrize("gaussian", [EXACT, NARROW], ids=["exact", "narrow"])
 def test_a_gaussian_truth_is_denoised_as_well_as_can_be(gaussian: GaussianDenoiser) -> None:
     """With the law's own denoiser among the experts, or with the identity and bands alone."""
-    calibrated = fitted(fields(64, 1), NARROW, [laws(gaussian)] * 2, laws(gaussian))
     held_out = fields(200, 2)
+    calibrated = fitted(fields(64, 1), NARROW, [laws(gaussian)] * 2, laws(gaussian), held_out)
     for t in LEVELS:
         ours, best = errors(calibrated, held_out, t), errors(EXACT, held_out, t)
         # 8 bands x 4 weights over 64 x 256 pixels cost 0.2 % of the error; the relative ridge of
@@ -96,10 +109,11 @@ def test_the_stack_beats_every_one_of_its_experts_on_held_out_maps() -> None:
     base = law(Stationary(torch.full_like(POWER, 0.3)))  # right in variance, wrong in spectrum
     folds = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, ())
     whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, ())
-    calibrated = fitted(targets, base, folds, whole)
+    calibrated = fitted(targets, base, folds, whole, held_out)
+    own = Clustered(whole, whole.assign(held_out))
     for t in LEVELS:
         ours = errors(calibrated, held_out, t)
-        for expert in (Identity(), base, whole.gaussian, whole.mixture):
+        for expert in (Identity(), base, whole.gaussian, own):
             gain = errors(expert, held_out, t) - ours  # paired: same maps, same noise
             assert float(gain.mean()) > 5 * float(gain.std()) / math.sqrt(len(gain))
 
@@ -112,11 +126,11 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
     base = law(Diagonal(variance))
     for t in LEVELS:
         weights = calibrate_level(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
-        identity, on_base, gaussian, mixture = weights.T
+        identity, on_base, gaussian, cluster = weights.T
         # A band holds at least 64 x 4 draws of some 4 modes each; its residual is of the size of
         # the signal, so a weight is known to 5 / sqrt(1000) = 0.16.
         assert float((on_base - 1).abs().max()) < 0.16
-        for other in (identity, gaussian, mixture):
+        for other in (identity, gaussian, cluster):
             assert float(other.abs().max()) < 0.16
 
 
@@ -150,7 +164,8 @@ def test_folds_have_not_seen_the_maps_that_they_are_judged_on() -> None:
         before = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, ())[parity]
         after = TargetLaws.cross_fitted(changed, LINEAR, 0.5, 2, ())[parity]
         assert torch.equal(before.gaussian(x_t, 300), after.gaussian(x_t, 300))
-        assert torch.equal(before.mixture(x_t, 300), after.mixture(x_t, 300))
+        labels = torch.tensor([0, len(before.clusters) - 1])
+        assert torch.equal(before.by_cluster(x_t, 300, labels), after.by_cluster(x_t, 300, labels))
         other = TargetLaws.cross_fitted(changed, LINEAR, 0.5, 2, ())[1 - parity]
         assert not torch.equal(before.gaussian(x_t, 300), other.gaussian(x_t, 300))
 
@@ -195,21 +210,35 @@ def test_weights_hit_their_knots_and_are_linear_in_the_logarithm() -> None:
 
 @pytest.mark.parametrize("chosen", range(len(EXPERTS)))
 def test_all_weight_on_one_expert_is_that_expert(chosen: int) -> None:
-    both = TargetLaws(EXACT, MixtureDenoiser(LINEAR, torch.ones(1), [NARROW]))
+    both, labels = TargetLaws(EXACT, (NARROW,), torch.ones(1)), torch.zeros(3, dtype=torch.long)
     base = law(Diagonal(POWER + 0.2))
     weights = torch.zeros(2, 6, len(EXPERTS))
     weights[..., chosen] = 1
     bands = BandWeights(torch.tensor([0.01, 100.0]), band_knots(SIDE, SIDE, 6), weights)
     x_t = randn(3, 1, SIDE, SIDE, seed=15).float()
-    expected = (Identity(), base, both.gaussian, both.mixture)[chosen](x_t, 300)
+    expected = (Identity(), base, EXACT, NARROW)[chosen](x_t, 300)
     # A transform there and back of values below 10 in float32.
-    ours = CalibratedDenoiser(base, both, bands)(x_t, 300)
+    ours = CalibratedDenoiser(base, both, bands, labels)(x_t, 300)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
     x_t = randn(2, 1, SIDE, SIDE, seed=16).float()
-    modes = expert_modes(x_t, 300, NARROW, laws(EXACT), MEAN)
+    labels = torch.zeros(2, dtype=torch.long)
+    modes = expert_modes(x_t, 300, NARROW, laws(EXACT), labels)
     assert modes.shape == (len(EXPERTS), 2, 1, SIDE, SIDE)
     back = torch.fft.ifft2(modes[EXPERTS.index("gaussian")]).real + MEAN
     torch.testing.assert_close(back, EXACT(x_t, 300), rtol=0, atol=1e-5)  # float32 transform
+
+
+def test_clusters_are_told_apart_and_every_map_is_denoised_by_its_own() -> None:
+    quiet, loud = fields(12, 17), MEAN + 4 * (fields(12, 18) - MEAN)
+    targets = torch.cat([quiet, loud])
+    whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, ())
+    labels = whole.assign(targets)
+    assert labels.tolist() == [0] * 12 + [1] * 12
+    torch.testing.assert_close(whole.weights, torch.tensor([0.5, 0.5]))
+    clean = whole.by_cluster(targets, 300, labels)
+    for number, cluster in enumerate(whole.clusters):
+        mine = labels == number
+        torch.testing.assert_close(clean[mine], cluster(targets[mine], 300))

@@ -78,13 +78,18 @@ class TestCalibrated(DenoiserContract):
 
     @pytest.fixture
     def denoiser(self) -> Denoiser:
-        knots = band_knots(3, 4, 4)
+        return self.of_labels([0, 1, 1])
+
+    def rows(self, denoiser: Denoiser, order: list[int]) -> Denoiser:
+        return self.of_labels([[0, 1, 1][row] for row in order])
+
+    def of_labels(self, labels: list[int]) -> CalibratedDenoiser:
         weights = torch.softmax(randn(3, 4, len(EXPERTS), seed=9).float(), dim=-1)
         levels = torch.tensor([0.01, 1.0, 100.0])
-        bands = BandWeights(levels, knots, weights)
-        mixture = MixtureDenoiser(LINEAR, torch.ones(1), [gaussian("low_rank")])
-        laws = TargetLaws(gaussian("stationary"), mixture)
-        return CalibratedDenoiser(gaussian("diagonal"), laws, bands)
+        bands = BandWeights(levels, band_knots(3, 4, 4), weights)
+        clusters = (gaussian("low_rank"), gaussian("diagonal"))
+        laws = TargetLaws(gaussian("stationary"), clusters, torch.tensor([0.4, 0.6]))
+        return CalibratedDenoiser(gaussian("diagonal"), laws, bands, torch.tensor(labels))
 
     @pytest.fixture
     def maps(self) -> Maps:

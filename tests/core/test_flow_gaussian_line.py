@@ -13,9 +13,9 @@ import torch
 
 from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.flow import last
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Ddim
-from ood_core.diffusion.flow import last
 from ood_core.draw import ATTEMPTS, draw
 from ood_core.geometry import Interval, ShellGeometry
 from ood_core.invert import invert

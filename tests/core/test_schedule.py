@@ -1,5 +1,6 @@
 """Schedules: the published one, monotone levels, and grids with exactly the points asked for."""
 
+import itertools
 import math
 
 import numpy as np
@@ -21,7 +22,7 @@ def test_variance_is_preserved_and_noise_rises(schedule: NoiseSchedule) -> None:
     # Two squares of float64 roots: four roundings of 1.1e-16.
     assert float((total - 1).abs().max()) < 1e-15
     levels = [schedule.noise_to_signal(t) for t in range(len(schedule))]
-    assert all(a < b for a, b in zip(levels, levels[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(levels))
     assert schedule.scale(0) == pytest.approx(1, abs=1e-15)
 
 

@@ -1,5 +1,6 @@
 """Solvers under their contract, and step for step against products in closed form."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_fixed_point_inversion_is_undone_by_ddim(steps: int) -> None:
 
 def test_more_passes_leave_less() -> None:
     errors = [undone(FixedPointDdim(passes), 32) for passes in (1, 2, 3, 5, 8)]
-    assert all(a > b for a, b in zip(errors, errors[1:], strict=False)), errors
+    assert all(a > b for a, b in itertools.pairwise(errors)), errors
     assert errors[1] < errors[0] / 5  # the second pass earns at least five times
 
 

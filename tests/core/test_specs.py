@@ -34,7 +34,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (CalibrationSpec, {"members": 0}, "members"),
     (SteeringSpec, {"steps": 0}, "steps"),
     (SteeringSpec, {"rate": 0.0}, "rate"),
-    (SteeringSpec, {"above": 3.0}, "above < below"),
+    (SteeringSpec, {"above": 3.0, "below": 2.5}, "above < below"),
     (SteeringSpec, {"above": -0.1}, "above"),
     (SteeringSpec, {"neighbours": 0}, "neighbours"),
     (MethodSpec, {"level": 0}, "level"),

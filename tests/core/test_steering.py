@@ -9,7 +9,13 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import Stationary, wavenumbers
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
-from ood_core.steering import SPREAD_FLOOR, StatisticAims, Statistics, SteeredDenoiser
+from ood_core.steering import (
+    QUANTILES,
+    SPREAD_FLOOR,
+    StatisticAims,
+    Statistics,
+    SteeredDenoiser,
+)
 from ood_core.symmetry import orbit
 from tests.strategies import randn
 
@@ -19,6 +25,7 @@ DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 STATISTICS = Statistics(SIDE)
 POWER = (0.01 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
 SPEC = SteeringSpec(steps=6, rate=0.05, above=0.1, below=2.5)
+ZERO_MODE = 2 * 3 * 4 + 4 * 4 * 3  # first band power, behind the scattering moments
 INSIDE = 200  # sigma/alpha = 0.7
 
 
@@ -32,9 +39,11 @@ def aims() -> StatisticAims:
     return StatisticAims.measure(STATISTICS, targets(), DIHEDRAL, neighbours=5)
 
 
+INNER = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
+
+
 def steered(aims: StatisticAims, seeds: SeedRange, spec: SteeringSpec = SPEC) -> SteeredDenoiser:
-    inner = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
-    return SteeredDenoiser(inner, STATISTICS, aims.draw(seeds)[0], aims.spread, spec)
+    return SteeredDenoiser(INNER, STATISTICS, aims.draw(seeds)[0], aims.spread, spec)
 
 
 def test_every_statistic_has_a_gradient_that_is_finite() -> None:
@@ -44,21 +53,30 @@ def test_every_statistic_has_a_gradient_that_is_finite() -> None:
     for column in range(values.shape[1]):
         (gradient,) = torch.autograd.grad(values[:, column].sum(), maps, retain_graph=True)
         assert bool(torch.isfinite(gradient).all())
-        assert float(gradient.abs().sum()) > 0, f"statistic {column} does not see the map"
+        blind = column == ZERO_MODE  # the mean is taken off, and has a statistic of its own
+        assert bool(gradient.abs().sum() > 0) is not blind, f"statistic {column}"
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    # In float64 with steps of 1e-5 differences are right to 1e-10 / 1e-5 and curvature * 1e-5.
-    maps = targets(1).double().requires_grad_(True)
-    direction = randn(1, 1, SIDE, SIDE, seed=2)
-    weights = randn(STATISTICS(maps).shape[1], seed=3)
-    (gradient,) = torch.autograd.grad((STATISTICS(maps) * weights).sum(), maps)
-    with torch.no_grad():
-        ahead, behind = (
-            float((STATISTICS(maps + step * direction) * weights).sum()) for step in (1e-3, -1e-3)
-        )
-    # Band powers are summed in float32: 1e-7 of values of order 100, over 2e-3.
-    assert float((gradient * direction).sum()) == pytest.approx((ahead - behind) / 2e-3, rel=0.02)
+    maps, direction = targets(1), randn(1, 1, SIDE, SIDE, seed=2).float()
+    jacobian = torch.autograd.functional.jacobian(STATISTICS, maps)
+    slope = (jacobian * direction).flatten(2).sum(-1)
+    step = 1e-3
+    change = STATISTICS(maps + step * direction) - STATISTICS(maps - step * direction)
+    # Statistics of order 7 in float32 are right to 1e-6, over 2e-3: 5e-4 at most, in the median a
+    # fifth. Moduli bend sharply where they vanish, and a single moment may feel one such pixel.
+    gap = (change / (2 * step) - slope)[0, :-QUANTILES].abs()
+    assert float(gap.median()) < 5e-4
+    assert float(gap.max()) < 0.1
+    assert float(slope[0, :-QUANTILES].abs().max()) > 1
+
+
+def test_quantiles_follow_their_own_pixel() -> None:
+    maps = targets(1).requires_grad_(True)
+    for column in range(-QUANTILES, 0):
+        (gradient,) = torch.autograd.grad(STATISTICS(maps)[0, column], maps)
+        assert float(gradient.sum()) == 1
+        assert int((gradient != 0).sum()) == 1
 
 
 def test_a_constant_map_does_not_break_the_gradient() -> None:
@@ -81,7 +99,7 @@ def test_a_pull_lowers_the_distance_to_the_aim(aims: StatisticAims) -> None:
     seeds = SeedRange(3, 0, 6)
     denoiser = steered(aims, seeds)
     x_t = randn(6, 1, SIDE, SIDE, seed=4).float()
-    plain, pulled = denoiser._inner(x_t, INSIDE), denoiser(x_t, INSIDE)
+    plain, pulled = INNER(x_t, INSIDE), denoiser(x_t, INSIDE)
     assert bool((denoiser.distance(pulled) < 0.8 * denoiser.distance(plain)).all())
     others = SeedRange(3, 6, 12)  # negative control: it is the own aim that is approached
     own = denoiser.distance(plain) - denoiser.distance(pulled)
@@ -91,13 +109,7 @@ def test_a_pull_lowers_the_distance_to_the_aim(aims: StatisticAims) -> None:
 
 def test_a_map_at_its_aim_has_no_distance(aims: StatisticAims) -> None:
     x0 = targets()[:2]
-    at_aim = SteeredDenoiser(
-        GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER)),
-        STATISTICS,
-        STATISTICS(x0),
-        aims.spread,
-        SPEC,
-    )
+    at_aim = SteeredDenoiser(INNER, STATISTICS, STATISTICS(x0), aims.spread, SPEC)
     assert float(at_aim.distance(x0).max()) == 0
 
 
@@ -107,7 +119,7 @@ def test_levels_outside_the_interval_are_left_alone(
 ) -> None:
     denoiser = steered(aims, SeedRange(3, 0, 2))
     x_t = randn(2, 1, SIDE, SIDE, seed=5).float()
-    assert torch.equal(denoiser(x_t, t), denoiser._inner(x_t, t)) is not touched
+    assert torch.equal(denoiser(x_t, t), INNER(x_t, t)) is not touched
 
 
 def test_a_sample_does_not_feel_its_batch_mates(aims: StatisticAims) -> None:

@@ -3,6 +3,7 @@
 Data `N(mean, cov)` in `d` dimensions, `y = x_t / alpha_t`, `s = sigma_t / alpha_t`.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,7 +31,7 @@ def ddim(y: Array, levels: Sequence[float], mean: Array, cov: Array) -> Array:
 def ddim_gain(levels: Sequence[float], lam: Array | float) -> Array:
     """`prod_i [1 + (s_{i+1} - s_i) s_i / (lam + s_i^2)]`."""
     gain = np.ones_like(np.asarray(lam, dtype=np.float64))
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in itertools.pairwise(levels):
         gain = gain * (1 + (t - s) * s / (lam + s**2))
     return gain
 
@@ -38,7 +39,7 @@ def ddim_gain(levels: Sequence[float], lam: Array | float) -> Array:
 def heun_gain(levels: Sequence[float], lam: Array | float) -> Array:
     """Heun on `dy/ds = a(s) y`, `a = s / (lam + s^2)`: `prod [1 + h/2 (a + b (1 + h a))]`."""
     gain = np.ones_like(np.asarray(lam, dtype=np.float64))
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in itertools.pairwise(levels):
         a, b, h = s / (lam + s**2), t / (lam + t**2), t - s
         gain = gain * (1 + 0.5 * h * (a + b * (1 + h * a)))
     return gain
