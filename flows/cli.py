@@ -99,7 +99,7 @@ def inspect(uri: Uri, as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    header = ("table", "array", "shape", "type", "units", "min", "mean", "max")
+    header = ("array", "shape", "type", "units", "min", "mean", "max")
     rows = [[row[key] for key in header] for row in found["arrays"]]
     show_rows(f"arrays of {uri}", header, rows)
     show_fields("run", {k: v for k, v in found.items() if k != "arrays"})

@@ -114,8 +114,7 @@ def _arrays(table: Table) -> list[dict[str, Any]]:
         )
         rows.append(
             {
-                "table": table.path.name,
-                "array": name,
+                "array": f"{table.path.stem}/{name}",
                 "shape": list(array.shape),
                 "type": str(array.dtype),
                 "units": str(array.attrs.get("units", "")),

@@ -82,7 +82,7 @@ class SteeringSpec:
     neighbours: int = 5
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1 and self.rate > 0, "steering: steps >= 1 and rate > 0")
+        _require(self.steps >= 0 and self.rate > 0, "steering: steps >= 0 and rate > 0")
         _require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
         _require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
 
@@ -155,6 +155,8 @@ def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
         if f.name != "preset" and getattr(spec, f.name) is not None
     }
     method = replace(open_fields, **given)
+    if method.steering is not None and method.steering.steps == 0:
+        method = replace(method, steering=None)
     _require(
         method.steps <= method.level,
         f"method.steps: got {method.steps} steps up to index {method.level}; "
