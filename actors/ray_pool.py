@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.pool import ShardFailure
-from actors.workers import WorkerSpec, build
+from actors.workers import Worker, WorkerSpec, build
 from ood_core.errors import FarfieldError
 from ood_core.store.plan import Shard
 from ood_core.store.receipts import Receipt
@@ -67,12 +67,19 @@ def connect(workers: int) -> None:
 
 
 class _Actor:
-    """Body of the actor: builds the worker where it runs."""
+    """Body of the actor: builds the worker where it runs, with its first shard.
+
+    Ray reports an error of an actor's constructor as a dead actor and drops its type; an error of a
+    method keeps it.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._worker = build(spec)
+        self._spec = spec
+        self._worker: Worker | None = None
 
     def run(self, shard: Shard) -> Receipt:
+        if self._worker is None:
+            self._worker = build(self._spec)
         return self._worker.run(shard)
 
 

@@ -6,11 +6,14 @@ Exit codes: 0 fine, 1 anything else, 2 bad input or configuration, 3 quarantined
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
+
+if TYPE_CHECKING:
+    from flows.settings import RunSettings
 
 app = typer.Typer(
     help="Mass-produce synthetic scientific maps from a few dozen real ones.",
@@ -31,6 +34,8 @@ Sets = Annotated[
 Out = Annotated[str, typer.Option(help="Folder of the run; the same folder resumes.")]
 PoolName = Annotated[str | None, typer.Option("--pool", help="ray or inline.")]
 Orchestrator = Annotated[str | None, typer.Option(help="prefect or none.")]
+Cron = Annotated[str | None, typer.Option(help="Schedule, such as '0 2 * * *'.")]
+Interval = Annotated[float | None, typer.Option(help="Schedule: every so many seconds.")]
 EXIT_OF_STATE = {"quarantined": 3, "undecided": 4, "incomplete": 5}
 
 
@@ -196,6 +201,41 @@ def pretrain(
 
 
 @app.command()
+def serve(
+    config: Config,
+    out: Out,
+    cron: Cron = None,
+    interval: Interval = None,
+    sets: Sets = None,
+    pool: PoolName = None,
+) -> None:
+    """Run a configuration on a schedule, in this process, until it is stopped.
+
+    `{run}` in --out becomes the name of the flow run: a new set each time.
+    """
+    from flows.serving import serve as serve_deployment
+
+    serve_deployment(_load(config, sets, pool), out, cron, interval)
+
+
+@app.command()
+def deploy(
+    config: Config,
+    out: Out,
+    work_pool: Annotated[str, typer.Option(help="Prefect work pool whose workers run it.")],
+    cron: Cron = None,
+    interval: Interval = None,
+    sets: Sets = None,
+    pool: PoolName = None,
+) -> None:
+    """Register a configuration with a Prefect work pool, on a schedule or to be run on demand."""
+    from flows.console import OUT
+    from flows.serving import deploy as register
+
+    OUT.print(register(_load(config, sets, pool), out, work_pool, cron, interval))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration."""
     from flows.console import show_json
@@ -214,12 +254,9 @@ def _run(
 ) -> dict[str, Any]:
     from flows.console import Bars, show_fields, show_json
     from flows.progress import listener
-    from flows.settings import load_settings
     from flows.synthesise import run_flow, run_line
 
-    chosen = [f"execution.pool={pool}"] if pool else []
-    chosen += [f"execution.orchestrator={orchestrator}"] if orchestrator else []
-    settings = load_settings(config, [*(sets or []), *chosen])
+    settings = _load(config, sets, pool, orchestrator)
     go = run_line if settings.execution.orchestrator == "none" else run_flow
     with Bars() as bars:
         token = listener.set(bars)
@@ -230,6 +267,16 @@ def _run(
     result["report"] = str(Path(result["uri"]) / "report" / "index.html")
     show_json(result) if as_json else show_fields(settings.name, result)
     return result
+
+
+def _load(
+    config: Path, sets: list[str] | None, pool: str | None, orchestrator: str | None = None
+) -> "RunSettings":
+    from flows.settings import load_settings
+
+    chosen = [f"execution.pool={pool}"] if pool else []
+    chosen += [f"execution.orchestrator={orchestrator}"] if orchestrator else []
+    return load_settings(config, [*(sets or []), *chosen])
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What people see in a terminal: progress bars with rate and remaining time, tables, errors."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,8 +72,8 @@ class Bars:
 
 
 def show_json(record: Mapping[str, Any]) -> None:
-    """Print a record for machines."""
-    sys.stdout.write(json.dumps(record, indent=1, default=str) + "\n")
+    """Print a record for machines; what is not a finite number becomes null, as JSON has none."""
+    sys.stdout.write(json.dumps(_finite(record), indent=1, default=str, allow_nan=False) + "\n")
 
 
 def show_fields(title: str, record: Mapping[str, Any]) -> None:
@@ -96,6 +97,14 @@ def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 def show_error(message: str) -> None:
     """Print one clear error."""
     ERR.print(Text("error: ", style="bold red") + Text(message))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> str:

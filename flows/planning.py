@@ -14,6 +14,7 @@ from ood_core.diffusion.pretrained import BaseModel, load_base
 from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
+from ood_core.maps.transforms import RangeTransform
 from ood_core.priors.gaussian import fit_gaussian
 from ood_core.specs import Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
@@ -25,7 +26,10 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
+LEAST_SIZE = 16
 AUTO_NOISE_TO_SIGNAL = 12.0
+GAUSSIAN_WHITE = 1.0
+"""Noise-to-signal ratio around which the Gaussian expert earns its weight."""
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
 
 
@@ -54,7 +58,9 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     maps = read_targets(settings.targets)
     model = load_base(settings.base)
     check(maps, model.size_multiple, model.channels)
+    _require_square(maps)
     _require_split(settings.targets, maps)
+    _require_range(settings.targets, maps)
     schedule = model.denoiser.schedule
     method = resolve_method(settings.method, schedule.index_of(AUTO_NOISE_TO_SIGNAL))
     require_fit(settings.base, method.level, schedule)
@@ -71,6 +77,15 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
     }
 
 
+def _require_square(maps: MapSet) -> None:
+    height, width = maps.values.shape[-2:]
+    if height != width or height < LEAST_SIZE:
+        raise TargetError(
+            f"{maps.source}: got maps of {height} x {width} px; expected square maps of at least "
+            f"{LEAST_SIZE} px, which the wavelet statistics need: crop or pad the maps"
+        )
+
+
 def _require_split(spec: TargetsSpec, maps: MapSet) -> None:
     fit = spec.fit_count(len(maps))
     if min(fit, len(maps) - fit) < LEAST_TARGETS:
@@ -79,6 +94,12 @@ def _require_split(spec: TargetsSpec, maps: MapSet) -> None:
             f"held out; expected at least {LEAST_TARGETS} of each: add maps or change "
             "targets.held_out"
         )
+
+
+def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
+    """Refuse maps that the transform cannot take, held-out ones included."""
+    fit = maps.values[: spec.fit_count(len(maps))]
+    RangeTransform.measure(spec.transform, fit).forward(maps.values)
 
 
 def _write(
@@ -122,7 +143,9 @@ def _calibration_words(
     return {
         "experts": list(EXPERTS),
         "knots": band_knots(fit.shape[-2], fit.shape[-1], method.calibration.bands).tolist(),
-        "rho": fit_gaussian(fit, "spectral_low_rank", settings.targets.symmetries).rho,
+        "rho": fit_gaussian(
+            fit, "spectral_low_rank", settings.targets.symmetries, GAUSSIAN_WHITE
+        ).rho,
     }
 
 

@@ -8,7 +8,7 @@ import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -27,7 +27,7 @@ class Execution(BaseModel):
 
     pool: Literal["ray", "inline"] = "ray"
     orchestrator: Literal["prefect", "none"] = "prefect"
-    workers: Literal["auto"] | int = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     cpus_per_worker: int = Field(default=1, ge=1)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -144,7 +144,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
-    content[last] = yaml.safe_load(value)
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: not a YAML value: {error}") from error
 
 
 def _explain(error: ValidationError) -> str:

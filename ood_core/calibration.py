@@ -100,6 +100,8 @@ class TargetLaws:
 
     def by_cluster(self, x_t: Maps, t: int, labels: Labels) -> Maps:
         """Denoise every map by the law of its own cluster."""
+        if not bool(((labels >= 0) & (labels < len(self.clusters))).all()):
+            raise ValueError(f"got labels beyond the {len(self.clusters)} clusters: {labels}")
         clean = torch.empty_like(x_t)
         for number, cluster in enumerate(self.clusters):
             rows = torch.nonzero(labels == number)[:, 0].to(x_t.device)
@@ -125,7 +127,7 @@ class CalibratedDenoiser:
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
         mean = self._laws.gaussian.mean.to(x_t)
-        modes = expert_modes(x_t, t, self._base, self._laws, self._labels)
+        modes = expert_modes(x_t, t, self._base, self._laws, self._labels, mean)
         weights = self.bands.at(self.schedule.noise_to_signal(t))
         hats = hat_functions(self.bands.knots, x_t.shape[-2], x_t.shape[-1])
         gains = torch.einsum("be,byx->eyx", weights, hats).to(x_t)
@@ -134,9 +136,10 @@ class CalibratedDenoiser:
         return estimate
 
 
-def expert_modes(x_t: Maps, t: int, base: Denoiser, laws: TargetLaws, labels: Labels) -> Tensor:
+def expert_modes(
+    x_t: Maps, t: int, base: Denoiser, laws: TargetLaws, labels: Labels, mean: Map
+) -> Tensor:
     """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
-    mean = laws.gaussian.mean.to(x_t)
     estimates = (
         x_t / float(base.schedule.alpha[t]),
         base(x_t, t),
@@ -171,7 +174,7 @@ def fit_level(
     `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
     only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
     """
-    hats = hat_functions(knots, *clean.shape[-2:]).double()
+    hats = hat_functions(knots, *clean.shape[-2:]).double().to(clean.device)
     flat = modes.flatten(1, 2).to(torch.complex128)
     target = clean.flatten(0, 1).to(torch.complex128)
     cross = torch.einsum("inyx,jnyx->ijyx", flat.conj(), flat).real
@@ -180,10 +183,10 @@ def fit_level(
     moment = torch.einsum("byx,iyx->bi", hats, right)
     size = moment.numel()
     gram = gram.reshape(size, size)
-    per_band = gram.diagonal().reshape(len(knots), -1).mean(1, keepdim=True)
-    damping = (ridge * per_band).expand(-1, len(modes)).reshape(-1)
+    signal = torch.einsum("byx,nyx->b", hats, target.abs() ** 2)
+    damping = (ridge * signal).repeat_interleave(len(modes))
     solved: Tensor = torch.linalg.solve(gram + torch.diag(damping), moment.reshape(-1))
-    return solved.reshape(len(knots), len(modes)).float()
+    return solved.reshape(len(knots), len(modes)).float().cpu()
 
 
 def calibrate_level(
@@ -206,7 +209,7 @@ def calibrate_level(
             x0 = transform(targets[parity::2], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
-            modes.append(expert_modes(x_t, t, base, laws, labels[parity]))
+            modes.append(expert_modes(x_t, t, base, laws, labels[parity], mean))
             clean.append(torch.fft.fft2(x0 - mean))
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
     return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge)

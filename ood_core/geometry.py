@@ -8,13 +8,15 @@ tested, so that the test rejects outliers of the construct and not the construct
 """
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ood_core.arrays import Latents, PerSample
+
+References = Float[Tensor, "m c y x"]
 
 
 @final
@@ -40,11 +42,13 @@ class ShellGeometry:
     origin_angle: Interval
 
     @classmethod
-    def measure(cls, draws: Latents, references: Latents, widths: float = 5.0) -> Self:
+    def measure(
+        cls, draws: Latents, references: References, widths: float = 5.0
+    ) -> "ShellGeometry":
         """Mean plus or minus `widths` standard deviations of each statistic over the draws."""
         return cls(*(_interval(row, widths) for row in shell_statistics(draws, references)))
 
-    def accepts(self, latents: Latents, references: Latents) -> Bool[Tensor, " n"]:
+    def accepts(self, latents: Latents, references: References) -> Bool[Tensor, " n"]:
         """Which latents pass all three tests."""
         radius, distance, angle = shell_statistics(latents, references)
         return (
@@ -54,7 +58,7 @@ class ShellGeometry:
         )
 
 
-def shell_statistics(latents: Latents, references: Latents) -> Float[Tensor, "3 n"]:
+def shell_statistics(latents: Latents, references: References) -> Float[Tensor, "3 n"]:
     """Radius, mean distance and mean origin angle (degrees) to the references, per latent."""
     z, r = latents.flatten(1).double(), references.flatten(1).double()
     radius = z.norm(dim=1)

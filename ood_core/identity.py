@@ -30,7 +30,7 @@ def identity_record(
             "digest": targets_digest,
             "transform": targets.transform,
             "symmetries": sorted(targets.symmetries),
-            "held_out": targets.held_out,
+            "held_out": float(targets.held_out),
         },
         "method": asdict(method),
         "generation": {"seed": generation.seed},

@@ -7,7 +7,7 @@ them and is inverted by the Woodbury identity in its `r`-dimensional dual.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Self, final, runtime_checkable
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -70,7 +70,7 @@ class Diagonal:
         """Return `C^(1/2) white`."""
         return self.variance.sqrt().to(white) * white
 
-    def plus_white(self, variance: float) -> Self:
+    def plus_white(self, variance: float) -> "Diagonal":
         """Return `C + variance * I`."""
         return type(self)(self.variance + variance)
 
@@ -111,7 +111,7 @@ class Stationary:
         """Return `C^(1/2) white`."""
         return filtered(white, self.power.sqrt())
 
-    def plus_white(self, variance: float) -> Self:
+    def plus_white(self, variance: float) -> "Stationary":
         """Return `C + variance * I`."""
         return type(self)(self.power + variance)
 
@@ -160,16 +160,17 @@ class LowRank:
 
     def solve(self, x: Maps) -> Maps:
         """Return `C^-1 x` by the Woodbury identity."""
-        projected = x.flatten(1).double() @ self._solved.T
-        inner: Tensor = torch.cholesky_solve(projected.T, self._cholesky).T
-        return self.base.solve(x) - (inner @ self._solved).to(x).reshape(x.shape)
+        solved = self._solved.to(x.device)
+        projected = x.flatten(1).double() @ solved.T
+        inner: Tensor = torch.cholesky_solve(projected.T, self._cholesky.to(x.device)).T
+        return self.base.solve(x) - (inner @ solved).to(x).reshape(x.shape)
 
     def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
         """Return `base^(1/2) white + sum_i factors_i f_i`."""
         low = (factors.to(white) @ self._flat.to(white)).reshape(white.shape)
         return self.base.colour(white, factors) + low
 
-    def plus_white(self, variance: float) -> Self:
+    def plus_white(self, variance: float) -> "LowRank":
         """Return `C + variance * I`."""
         return type(self)(self.base.plus_white(variance), self.factors)
 
@@ -184,6 +185,8 @@ class LowRank:
 
 def filtered(x: Maps, gain: Map) -> Maps:
     """Multiply the Fourier modes of real maps by a real, even gain."""
+    if x.numel() == 0:  # the transform refuses empty batches
+        return x
     maps: Tensor = torch.fft.ifft2(torch.fft.fft2(x) * gain.to(x)).real
     return maps
 

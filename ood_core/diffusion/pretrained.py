@@ -4,6 +4,7 @@ Scheduler settings are never ignored silently. Each one that changes results is 
 *overruled* with a stated reason, or *refused* with an error.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def save_base(network: nn.Module, prediction: Prediction, folder: Path) -> None:
         prediction_type=prediction,
         clip_sample=False,
     )
-    pipeline = DDPMPipeline(unet=network.half(), scheduler=scheduler)
+    pipeline = DDPMPipeline(unet=copy.deepcopy(network).half(), scheduler=scheduler)
     pipeline.save_pretrained(str(folder), safe_serialization=True)
 
 

@@ -6,7 +6,7 @@ section 2): with `y = x_t / alpha_t` every schedule is the variance-exploding on
 """
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import torch
@@ -30,13 +30,13 @@ class NoiseSchedule:
             raise ValueError("sigma/alpha must be positive and strictly rising with the time index")
 
     @classmethod
-    def variance_preserving(cls, alphas_cumprod: Float[Tensor, " t"]) -> Self:
+    def variance_preserving(cls, alphas_cumprod: Float[Tensor, " t"]) -> "NoiseSchedule":
         """Schedule of a DDPM (Ho et al. 2020, eq. 4) from its cumulative products."""
         bar = alphas_cumprod.double()
         return cls(alpha=bar.sqrt(), sigma=(1 - bar).sqrt())
 
     @classmethod
-    def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Self:
+    def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "NoiseSchedule":
         """Linear-beta schedule of DDPM (Ho et al. 2020, section 4)."""
         betas = torch.linspace(first, last, steps, dtype=torch.float64)
         return cls.variance_preserving(torch.cumprod(1 - betas, dim=0))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, final, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ood_core.arrays import Maps, PerSample
 from ood_core.diffusion.denoiser import Denoiser
@@ -187,7 +189,7 @@ class FixedPointDdim:
         return state.x
 
 
-def _mix(gap: Maps, before: Maps) -> Maps:
+def _mix(gap: Maps, before: Maps) -> Float[Tensor, "n 1 1 1"]:
     """Anderson coefficient per map, bounded so that a flat residual cannot throw the iterate."""
     change = (gap - before).flatten(1)
     share = (gap.flatten(1) * change).sum(1) / (change**2).sum(1).clamp_min(1e-30)

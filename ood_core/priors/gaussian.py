@@ -47,8 +47,13 @@ class GaussianPrior:
         return self.mean + self.covariance.colour(white, factors)
 
 
-def fit_gaussian(maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry] = ()) -> GaussianPrior:
+def fit_gaussian(
+    maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry] = (), white: float = 0.0
+) -> GaussianPrior:
     """Fit the law of maps or latents.
+
+    `white` is the standard deviation of the white noise under which the law will be used: left-out
+    maps are scored under `C + white^2 I`, so that `rho` suits that use.
 
     Raises:
         PriorUnderdetermined: fewer than 2 maps (isotropic) or 4 maps (spectral + low-rank).
@@ -63,7 +68,8 @@ def fit_gaussian(maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry] = (
     folds = [(halves[0], halves[1]), (halves[1], halves[0])]
     grid = (1.0,) if kind == "isotropic" else RHO_GRID
     scores = [
-        sum(_held_out_score(a, b, kind, rho, symmetries) for a, b in folds) / 2 for rho in grid
+        sum(_held_out_score(fold, kind, rho, symmetries, white) for fold in folds) / 2
+        for rho in grid
     ]
     best = max(range(len(grid)), key=lambda i: scores[i])
     mean, covariance = estimate(maps, kind, grid[best], symmetries)
@@ -127,7 +133,13 @@ def _interpolate(
 
 
 def _held_out_score(
-    fit: Maps, left_out: Maps, kind: PriorKind, rho: float, symmetries: Sequence[Symmetry]
+    fold: tuple[Tensor, Tensor],
+    kind: PriorKind,
+    rho: float,
+    symmetries: Sequence[Symmetry],
+    white: float,
 ) -> float:
+    fit, left_out = fold
     mean, covariance = estimate(fit, kind, rho, symmetries)
-    return float(log_density(left_out, mean, covariance).mean()) / mean.numel()
+    blurred = covariance.plus_white(white**2)
+    return float(log_density(left_out, mean, blurred).mean()) / mean.numel()

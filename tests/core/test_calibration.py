@@ -48,7 +48,7 @@ def laws(gaussian: GaussianDenoiser) -> TargetLaws:
 
 def fields(n: int, seed: int) -> Maps:
     return MEAN + Stationary(POWER).colour(
-        randn(n, 1, SIDE, SIDE, seed=seed).float(), torch.empty(0)
+        randn(n, 1, SIDE, SIDE, seed=seed).float(), torch.empty(n, 0)
     )
 
 
@@ -225,7 +225,7 @@ def test_all_weight_on_one_expert_is_that_expert(chosen: int) -> None:
 def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
     x_t = randn(2, 1, SIDE, SIDE, seed=16).float()
     labels = torch.zeros(2, dtype=torch.long)
-    modes = expert_modes(x_t, 300, NARROW, laws(EXACT), labels)
+    modes = expert_modes(x_t, 300, NARROW, laws(EXACT), labels, laws(EXACT).gaussian.mean)
     assert modes.shape == (len(EXPERTS), 2, 1, SIDE, SIDE)
     back = torch.fft.ifft2(modes[EXPERTS.index("gaussian")]).real + MEAN
     torch.testing.assert_close(back, EXACT(x_t, 300), rtol=0, atol=1e-5)  # float32 transform

@@ -192,7 +192,7 @@ def test_permuting_targets_permutes_latents() -> None:
 def prior_with_tails() -> tuple[GaussianPrior, ShellGeometry, torch.Tensor]:
     prior = GaussianPrior(torch.zeros(SHAPE), Diagonal(torch.ones(SHAPE)), 1.0, 0.0)
     references = randn(8, *SHAPE, seed=40).float()
-    narrow = ShellGeometry(Interval(2.0, 3.0), Interval(0, 99), Interval(0, 180))
+    narrow = ShellGeometry(Interval(2.0, 3.0), Interval(0.0, 99.0), Interval(0.0, 180.0))
     return prior, narrow, references
 
 

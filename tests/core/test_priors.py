@@ -30,7 +30,7 @@ SHAPE = (1, 4, 4)
 def maps(n: int, *shape: int, seed: int = 1) -> torch.Tensor:
     """Correlated draws around a mean that is not constant."""
     white = randn(n, *shape, seed=seed)
-    return (stationary(shape, 7).colour(white, white[:, :0, 0, 0]) + randn(*shape, seed=8)).float()
+    return (stationary(shape, 7).colour(white, torch.empty(n, 0)) + randn(*shape, seed=8)).float()
 
 
 def prior_of(kind: str) -> GaussianPrior:

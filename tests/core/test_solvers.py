@@ -20,6 +20,7 @@ from tests.contracts.solver import (
     gaussian_denoiser,
     grid_of,
     mixture_denoiser,
+    uneven_grid_of,
 )
 from tests.oracles import gaussian, mixture
 from tests.strategies import randn
@@ -77,15 +78,22 @@ def travel(solver: Solver[Any], y: torch.Tensor, grid: torch.Tensor) -> torch.Te
     return solver.read(state) / float(alpha[int(grid[-1])])
 
 
-@pytest.mark.parametrize("steps", [1, 2, 8, 64, 1024])
-@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 8, 64, 512])
+@pytest.mark.parametrize("up", [False, True], ids=["down", "up"])
+@pytest.mark.parametrize("ascending", [grid_of, uneven_grid_of], ids=["even", "uneven"])
 @pytest.mark.parametrize(
-    ("solver", "gain"), [(Ddim(), gaussian.ddim_gain), (Heun(), gaussian.heun_gain)]
+    ("solver", "gain"),
+    [
+        (Ddim(), gaussian.ddim_gain),
+        (Heun(), gaussian.heun_gain),
+        (DpmSolver2M(), gaussian.multistep_gain),
+    ],
+    ids=["ddim", "heun", "dpmpp_2m"],
 )
 def test_discrete_steps_are_their_product_formula(
-    solver: Solver[Any], gain: Any, steps: int, up: bool
+    solver: Solver[Any], gain: Any, ascending: Any, steps: int, up: bool
 ) -> None:
-    grid = grid_of(steps) if up else descending(grid_of(steps))
+    grid = ascending(steps) if up else descending(ascending(steps))
     y = 3 * randn(4, 1, 2, 3, seed=steps)
     expected = MEAN + gain(levels(grid), VARIANCE) * (gaussian.flat(y) - MEAN)
     # N steps of about ten roundings each, of values up to a few hundred times their start.

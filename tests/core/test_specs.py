@@ -22,8 +22,8 @@ from ood_core.specs import (
 from tests.strategies import repeatable
 
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
-    (TargetsSpec, {"path": "a", "held_out": 0}, "held_out"),
-    (TargetsSpec, {"path": "a", "held_out": -1}, "held_out"),
+    (TargetsSpec, {"path": "a", "held_out": 0.0}, "held_out"),
+    (TargetsSpec, {"path": "a", "held_out": -1.0}, "held_out"),
     (TargetsSpec, {"path": "a", "held_out": 2.5}, "held_out"),
     (TargetsSpec, {"path": "a", "held_out": float("nan")}, "held_out"),
     (TargetsSpec, {"path": "a", "held_out": float("inf")}, "held_out"),
@@ -32,7 +32,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (CalibrationSpec, {"bands": 1}, "bands"),
     (CalibrationSpec, {"ridge": 0.0}, "ridge"),
     (CalibrationSpec, {"members": 0}, "members"),
-    (SteeringSpec, {"steps": 0}, "steps"),
+    (SteeringSpec, {"steps": -1}, "steps"),
     (SteeringSpec, {"rate": 0.0}, "rate"),
     (SteeringSpec, {"above": 3.0, "below": 2.5}, "above < below"),
     (SteeringSpec, {"above": -0.1}, "above"),
@@ -92,7 +92,6 @@ def test_a_fraction_holds_out_its_share(maps: int, fraction: float) -> None:
 @repeatable
 @given(st.integers(1, 50), st.integers(51, 500))
 def test_a_number_holds_out_that_many(held: int, maps: int) -> None:
-    assert TargetsSpec(path="a", held_out=held).fit_count(maps) == maps - held
     assert TargetsSpec(path="a", held_out=float(held)).fit_count(maps) == maps - held
 
 
@@ -130,3 +129,8 @@ def test_more_steps_than_indices_are_refused() -> None:
     assert resolve_method(MethodSpec(level=18, steps=18), auto_level=1).steps == 18
     with pytest.raises(ConfigError, match=r"19 steps up to index 18"):
         resolve_method(MethodSpec(level=18, steps=19), auto_level=1)
+
+
+def test_steering_without_steps_is_no_steering() -> None:
+    spec = MethodSpec(steering=SteeringSpec(steps=0))
+    assert resolve_method(spec, auto_level=700).steering is None

@@ -31,7 +31,8 @@ INSIDE = 200  # sigma/alpha = 0.7
 
 def targets(n: int = TARGETS, channels: int = 1) -> Maps:
     white = randn(n, channels, SIDE, SIDE, seed=1).float()
-    return 0.5 * torch.exp(Stationary(POWER).colour(white, torch.empty(0))) - 0.6
+    power = POWER.expand(channels, -1, -1)
+    return 0.5 * torch.exp(Stationary(power).colour(white, torch.empty(n, 0))) - 0.6
 
 
 @pytest.fixture(scope="module")

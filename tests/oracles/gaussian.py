@@ -45,6 +45,24 @@ def heun_gain(levels: Sequence[float], lam: Array | float) -> Array:
     return gain
 
 
+def multistep_gain(levels: Sequence[float], lam: Array | float) -> Array:
+    """Two-step scheme: the clean estimate is carried linearly in `ln s` to the middle of a step.
+
+    `y -> (t/s) y + (1 - t/s) D`, with `D` of the line through this and the last estimate; the
+    first step takes its own.
+    """
+    y = np.ones_like(np.asarray(lam, dtype=np.float64))
+    seen: list[tuple[float, Array]] = []
+    for s, t in itertools.pairwise(levels):
+        seen.append((np.log(s), lam / (lam + s**2) * y))
+        clean = seen[-1][1]
+        if len(seen) > 1:
+            (x0, d0), (x1, d1) = seen[-2:]
+            clean = d0 + (d1 - d0) * ((np.log(s) + np.log(t)) / 2 - x0) / (x1 - x0)
+        y = t / s * y + (1 - t / s) * clean
+    return y
+
+
 def per_eigenvalue(y: Array, mean: Array, cov: Array, gain: Callable[[Array], Array]) -> Array:
     """Apply a function of the covariance to the residual, mean kept."""
     values, vectors = np.linalg.eigh(cov)

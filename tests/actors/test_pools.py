@@ -1,0 +1,108 @@
+"""Pools: the contract for each, and what only actors can suffer."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from actors.pool import InlinePool
+from actors.ray_pool import RayPool, _Crew
+from ood_core.store.plan import ShardPlan
+from ood_core.store.receipts import Receipt
+from ood_core.store.run import RunStore
+from tests.contracts.pool import PoolContract, missing, spec_of
+from tests.contracts.store import answers, assert_honest, assert_kept, marks
+
+
+class TestInlinePool(PoolContract):
+    @pytest.fixture
+    def pool(self):
+        return InlinePool()
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+class TestOneActor(PoolContract):
+    @pytest.fixture
+    def pool(self):
+        return RayPool(workers=1)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+class TestTwoActors(PoolContract):
+    @pytest.fixture
+    def pool(self):
+        return RayPool(workers=2)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "invert"])
+def test_every_stage_gives_the_same_bytes_again(finished, unbroken, stage):
+    run = RunStore(finished)
+    for shard in run.plan(stage):
+        run.receipts(stage).revoke(shard)
+    list(InlinePool().run(spec_of(finished, stage), list(run.plan(stage))))
+    assert answers(finished) == answers(unbroken)
+
+
+def test_threads_do_not_change_bytes(ready, unbroken):
+    from dataclasses import replace
+
+    try:
+        list(InlinePool().run(replace(spec_of(ready), threads=2), missing(ready)))
+    finally:
+        torch.set_num_threads(1)
+    assert answers(ready) == answers(unbroken)
+
+
+def test_the_order_of_shards_does_not_change_bytes(ready, unbroken):
+    list(InlinePool().run(spec_of(ready), missing(ready)[::-1]))
+    assert answers(ready) == answers(unbroken)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_the_run_survives_a_killed_actor(ready, unbroken):
+    outcomes = RayPool(workers=1).run(spec_of(ready), missing(ready))
+    first = next(outcomes)
+    assert isinstance(first, Receipt)
+    before = {f"receipts/generate/{first.shard:05d}.json"}
+    kept = {name: mark for name, mark in marks(ready).items() if name in before}
+    os.kill(int(first.writer.rpartition(":")[2]), signal.SIGKILL)
+    rest = list(outcomes)
+    assert all(isinstance(outcome, Receipt) for outcome in rest)
+    assert {first.writer} != {receipt.writer for receipt in rest}
+    assert_kept(kept, ready)
+    assert_honest(ready)
+    assert answers(ready) == answers(unbroken)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_a_bounded_number_of_shards_is_in_flight(ready):
+    crew = _Crew(RayPool(workers=2, queued=1), spec_of(ready), size=2)
+    shards = iter(ShardPlan(100, 1))
+    while (actor := crew.idle()) is not None:
+        crew.send(actor, next(shards))
+    assert len(crew.flying) == 2 * (1 + 1)
+    owners = [id(actor) for actor, _ in crew.flying.values()]
+    assert sorted(owners.count(id(actor)) for actor in crew.actors) == [2, 2]
+    crew.dismiss()
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_a_stopped_consumer_leaves_no_actors(ready):
+    import ray
+
+    free = ray.available_resources().get("CPU", 0)
+    outcomes = RayPool(workers=2).run(spec_of(ready), missing(ready))
+    next(outcomes)
+    outcomes.close()
+    for _ in range(100):
+        if ray.available_resources().get("CPU", 0) == free:
+            break
+        ray.wait([ray.put(None)], timeout=0.1)
+    assert ray.available_resources().get("CPU", 0) == free
+    assert_honest(ready)

@@ -1,0 +1,87 @@
+"""What every pool must do, with real stages on real stores.
+
+Subclass `PoolContract` and give a fixture `pool`.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.pool import Pool, ShardFailure
+from actors.workers import WorkerSpec
+from ood_core.diffusion.pretrained import make_unet, save_base
+from ood_core.errors import BaseModelError, IdentityRefused
+from ood_core.store.receipts import Receipt
+from ood_core.store.run import RunStore, ShardedStage
+from tests.contracts.store import answers, assert_honest
+
+
+def spec_of(root: Path, stage: ShardedStage = "generate") -> WorkerSpec:
+    return WorkerSpec(uri=str(root), stage=stage, device="cpu", dtype="float32", threads=1)
+
+
+def missing(root: Path, stage: ShardedStage = "generate") -> list:
+    run = RunStore(root)
+    return run.receipts(stage).missing(run.plan(stage))
+
+
+def point_to_base(root: Path, base: Path) -> None:
+    """Make the stored run look for its base at another place."""
+    record = json.loads((root / "run.json").read_text())
+    record["base"]["source"] = str(base)
+    (root / "run.json").write_text(json.dumps(record))
+
+
+class PoolContract:
+    def test_it_is_a_pool(self, pool):
+        assert isinstance(pool, Pool)
+
+    def test_receipts_are_those_of_the_unbroken_run(self, pool, ready, unbroken):
+        found = list(pool.run(spec_of(ready), missing(ready)))
+        assert all(isinstance(receipt, Receipt) for receipt in found)
+        assert sorted(receipt.shard for receipt in found) == [0, 1, 2]
+        assert missing(ready) == []
+        assert answers(ready) == answers(unbroken)
+
+    def test_what_it_yields_is_what_is_stored(self, pool, ready):
+        found = {receipt.shard: receipt for receipt in pool.run(spec_of(ready), missing(ready))}
+        stored = RunStore(ready).receipts("generate").all(RunStore(ready).plan("generate"))
+        assert list(stored) == [found[shard] for shard in sorted(found)]
+
+    def test_no_shards_no_work(self, pool, tmp_path):
+        assert list(pool.run(spec_of(tmp_path / "no run here"), [])) == []
+
+    def test_only_the_asked_shards_are_computed(self, pool, ready):
+        wanted = missing(ready)[1:2]
+        assert [receipt.shard for receipt in pool.run(spec_of(ready), wanted)] == [1]
+        assert [shard.index for shard in missing(ready)] == [0, 2]
+
+    def test_a_shard_that_always_fails_is_named_and_the_others_land(self, pool, ready, unbroken):
+        obstacle = ready / "dataset.zarr" / "maps" / "c" / "1" / "0" / "0" / "0" / "in the way"
+        obstacle.mkdir(parents=True)  # a folder where the shard's file must go
+        found = list(pool.run(spec_of(ready), missing(ready)))
+        failures = [outcome for outcome in found if isinstance(outcome, ShardFailure)]
+        assert [failure.shard for failure in failures] == [1]
+        assert "Error" in failures[0].reason
+        assert [shard.index for shard in missing(ready)] == [1]
+        assert_honest(ready)
+        obstacle.rmdir()
+        obstacle.parent.rmdir()
+        assert [receipt.shard for receipt in pool.run(spec_of(ready), missing(ready))] == [1]
+        assert answers(ready) == answers(unbroken)
+
+    def test_another_base_is_refused_by_its_name(self, pool, ready, tmp_path):
+        torch.manual_seed(1)
+        other = tmp_path / "other"
+        save_base(make_unet(16, 1, (8, 16), 1, (False, False), 4), "epsilon", other)
+        point_to_base(ready, other)
+        with pytest.raises(IdentityRefused, match="weights or schedule changed"):
+            list(pool.run(spec_of(ready), missing(ready)))
+        assert len(missing(ready)) == 3
+
+    def test_a_base_that_is_gone_is_an_input_error(self, pool, ready, tmp_path):
+        point_to_base(ready, tmp_path / "gone")
+        with pytest.raises(BaseModelError, match="gone"):
+            list(pool.run(spec_of(ready), missing(ready)))

@@ -1,0 +1,98 @@
+"""A run on disk: identity, plan, states."""
+
+import shutil
+import time
+
+import pytest
+
+from flows.planning import prepare
+from flows.stages import LINE, perform, summary
+from ood_core.errors import IdentityRefused, InputError
+from ood_core.store.files import write_json
+from ood_core.store.run import RunStore
+
+
+def test_the_place_decides_nothing(tmp_path, tiny, unbroken):
+    run = prepare(tiny(name="another name", execution={"workers": 3}), str(tmp_path / "elsewhere"))
+    assert run.record["identity"] == RunStore(unbroken).record["identity"]
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"generation": {"seed": 5}}, "generation.seed: 0 -> 5"),
+        ({"method": {"steps": 3}}, "method.steps: 2 -> 3"),
+        ({"method": {"solver": "heun"}}, "method.solver: ddim -> heun"),
+        ({"targets": {"transform": "asinh"}}, "targets.transform: linear -> asinh"),
+        ({"method": {"calibration": {"draws": 2, "bands": 3, "members": 2}}},
+         "method.calibration.draws: 1 -> 2"),
+    ],
+)  # fmt: skip
+def test_another_identity_is_refused_with_the_fields_that_differ(finished, tiny, section, line):
+    before = sorted((p, p.stat().st_mtime_ns) for p in finished.rglob("*"))
+    with pytest.raises(IdentityRefused) as refusal:
+        prepare(tiny(**section), str(finished))
+    assert [text.strip() for text in str(refusal.value).splitlines()[1:-1]] == [line]
+    assert "--out" in str(refusal.value)
+    assert sorted((p, p.stat().st_mtime_ns) for p in finished.rglob("*")) == before
+
+
+def test_other_targets_are_refused(finished, tiny, targets_file, tmp_path):
+    other = tmp_path / "fields.npy"
+    content = bytearray(targets_file.read_bytes())
+    content[-1] ^= 1
+    other.write_bytes(content)
+    with pytest.raises(IdentityRefused, match=r"targets\.digest"):
+        prepare(tiny(targets={"path": str(other)}), str(finished))
+
+
+def test_another_plan_is_refused(finished, tiny):
+    with pytest.raises(IdentityRefused, match=r"generate\.rows: 10 -> 12"):
+        prepare(tiny(generation={"samples": 12}), str(finished))
+    with pytest.raises(IdentityRefused, match=r"generate\.shard_rows: 4 -> 5"):
+        prepare(tiny(generation={"shard_size": 5}), str(finished))
+
+
+def test_the_same_run_is_taken_up_wherever_it_was_moved(finished, tiny, tmp_path, targets_file):
+    moved = tmp_path / "moved" / targets_file.name
+    moved.parent.mkdir()
+    shutil.copy(targets_file, moved)
+    assert prepare(tiny(targets={"path": str(moved)}), str(finished)).root == finished
+
+
+def test_states_follow_the_store(tmp_path, tiny):
+    settings, out = tiny(), tmp_path / "run"
+    run = prepare(settings, str(out))
+    assert run.state == "planned"
+    run.beat()
+    assert run.state == "running"
+    write_json(out / "heartbeat.json", {"time": time.time() - 31})
+    assert run.state == "planned"
+    (out / "heartbeat.json").write_text("{torn")
+    assert run.state == "planned"
+    run.rest()
+    seen = []
+    for name, stage in LINE[:-1]:
+        perform(name, stage, run, settings)
+        assert run.state == "running"
+        run.rest()
+        seen.append(run.state)
+    assert seen == ["incomplete"] * 4
+    assert summary(run)["stages_missing"] == {"calibrate": 0, "invert": 0, "generate": 0}
+    for outcome in ("complete", "published", "quarantined", "undecided"):
+        write_json(out / "verdict.json", {"state": outcome, "reasons": []})
+        assert run.state == outcome
+    run.receipts("generate").revoke(run.plan("generate")[1])
+    assert run.state == "incomplete"
+    assert summary(run)["shards_missing"] == [1]
+
+
+def test_no_run_is_an_input_error_with_a_remedy(tmp_path):
+    with pytest.raises(InputError, match="farfield run"):
+        RunStore.open(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="local folders"):
+        RunStore.at("s3://bucket/run")
+
+
+def test_file_uris_are_local_folders(tmp_path):
+    assert RunStore.at(f"file://{tmp_path}/run").root == tmp_path / "run"
