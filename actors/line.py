@@ -52,40 +52,40 @@ class Line:
         return self.laws.assign(maps)
 
 
-def load_line(run: RunStore, device: str, dtype: str) -> Line:
-    """Load a run's base, targets and fits onto a device.
+def load_line(run: RunStore, base: str, device: str, dtype: str) -> Line:
+    """Load a base and a run's targets and fits onto a device.
 
     Raises:
         IdentityRefused: the base on disk is not the one the run was planned with.
     """
     record = run.record
     where = choose_device(device)
-    model = load_base(record["base"]["source"], where, getattr(torch, dtype))
+    model = load_base(base, where, getattr(torch, dtype))
     if model.digest != record["identity_record"]["base"]["digest"]:
         raise IdentityRefused(
-            f"{record['base']['source']}: weights or schedule changed since this run was planned; "
+            f"{base}: weights or schedule differ from those this run was planned with; "
             "restore the base, or give another --out"
         )
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
-    base, targets = CountingDenoiser(model.denoiser), load_targets(run)
+    counted, targets = CountingDenoiser(model.denoiser), load_targets(run)
     laws, rho = None, 1.0
     bands = None
     if method.calibration is not None:
         rho = float(run.table("calibrate").attributes["rho"])
         members = method.calibration.members
-        laws = TargetLaws.fit(targets.fit, base.schedule, rho, members, symmetries)
+        laws = TargetLaws.fit(targets.fit, counted.schedule, rho, members, symmetries)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
             bands = read_calibration(run)
     return Line(
-        base=base,
+        base=counted,
         laws=laws,
         bands=bands,
         rho=rho,
         targets=targets,
         method=method,
         symmetries=symmetries,
-        grid=time_grid(base.schedule, method),
+        grid=time_grid(counted.schedule, method),
         root=root_key(record["identity"]),
         device=where,
     )

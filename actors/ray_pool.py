@@ -5,6 +5,7 @@ with `ray.wait`. An actor that dies is replaced and its shard run again; Ray's o
 off, because a shard is idempotent and addressed and the store knows what is done.
 """
 
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ class RayPool:
         """Run all shards on actors; actors are removed at the end, whatever happens."""
         if not shards:
             return
-        connect(self.workers)
+        connect(math.ceil(self.workers * self.cpus))
         crew = _Crew(self, spec, min(self.workers, len(shards)))
         try:
             yield from _dispatch(crew, shards, self.tries)
@@ -50,15 +51,15 @@ class RayPool:
             crew.dismiss()
 
 
-def connect(workers: int) -> None:
-    """Join the cluster that `RAY_ADDRESS` names, or start a local one."""
+def connect(cpus: int) -> None:
+    """Join the cluster that `RAY_ADDRESS` names, or start a local one with at least `cpus`."""
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, configure_logging=False)
         return
     ray.init(
-        num_cpus=max(workers, os.cpu_count() or 1),
+        num_cpus=max(cpus, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,

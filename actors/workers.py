@@ -36,9 +36,10 @@ Rows = Mapping[str, NDArray[Any]]
 @final
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker needs to be built anywhere: the run, the stage and its share of the machine."""
+    """What a worker needs to be built anywhere: run, base, stage and its share of the machine."""
 
     uri: str
+    base: str
     stage: ShardedStage
     device: str
     dtype: str
@@ -57,7 +58,7 @@ def build(spec: WorkerSpec) -> Worker:
     """Load base and fits from the store, once per process."""
     torch.set_num_threads(spec.threads)
     run = RunStore.open(spec.uri)
-    line = load_line(run, spec.device, spec.dtype)
+    line = load_line(run, spec.base, spec.device, spec.dtype)
     match spec.stage:
         case "calibrate":
             compute = calibration_rows(line)

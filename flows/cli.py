@@ -126,14 +126,16 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
 def report(uri: Uri, as_json: AsJson = False) -> None:
     """Compute the scores again and write the report anew."""
     from flows.console import OUT, show_json
-    from flows.settings import parse
+    from flows.settings import parse, with_gate
     from flows.stages import perform, summary, validate_set
+    from ood_core.store.files import read_json
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     if store.state in ("planned", "incomplete", "running"):
         raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
-    verdict = perform("validate", validate_set, store, parse(store.record["settings"]))
+    settings = with_gate(parse(store.record["settings"]), read_json(store.root / "verdict.json"))
+    verdict = perform("validate", validate_set, store, settings)
     store.rest()
     found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
     show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
@@ -254,19 +256,28 @@ def _run(
 ) -> dict[str, Any]:
     from flows.console import Bars, show_fields, show_json
     from flows.progress import listener
-    from flows.synthesise import run_flow, run_line
 
     settings = _load(config, sets, pool, orchestrator)
-    go = run_line if settings.execution.orchestrator == "none" else run_flow
     with Bars() as bars:
         token = listener.set(bars)
         try:
-            result = go(settings, out)
+            result = _line(settings, out)
         finally:
             listener.reset(token)
     result["report"] = str(Path(result["uri"]) / "report" / "index.html")
     show_json(result) if as_json else show_fields(settings.name, result)
     return result
+
+
+def _line(settings: "RunSettings", out: str) -> dict[str, Any]:
+    """Run the line under the orchestrator that the settings name."""
+    if settings.execution.orchestrator == "none":
+        from flows.synthesise import run_line
+
+        return run_line(settings, out)
+    from flows.prefect_flows import run_flow
+
+    return run_flow(settings, out)
 
 
 def _load(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.evidence import psnr
+from flows.gathering import psnr
 from flows.settings import PROJECT
 from ood_core.diffusion.pretrained import load_base
 from ood_core.errors import ShardCorrupt

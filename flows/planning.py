@@ -16,7 +16,7 @@ from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
 from ood_core.priors.gaussian import fit_gaussian
-from ood_core.specs import Method, TargetsSpec, resolve_method
+from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
 from ood_core.store.files import sweep
 from ood_core.store.plan import ShardPlan
@@ -26,6 +26,7 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
+LEAST_SIDE = 16
 LEAST_SIZE = 16
 AUTO_NOISE_TO_SIGNAL = 12.0
 GAUSSIAN_WHITE = 1.0
@@ -59,6 +60,7 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     model = load_base(settings.base)
     check(maps, model.size_multiple, model.channels)
     _require_square(maps)
+    _require_square(maps)
     _require_split(settings.targets, maps)
     _require_range(settings.targets, maps)
     schedule = model.denoiser.schedule
@@ -79,10 +81,10 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
 
 def _require_square(maps: MapSet) -> None:
     height, width = maps.values.shape[-2:]
-    if height != width or height < LEAST_SIZE:
+    if height != width or height < LEAST_SIDE:
         raise TargetError(
-            f"{maps.source}: got maps of {height} x {width} px; expected square maps of at least "
-            f"{LEAST_SIZE} px, which the wavelet statistics need: crop or pad the maps"
+            f"{maps.source}: got maps of {height} x {width} px; expected squares of at least "
+            f"{LEAST_SIDE} px a side, as the symmetries and the wavelets need: cut the maps"
         )
 
 
@@ -115,11 +117,14 @@ def _write(
     run.root.mkdir(parents=True, exist_ok=True)
     write_targets(run, maps, settings.targets)
     shape = maps.values.shape[1:]
-    _create(run, "invert", "row", plans, latent_columns(shape), _words(settings))
-    _create(run, "generate", "sample", plans, sample_columns(shape, maps.unit), _words(settings))
+    words = {"title": settings.name, "source": "Farfield"}
+    _create(run, "invert", "row", plans, latent_columns(shape), words)
+    synthetic = {**words, "synthetic": True}
+    _create(run, "generate", "sample", plans, sample_columns(shape, maps.unit), synthetic)
     if method.calibration is not None:
-        words, bands = _calibration_words(run, settings, model, method), method.calibration.bands
-        _create(run, "calibrate", "level", plans, calibration_columns(bands, len(EXPERTS)), words)
+        columns = calibration_columns(method.calibration.bands, len(EXPERTS))
+        fitted = _calibration_words(run, settings, method.calibration)
+        _create(run, "calibrate", "level", plans, columns, fitted)
     run.write_plan(record, _record(settings, model, method), plans)
 
 
@@ -136,21 +141,14 @@ def _create(
 
 
 def _calibration_words(
-    run: RunStore, settings: RunSettings, model: BaseModel, method: Method
+    run: RunStore, settings: RunSettings, spec: CalibrationSpec
 ) -> dict[str, Any]:
-    assert method.calibration is not None, "called only for methods that calibrate"
-    fit = load_targets(run).fit
+    fit, symmetries = load_targets(run).fit, settings.targets.symmetries
     return {
         "experts": list(EXPERTS),
-        "knots": band_knots(fit.shape[-2], fit.shape[-1], method.calibration.bands).tolist(),
-        "rho": fit_gaussian(
-            fit, "spectral_low_rank", settings.targets.symmetries, GAUSSIAN_WHITE
-        ).rho,
+        "knots": band_knots(fit.shape[-2], fit.shape[-1], spec.bands).tolist(),
+        "rho": fit_gaussian(fit, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho,
     }
-
-
-def _words(settings: RunSettings) -> dict[str, Any]:
-    return {"title": settings.name, "synthetic": True, "source": "Farfield"}
 
 
 def _record(settings: RunSettings, model: BaseModel, method: Method) -> dict[str, Any]:

@@ -92,6 +92,12 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
     return result
 
 
+def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
+    """Run the line as a flow from settings in memory; an ephemeral server serves if none is set."""
+    result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
+    return result
+
+
 def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
     """Run one stage as a task whose parameters are the run's place and the settings."""
 

@@ -12,6 +12,7 @@ import torch
 
 from flows.model_card import draw_samples, write_card
 from flows.progress import listener
+from flows.settings import PROJECT
 from ood_core.diffusion.pretrained import save_base
 from ood_core.errors import IdentityRefused
 from ood_core.pretraining.trainer import TrainingState, start, train
@@ -75,17 +76,17 @@ def _open_record(spec: PretrainSpec, path: Path) -> dict[str, Any]:
 
 
 def _save(state: TrainingState, record: dict[str, Any], work: Path) -> None:
-    """Checkpoint first, record last; both by rename, so that a kill leaves the older pair whole."""
-    partial = work / "checkpoint.partial"
-    torch.save(state.as_dict(), partial)
-    os.replace(partial, work / "checkpoint.pt")
+    """Record first, checkpoint last, both by rename: a resume cuts the record to the checkpoint."""
     partial = work / "record.partial"
     partial.write_text(json.dumps(record, indent=1))
     os.replace(partial, work / "record.json")
+    partial = work / "checkpoint.partial"
+    torch.save(state.as_dict(), partial)
+    os.replace(partial, work / "checkpoint.pt")
 
 
 def _commit() -> str:
     found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=PROJECT
     )
     return found.stdout.strip() or "not a git checkout"

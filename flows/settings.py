@@ -29,7 +29,7 @@ class Execution(BaseModel):
     orchestrator: Literal["prefect", "none"] = "prefect"
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     cpus_per_worker: int = Field(default=1, ge=1)
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -100,6 +100,11 @@ def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:
         return TypeAdapter(PretrainSpec).validate_python(content)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def with_gate(settings: RunSettings, verdict: Mapping[str, Any]) -> RunSettings:
+    """Return the settings with the gate that a stored verdict was held against."""
+    return settings.model_copy(update={"gate": GateSpec(**verdict["gate"])})
 
 
 def absolute(settings: RunSettings, beside: Path) -> RunSettings:

@@ -1,7 +1,13 @@
-"""The stages of the line as plain functions of a store; each does only what the store lacks."""
+"""The stages of the line as plain functions of a store; each does only what the store lacks.
+
+Only the scores are computed anew each time, since the gate that they are held against may change.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -9,7 +15,7 @@ import torch
 from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
-from flows.evidence import report_input, samples_in_model_range
+from flows.gathering import report_input, samples_in_model_range
 from flows.progress import listener
 from flows.settings import Execution, RunSettings
 from ood_core.errors import RunIncomplete
@@ -34,16 +40,18 @@ Stage = Callable[[RunStore, RunSettings], str]
 
 def calibrate(run: RunStore, settings: RunSettings) -> str:
     """Fit the weights of the experts, one noise level per shard."""
-    return _sharded(run, "calibrate", settings.execution)
+    return _sharded(run, "calibrate", settings)
 
 
 def invert(run: RunStore, settings: RunSettings) -> str:
     """Invert the fit targets to latents."""
-    return _sharded(run, "invert", settings.execution)
+    return _sharded(run, "invert", settings)
 
 
 def fit(run: RunStore, settings: RunSettings) -> str:
-    """Fit the prior of the latents and measure the geometry of its draws."""
+    """Fit the prior of the latents and measure the geometry of its draws, once."""
+    if (run.root / "prior.zarr").is_dir():
+        return "stored already"
     record = run.record
     method = read_method(record["identity_record"]["method"])
     symmetries = settings.targets.symmetries
@@ -57,7 +65,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
 
 def generate(run: RunStore, settings: RunSettings) -> str:
     """Draw, decode and store samples, one shard after another."""
-    return _sharded(run, "generate", settings.execution)
+    return _sharded(run, "generate", settings)
 
 
 def validate_set(run: RunStore, settings: RunSettings) -> str:
@@ -70,7 +78,8 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     page = report_input(run, settings, targets, found, verdict)
     write_atomic(run.root / "report" / "index.html", render(page).encode())
     write_json(run.root / "report" / "report.json", numbers(page))
-    write_json(run.root / "verdict.json", {"state": verdict.outcome, "reasons": verdict.reasons})
+    content = {"state": verdict.outcome, "reasons": verdict.reasons, "gate": asdict(settings.gate)}
+    write_json(run.root / "verdict.json", content)
     return found.verdict
 
 
@@ -86,15 +95,34 @@ LINE: tuple[tuple[str, Stage], ...] = (
 def perform(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
     """Run one stage with its clock and its heartbeat."""
     began = time.monotonic()
-    run.beat()
-    note = stage(run, settings)
+    with _beating(run):
+        note = stage(run, settings)
     seconds = time.monotonic() - began
     run.add_timing(name, seconds)
     listener.get().end(name, seconds, note)
     return note
 
 
-def _sharded(run: RunStore, stage: ShardedStage, execution: Execution) -> str:
+@contextmanager
+def _beating(run: RunStore) -> Iterator[None]:
+    """Give a sign of life every few seconds, however long a shard takes."""
+    over = Event()
+
+    def beat() -> None:
+        run.beat()
+        while not over.wait(BEAT_SECONDS):
+            run.beat()
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """Hand the stage's missing shards to a pool and follow the receipts.
 
     Raises:
@@ -103,15 +131,12 @@ def _sharded(run: RunStore, stage: ShardedStage, execution: Execution) -> str:
     plan, book = run.plan(stage), run.receipts(stage)
     missing = book.missing(plan)
     listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
-    failures, beaten = [], time.monotonic()
-    for outcome in make_pool(execution).run(_worker_spec(run, stage, execution), missing):
+    failures = []
+    for outcome in make_pool(settings.execution).run(_worker_spec(run, stage, settings), missing):
         if isinstance(outcome, ShardFailure):
             failures.append(outcome)
             continue
         listener.get().advance(stage, outcome.stop - outcome.start)
-        if time.monotonic() - beaten > BEAT_SECONDS:
-            run.beat()
-            beaten = time.monotonic()
     if failures:
         lines = "\n  ".join(f"shard {f.shard}: {f.reason}" for f in failures)
         raise RunIncomplete(
@@ -152,10 +177,12 @@ def worker_count(execution: Execution) -> int:
     return max(1, (cpu_count(logical=True) or 1) // execution.cpus_per_worker)
 
 
-def _worker_spec(run: RunStore, stage: ShardedStage, execution: Execution) -> WorkerSpec:
+def _worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> WorkerSpec:
+    execution = settings.execution
     threads = torch.get_num_threads() if execution.pool == "inline" else execution.cpus_per_worker
     return WorkerSpec(
         uri=str(run.root),
+        base=settings.base,
         stage=stage,
         device=execution.device,
         dtype="float32" if execution.dtype == "auto" else execution.dtype,

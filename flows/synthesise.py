@@ -1,4 +1,4 @@
-"""The line as plain Python, and the door to the same line under Prefect."""
+"""The line as plain Python; `flows.prefect_flows` runs the same line under Prefect."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,3 @@ def run_line(settings: RunSettings, out: str, call: Call = perform) -> dict[str,
     finally:
         run.rest()
     return summary(run)
-
-
-def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
-    """Run the line as a Prefect flow; starts an ephemeral server if no API is configured."""
-    from flows.prefect_flows import synthesise
-
-    result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
-    return result

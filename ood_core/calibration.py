@@ -200,6 +200,7 @@ def calibrate_level(
     root: int,
 ) -> Float[Tensor, "bands experts"]:
     """Fit the weights of one level on noised targets; `folds[p]` has not seen targets `p::2`."""
+    mean = mean.to(targets)
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
     modes, clean = [], []
     labels = [laws.assign(targets[parity::2]) for parity, laws in enumerate(folds)]

@@ -7,8 +7,8 @@ Too few held-out targets are an outcome of their own, never a pass.
 from dataclasses import dataclass
 from typing import Literal, final
 
+from ood_core.evidence import ValidationReport
 from ood_core.specs import GateSpec
-from ood_core.validate import ValidationReport
 
 Outcome = Literal["complete", "published", "quarantined", "undecided"]
 

@@ -24,7 +24,6 @@ class Stream(IntEnum):
     FACTOR = 1
     STATISTIC = 2
     CALIBRATION = 3
-    SPLIT = 4
     TRAINING = 5
     RESAMPLE = 6
 

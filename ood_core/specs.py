@@ -136,8 +136,8 @@ def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
     """Fill what the spec leaves open from its preset.
 
     `auto_level` is the index that the calibrated preset starts from where none is given. The
-    `discovery` preset has the published settings (Zhu et al. 2023: level 900, 80 points, isotropic
-    Gaussian, one evaluation per inversion step).
+    `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
+    80, isotropic Gaussian) with one evaluation per inversion step, without the published filters.
     """
     if spec.preset == "discovery":
         open_fields = Method(

@@ -51,7 +51,7 @@ from ood_core.specs import Symmetry
 
 __all__ = ["Score", "ValidationReport", "validate", "verdict"]
 
-MapSet = Float[Tensor, "_ _ _ _"]  # sets differ in size; equal shapes are checked by `validate`
+AnyMaps = Float[Tensor, "_ _ _ _"]  # sets differ in size; equal shapes are checked by `validate`
 
 SPLITS = 40
 CLASSIFIER_SPLITS = 10  # each split trains ten classifiers
@@ -73,7 +73,7 @@ class _Split:
 
 
 def validate(
-    samples: MapSet, fit: MapSet, held_out: MapSet, symmetries: Sequence[Symmetry], root: int
+    samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps, symmetries: Sequence[Symmetry], root: int
 ) -> ValidationReport:
     """Measure samples against held-out real maps, and held-out maps against one another.
 
@@ -107,7 +107,7 @@ def validate(
     )
 
 
-def _check(samples: MapSet, fit: MapSet, held_out: MapSet) -> None:
+def _check(samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps) -> None:
     for name, maps, least in (("samples", samples, 2), ("fit", fit, 2), ("held-out", held_out, 4)):
         if len(maps) < least:
             raise TargetError(f"got {len(maps)} {name} maps; expected at least {least} to validate")
@@ -133,13 +133,13 @@ def _splits(samples: int, held_out: int, root: int) -> list[_Split]:
 
 
 def _features(
-    samples: MapSet, fit: MapSet, held_out: MapSet
+    samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps
 ) -> tuple[Float[Tensor, "n f"], Float[Tensor, "m f"]]:
     """Log-scattering moments of samples and held-out maps, whitened by those of the fit maps."""
     size = min(fit.shape[-2:])  # of an oblong map, its first square
     scattering = Scattering(size, scales=min(3, size.bit_length() - 2))
 
-    def moments(maps: MapSet) -> Tensor:
+    def moments(maps: AnyMaps) -> Tensor:
         rows = max(1, FEATURE_PIXELS // maps[0].numel())
         blocks = torch.split(maps[..., :size, :size], rows)
         return torch.cat([scattering.log_moments(block) for block in blocks])
@@ -169,7 +169,7 @@ def _spectrum_score(power: Tensor, real: Tensor, splits: Sequence[_Split]) -> Sc
     return Score("spectrum_error", "power spectrum", *values, "lower", note)
 
 
-def _pixel_score(samples: MapSet, held_out: MapSet, splits: Sequence[_Split]) -> Score:
+def _pixel_score(samples: AnyMaps, held_out: AnyMaps, splits: Sequence[_Split]) -> Score:
     edges = quantile_edges(torch.cat([samples, held_out]))
     spread = float(held_out.double().std().clamp(min=1e-12))
 
@@ -210,7 +210,7 @@ def _range_of_maps(rows: Float[Tensor, "n c bins"]) -> Band:
     return Band(*rows.quantile(levels, dim=0))
 
 
-def _histograms(samples: MapSet, held_out: MapSet, splits: Sequence[_Split]) -> HistogramCurves:
+def _histograms(samples: AnyMaps, held_out: AnyMaps, splits: Sequence[_Split]) -> HistogramCurves:
     edges = uniform_edges(torch.cat([samples, held_out]), BINS)
     real = histogram(held_out, edges)
     halves = torch.stack([real[s.left].mean(0) for s in splits])

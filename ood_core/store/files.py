@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> int:
-    """Remove what killed writers left behind; return how many files."""
+    """Remove what killed writers left behind; return how many files and folders."""
     litter = [path for path in folder.rglob("*") if path.name.endswith(PARTIAL)]
     for path in litter:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return len(litter)

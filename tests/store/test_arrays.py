@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import SIZE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import SIZE
 from flows.inspection import verify_run
 from flows.synthesise import run_line
 from ood_core.errors import ShardCorrupt
