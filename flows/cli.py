@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_models import models_app
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=__doc__.split("\n\n", 1)[1] if __doc__ else None,
 )
-models_app = typer.Typer(help="Base models on this machine.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
 Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
@@ -139,37 +139,6 @@ def report(uri: Uri, as_json: AsJson = False) -> None:
     store.rest()
     found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
     show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
-
-
-@models_app.command("list")
-def models_list(as_json: AsJson = False) -> None:
-    """List the bases that ship with the project."""
-    from flows.console import show_json, show_rows
-    from flows.inspection import shipped_models
-
-    found = shipped_models()
-    if as_json:
-        show_json({"models": found})
-        return
-    show_rows("bases", list(found[0]) if found else ["none"], [list(m.values()) for m in found])
-
-
-@models_app.command("show")
-def models_show(
-    model: Annotated[str, typer.Argument(help="Diffusers folder or hub id.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show a base: size, parametrisation, digest, and what became of its scheduler settings."""
-    from flows.console import show_fields, show_json, show_rows
-    from flows.inspection import describe_model
-
-    found = describe_model(model)
-    if as_json:
-        show_json(found)
-        return
-    show_fields(model, {k: v for k, v in found.items() if k != "rulings"})
-    header = ("setting", "value", "ruling", "reason")
-    show_rows("scheduler settings", header, [[r[h] for h in header] for r in found["rulings"]])
 
 
 @app.command()

@@ -1,0 +1,39 @@
+"""The `models` verbs of the command line."""
+
+from typing import Annotated
+
+import typer
+
+models_app = typer.Typer(help="Base models on this machine.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the bases that ship with the project."""
+    from flows.console import show_json, show_rows
+    from flows.inspection import shipped_models
+
+    found = shipped_models()
+    if as_json:
+        show_json({"models": found})
+        return
+    show_rows("bases", list(found[0]) if found else ["none"], [list(m.values()) for m in found])
+
+
+@models_app.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument(help="Diffusers folder or hub id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a base: size, parametrisation, digest, and what became of its scheduler settings."""
+    from flows.console import show_fields, show_json, show_rows
+    from flows.inspection import describe_model
+
+    found = describe_model(model)
+    if as_json:
+        show_json(found)
+        return
+    show_fields(model, {k: v for k, v in found.items() if k != "rulings"})
+    header = ("setting", "value", "ruling", "reason")
+    show_rows("scheduler settings", header, [[r[h] for h in header] for r in found["rulings"]])
