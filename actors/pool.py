@@ -50,6 +50,6 @@ def _attempt(worker: Worker, shard: Shard, tries: int) -> Receipt | ShardFailure
             return worker.run(shard)
         except FarfieldError:
             raise
-        except (RuntimeError, ArithmeticError, OSError) as error:
+        except Exception as error:  # of any type, as on actors
             failure = ShardFailure(shard.index, f"{type(error).__name__}: {error}")
     return failure

@@ -27,7 +27,6 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
 LEAST_SIDE = 16
-LEAST_SIZE = 16
 AUTO_NOISE_TO_SIGNAL = 12.0
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
@@ -59,7 +58,6 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     maps = read_targets(settings.targets)
     model = load_base(settings.base)
     check(maps, model.size_multiple, model.channels)
-    _require_square(maps)
     _require_square(maps)
     _require_split(settings.targets, maps)
     _require_range(settings.targets, maps)

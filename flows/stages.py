@@ -179,14 +179,13 @@ def worker_count(execution: Execution) -> int:
 
 def _worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> WorkerSpec:
     execution = settings.execution
-    threads = torch.get_num_threads() if execution.pool == "inline" else execution.cpus_per_worker
     return WorkerSpec(
         uri=str(run.root),
         base=settings.base,
         stage=stage,
         device=execution.device,
         dtype="float32" if execution.dtype == "auto" else execution.dtype,
-        threads=threads,
+        threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
     )
 
 

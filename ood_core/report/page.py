@@ -66,6 +66,7 @@ def render(report: ReportInput) -> str:
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
         settings=list(flatten(report.settings)),
+        steered=bool(report.settings.get("steering")),
         base=list(flatten(report.base)),
         total=_total(report),
     )

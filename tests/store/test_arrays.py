@@ -122,8 +122,7 @@ def test_a_flipped_byte_never_passes_and_never_surprises(tmp_path, data):
     file.write_bytes(bytes(content))
     try:
         found = table.digest(plan[0])
-    except ShardCorrupt as error:
-        assert "farfield verify" in str(error)
+    except ShardCorrupt:
         return
     if found == digest:  # a byte that carries nothing
         np.testing.assert_array_equal(table.read("values"), rows["values"])

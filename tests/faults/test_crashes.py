@@ -1,0 +1,141 @@
+"""Crashes at every store operation, and a real kill: the same run, every time.
+
+A process that dies leaves the disk as it is at that moment. So one clean run is copied just before
+each of its renames, the only operations by which anything comes to exist, and each copy is resumed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.stages import perform
+from flows.synthesise import run_line
+from ood_core.store.run import RunStore
+from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
+
+
+def without_validation(name, stage, run, settings):
+    return "" if name == "validate" else perform(name, stage, run, settings)
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    """Two noise levels, one batch of targets, two shards of samples."""
+    return tiny(
+        method={"steps": 1, "steering": {"steps": 1, "neighbours": 1}},
+        generation={"samples": 6, "shard_size": 4},
+    )
+
+
+@pytest.fixture(scope="module")
+def crashes(tmp_path_factory, small):
+    """The clean run, and its folder as it was before each rename."""
+    place = tmp_path_factory.mktemp("crashes")
+    clean, copies, rename = place / "clean", [], os.replace
+
+    def recorded(source, target, **rest):
+        if Path(target).is_relative_to(clean) and Path(target).name != "heartbeat.json":
+            copies.append(place / f"{len(copies):03d}")
+            shutil.copytree(clean, copies[-1])
+        return rename(source, target, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", recorded)
+        run_line(small, str(clean), call=without_validation)
+    partial = {path.name for copy in copies for path in copy.rglob("*") if "partial" in path.name}
+    done = {len(list(copy.glob("receipts/generate/*.json"))) for copy in copies}
+    return clean, copies, (partial, done)
+
+
+def test_every_crash_resumes_to_the_unbroken_run(crashes, small):
+    clean, copies, _ = crashes
+    assert len(copies) > 40
+    planned = 0
+    for copy in copies:
+        assert_honest(copy)
+        before, existed = marks(copy), RunStore(copy).exists
+        planned += existed
+        run_line(small, str(copy), call=without_validation)
+        if existed:
+            assert_kept(before, copy)
+        assert_equal(copy, clean)
+    assert 0 < planned < len(copies)
+
+
+def test_the_crashes_cover_every_kind_of_write(crashes):
+    partial, done = crashes[2]
+    assert {"run.json.partial", "plan.json.partial", "prior.zarr.partial"} <= partial
+    assert "00001.json.partial" in partial
+    assert done == {0, 1, 2}
+
+
+def test_a_receipt_lost_after_the_write_costs_one_shard(finished, unbroken, tiny):
+    (finished / "receipts" / "generate" / "00001.json").unlink()
+    before = marks(finished)
+    run_line(tiny(), str(finished), call=without_validation)
+    assert_kept(before, finished)
+    assert_equal(finished, unbroken)
+
+
+def test_a_torn_receipt_costs_one_shard(finished, unbroken, tiny):
+    torn = finished / "receipts" / "invert" / "00000.json"
+    torn.write_bytes(torn.read_bytes()[:50])
+    run_line(tiny(), str(finished), call=without_validation)
+    assert_equal(finished, unbroken)
+
+
+def test_a_killed_process_resumes_to_the_unbroken_run(tmp_path, tiny_dict, tiny):
+    """SIGKILL of `farfield run` in the middle of its samples."""
+    sections = {"generation": {"samples": 48, "shard_size": 1}}
+    config, out = tmp_path / "c.yaml", tmp_path / "killed"
+    config.write_text(yaml.safe_dump(tiny_dict(**sections)))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(config), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    receipts = out / "receipts" / "generate"
+    end = time.monotonic() + 120
+    while len(list(receipts.glob("*.json"))) < 3 and child.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(timeout=60) == -signal.SIGKILL
+    done = len(list(receipts.glob("*.json")))
+    assert 3 <= done < 48
+    assert_honest(out)
+    before = marks(out)
+    run_line(tiny(**sections), str(out), call=without_validation)
+    assert_kept(before, out)
+    whole = tmp_path / "whole"
+    run_line(tiny(**sections), str(whole), call=without_validation)
+    assert_equal(out, whole)
+    writers = {json.loads(p.read_text())["writer"] for p in receipts.glob("*.json")}
+    assert len(writers) == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError])
+def test_passing_errors_are_tried_again(ready, unbroken, tiny, monkeypatch, error):
+    """The first write of a shard fails, the second one works."""
+    from ood_core.store.arrays import Table
+
+    write, calls = Table.write, []
+
+    def flaky(self, shard, rows):
+        calls.append(shard.index)
+        if len(calls) == 1:
+            raise error("for once")
+        return write(self, shard, rows)
+
+    monkeypatch.setattr(Table, "write", flaky)
+    run_line(tiny(), str(ready), call=without_validation)
+    assert calls == [0, 0, 1, 2]
+    assert answers(ready) == answers(unbroken)
