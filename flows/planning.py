@@ -1,6 +1,7 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
+import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -113,6 +114,7 @@ def _write(
 ) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run.root.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(run.root / "receipts", ignore_errors=True)  # they vouched for another run
     write_targets(run, maps, settings.targets)
     shape = maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
