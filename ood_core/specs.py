@@ -146,7 +146,7 @@ def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
         )  # fmt: skip
     else:
         open_fields = Method(
-            level=auto_level, steps=14, spacing="log_snr", passes=2, solver="ddim",
+            level=auto_level, steps=12, spacing="log_snr", passes=2, solver="ddim",
             prior="spectral_low_rank", calibration=CalibrationSpec(), steering=SteeringSpec(),
         )  # fmt: skip
     given = {
