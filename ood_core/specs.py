@@ -51,7 +51,7 @@ class TargetsSpec:
     def fit_count(self, maps: int) -> int:
         """Number of maps, counted from the first, that are fitted to; the others are held out."""
         held = self.held_out if self.held_out >= 1 else round(maps * self.held_out)
-        return maps - int(held)
+        return max(0, maps - int(held))
 
 
 @final

@@ -79,7 +79,6 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "FACTOR": 1,
         "STATISTIC": 2,
         "CALIBRATION": 3,
-        "SPLIT": 4,
         "TRAINING": 5,
         "RESAMPLE": 6,
     }
