@@ -100,7 +100,10 @@ def _require_split(spec: TargetsSpec, maps: MapSet) -> None:
 def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
     """Refuse maps that the transform cannot take, held-out ones included."""
     fit = maps.values[: spec.fit_count(len(maps))]
-    RangeTransform.measure(spec.transform, fit).forward(maps.values)
+    try:
+        RangeTransform.measure(spec.transform, fit).forward(maps.values)
+    except TargetError as error:
+        raise TargetError(f"{maps.source}: {error}") from error
 
 
 def _write(
