@@ -14,8 +14,6 @@ from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import load_targets
 from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
 
-BASE = PROJECT / "models" / "dead-leaves-32"
-
 
 def without_validation(name, stage, run, settings):
     return "" if name == "validate" else perform(name, stage, run, settings)
@@ -121,9 +119,6 @@ def test_failed_shards_are_listed_and_the_next_run_finishes(ready, tiny, unbroke
 
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.skipif(
-    not (BASE / "model_index.json").is_file(), reason="the shipped base is not in models/ yet"
-)
 def test_the_shipped_example_gives_the_same_bytes_in_both_pools(tmp_path):
     small = ["generation.samples=64", "generation.shard_size=32", "method.steps=4",
              "targets.held_out=352"]  # fmt: skip
