@@ -48,7 +48,7 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
     )
     fit = settings.targets.fit_count(len(maps))
     plans = shard_plans(settings, method, fit)
-    if run.claim(record, plans):
+    if run.claim(record, plans, settings.execution.number_type):
         _write(run, settings, maps, model, method, record, plans)
     sweep(run.root)
     return run
@@ -128,7 +128,7 @@ def _write(
         columns = calibration_columns(method.calibration.bands, len(EXPERTS))
         fitted = _calibration_words(run, settings, method.calibration)
         _create(run, "calibrate", "level", plans, columns, fitted)
-    run.write_plan(record, _record(settings, model, method), plans)
+    run.write_plan(record, _record(settings, model, method), plans, settings.execution.number_type)
 
 
 def _create(

@@ -32,6 +32,11 @@ class Execution(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
+    @property
+    def number_type(self) -> str:
+        """The network's number type; `auto` is float32 on every device."""
+        return "float32" if self.dtype == "auto" else self.dtype
+
 
 class RunSettings(BaseModel):
     """A whole run."""

@@ -184,7 +184,7 @@ def _worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> W
         base=settings.base,
         stage=stage,
         device=execution.device,
-        dtype="float32" if execution.dtype == "auto" else execution.dtype,
+        dtype=execution.number_type,
         threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
     )
 

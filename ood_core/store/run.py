@@ -70,7 +70,9 @@ class RunStore:
         """Whether a run was planned here: `run.json` is written last."""
         return (self.root / "run.json").is_file()
 
-    def claim(self, record: dict[str, Any], plans: dict[ShardedStage, ShardPlan]) -> bool:
+    def claim(
+        self, record: dict[str, Any], plans: dict[ShardedStage, ShardPlan], dtype: str
+    ) -> bool:
         """Check that this place is free or holds this very run; return whether it is free.
 
         Raises:
@@ -82,7 +84,7 @@ class RunStore:
         found = read_json(self.root / "run.json")
         lines = difference(found["identity_record"], record)
         if not lines:
-            lines = difference(read_json(self.root / "plan.json"), plan_record(plans))
+            lines = difference(read_json(self.root / "plan.json"), plan_record(plans, dtype))
         if lines:
             raise IdentityRefused(
                 f"{self.root} holds another run; these fields differ (stored -> asked):\n  "
@@ -92,10 +94,14 @@ class RunStore:
         return False
 
     def write_plan(
-        self, record: dict[str, Any], run: dict[str, Any], plans: dict[ShardedStage, ShardPlan]
+        self,
+        record: dict[str, Any],
+        run: dict[str, Any],
+        plans: dict[ShardedStage, ShardPlan],
+        dtype: str,
     ) -> None:
         """Write `plan.json`, then `run.json`, which makes the run exist."""
-        write_json(self.root / "plan.json", plan_record(plans))
+        write_json(self.root / "plan.json", plan_record(plans, dtype))
         content = {"identity": digest(record), "identity_record": record, **run}
         write_json(self.root / "run.json", content)
 
@@ -163,8 +169,12 @@ class RunStore:
         return abs(time.time() - beat) < HEARTBEAT_SECONDS
 
 
-def plan_record(plans: dict[ShardedStage, ShardPlan]) -> dict[str, Any]:
-    """Shard plans as plain JSON values."""
-    return {
+def plan_record(plans: dict[ShardedStage, ShardPlan], dtype: str) -> dict[str, Any]:
+    """Shard plans and the network's number type as plain JSON values.
+
+    The type is no part of the identity, but one set is never of two types.
+    """
+    shards: dict[str, Any] = {
         stage: {"rows": plan.rows, "shard_rows": plan.shard_rows} for stage, plan in plans.items()
     }
+    return {**shards, "dtype": dtype}

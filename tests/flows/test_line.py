@@ -8,7 +8,7 @@ from flows.planning import inspect_inputs
 from flows.settings import PROJECT, load_settings
 from flows.stages import perform
 from flows.synthesise import run_line
-from ood_core.errors import RunIncomplete
+from ood_core.errors import IdentityRefused, RunIncomplete
 from ood_core.store.files import read_json
 from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import load_targets
@@ -131,3 +131,8 @@ def test_the_shipped_example_gives_the_same_bytes_in_both_pools(tmp_path):
         run_line(settings, str(roots[-1]), call=without_validation)
     assert len(answers(roots[0])) > 3
     assert_equal(*roots)
+
+
+def test_another_number_type_is_refused_in_the_same_place(ready, tiny):
+    with pytest.raises(IdentityRefused, match=r"dtype: float32 -> bfloat16"):
+        run_line(tiny(execution={"dtype": "bfloat16"}), str(ready), call=without_validation)
