@@ -43,8 +43,8 @@ Made as a frozen base: Farfield calibrates it to maps of kinds that it has never
 | final loss | {loss:.4f} (mean squared error of the network's target, last 250 steps) |
 | weights | float16 safetensors of the averaged weights |
 
-Made by `farfield pretrain examples/pretrain-{name}.yaml`; the same recipe, seed and library
-versions give the same weights on the same kind of machine.
+The recipe is `examples/pretrain-{name}.yaml`, for `farfield pretrain`. That a stopped training resumes
+to the same weights is tested on a tiny recipe, not on this one.
 
 ## Loss curve
 
