@@ -43,8 +43,8 @@ Made as a frozen base: Farfield calibrates it to maps of kinds that it has never
 | final loss | {loss:.4f} (mean squared error of the network's target, last 250 steps) |
 | weights | float16 safetensors of the averaged weights |
 
-The recipe is `examples/pretrain-{name}.yaml`, for `farfield pretrain`. That a stopped training resumes
-to the same weights is tested on a tiny recipe, not on this one.
+The recipe is `examples/pretrain-{name}.yaml`, for `farfield pretrain`. That a stopped
+training resumes to the same weights is tested on a tiny recipe, not on this one.
 
 ## Loss curve
 
