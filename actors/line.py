@@ -6,10 +6,10 @@ from typing import Any, final
 import torch
 
 from ood_core.arrays import Maps, TimeGrid
+from ood_core.bases.loading import load_base
 from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
-from ood_core.diffusion.pretrained import load_base
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.seeds import root_key

@@ -21,7 +21,7 @@ from flows.console import show_rows
 from flows.settings import PROJECT, load_settings
 from flows.stages import worker_count
 from flows.synthesise import run_line
-from ood_core.diffusion.pretrained import load_base
+from ood_core.bases.loading import load_base
 from ood_core.store.run import RunStore
 
 BATCH = 64

@@ -13,8 +13,8 @@ from flows.planning import INVERSION_SHARD, inspect_inputs, shard_plans
 from flows.settings import RunSettings
 from flows.stages import worker_count
 from ood_core.arrays import Maps
+from ood_core.bases.loading import load_base
 from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.pretrained import load_base
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import isotropic
 from ood_core.seeds import SeedRange, normal

@@ -7,7 +7,7 @@ import numpy as np
 
 from flows.gathering import psnr
 from flows.settings import PROJECT
-from ood_core.diffusion.pretrained import load_base
+from ood_core.bases.loading import load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
 from ood_core.store.run import SHARDED, RunStore

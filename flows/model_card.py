@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ood_core.arrays import Maps
+from ood_core.bases.denoiser import PretrainedDenoiser
 from ood_core.decode import decode
-from ood_core.diffusion.pretrained import PretrainedDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.pretraining.dead_leaves import dead_leaves
 from ood_core.pretraining.trainer import TrainingState

@@ -10,8 +10,8 @@ import torch
 
 from actors.line import require_fit
 from flows.settings import RunSettings
+from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import EXPERTS, band_knots
-from ood_core.diffusion.pretrained import BaseModel, load_base
 from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check

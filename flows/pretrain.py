@@ -13,7 +13,7 @@ import torch
 from flows.model_card import draw_samples, write_card
 from flows.progress import listener
 from flows.settings import PROJECT
-from ood_core.diffusion.pretrained import save_base
+from ood_core.bases.networks import save_base
 from ood_core.errors import IdentityRefused
 from ood_core.pretraining.trainer import TrainingState, start, train
 from ood_core.specs import PretrainSpec

@@ -61,7 +61,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base with random weights, saved in diffusers format."""
     import torch
 
-    from ood_core.diffusion.pretrained import make_unet, save_base
+    from ood_core.bases.networks import make_unet, save_base
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny"

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ood_core.bases.networks import make_unet
 from ood_core.diffusion.denoiser import training_target
-from ood_core.diffusion.pretrained import make_unet
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.pretraining.dead_leaves import dead_leaves
 from ood_core.seeds import Stream, generator

@@ -12,7 +12,7 @@ import torch
 
 from actors.pool import Pool, ShardFailure
 from actors.workers import WorkerSpec
-from ood_core.diffusion.pretrained import make_unet, save_base
+from ood_core.bases.networks import make_unet, save_base
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage

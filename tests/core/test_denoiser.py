@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.arrays import Maps
+from ood_core.bases.denoiser import PretrainedDenoiser
+from ood_core.bases.networks import make_unet
 from ood_core.calibration import (
     EXPERTS,
     BandWeights,
@@ -18,7 +20,6 @@ from ood_core.calibration import (
 from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
 from ood_core.diffusion.flow import CountingDenoiser
-from ood_core.diffusion.pretrained import PretrainedDenoiser, make_unet
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import isotropic
 from ood_core.specs import Prediction, SteeringSpec

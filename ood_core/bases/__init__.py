@@ -1,0 +1,1 @@
+"""Frozen base models: networks, scheduler settings, loading. Only here is diffusers imported."""
