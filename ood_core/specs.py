@@ -15,6 +15,7 @@ TransformKind = Literal["linear", "log", "asinh"]
 PriorKind = Literal["isotropic", "spectral_low_rank"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m"]
 Preset = Literal["calibrated", "discovery"]
+Domain = Literal["dead_leaves", "random_fields", "mosaic"]
 
 
 def _require(ok: bool, message: str) -> None:
@@ -201,11 +202,20 @@ class GateSpec:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainSpec:
-    """Recipe of a base model: procedural domain, network, optimisation."""
+    """Recipe of a base model: training domain, network, optimisation.
+
+    Several `domains` share each batch equally. `mosaic` is the image file of that domain, of which
+    the fraction `mosaic_margin` at top and bottom is left out (stretched poles of a globe). `patch`
+    folds squares of that many pixels into channels before the first convolution.
+    """
 
     name: str
+    domains: tuple[Domain, ...] = ("dead_leaves",)
+    mosaic: str = ""
+    mosaic_margin: float = 0.0
     seed: int = 0
     size: int = 32
+    patch: int = 1
     widths: tuple[int, ...] = (24, 64, 128, 128)
     layers: int = 1
     attention: tuple[bool, ...] = (False, False, True, True)
@@ -223,8 +233,22 @@ class PretrainSpec:
             f"got widths {self.widths}; expected multiples of norm_groups {self.norm_groups}",
         )
         _require(
-            self.size % 2 ** (len(self.widths) - 1) == 0,
-            f"got size {self.size}; expected a multiple of {2 ** (len(self.widths) - 1)}",
+            self.patch >= 1 and self.size % self.multiple == 0,
+            f"got size {self.size}; expected a multiple of {self.multiple}",
         )
+        _require(
+            len(self.domains) >= 1 and self.batch % len(self.domains) == 0,
+            f"got batch {self.batch}; expected a multiple of the {len(self.domains)} domains",
+        )
+        _require(
+            ("mosaic" in self.domains) == bool(self.mosaic),
+            "mosaic: give an image file with the mosaic domain, and only then",
+        )
+        _require(0 <= self.mosaic_margin < 0.5, "mosaic_margin: expected 0 or more, below 0.5")
         _require(self.steps > 0 and self.batch > 0, "steps and batch must be positive")
         _require(0 <= self.ema < 1 and self.rate > 0, "ema in [0, 1) and a positive rate")
+
+    @property
+    def multiple(self) -> int:
+        """Map sides must be a multiple of this many pixels."""
+        return self.patch * int(2 ** (len(self.widths) - 1))

@@ -9,7 +9,7 @@ from typing import Any, cast, final
 import torch
 
 from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.networks import read_network
+from ood_core.bases.networks import PATCH_KEY, read_network
 from ood_core.bases.schedulers import SettingRuling, read_scheduler
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
@@ -50,17 +50,18 @@ def load_base(
     schedule, prediction, rulings = read_scheduler(_scheduler_config(folder, unet_dir, source))
     weights = unet_dir / "diffusion_pytorch_model.safetensors"
     network = read_network(unet_dir, config, weights, source)
+    patch = int(config.get(PATCH_KEY, 1))
     to_device = network.to(torch.device(device))
     return BaseModel(
         denoiser=PretrainedDenoiser(to_device, schedule, prediction, dtype),
         digest=weights_digest(weights, prediction, schedule),
-        channels=int(config["in_channels"]),
-        size=_square(config["sample_size"]),
+        channels=int(config["in_channels"]) // patch**2,
+        size=_square(config["sample_size"]) * patch,
         parameters=sum(p.numel() for p in network.parameters()),
         prediction=prediction,
         rulings=rulings,
         source=source,
-        size_multiple=2 ** (len(config["block_out_channels"]) - 1),
+        size_multiple=patch * 2 ** (len(config["block_out_channels"]) - 1),
     )
 
 

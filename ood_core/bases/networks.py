@@ -2,13 +2,31 @@
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ood_core.arrays import Maps
 from ood_core.errors import BaseModelError
 from ood_core.specs import Prediction
+
+PATCH_KEY = "patch_size"
+
+
+@final
+class Patched(nn.Module):
+    """A network on squares of `patch` x `patch` pixels folded into channels (Shi et al. 2016)."""
+
+    def __init__(self, unet: nn.Module, patch: int) -> None:
+        super().__init__()
+        self.unet, self.patch = unet, patch
+
+    def forward(self, x_t: Maps, t: Tensor | int) -> Any:
+        """Return the network's output record, its `sample` of the shape of `x_t`."""
+        output = self.unet(nn.functional.pixel_unshuffle(x_t, self.patch), t)
+        output.sample = nn.functional.pixel_shuffle(output.sample, self.patch)
+        return output
 
 
 def make_unet(
@@ -18,16 +36,21 @@ def make_unet(
     layers: int,
     attention: tuple[bool, ...],
     norm_groups: int,
+    patch: int = 1,
 ) -> nn.Module:
-    """Build an untrained unconditional `UNet2DModel`; one width and attention flag per level."""
+    """Build an untrained unconditional `UNet2DModel`; one width and attention flag per level.
+
+    With `patch` above 1 the network works on squares of that many pixels folded into channels, so
+    that little of its cost lies at the finest level.
+    """
     from diffusers import UNet2DModel
 
-    return cast(
+    unet = cast(
         nn.Module,
         UNet2DModel(
-            sample_size=size,
-            in_channels=channels,
-            out_channels=channels,
+            sample_size=size // patch,
+            in_channels=channels * patch**2,
+            out_channels=channels * patch**2,
             layers_per_block=layers,
             block_out_channels=widths,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
@@ -38,6 +61,7 @@ def make_unet(
             attention_head_dim=16,
         ),
     )
+    return unet if patch == 1 else Patched(unet, patch)
 
 
 def save_base(network: nn.Module, prediction: Prediction, folder: Path) -> None:
@@ -50,7 +74,10 @@ def save_base(network: nn.Module, prediction: Prediction, folder: Path) -> None:
         prediction_type=prediction,
         clip_sample=False,
     )
-    pipeline = DDPMPipeline(unet=copy.deepcopy(network).half(), scheduler=scheduler)
+    unet: Any = copy.deepcopy(network.unet if isinstance(network, Patched) else network).half()
+    if isinstance(network, Patched):
+        unet.register_to_config(**{PATCH_KEY: network.patch})
+    pipeline = DDPMPipeline(unet=unet, scheduler=scheduler)
     pipeline.save_pretrained(str(folder), safe_serialization=True)
 
 
@@ -74,4 +101,5 @@ def read_network(unet_dir: Path, config: dict[str, Any], weights: Path, source: 
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"{source}: weights do not fit the network: {error}") from error
-    return cast(nn.Module, network)
+    patch = int(config.get(PATCH_KEY, 1))
+    return cast(nn.Module, network if patch == 1 else Patched(network, patch))

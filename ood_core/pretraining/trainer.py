@@ -19,7 +19,7 @@ from torch import nn
 from ood_core.bases.networks import make_unet
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.pretraining.dead_leaves import dead_leaves
+from ood_core.pretraining.domains import Draw, training_stream
 from ood_core.seeds import Stream, generator
 from ood_core.specs import PretrainSpec
 
@@ -58,7 +58,7 @@ def start(spec: PretrainSpec) -> TrainingState:
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
         network = make_unet(
-            spec.size, 1, spec.widths, spec.layers, spec.attention, spec.norm_groups
+            spec.size, 1, spec.widths, spec.layers, spec.attention, spec.norm_groups, spec.patch
         )
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=0.01)
@@ -68,8 +68,9 @@ def start(spec: PretrainSpec) -> TrainingState:
 def train(spec: PretrainSpec, state: TrainingState) -> Iterator[float]:
     """Advance the state to the spec's last step, yielding each step's loss."""
     schedule = NoiseSchedule.linear()
+    draw = training_stream(spec)
     while state.step < spec.steps:
-        yield _step(spec, schedule, state)
+        yield _step(spec, schedule, state, draw)
 
 
 def learning_rate(spec: PretrainSpec, step: int) -> float:
@@ -81,8 +82,8 @@ def learning_rate(spec: PretrainSpec, step: int) -> float:
     return spec.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _step(spec: PretrainSpec, schedule: NoiseSchedule, state: TrainingState) -> float:
-    x0 = dead_leaves(spec.seed, state.step, spec.batch, spec.size)
+def _step(spec: PretrainSpec, schedule: NoiseSchedule, state: TrainingState, draw: Draw) -> float:
+    x0 = draw(state.step)
     rng = generator(spec.seed, state.step, attempt=1, stream=Stream.TRAINING)
     wanted = np.exp(LOG_NOISE_MEAN + LOG_NOISE_SPREAD * rng.standard_normal(spec.batch))
     ratio = (schedule.sigma / schedule.alpha).numpy()
