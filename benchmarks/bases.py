@@ -1,0 +1,171 @@
+"""Bases beside one another on targets that none has seen, as a Markdown table.
+
+python benchmarks/bases.py --targets examples/hubble.yaml examples/sun.yaml --bases A B ...
+
+One row per base and target set, all with the same targets, levels, noise and solver steps:
+
+- round trip: median decibels of inverting 32 fit targets through the bare base, 12 steps, 2 passes;
+- bare, calibrated: error of the denoised held-out maps, root mean square over the maps' own
+  standard deviation, averaged over noise levels (each column of `--levels` as well in the JSON);
+- FSD of 128 samples decoded through the calibrated base without steering.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from flows.settings import load_settings
+from ood_core.arrays import Maps
+from ood_core.bases.loading import load_base
+from ood_core.calibration import (
+    BandWeights,
+    CalibratedDenoiser,
+    TargetLaws,
+    band_knots,
+    calibrate_level,
+)
+from ood_core.decode import decode
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.invert import invert
+from ood_core.maps.transforms import RangeTransform
+from ood_core.metrics.distances import Whitening, frechet
+from ood_core.metrics.scattering import Scattering
+from ood_core.seeds import SeedRange, Stream, normal, normal_like
+from ood_core.specs import CalibrationSpec, Symmetry
+from ood_core.store.targets import read_targets
+
+RATIOS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+TOP_RATIO = 12.0
+STEPS, PASSES, INVERTED, JUDGED, SAMPLES = 12, 2, 32, 96, 128
+RHO = 0.5
+ROOT = 20261123
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Fit and held-out maps in model range, and their symmetries."""
+
+    name: str
+    fit: Maps
+    held_out: Maps
+    symmetries: tuple[Symmetry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one base does on one set; errors per level in units of the maps' spread."""
+
+    base: str
+    targets: str
+    round_trip_db: float
+    bare: list[float]
+    calibrated: list[float]
+    fsd: float
+    seconds: float
+
+
+def read_set(config: str) -> Targets:
+    """Read the targets of a configuration."""
+    spec = load_settings(Path(config)).targets
+    maps = read_targets(spec)
+    count = spec.fit_count(len(maps))
+    transform = RangeTransform.measure(spec.transform, maps.values[:count])
+    values = torch.as_tensor(transform.forward(maps.values))
+    return Targets(Path(config).stem, values[:count], values[count:], spec.symmetries)
+
+
+def measure(source: str, targets: Targets) -> Row:
+    """All figures of one row."""
+    began = time.monotonic()
+    base = load_base(source).denoiser
+    schedule = base.schedule
+    grid = schedule.log_snr_grid(STEPS + 1, schedule.index_of(TOP_RATIO))
+    inverted = invert(base, targets.fit[:INVERTED], grid, PASSES)
+    span = float(targets.fit.max() - targets.fit.min())
+    decibels = 20 * torch.log10(span / inverted.error)
+    levels = [schedule.index_of(ratio) for ratio in RATIOS]
+    stack, labels = calibrated(base, targets, sorted({*levels, *grid.tolist()}))
+    held_out = targets.held_out[:JUDGED]
+    judge = stack(labels.assign(held_out))
+    drawn = normal(SeedRange(ROOT, 0, SAMPLES), tuple(held_out.shape[1:]))
+    parents = torch.arange(SAMPLES) % len(targets.fit)
+    samples = decode(stack(labels.assign(targets.fit)[parents]), "ddim", drawn, grid)
+    return Row(
+        base=source,
+        targets=targets.name,
+        round_trip_db=float(decibels.median()),
+        bare=[denoising_error(base, held_out, t) for t in levels],
+        calibrated=[denoising_error(judge, held_out, t) for t in levels],
+        fsd=scattering_distance(samples, targets),
+        seconds=time.monotonic() - began,
+    )
+
+
+def calibrated(base: Denoiser, targets: Targets, levels: list[int]):
+    """Calibrate at the given levels; return a maker of denoisers by label, and the laws."""
+    spec, schedule = CalibrationSpec(), base.schedule
+    folds = TargetLaws.cross_fitted(targets.fit, schedule, RHO, spec.members, targets.symmetries)
+    laws = TargetLaws.fit(targets.fit, schedule, RHO, spec.members, targets.symmetries)
+    mean = laws.gaussian.mean
+    weights = [
+        calibrate_level(targets.fit, base, folds, mean, t, spec, targets.symmetries, ROOT)
+        for t in levels
+    ]
+    ratios = torch.tensor([schedule.noise_to_signal(t) for t in levels])
+    knots = band_knots(*targets.fit.shape[-2:], spec.bands)
+    bands = BandWeights(ratios, knots, torch.stack(weights))
+    return (lambda labels: CalibratedDenoiser(base, laws, bands, labels)), laws
+
+
+def denoising_error(denoiser: Denoiser, x0: Maps, t: int) -> float:
+    """Root-mean-square error of the denoised maps over the maps' standard deviation."""
+    schedule: NoiseSchedule = denoiser.schedule
+    noise = normal_like(x0, ROOT, t, Stream.CALIBRATION)
+    x_t = float(schedule.alpha[t]) * x0 + float(schedule.sigma[t]) * noise
+    return float((denoiser(x_t, t) - x0).square().mean().sqrt() / x0.std())
+
+
+def scattering_distance(samples: Maps, targets: Targets) -> float:
+    """Fréchet distance of whitened scattering features, samples against held-out maps."""
+    statistics = Scattering(samples.shape[-1])
+    whiten = Whitening.fit(statistics.log_moments(targets.fit))
+    held_out = whiten(statistics.log_moments(targets.held_out))
+    return float(frechet(whiten(statistics.log_moments(samples)), held_out))
+
+
+def main() -> None:
+    """Print the table; write JSON with machine and commit beside it if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", required=True)
+    parser.add_argument("--bases", nargs="+", required=True)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    header = ["targets", "base", "round trip dB", "bare", "calibrated", "FSD"]
+    print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
+    rows = []
+    for targets in map(read_set, args.targets):
+        for base in args.bases:
+            row = measure(base, targets)
+            rows.append(asdict(row))
+            bare, stack = (sum(e) / len(e) for e in (row.bare, row.calibrated))
+            cells = [f"{row.round_trip_db:.1f}", f"{bare:.4f}", f"{stack:.4f}", f"{row.fsd:.1f}"]
+            print("| " + " | ".join([row.targets, Path(base).name, *cells]) + " |", flush=True)
+    if args.json:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+        record = {
+            "commit": commit.stdout.strip(), "machine": platform.platform(),
+            "command": " ".join(sys.argv), "levels": RATIOS, "rows": rows,
+        }  # fmt: skip
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
