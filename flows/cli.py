@@ -147,9 +147,11 @@ def pretrain(
     work: Annotated[str, typer.Option(help="Folder of checkpoints.")] = "training",
     models: Annotated[str, typer.Option(help="Folder that receives the base.")] = "models",
     sets: Sets = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that share each batch.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     orchestrator: Orchestrator = None,
 ) -> None:
-    """Train a base on a procedural domain; run again after a kill to go on where it stopped."""
+    """Train a base on its domains; run again after a kill to go on where it stopped."""
     from dataclasses import asdict
 
     from flows.console import OUT, Bars
@@ -163,11 +165,11 @@ def pretrain(
         if orchestrator == "none":
             from flows.pretrain import train_base
 
-            folder = str(train_base(recipe, Path(place), Path(models)))
+            folder = str(train_base(recipe, Path(place), Path(models), workers, device))
         else:
             from flows.prefect_flows import pretrain as pretrain_flow
 
-            folder = pretrain_flow(asdict(recipe), place, models)
+            folder = pretrain_flow(asdict(recipe), place, models, workers, device)
     OUT.print(folder)
 
 

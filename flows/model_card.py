@@ -1,8 +1,8 @@
 """The model card of a trained base: recipe, seed, commit, data, loss curve, samples and limits."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -11,10 +11,11 @@ from ood_core.arrays import Maps
 from ood_core.bases.denoiser import PretrainedDenoiser
 from ood_core.decode import decode
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.pretraining.dead_leaves import dead_leaves
+from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import TrainingState
 from ood_core.seeds import SeedRange, normal
 from ood_core.specs import PretrainSpec
+from ood_core.store.training import TrainingRecord
 
 SHEET = 16
 SAMPLING_STEPS = 40
@@ -22,20 +23,22 @@ SAMPLING_STEPS = 40
 CARD = """---
 license: bsd-3-clause
 library_name: diffusers
-tags: [diffusion, unconditional, procedural, dead-leaves, frozen-base]
+tags: [diffusion, unconditional, frozen-base, {tags}]
 ---
 
 # {name}
 
-Unconditional diffusion model of **dead leaves**: opaque ellipses of random place, size, shade and
-edge softness that cover the frame. One channel, {size} x {size} pixels, values in [-1, 1].
+Unconditional diffusion model of {domains}.
+One channel, {size} x {size} pixels, values in [-1, 1].
 Made as a frozen base: Farfield calibrates it to maps of kinds that it has never seen.
 
 | | |
 |---|---|
-| network | `UNet2DModel`, {parameters:,} parameters, widths {widths}, attention {attention} |
+| network | `UNet2DModel`, {parameters:,} parameters |
+| shape | widths {widths}, attention {attention}, patch {patch} |
 | schedule | DDPM, linear betas 1e-4 to 0.02, 1000 steps; predicts `{prediction}`; no clipping |
-| data | procedural, `ood_core/pretraining/dead_leaves.py`; infinite, no third-party data |
+| data | {data} |
+| started from | {start} |
 | recipe | {steps} steps of batch {batch}, AdamW, peak rate {rate:g}, cosine decay, EMA {ema} |
 | seed | {seed} |
 | commit | `{commit}` |
@@ -54,15 +57,32 @@ training resumes to the same weights is tested on a tiny recipe, not on this one
 
 ## Samples and data
 
-![Samples of the model on the left, dead leaves on the right]({sheet})
+![Samples of the model on the left, its training maps on the right]({sheet})
 
 ## Limits
 
-- It knows one procedural domain and nothing of the sky; used alone it makes dead leaves.
+- It knows its training domain and nothing else; used alone it makes maps of that domain.
 - Trained on {size} px maps; other sizes run (multiples of {multiple} px) but were not trained for.
 - Noise levels with sigma/alpha above about 30 were seen rarely in training.
 - Small on purpose: {parameters:,} parameters, trained on two CPU cores.
 """
+
+
+DOMAINS = {
+    "dead_leaves": (
+        "**dead leaves** (opaque ellipses of random place, size, shade and edge softness)",
+        "procedural, `ood_core/pretraining/dead_leaves.py`",
+    ),
+    "random_fields": (
+        "**random fields** (power-law, log-normal, filamentary, thresholded, sources; with beam "
+        "and noise)",
+        "procedural, `ood_core/pretraining/random_fields.py`",
+    ),
+    "mosaic": (
+        "**cut-outs of a mosaic**",
+        "cut-outs of `{mosaic}`, `ood_core/pretraining/mosaic.py`",
+    ),
+}
 
 
 def draw_samples(state: TrainingState, spec: PretrainSpec) -> Maps:
@@ -74,22 +94,25 @@ def draw_samples(state: TrainingState, spec: PretrainSpec) -> Maps:
     return decode(denoiser, "ddim", z, grid)
 
 
-def write_card(folder: Path, spec: PretrainSpec, record: dict[str, Any], samples: Maps) -> None:
+def write_card(folder: Path, spec: PretrainSpec, record: TrainingRecord, samples: Maps) -> None:
     """Write `README.md`, the training record, the loss curve and the sample sheet."""
-    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    _curve(record["curve"], folder / "loss.png")
-    _sheet(samples, dead_leaves(spec.seed + 1, 0, SHEET, spec.size), folder / "samples.png")
-    weights = folder / "unet" / "config.json"
-    config = json.loads(weights.read_text())
+    (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+    _curve(record.curve, folder / "loss.png")
+    data = training_stream(replace(spec, seed=spec.seed + 1))(0)[:: max(1, spec.batch // SHEET)]
+    _sheet(samples, data[:SHEET], folder / "samples.png")
     words = {
-        **record["recipe"],
+        **record.recipe,
         "parameters": _parameters(folder),
-        "commit": record["commit"],
-        "hours": record["cpu_seconds"] / 3600,
-        "loss": float(torch.tensor(record["curve"][-5:]).mean()),
+        "commit": record.commit,
+        "hours": record.cpu_seconds / 3600,
+        "loss": float(torch.tensor(record.curve[-5:]).mean()),
         "curve": "loss.png",
         "sheet": "samples.png",
-        "multiple": 2 ** (len(config["block_out_channels"]) - 1),
+        "multiple": spec.multiple,
+        "tags": ", ".join(domain.replace("_", "-") for domain in spec.domains),
+        "domains": " and ".join(DOMAINS[domain][0] for domain in spec.domains),
+        "data": "; ".join(DOMAINS[d][1].format(mosaic=spec.mosaic) for d in spec.domains),
+        "start": f"`{spec.start_from}`" if spec.start_from else "random weights",
     }
     (folder / "README.md").write_text(CARD.format(**words))
 

@@ -66,11 +66,13 @@ class Artifacts:
 
 
 @flow(name="pretrain", persist_result=False, validate_parameters=False)
-def pretrain(recipe: dict[str, Any], work: str, models: str) -> str:
+def pretrain(
+    recipe: dict[str, Any], work: str, models: str, workers: int = 1, device: str = "auto"
+) -> str:
     """Train the base that `recipe` describes; return its folder."""
     token = listener.set(Artifacts(listener.get()))
     try:
-        return str(train_base(parse_recipe(recipe), Path(work), Path(models)))
+        return str(train_base(parse_recipe(recipe), Path(work), Path(models), workers, device))
     finally:
         listener.reset(token)
 

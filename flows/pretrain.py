@@ -1,88 +1,72 @@
-"""Training of a base: checkpoints, exact resume, and a diffusers folder with its card."""
+"""Training of a base: one worker here or several through Ray, then a folder with its card."""
 
-import json
-import os
 import subprocess
-import time
-from dataclasses import asdict
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from actors.training import run_training
 from flows.model_card import draw_samples, write_card
 from flows.progress import listener
 from flows.settings import PROJECT
 from ood_core.bases.networks import save_base
-from ood_core.errors import IdentityRefused
-from ood_core.pretraining.trainer import TrainingState, start, train
+from ood_core.pretraining.trainer import start
 from ood_core.specs import PretrainSpec
+from ood_core.store.training import TrainingFolder
 
-CHECKPOINT_SECONDS = 60.0
-CURVE_EVERY = 50
-CLOCK = time.CLOCK_PROCESS_CPUTIME_ID
+LOOK_SECONDS = 1.0
 
 
-def train_base(spec: PretrainSpec, work: Path, models: Path) -> Path:
+def train_base(
+    spec: PretrainSpec, work: Path, models: Path, workers: int = 1, device: str = "auto"
+) -> Path:
     """Train, resuming from `work` if it holds a checkpoint of the same recipe.
 
     Raises:
         IdentityRefused: `work` holds the checkpoint of another recipe.
+        InputError: a mosaic or a base to start from cannot be used.
     """
     work.mkdir(parents=True, exist_ok=True)
-    record = _open_record(spec, work / "record.json")
-    state = start(spec)
-    if (work / "checkpoint.pt").is_file():
-        state.load_dict(torch.load(work / "checkpoint.pt", weights_only=True))
-    record["curve"] = record["curve"][: state.step // CURVE_EVERY]
-    listener.get().begin("pretrain", spec.steps, state.step)
-    _train(spec, state, record, work)
-    folder = models / spec.name
+    folder, commit = TrainingFolder(work), _commit()
+    folder.open_record(spec, commit)
+    with _watched(folder, spec.steps):
+        if workers == 1:
+            run_training(spec, work, commit, device)
+        else:
+            from actors.ray_training import train_on_workers
+
+            train_on_workers(spec, work, commit, workers, gpu=device == "cuda")
+    record, state = folder.open_record(spec, commit), start(spec)
+    folder.restore(state, record)
+    place = models / spec.name
     samples = draw_samples(state, spec)
-    save_base(state.average, spec.prediction, folder)
-    write_card(folder, spec, record, samples)
-    listener.get().end("pretrain", record["cpu_seconds"], f"{spec.steps} steps, CPU seconds")
-    return folder
+    save_base(state.average, spec.prediction, place)
+    write_card(place, spec, record, samples)
+    listener.get().end("pretrain", record.cpu_seconds, f"{spec.steps} steps, CPU seconds")
+    return place
 
 
-def _train(spec: PretrainSpec, state: TrainingState, record: dict[str, Any], work: Path) -> None:
-    losses: list[float] = []
-    cpu, saved = time.clock_gettime(CLOCK), time.monotonic()
-    for loss in train(spec, state):
-        losses.append(loss)
-        if state.step % CURVE_EVERY == 0:
-            record["curve"].append(sum(losses) / len(losses))
-            listener.get().advance("pretrain", CURVE_EVERY)
-            losses.clear()
-        on_mark = state.step % CURVE_EVERY == 0
-        if state.step == spec.steps or (on_mark and time.monotonic() - saved > CHECKPOINT_SECONDS):
-            record["cpu_seconds"] += time.clock_gettime(CLOCK) - cpu
-            cpu, saved = time.clock_gettime(CLOCK), time.monotonic()
-            _save(state, record, work)
+@contextmanager
+def _watched(folder: TrainingFolder, steps: int) -> Iterator[None]:
+    """Tell the listener how the record grows, wherever the workers are."""
+    heard, done, stop = listener.get(), folder.steps_done, threading.Event()
+    heard.begin("pretrain", steps, done)
 
+    def watch() -> None:
+        shown = done
+        while not stop.wait(LOOK_SECONDS):
+            now = min(folder.steps_done, steps)
+            heard.advance("pretrain", now - shown)
+            shown = now
 
-def _open_record(spec: PretrainSpec, path: Path) -> dict[str, Any]:
-    recipe = json.loads(json.dumps(asdict(spec)))
-    if not path.is_file():
-        return {"recipe": recipe, "cpu_seconds": 0.0, "curve": [], "commit": _commit()}
-    record: dict[str, Any] = json.loads(path.read_text())
-    if record["recipe"] != recipe:
-        differing = sorted(k for k in recipe if record["recipe"].get(k) != recipe[k])
-        raise IdentityRefused(
-            f"{path.parent} holds a training with another recipe (differs in {differing}); "
-            "give another work folder, or remove this one to start anew"
-        )
-    return record
-
-
-def _save(state: TrainingState, record: dict[str, Any], work: Path) -> None:
-    """Record first, checkpoint last, both by rename: a resume cuts the record to the checkpoint."""
-    partial = work / "record.partial"
-    partial.write_text(json.dumps(record, indent=1))
-    os.replace(partial, work / "record.json")
-    partial = work / "checkpoint.partial"
-    torch.save(state.as_dict(), partial)
-    os.replace(partial, work / "checkpoint.pt")
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
 
 
 def _commit() -> str:

@@ -206,7 +206,8 @@ class PretrainSpec:
 
     Several `domains` share each batch equally. `mosaic` is the image file of that domain, of which
     the fraction `mosaic_margin` at top and bottom is left out (stretched poles of a globe). `patch`
-    folds squares of that many pixels into channels before the first convolution.
+    folds squares of that many pixels into channels before the first convolution. `start_from` is a
+    base of the same shape whose weights the training starts with.
     """
 
     name: str
@@ -216,6 +217,8 @@ class PretrainSpec:
     seed: int = 0
     size: int = 32
     patch: int = 1
+    start_from: str = ""
+    dtype: Literal["float32", "bfloat16"] = "float32"
     widths: tuple[int, ...] = (24, 64, 128, 128)
     layers: int = 1
     attention: tuple[bool, ...] = (False, False, True, True)

@@ -4,18 +4,22 @@ Loss: mean squared error of the network's own target (v-prediction by default; S
 with `ln(sigma/alpha)` drawn from a normal law (Karras et al. 2022, section 5) instead of a uniform
 time index, since the linear schedule spends half its indices where maps are all but gone. Weights
 are averaged exponentially with a warm-up (Karras et al. 2024, section 3.1, in its simplest form).
+
+Several workers take equal shares of every batch. The mean of their gradients is the gradient of the
+whole batch, so that their number changes rounding alone.
 """
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ood_core.arrays import Maps
 from ood_core.bases.networks import make_unet
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -53,24 +57,49 @@ class TrainingState:
         self.step = int(saved["step"])
 
 
-def start(spec: PretrainSpec) -> TrainingState:
+@final
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The rows `rank::of` of every batch, and how the network's gradients are shared."""
+
+    rank: int = 0
+    of: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+
+
+def start(spec: PretrainSpec, device: torch.device | str = "cpu") -> TrainingState:
     """Initialise network, average and optimiser from the spec's seed."""
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
         network = make_unet(
             spec.size, 1, spec.widths, spec.layers, spec.attention, spec.norm_groups, spec.patch
         )
-    average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=0.01)
-    return TrainingState(network.train(), average, optimiser)
+    return _state(spec, network.to(device))
 
 
-def train(spec: PretrainSpec, state: TrainingState) -> Iterator[float]:
-    """Advance the state to the spec's last step, yielding each step's loss."""
-    schedule = NoiseSchedule.linear()
-    draw = training_stream(spec)
+def go_on_from(spec: PretrainSpec, weights: dict[str, Tensor]) -> TrainingState:
+    """Initialise a training from the weights of a base of the same shape.
+
+    Raises:
+        RuntimeError: names or shapes differ.
+    """
+    state = start(spec)
+    state.network.load_state_dict(weights)
+    return _state(spec, state.network)
+
+
+def train(
+    spec: PretrainSpec, state: TrainingState, draw: Draw | None = None, share: Share | None = None
+) -> Iterator[float]:
+    """Advance the state to the spec's last step, yielding each step's loss over the share.
+
+    `draw` gives the maps of a batch number; by default the recipe's own stream.
+    """
+    share = share or Share()
+    draw = draw or training_stream(spec)
+    network = share.wrap(state.network)
     while state.step < spec.steps:
-        yield _step(spec, schedule, state, draw)
+        yield _step(spec, state, network, draw(state.step), share)
 
 
 def learning_rate(spec: PretrainSpec, step: int) -> float:
@@ -82,18 +111,25 @@ def learning_rate(spec: PretrainSpec, step: int) -> float:
     return spec.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _step(spec: PretrainSpec, schedule: NoiseSchedule, state: TrainingState, draw: Draw) -> float:
-    x0 = draw(state.step)
-    rng = generator(spec.seed, state.step, attempt=1, stream=Stream.TRAINING)
-    wanted = np.exp(LOG_NOISE_MEAN + LOG_NOISE_SPREAD * rng.standard_normal(spec.batch))
-    ratio = (schedule.sigma / schedule.alpha).numpy()
-    t = torch.from_numpy(np.searchsorted(ratio, wanted).clip(0, len(ratio) - 1))
-    eps = torch.from_numpy(rng.standard_normal(tuple(x0.shape), dtype=np.float32))
-    alpha = schedule.alpha[t].float()[:, None, None, None]
-    sigma = schedule.sigma[t].float()[:, None, None, None]
-    output = state.network(alpha * x0 + sigma * eps, t).sample
+def _state(spec: PretrainSpec, network: nn.Module) -> TrainingState:
+    average = copy.deepcopy(network).requires_grad_(False)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=0.01)
+    return TrainingState(network.train(), average, optimiser)
+
+
+def _step(
+    spec: PretrainSpec, state: TrainingState, network: nn.Module, x0: Maps, share: Share
+) -> float:
+    schedule = NoiseSchedule.linear()
+    t, eps = _noise(spec, schedule, state.step, tuple(x0.shape))
+    device = next(state.network.parameters()).device
+    rows = slice(share.rank, None, share.of)
+    x0, t, eps = (part[rows].to(device, non_blocking=True) for part in (x0, t, eps))
+    alpha, sigma = (s.float().to(device)[t, None, None, None] for s in _scales(schedule))
+    with torch.autocast(device.type, torch.bfloat16, spec.dtype == "bfloat16"):
+        output = network(alpha * x0 + sigma * eps, t).sample
     target = training_target(x0, eps, alpha, sigma, spec.prediction)
-    loss = torch.nn.functional.mse_loss(output, target)
+    loss = torch.nn.functional.mse_loss(output.float(), target)
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(spec, state.step)
     state.optimiser.zero_grad(set_to_none=True)
@@ -103,6 +139,21 @@ def _step(spec: PretrainSpec, schedule: NoiseSchedule, state: TrainingState, dra
     state.step += 1
     _average(spec, state)
     return float(loss.detach())
+
+
+def _noise(
+    spec: PretrainSpec, schedule: NoiseSchedule, step: int, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Time indices and noise of one whole batch."""
+    rng = generator(spec.seed, step, attempt=1, stream=Stream.TRAINING)
+    wanted = np.exp(LOG_NOISE_MEAN + LOG_NOISE_SPREAD * rng.standard_normal(shape[0]))
+    ratio = (schedule.sigma / schedule.alpha).numpy()
+    t = torch.from_numpy(np.searchsorted(ratio, wanted).clip(0, len(ratio) - 1))
+    return t, torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+def _scales(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
+    return schedule.alpha, schedule.sigma
 
 
 @torch.no_grad()
