@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test check lint bench constraints
+.PHONY: setup demo test check lint bench constraints moon
 
 setup: $(STAMP)
 
@@ -38,3 +38,12 @@ bench: setup
 # Resolve anew what constraints.txt pins; run in a clean environment after changing a range.
 constraints: setup
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
+
+# The Moon for the mosaic domain: USGS and Clementine maps, public domain (Debian's stellarium-data, 246 MB to fetch).
+moon: data/moon_4k.jpg
+
+data/moon_4k.jpg:
+	mkdir -p data/deb
+	cd data/deb && apt-get download stellarium-data
+	dpkg-deb --fsys-tarfile data/deb/stellarium-data_*.deb | tar xO ./usr/share/stellarium/textures/moon_4k.jpg > $@.partial
+	mv $@.partial $@ && rm -r data/deb
