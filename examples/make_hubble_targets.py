@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import target_files
 from astropy.io import fits
 from PIL import Image
 from scipy import ndimage
+from target_files import FIT, SIZE, Places, cut, place_columns, write
 
-SIZE = 32  # pixels
-FIT = 64  # maps
 HELD_OUT = 320  # maps
 GAP = 16  # pixels between the two parts of the sky
 SMOOTHING = 1.5  # pixels, standard deviation
@@ -48,7 +48,6 @@ COMMENTS = (  # at most 72 characters each, so that no card is broken
 )
 
 Summed = npt.NDArray[np.int16]
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +88,6 @@ def detect(field: Summed) -> Places:
     return places[np.lexsort((places[:, 0], places[:, 1], rank))]
 
 
-def cut(field: Summed, centre: Places) -> Summed:
-    """Return the square whose pixel (SIZE / 2, SIZE / 2) is the centre."""
-    top, left = centre - SIZE // 2
-    square: Summed = field[top : top + SIZE, left : left + SIZE]
-    return square
-
-
 def is_usable(values: Summed) -> bool:
     """Tell whether a cut-out is neither nearly empty nor saturated."""
     return bool(np.ptp(values) >= LEAST_RANGE and (values >= LARGEST_SUM).mean() < MOST_SATURATED)
@@ -123,43 +115,34 @@ def make_cutouts(field: Summed) -> Cutouts:
 
 def make_hdus(cutouts: Cutouts) -> fits.HDUList:
     """Return the FITS file: the cube of cut-outs and the table of their positions."""
-    cube = fits.PrimaryHDU(cutouts.values)
-    header = cube.header
-    header["BSCALE"] = (1.0 / 3.0, "summed channels to their mean")
-    header["BZERO"] = 0.0
-    header["BUNIT"] = ("display", "8-bit display levels, stretch unknown")
-    header["OBJECT"] = ("Hubble XDF", "Hubble eXtreme Deep Field, in Fornax")
-    header["TELESCOP"] = "HST"
-    header["NFIT"] = (FIT, "maps to fit to; the others are held out")
-    for comment in COMMENTS:
-        header["COMMENT"] = comment
-    header["HISTORY"] = "Made by examples/make_hubble_targets.py of Farfield"
-    header["HISTORY"] = f"Sources: smoothing {SMOOTHING} px, {THRESHOLD} robust sigma, 5 x 5 maxima"
-    header["HISTORY"] = f"Cut-outs: {SIZE} px, disjoint, gap of {GAP} px between the two parts"
-    ids = np.array([f"xdf-x{x:04d}-y{y:04d}" for y, x in cutouts.centres])
-    table = fits.BinTableHDU.from_columns(
+    return target_files.make_hdus(
+        cutouts.values,
         [
-            fits.Column("ID", "15A", array=ids),
-            fits.Column("X", "J", unit="pixel", array=cutouts.centres[:, 1]),
-            fits.Column("Y", "J", unit="pixel", array=cutouts.centres[:, 0]),
-            fits.Column("FIT", "L", array=np.arange(len(ids)) < FIT),
+            ("BSCALE", 1.0 / 3.0, "summed channels to their mean"),
+            ("BZERO", 0.0, ""),
+            ("BUNIT", "display", "8-bit display levels, stretch unknown"),
+            ("OBJECT", "Hubble XDF", "Hubble eXtreme Deep Field, in Fornax"),
+            ("TELESCOP", "HST", ""),
         ],
-        name="CUTOUTS",
+        COMMENTS,
+        [
+            "Made by examples/make_hubble_targets.py of Farfield",
+            f"Sources: smoothing {SMOOTHING} px, {THRESHOLD} robust sigma, 5 x 5 maxima",
+            f"Cut-outs: {SIZE} px, disjoint, gap of {GAP} px between the two parts",
+        ],
+        place_columns([f"xdf-x{x:04d}-y{y:04d}" for y, x in cutouts.centres], cutouts.centres),
+        [
+            "X and Y: column and row (from 0, from the top of the image) of the",
+            "source, which is pixel (16, 16) of its cut-out, counted from 0.",
+        ],
     )
-    table.header["COMMENT"] = "X and Y: column and row (from 0, from the top of the image) of the"
-    table.header["COMMENT"] = "source, which is pixel (16, 16) of its cut-out, counted from 0."
-    return fits.HDUList([cube, table])
 
 
 def main() -> None:
     """Write the file and print one line about it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default=str(Path(__file__).parent / "targets" / "hubble.fits"))
-    out = Path(parser.parse_args().out)
-    cutouts = make_cutouts(load_field())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    make_hdus(cutouts).writeto(out, overwrite=True)
-    print(f"{out}: {FIT} maps to fit to, {len(cutouts.values) - FIT} held out")
+    parser.add_argument("--out", type=Path, help="default: targets/hubble.fits beside this script")
+    write(make_hdus(make_cutouts(load_field())), "hubble", parser.parse_args().out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The committed example targets are what their script makes, and what their README says."""
 
-import importlib.util
+import importlib
 import io
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,15 +19,10 @@ PATH = EXAMPLES / "targets" / "hubble.fits"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "make_hubble_targets", EXAMPLES / "make_hubble_targets.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def script() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        yield importlib.import_module("make_hubble_targets")
 
 
 def centres() -> npt.NDArray[np.int64]:
