@@ -1,5 +1,6 @@
 """The `models` verbs of the command line."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,3 +38,20 @@ def models_show(
     show_fields(model, {k: v for k, v in found.items() if k != "rulings"})
     header = ("setting", "value", "ruling", "reason")
     show_rows("scheduler settings", header, [[r[h] for h in header] for r in found["rulings"]])
+
+
+@models_app.command("import")
+def models_import(
+    checkpoint: Annotated[Path, typer.Argument(help="Torch or safetensors file of weights.")],
+    out: Annotated[Path, typer.Option(help="New folder that receives the base.")],
+    size: Annotated[
+        int | None, typer.Option(help="Side of its maps in pixels, if the weights do not tell.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint of another project into a base: a diffusers folder in float32."""
+    from flows.console import show_fields, show_json
+    from flows.inspection import import_model
+
+    found = import_model(checkpoint, out, size)
+    show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)
