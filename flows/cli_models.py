@@ -1,5 +1,6 @@
 """The `models` verbs of the command line."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,3 +38,34 @@ def models_show(
     show_fields(model, {k: v for k, v in found.items() if k != "rulings"})
     header = ("setting", "value", "ruling", "reason")
     show_rows("scheduler settings", header, [[r[h] for h in header] for r in found["rulings"]])
+
+
+@models_app.command("import")
+def models_import(
+    checkpoint: Annotated[Path, typer.Argument(help="Torch or safetensors file of weights.")],
+    out: Annotated[Path, typer.Option(help="New folder that receives the base.")],
+    size: Annotated[
+        int | None, typer.Option(help="Side of its maps in pixels, if the weights do not tell.")
+    ] = None,
+    head_channels: Annotated[
+        int, typer.Option(help="Guided diffusion: channels per attention head.")
+    ] = 64,
+    heads: Annotated[
+        int | None, typer.Option(help="Guided diffusion: attention heads, instead of their width.")
+    ] = None,
+    new_attention_order: Annotated[
+        bool, typer.Option(help="Guided diffusion: heads split after queries, keys and values.")
+    ] = False,
+    noise_schedule: Annotated[str, typer.Option(help="Guided diffusion: linear or cosine.")] = (
+        "linear"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint of another project into a base: a diffusers folder in float32."""
+    from flows.console import show_fields, show_json
+    from flows.inspection import import_model
+    from ood_core.bases.importing import Untold
+
+    untold = Untold(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
+    found = import_model(checkpoint, out, untold)
+    show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)

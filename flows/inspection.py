@@ -1,12 +1,14 @@
-"""Reading verbs: what a run holds, whether its bytes are whole, what a base is."""
+"""What a run holds, whether its bytes are whole, what a base is or is made from."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flows.gathering import psnr
 from flows.settings import PROJECT
+from ood_core.bases.importing import Untold, import_checkpoint
 from ood_core.bases.loading import load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
@@ -100,6 +102,14 @@ def describe_model(source: str) -> dict[str, Any]:
         },
         "rulings": [asdict(ruling) for ruling in model.rulings],
     }
+
+
+def import_model(checkpoint: Path, folder: Path, untold: Untold) -> dict[str, Any]:
+    """Import a checkpoint, load the base that it became, and tell what was found."""
+    origin = import_checkpoint(checkpoint, folder, untold)
+    found = describe_model(str(folder))
+    del found["rulings"]
+    return {"layout": origin.layout, "weights": origin.place, **found}
 
 
 def _arrays(table: Table) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Networks of bases: built, saved, and read from their folders."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -66,19 +67,44 @@ def make_unet(
 
 def save_base(network: nn.Module, prediction: Prediction, folder: Path) -> None:
     """Write a diffusers folder: float16 safetensors, network and scheduler configuration."""
-    from diffusers import DDPMPipeline, DDPMScheduler
-
-    scheduler = DDPMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="linear",
-        prediction_type=prediction,
-        clip_sample=False,
-    )
+    scheduler = {
+        "num_train_timesteps": 1000,
+        "beta_schedule": "linear",
+        "prediction_type": prediction,
+        "clip_sample": False,
+    }
     unet: Any = copy.deepcopy(network.unet if isinstance(network, Patched) else network).half()
     if isinstance(network, Patched):
         unet.register_to_config(**{PATCH_KEY: network.patch})
-    pipeline = DDPMPipeline(unet=unet, scheduler=scheduler)
-    pipeline.save_pretrained(str(folder), safe_serialization=True)
+    save_network(unet, scheduler, folder)
+
+
+def save_network(network: nn.Module, scheduler: dict[str, Any], folder: Path) -> None:
+    """Write a diffusers folder: safetensors in the network's own precision, in one file."""
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    pipeline = DDPMPipeline(unet=network, scheduler=DDPMScheduler(**scheduler))
+    pipeline.save_pretrained(str(folder), safe_serialization=True, max_shard_size="1TB")
+    unet = folder / "unet"  # safetensors writes files that only their owner can read
+    shutil.copymode(unet / "config.json", unet / "diffusion_pytorch_model.safetensors")
+
+
+def outline_network(config: dict[str, Any]) -> nn.Module:
+    """Build a `UNet2DModel` of a full configuration, with shapes and without memory.
+
+    Raises:
+        BaseModelError: a configuration that makes no network.
+    """
+    from diffusers import UNet2DModel
+
+    try:
+        with torch.device("meta"):
+            return cast(nn.Module, UNet2DModel(**config))
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        raise BaseModelError(
+            f"got layers that make no UNet2DModel ({error}); expected those of a whole network; "
+            "check that the checkpoint is of the layout that it was taken for"
+        ) from error
 
 
 def read_network(unet_dir: Path, config: dict[str, Any], weights: Path, source: str) -> nn.Module:

@@ -118,6 +118,7 @@ def test_failed_shards_exit_with_five(farfield, config, ready):
         ("report", "no/such/run"),
         ("plan", "none.yaml"),
         ("models", "show", "no/such/model/here"),
+        ("models", "import", "none.ckpt", "--out", "x"),
         ("serve", "none.yaml", "--out", "x"),
     ],
 )
@@ -198,6 +199,25 @@ def test_models_show_tells_what_became_of_scheduler_settings(farfield, base):
     assert {ruling["ruling"] for ruling in found["rulings"]} <= {"honoured", "overruled"}
     assert "epsilon" in farfield("models", "show", base).out
     assert "models" in parsed(farfield("models", "list", "--json").out)
+
+
+def test_models_import_makes_a_base(farfield, tmp_path):
+    import torch
+
+    from tests.oracles.ho_unet import HoUnet, randomised
+
+    weights = randomised(HoUnet(32, (1,), 1, {0}, 2)).state_dict()
+    torch.save({"model": {}, "ema": weights}, tmp_path / "any.ckpt")
+    command = ("models", "import", tmp_path / "any.ckpt", "--json", "--out")
+    found = parsed(farfield(*command, tmp_path / "a").out)
+    assert (found["layout"], found["weights"]) == ("Ho et al. 2020", "ema")
+    assert (found["channels"], found["size"], found["prediction"]) == (2, 16, "epsilon")
+    shown = parsed(farfield("models", "show", tmp_path / "a", "--json").out)
+    assert shown["digest"] == found["digest"]
+    assert parsed(farfield(*command, tmp_path / "b", "--size", 8).out)["size"] == 8
+    answer = farfield(*command, tmp_path / "a")
+    assert answer.code == 2
+    assert "which holds something; expected a new folder" in answer.err
 
 
 def test_schema_describes_the_configuration(farfield):
