@@ -14,6 +14,18 @@ from ood_core.arrays import Maps
 MOST_PIXELS = 2_000_000  # per channel, read at an even stride, when edges are laid
 
 
+def standardised(maps: Maps, reference: Float[Tensor, "m c y x"]) -> Maps:
+    """Return maps in units of sigma: minus mean, over standard deviation, of a reference's pixels.
+
+    Both are pooled over the maps of the reference, per channel. A constant channel becomes 0 where
+    it has the reference's value.
+    """
+    pixels = reference.transpose(0, 1).flatten(1).double()
+    mean, spread = pixels.mean(1), pixels.std(1, correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    return (maps.double() - mean[:, None, None]) / spread[:, None, None]
+
+
 def quantiles(maps: Maps, levels: Float[Tensor, " q"]) -> Float[Tensor, "c q"]:
     """Return the pooled pixel value below which the fraction `level` lies, linear in between."""
     ordered = _pooled(maps).sort(dim=-1).values

@@ -1,17 +1,24 @@
-"""Isotropic power spectra of maps.
+"""Isotropic power and cross spectra of maps.
 
 With `F` the unnormalised discrete Fourier transform of a map of `Y` by `X` pixels, the power of a
 mode is `P(k) = |F(k)|^2 / (Y X)`. Then white noise of variance `v` has `P = v` at every `k`, and
 Parseval reads `mean over all modes of P = mean over all pixels of x^2`. Modes are averaged over
 annuli one fundamental wide, `j - 1/2 <= |k| min(Y, X) < j + 1/2` with `j = 1 ... min(Y, X) / 2`;
-the mean of the map (`k = 0`) and the corners beyond the Nyquist wavenumber are left out.
+the mean of the map (`k = 0`) and the corners beyond the Nyquist wavenumber are left out. For maps
+in units `u` power is in `u^2` times pixel area.
+
+The cross power of channels `a` and `b` is `Re F_a F_b* / (Y X)`; the imaginary parts of `k` and
+`-k` cancel. Coherence is its correlation coefficient, `C_ab / sqrt(P_a P_b)`: 1 for channels that
+are multiples of one another, 0 for independent ones.
 
 No window is applied: maps that are not periodic leak power of their edges, the same on both sides
 of a comparison.
 """
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Maps
@@ -37,23 +44,50 @@ def power_spectrum(
     maps: Maps,
 ) -> tuple[Float[Tensor, " bins"], Float[Tensor, "n c bins"], Int[Tensor, " bins"]]:
     """Return mean wavenumber (cycles per pixel), mean power and number of modes per annulus."""
+    return _annular_means(maps, lambda modes: modes.abs().square())
+
+
+def cross_spectrum(
+    maps: Maps,
+) -> tuple[Float[Tensor, " bins"], Float[Tensor, "n c c bins"], Int[Tensor, " bins"]]:
+    """Return mean wavenumber, cross power of all pairs of channels, and number of modes."""
+    channels = maps.shape[1]
+    centre, cross, modes = _annular_means(maps, _pairs, copies=channels)
+    return centre, cross.unflatten(1, (channels, channels)), modes
+
+
+def coherence(cross: Float[Tensor, "n c c bins"]) -> Float[Tensor, "c c bins"]:
+    """Return the correlation coefficient of the modes of channels, from rows of cross power.
+
+    Rows are averaged first. It is 0 where a channel has no power.
+    """
+    mean = cross.mean(0)
+    power = torch.diagonal(mean).T
+    scale = (power[:, None] * power[None, :]).sqrt()
+    return torch.where(scale > 0, mean / scale.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
+
+
+def _pairs(modes: Complex[Tensor, "n c y x"]) -> Float[Tensor, "n cc y x"]:
+    return (modes[:, :, None] * modes[:, None].conj()).real.flatten(1, 2)
+
+
+def _annular_means(
+    maps: Maps, product: Callable[[Tensor], Tensor], copies: int = 1
+) -> tuple[Float[Tensor, " bins"], Float[Tensor, "n _ bins"], Int[Tensor, " bins"]]:
+    """Average a product of the modes of every map over annuli, in blocks of bounded memory."""
     k, index, bins = annuli(*maps.shape[-2:])
     flat = index.flatten()
     modes = torch.bincount(flat, minlength=bins + 2)
     centre = torch.bincount(flat, weights=k.flatten(), minlength=bins + 2) / modes.clamp(min=1)
-    rows = max(1, BLOCK_PIXELS // (maps.shape[1] * flat.numel()))
-    blocks = [_annular_sums(block, flat, bins + 2) for block in torch.split(maps, rows)]
-    sums = torch.cat(blocks) if blocks else maps.new_zeros((0, maps.shape[1], bins + 2))
-    power = sums / modes.clamp(min=1)
+    rows = max(1, BLOCK_PIXELS // (maps.shape[1] * copies * flat.numel()))
+    sums = []
+    for block in torch.split(maps, rows):
+        values = product(torch.fft.fft2(block.double())).flatten(-2) / flat.numel()
+        empty = values.new_zeros((*values.shape[:2], bins + 2))
+        sums.append(empty.index_add_(2, flat, values))
     inside = slice(1, bins + 1)
-    return centre[inside], power[..., inside], modes[inside]
-
-
-def _annular_sums(maps: Maps, index: Int[Tensor, " modes"], bins: int) -> Float[Tensor, "n c b"]:
-    pixels = maps.shape[-2] * maps.shape[-1]
-    power = torch.fft.fft2(maps.double()).abs().square().flatten(-2) / pixels
-    sums: Tensor = power.new_zeros((*maps.shape[:2], bins)).index_add_(2, index, power)
-    return sums
+    mean = torch.cat(sums)[..., inside] / modes[inside].clamp(min=1)
+    return centre[inside], mean, modes[inside]
 
 
 def spectrum_distance(a: Float[Tensor, "n c bins"], b: Float[Tensor, "m c bins"]) -> float:

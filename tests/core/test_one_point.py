@@ -11,6 +11,7 @@ from ood_core.metrics.one_point import (
     histogram,
     quantile_edges,
     quantiles,
+    standardised,
     uniform_edges,
     wasserstein,
 )
@@ -66,3 +67,12 @@ def test_histogram_integrates_to_one_inside_its_edges() -> None:
 def test_a_constant_field_has_bins_of_some_width() -> None:
     edges = uniform_edges(torch.full((2, 1, 4, 4), 7.0), 10)
     assert (edges.diff(dim=-1) > 0).all()
+
+
+def test_standardised_maps_are_in_units_of_the_reference() -> None:
+    maps = torch.cat([noise(6), 5 + 3 * noise(6, seed=1)], dim=1).double()
+    own = standardised(maps, maps).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(own.mean(1), torch.zeros(2).double())
+    torch.testing.assert_close(own.std(1, correction=0), torch.ones(2).double())
+    torch.testing.assert_close(standardised(2 * maps + 7, 2 * maps + 7), standardised(maps, maps))
+    assert (standardised(torch.full((2, 1, 4, 4), 7.0), torch.full((2, 1, 4, 4), 7.0)) == 0).all()

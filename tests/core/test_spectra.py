@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from ood_core.metrics.spectra import annuli, log_spectrum_error, power_spectrum
+from ood_core.metrics.spectra import (
+    annuli,
+    coherence,
+    cross_spectrum,
+    log_spectrum_error,
+    power_spectrum,
+)
 
 
 def noise(n: int, side: int = 32, seed: int = 0) -> torch.Tensor:
@@ -56,3 +62,48 @@ def test_a_doubled_amplitude_is_an_error_of_ln_four() -> None:
 
 def test_constant_maps_have_a_finite_error() -> None:
     assert math.isfinite(log_spectrum_error(torch.zeros(2, 1, 16, 16), noise(2, 16)))
+
+
+def test_the_diagonal_of_the_cross_spectrum_is_the_power_spectrum() -> None:
+    maps = torch.cat([noise(3), noise(3, seed=1)], dim=1)
+    _, cross, modes = cross_spectrum(maps)
+    _, power, expected_modes = power_spectrum(maps)
+    torch.testing.assert_close(torch.diagonal(cross, dim1=1, dim2=2).transpose(1, 2), power)
+    torch.testing.assert_close(cross, cross.transpose(1, 2))
+    assert modes.equal(expected_modes)
+
+
+def test_coherence_is_the_correlation_of_channels() -> None:
+    share = 0.6
+    one, other = noise(200), noise(200, seed=1)
+    mixed = share * one + math.sqrt(1 - share**2) * other
+    _, cross, modes = cross_spectrum(torch.cat([one, -3 * one, mixed, other], dim=1))
+    found = coherence(cross)
+    torch.testing.assert_close(found[0, 1], -torch.ones(16).double())
+    # A correlation of m pairs of real numbers has the error (1 - r^2) / sqrt(m); half of the modes
+    # are independent, and each is two numbers.
+    error = 1 / torch.sqrt(200 * modes)
+    assert ((found[0, 2] - share).abs() < 5 * (1 - share**2) * error).all()
+    assert (found[0, 3].abs() < 5 * error).all()
+
+
+def test_a_shifted_copy_is_coherent_by_the_cosine_of_its_phase() -> None:
+    # A point and a point `s` columns on: F_a F_b* = exp(2 pi i kx s), in the mean over an annulus.
+    points = torch.zeros(1, 2, 32, 32)
+    points[0, 0, 0, 0] = points[0, 1, 0, 3] = 1
+    _, index, bins = annuli(32, 32)
+    cosine = torch.cos(2 * math.pi * torch.fft.fftfreq(32, dtype=torch.float64) * 3).expand(32, 32)
+    expected = torch.stack([cosine[index == j].mean() for j in range(1, bins + 1)])
+    torch.testing.assert_close(coherence(cross_spectrum(points)[1])[0, 1], expected)
+
+
+def test_a_channel_without_power_is_coherent_with_nothing() -> None:
+    maps = torch.cat([noise(2), torch.zeros(2, 1, 32, 32)], dim=1)
+    assert (coherence(cross_spectrum(maps)[1])[:, 1] == 0).all()
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.cat([noise(5), noise(5, seed=1)], dim=1)
+    whole = cross_spectrum(maps)[1], power_spectrum(maps)[1]
+    monkeypatch.setattr("ood_core.metrics.spectra.BLOCK_PIXELS", 1)
+    torch.testing.assert_close((cross_spectrum(maps)[1], power_spectrum(maps)[1]), whole)

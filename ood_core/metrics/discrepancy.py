@@ -1,0 +1,141 @@
+"""Are two sets of features draws of one law? Distances of laws, with p-values that hold exactly.
+
+Both distances are quadratic forms of one matrix `D` over the pooled rows. With weights `w = 1/n` on
+the first set and `-1/m` on the second,
+
+    energy distance      -w' D w,   D_ij = |z_i - z_j|                       (Székely & Rizzo 2013)
+    MMD squared           w' K w,   K_ij = exp(-|z_i - z_j|^2 / (2 h^2))     (Gretton et al. 2012)
+
+with `h` the median distance of pooled rows. Either is 0 only for equal sets, and biased upwards for
+small ones. The p-value compares it with the same form after `B` random exchanges of rows between
+the sets, `p = (1 + number as large) / (1 + B)` (Phipson & Smyth 2010). If rows of both sets are
+exchangeable, `P(p <= a) <= a` at every set size. Sets so small that they have no more than `B`
+divisions are divided in every way instead.
+
+Distances weigh features by their spread: whiten or standardise first (`distances.Whitening`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import false_discovery_control, permutation_test
+from torch import Tensor
+
+from ood_core.errors import TargetError
+
+PERMUTATIONS = 999
+BATCH = 256  # exchanges evaluated at once, which bounds the memory
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """A distance of two sets and how often equal laws would show one as large."""
+
+    value: float
+    p_value: float
+
+
+def energy_test(
+    a: Float[Tensor, "n f"],
+    b: Float[Tensor, "m f"],
+    rng: np.random.Generator,
+    permutations: int = PERMUTATIONS,
+) -> Discrepancy:
+    """Test with the energy distance, in units of the features.
+
+    Raises:
+        TargetError: If a set has less than 2 rows.
+    """
+    return _test(a, b, lambda distance: -distance, rng, permutations)
+
+
+def mmd_test(
+    a: Float[Tensor, "n f"],
+    b: Float[Tensor, "m f"],
+    rng: np.random.Generator,
+    permutations: int = PERMUTATIONS,
+) -> Discrepancy:
+    """Test with the squared maximum mean discrepancy of a Gaussian kernel, without unit.
+
+    Raises:
+        TargetError: If a set has less than 2 rows.
+    """
+
+    def kernel(distance: Tensor) -> Tensor:
+        return gaussian_kernel(distance, median_distance(distance))
+
+    return _test(a, b, kernel, rng, permutations)
+
+
+def row_distances(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
+    """Return Euclidean distances in float64, 0 exactly for equal rows."""
+    # The expanded square would leave equal rows apart by rounding.
+    return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def median_distance(distance: Float[Tensor, "n n"]) -> float:
+    """Return the median over pairs of different rows; 1 if more than half of them coincide."""
+    above = torch.ones_like(distance, dtype=torch.bool).triu(diagonal=1)
+    median = float(distance[above].median())
+    return median or 1.0
+
+
+def gaussian_kernel(distance: Float[Tensor, "n m"], width: float) -> Float[Tensor, "n m"]:
+    """Return `exp(-distance^2 / (2 width^2))`."""
+    return torch.exp(-(distance**2) / (2 * width**2))
+
+
+def adjusted(p_values: Sequence[float], method: Literal["holm", "bh"] = "holm") -> list[float]:
+    """Return p-values of several tests, raised for their number.
+
+    Rejecting at `a` what `holm` returns wrongly rejects anything with a probability of at most `a`
+    (Holm 1979), whatever the dependence of the tests. With `bh` at most a part `a` of what is
+    rejected is wrong on average (Benjamini & Hochberg 1995), for independent tests.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if method == "bh":
+        return [float(value) for value in false_discovery_control(p)]
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    back = np.empty_like(p)
+    back[order] = raised
+    return [float(value) for value in back]
+
+
+def _test(
+    a: Tensor,
+    b: Tensor,
+    kernel: Callable[[Tensor], Tensor],
+    rng: np.random.Generator,
+    permutations: int,
+) -> Discrepancy:
+    fewest = min(len(a), len(b))
+    if fewest < 2:
+        raise TargetError(f"got {fewest} rows in a set; expected at least 2 to compare sets")
+    rows = torch.cat([a, b])
+    matrix = kernel(row_distances(rows, rows)).numpy()
+    found = permutation_test(
+        (np.arange(len(a)), np.arange(len(a), len(rows))),
+        lambda first, second, axis: _form(matrix, first, second),
+        vectorized=True,
+        n_resamples=permutations,
+        batch=BATCH,
+        alternative="greater",
+        rng=rng,
+    )
+    return Discrepancy(float(found.statistic), float(found.pvalue))
+
+
+def _form(matrix: Array, first: Array, second: Array) -> Array:
+    """Quadratic form for many divisions of the rows, given as indices on the last axis."""
+    weights = np.zeros((*first.shape[:-1], len(matrix)))
+    np.put_along_axis(weights, first.astype(np.intp), 1 / first.shape[-1], axis=-1)
+    np.put_along_axis(weights, second.astype(np.intp), -1 / second.shape[-1], axis=-1)
+    return np.asarray(((weights @ matrix) * weights).sum(-1))
