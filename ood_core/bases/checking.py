@@ -9,8 +9,9 @@ noised again two things hold at every level `s = sigma/alpha`:
     E[eps e] = E[e^2]                       e = (x_t - alpha D) / sigma, the estimated noise
 
 The first is the optimality of posterior means, the second their orthogonality to their errors. A
-network read by a wrong type follows another flow to maps on which it does worse than the linear
-denoiser. A schedule that differs much from the one trained on breaks the second.
+network read by a wrong type follows another flow to maps that it does not know: its loss there is
+far above that of the right type, mostly above the linear denoiser's. A schedule that differs much
+from the one trained on breaks the second.
 """
 
 import math
