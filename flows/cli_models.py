@@ -69,3 +69,33 @@ def models_import(
     untold = Untold(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
     found = import_model(checkpoint, out, untold)
     show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)
+
+
+@models_app.command("check")
+def models_check(
+    model: Annotated[str, typer.Argument(help="Diffusers folder, hub id or galaxygrad:NAME.")],
+    as_json: AsJson = False,
+    samples: Annotated[int, typer.Option(help="Samples to draw and measure on.")] = 16,
+    steps: Annotated[int, typer.Option(help="Solver steps per sample.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder for check.json and check.png.")] = None,
+) -> None:
+    """Ask a base's network whether its settings are true; exit code 2 if they are not."""
+    from flows.console import Bars, show_fields, show_json, show_rows
+    from flows.model_check import check_model
+    from flows.progress import listener
+
+    with Bars() as bars:
+        token = listener.set(bars)
+        try:
+            found = check_model(model, samples, steps, out)
+        finally:
+            listener.reset(token)
+    if as_json:
+        show_json(found)
+    else:
+        base = {k: v for k, v in found["base"].items() if k != "rulings"}
+        show_fields(model, {"domain": found["domain"], **base, "device": found["device"]})
+        for title, rows in (("cost", found["cost"]), ("round trips", found["round_trips"])):
+            show_rows(title, list(rows[0]), [list(row.values()) for row in rows])
+        show_rows("checks", list(found["checks"][0]), [list(c.values()) for c in found["checks"]])
+    raise typer.Exit(0 if found["passed"] else 2)

@@ -22,7 +22,13 @@ from rich.text import Text
 
 OUT = Console()
 ERR = Console(stderr=True)
-UNITS = {"calibrate": "levels", "invert": "maps", "generate": "maps", "pretrain": "steps"}
+UNITS = {
+    "calibrate": "levels",
+    "invert": "maps",
+    "generate": "maps",
+    "pretrain": "steps",
+    "check": "evaluations",
+}
 
 
 class RateColumn(ProgressColumn):
@@ -73,7 +79,7 @@ class Bars:
 
 def show_json(record: Mapping[str, Any]) -> None:
     """Print a record for machines; what is not a finite number becomes null, as JSON has none."""
-    sys.stdout.write(json.dumps(_finite(record), indent=1, default=str, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(record), indent=1, default=str, allow_nan=False) + "\n")
 
 
 def show_fields(title: str, record: Mapping[str, Any]) -> None:
@@ -99,11 +105,12 @@ def show_error(message: str) -> None:
     ERR.print(Text("error: ", style="bold red") + Text(message))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a record with None for what is not a finite number."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

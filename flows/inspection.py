@@ -9,7 +9,7 @@ import numpy as np
 from flows.gathering import psnr
 from flows.settings import PROJECT
 from ood_core.bases.importing import Untold, import_checkpoint
-from ood_core.bases.loading import load_base
+from ood_core.bases.loading import BaseModel, load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
 from ood_core.store.run import SHARDED, RunStore
@@ -85,7 +85,11 @@ def shipped_models() -> list[dict[str, Any]]:
 
 def describe_model(source: str) -> dict[str, Any]:
     """Everything that is known of a base without running it."""
-    model = load_base(source)
+    return describe_base(load_base(source))
+
+
+def describe_base(model: BaseModel) -> dict[str, Any]:
+    """Everything that is known of a loaded base without running it."""
     schedule = model.denoiser.schedule
     return {
         "source": model.source,
@@ -93,6 +97,7 @@ def describe_model(source: str) -> dict[str, Any]:
         "channels": model.channels,
         "size": model.size,
         "size_multiple": model.size_multiple,
+        "fixed_size": model.fixed_size,
         "parameters": model.parameters,
         "prediction": model.prediction,
         "schedule_steps": len(schedule),

@@ -1,11 +1,14 @@
 """The model card of a trained base: recipe, seed, commit, data, loss curve, samples and limits."""
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ood_core.arrays import Maps
 from ood_core.bases.denoiser import PretrainedDenoiser
@@ -24,6 +27,7 @@ CARD = """---
 license: bsd-3-clause
 library_name: diffusers
 tags: [diffusion, unconditional, frozen-base, {tags}]
+domain: {domain}
 ---
 
 # {name}
@@ -99,7 +103,7 @@ def write_card(folder: Path, spec: PretrainSpec, record: TrainingRecord, samples
     (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n")
     _curve(record.curve, folder / "loss.png")
     data = training_stream(replace(spec, seed=spec.seed + 1))(0)[:: max(1, spec.batch // SHEET)]
-    _sheet(samples, data[:SHEET], folder / "samples.png")
+    write_sheet({"samples": samples, "data": data[:SHEET]}, folder / "samples.png", (-1, 1))
     words = {
         **record.recipe,
         "parameters": _parameters(folder),
@@ -110,11 +114,32 @@ def write_card(folder: Path, spec: PretrainSpec, record: TrainingRecord, samples
         "sheet": "samples.png",
         "multiple": spec.multiple,
         "tags": ", ".join(domain.replace("_", "-") for domain in spec.domains),
+        "domain": ", ".join(domain.replace("_", " ") for domain in spec.domains),
         "domains": " and ".join(DOMAINS[domain][0] for domain in spec.domains),
         "data": "; ".join(DOMAINS[d][1].format(mosaic=spec.mosaic) for d in spec.domains),
         "start": f"`{spec.start_from}`" if spec.start_from else "random weights",
     }
     (folder / "README.md").write_text(CARD.format(**words))
+
+
+def write_sheet(panels: dict[str, Maps], path: Path, limits: tuple[float, float]) -> None:
+    """Draw maps in rows, one panel per set, first channel in grey between the limits."""
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    low, high = limits
+    for panel, (title, maps) in zip(axes, panels.items(), strict=True):
+        panel.imshow(_tiles(maps), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        panel.set_title(title, fontsize=10)
+        panel.set_axis_off()
+    figure.savefig(path, dpi=110)
+
+
+def _tiles(maps: Maps) -> NDArray[np.float32]:
+    rows = math.isqrt(len(maps))
+    columns, (height, width) = len(maps) // rows, maps.shape[-2:]
+    grid = maps[: rows * columns, 0].reshape(rows, columns, height, width)
+    tiles: NDArray[np.float32] = grid.permute(0, 2, 1, 3).reshape(rows * height, -1).numpy()
+    return tiles
 
 
 def _parameters(folder: Path) -> int:
@@ -129,17 +154,4 @@ def _curve(losses: list[float], path: Path) -> None:
     axes = figure.subplots()
     axes.semilogy([50 * (i + 1) for i in range(len(losses))], losses, lw=1)
     axes.set(xlabel="step", ylabel="loss")
-    figure.savefig(path, dpi=110)
-
-
-def _sheet(samples: Maps, data: Maps, path: Path) -> None:
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    for axes, maps, title in zip(
-        figure.subplots(1, 2), (samples, data), ("samples", "data"), strict=True
-    ):
-        side = maps.shape[-1]
-        tiles = maps[:, 0].reshape(4, 4, side, side).permute(0, 2, 1, 3).reshape(4 * side, 4 * side)
-        axes.imshow(tiles.numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        axes.set_title(title, fontsize=10)
-        axes.set_axis_off()
     figure.savefig(path, dpi=110)

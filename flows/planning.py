@@ -59,6 +59,7 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     maps = read_targets(settings.targets)
     model = load_base(settings.base)
     check(maps, model.size_multiple, model.channels)
+    _require_size(maps, model)
     _require_square(maps)
     _require_split(settings.targets, maps)
     _require_range(settings.targets, maps)
@@ -76,6 +77,16 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
         "invert": ShardPlan(fit, min(INVERSION_SHARD, fit)),
         "generate": ShardPlan(settings.generation.samples, settings.generation.shard_size),
     }
+
+
+def _require_size(maps: MapSet, model: BaseModel) -> None:
+    height, width = maps.values.shape[-2:]
+    if model.fixed_size and (height, width) != (model.size, model.size):
+        raise TargetError(
+            f"{maps.source}: got maps of {height} x {width} px; expected {model.size} x "
+            f"{model.size} px, the only size that {model.source} takes: cut or resample the maps, "
+            "or choose another base"
+        )
 
 
 def _require_square(maps: MapSet) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast, final
 import torch
 
 from ood_core.bases.denoiser import PretrainedDenoiser
+from ood_core.bases.galaxygrad import PREFIX, find_weights, packaged, read_mixer
 from ood_core.bases.networks import PATCH_KEY, read_network
 from ood_core.bases.schedulers import SettingRuling, read_scheduler
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -21,7 +22,8 @@ from ood_core.specs import Prediction
 class BaseModel:
     """A frozen base: its denoiser and what there is to know about it.
 
-    Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels.
+    Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels; with
+    `fixed_size`, sides of exactly `size` pixels.
     """
 
     denoiser: PretrainedDenoiser
@@ -33,17 +35,20 @@ class BaseModel:
     rulings: tuple[SettingRuling, ...]
     source: str
     size_multiple: int
+    fixed_size: bool = False
 
 
 def load_base(
     source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> BaseModel:
-    """Load a diffusers folder or hub id.
+    """Load a diffusers folder or hub id, or `galaxygrad:NAME` from that package.
 
     Raises:
-        BaseModelError: missing or unreadable files, an unknown scheduler setting, or a network
-            that is not an unconditional `UNet2DModel`.
+        BaseModelError: missing or unreadable files, an unknown scheduler setting, a network that
+            is not an unconditional `UNet2DModel`, or a package that is not installed.
     """
+    if source.startswith(PREFIX):
+        return _load_packaged(source, device, dtype)
     folder = _folder(source)
     unet_dir = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = _read_json(unet_dir / "config.json", source)
@@ -62,6 +67,24 @@ def load_base(
         rulings=rulings,
         source=source,
         size_multiple=patch * 2 ** (len(config["block_out_channels"]) - 1),
+    )
+
+
+def _load_packaged(source: str, device: torch.device | str, dtype: torch.dtype) -> BaseModel:
+    schedule, size = NoiseSchedule.linear(), packaged(source).size
+    weights = find_weights(source)
+    network = read_mixer(weights, size, schedule).to(torch.device(device))
+    return BaseModel(
+        denoiser=PretrainedDenoiser(network, schedule, "epsilon", dtype),
+        digest=weights_digest(weights, "epsilon", schedule),
+        channels=1,
+        size=size,
+        parameters=sum(p.numel() for p in network.parameters()),
+        prediction="epsilon",
+        rulings=(),
+        source=source,
+        size_multiple=size,
+        fixed_size=True,
     )
 
 
