@@ -93,6 +93,7 @@ def describe_model(source: str) -> dict[str, Any]:
         "size_multiple": model.size_multiple,
         "parameters": model.parameters,
         "prediction": model.prediction,
+        "pixels_per_code": 1 if model.codes is None else model.codes.factor,
         "schedule_steps": len(schedule),
         "noise_to_signal": {
             "first": schedule.noise_to_signal(0),
