@@ -55,7 +55,7 @@ class Autoencoder:
     def floor(self, maps: Maps) -> float:
         """Root-mean-square error of the round trip, in standard deviations of the maps.
 
-        No sample of the base can be nearer to real maps than this, however good the method.
+        This decoder floor is what the autoencoder alone loses, whatever becomes of the codes.
         """
         error = self.decode(self.encode(maps)) - maps
         return float(error.square().mean().sqrt() / maps.std())
