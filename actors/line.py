@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 
 from ood_core.arrays import Maps, TimeGrid
+from ood_core.bases.codes import Autoencoder
 from ood_core.bases.loading import load_base
 from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
@@ -24,11 +25,13 @@ from ood_core.store.targets import StoredTargets, load_targets
 class Line:
     """Everything of a run that stays the same from shard to shard.
 
+    `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
     network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`.
     """
 
     base: CountingDenoiser
+    codes: Autoencoder | None
     laws: TargetLaws | None
     bands: BandWeights | None
     rho: float
@@ -45,8 +48,12 @@ class Line:
             return self.base
         return CalibratedDenoiser(self.base, self.laws, self.bands, labels)
 
+    def maps(self, seen: Maps) -> Maps:
+        """Maps in model range of what the denoiser makes: decoded where it makes codes."""
+        return seen if self.codes is None else self.codes.decode(seen)
+
     def labels(self, maps: Maps) -> Labels:
-        """The cluster of each clean map; all zero where the method has no clusters."""
+        """The cluster of each clean map or code; all zero where the method has no clusters."""
         if self.laws is None:
             return torch.zeros(len(maps), dtype=torch.int64)
         return self.laws.assign(maps)
@@ -74,11 +81,12 @@ def load_line(run: RunStore, base: str, device: str, dtype: str) -> Line:
     if method.calibration is not None:
         rho = float(run.table("calibrate").attributes["rho"])
         members = method.calibration.members
-        laws = TargetLaws.fit(targets.fit, counted.schedule, rho, members, symmetries)
+        laws = TargetLaws.fit(targets.seen, counted.schedule, rho, members, symmetries)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
             bands = read_calibration(run)
     return Line(
         base=counted,
+        codes=model.codes,
         laws=laws,
         bands=bands,
         rho=rho,

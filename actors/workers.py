@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from actors.line import Line, load_line
 from ood_core.arrays import Maps
+from ood_core.bases.codes import Autoencoder
 from ood_core.calibration import EXPERTS, TargetLaws, calibrate_level
 from ood_core.decode import decode
 from ood_core.draw import draw
-from ood_core.invert import invert
+from ood_core.invert import Inversion, invert
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
@@ -104,9 +105,9 @@ def calibration_rows(line: Line) -> Callable[[Shard], Rows]:
     assert spec is not None, "planned only where the method calibrates"
     assert laws is not None, "loaded wherever the method calibrates"
     folds = TargetLaws.cross_fitted(
-        line.targets.fit, line.base.schedule, line.rho, spec.members, line.symmetries
+        line.targets.seen, line.base.schedule, line.rho, spec.members, line.symmetries
     )
-    fit = line.targets.fit.to(line.device)
+    fit = line.targets.seen.to(line.device)
 
     def rows(shard: Shard) -> Rows:
         levels = [int(line.grid[i]) for i in range(shard.start, shard.stop)]
@@ -127,13 +128,20 @@ def calibration_rows(line: Line) -> Callable[[Shard], Rows]:
 
 
 def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
-    """Rows of the latents: each shard a batch of fit targets, padded to one batch shape."""
+    """Rows of the latents: each shard a batch of fit targets, padded to one batch shape.
+
+    The round trip of a latent base ends in pixels, and its error is that of the whole way: of the
+    autoencoder and of the flow.
+    """
 
     def rows(shard: Shard) -> Rows:
-        maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
-        denoiser = line.denoiser(line.labels(maps))
-        done = invert(denoiser, maps.to(line.device), line.grid, line.method.passes)
+        seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
+        denoiser = line.denoiser(line.labels(seen))
+        done = invert(denoiser, seen.to(line.device), line.grid, line.method.passes)
         keep = slice(0, len(shard))
+        if line.codes is not None:
+            maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
+            done = through_pixels(done, line.codes, maps.to(line.device))
         return {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
             "latents": done.latents.cpu().numpy()[keep],
@@ -145,6 +153,13 @@ def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
     return rows
 
 
+def through_pixels(done: Inversion, codes: Autoencoder, maps: Maps) -> Inversion:
+    """The inversion of codes, with its round trip and error measured on the maps themselves."""
+    back = codes.decode(done.round_trip)
+    error = ((back - maps) ** 2).flatten(1).mean(dim=1).sqrt()
+    return replace(done, round_trip=back, error=error)
+
+
 def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     """Rows of the data set: draw, decode and steer one shard, in physical units.
 
@@ -153,11 +168,12 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     """
     prior, geometry = read_prior(run.root / "prior.zarr")
     references = read_latents(run)
-    labels = line.labels(line.targets.fit)
+    seen = line.targets.seen
+    labels = line.labels(seen)
     steering = line.method.steering
     neighbours = steering.neighbours if steering is not None else 1
-    statistics = Statistics(line.targets.fit.shape[-1])
-    aims = StatisticAims.measure(statistics, line.targets.fit, line.symmetries, neighbours)
+    statistics = Statistics(seen.shape[-1])
+    aims = StatisticAims.measure(statistics, seen, line.symmetries, neighbours)
 
     def rows(shard: Shard) -> Rows:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
@@ -166,12 +182,12 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         plain = line.denoiser(labels[parents[:, 0]])
         steered = SteeredDenoiser(plain, statistics, aim, aims.spread, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
-        maps = decode(denoiser, line.method.solver, drawn.latents.to(line.device), line.grid)
-        distance = steered.distance(maps)
+        made = decode(denoiser, line.method.solver, drawn.latents.to(line.device), line.grid)
+        distance = steered.distance(made)
         keep = slice(0, len(shard))
         return {
             "sample": np.arange(shard.start, shard.stop, dtype=np.int64),
-            "maps": line.targets.physical(maps.cpu()[keep]),
+            "maps": line.targets.physical(line.maps(made).cpu()[keep]),
             "attempts": drawn.attempts.numpy().astype(np.int16)[keep],
             "parents": parents.numpy().astype(np.int32)[keep],
             "aim_distance": distance.cpu().numpy().astype(np.float32)[keep],

@@ -33,7 +33,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     fit = settings.targets.fit_count(len(maps))
     shape = maps.values.shape[1:]
     counts = evaluations(settings, method, fit)
-    probe = torch.zeros(PROBE_ROWS, *shape)
+    probe = torch.zeros(PROBE_ROWS, *model.code_shape(shape))
     device = choose_device(settings.execution.device)
     denoiser = load_base(settings.base, device).denoiser
     network = _seconds_per_map(lambda x: denoiser(x, method.level // 2), probe.to(device))

@@ -100,6 +100,7 @@ def describe_base(model: BaseModel) -> dict[str, Any]:
         "fixed_size": model.fixed_size,
         "parameters": model.parameters,
         "prediction": model.prediction,
+        "pixels_per_code": 1 if model.codes is None else model.codes.factor,
         "schedule_steps": len(schedule),
         "noise_to_signal": {
             "first": schedule.noise_to_signal(0),

@@ -178,7 +178,9 @@ def _draw(model: BaseModel, denoiser: Denoiser, count: int, steps: int) -> Maps:
 
 
 def _noise(model: BaseModel, count: int) -> Maps:
-    z = normal(SeedRange(ROOT, 0, count), (model.channels, model.size, model.size))
+    z = normal(
+        SeedRange(ROOT, 0, count), model.code_shape((model.channels, model.size, model.size))
+    )
     return z.to(next(model.denoiser.network.parameters()).device)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from actors.line import require_fit
 from flows.settings import RunSettings
+from ood_core.arrays import Maps
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import EXPERTS, band_knots
 from ood_core.errors import TargetError
@@ -60,7 +61,7 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     model = load_base(settings.base)
     check(maps, model.size_multiple, model.channels)
     _require_size(maps, model)
-    _require_square(maps)
+    _require_square(maps, model)
     _require_split(settings.targets, maps)
     _require_range(settings.targets, maps)
     schedule = model.denoiser.schedule
@@ -89,12 +90,13 @@ def _require_size(maps: MapSet, model: BaseModel) -> None:
         )
 
 
-def _require_square(maps: MapSet) -> None:
+def _require_square(maps: MapSet, model: BaseModel) -> None:
     height, width = maps.values.shape[-2:]
-    if height != width or height < LEAST_SIDE:
+    least = LEAST_SIDE * (1 if model.codes is None else model.codes.factor)
+    if height != width or height < least:
         raise TargetError(
             f"{maps.source}: got maps of {height} x {width} px; expected squares of at least "
-            f"{LEAST_SIDE} px a side, as the symmetries and the wavelets need: cut the maps"
+            f"{least} px a side, as the symmetries and the wavelets need: cut the maps"
         )
 
 
@@ -129,17 +131,18 @@ def _write(
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run.root.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(run.root / "receipts", ignore_errors=True)  # they vouched for another run
-    write_targets(run, maps, settings.targets)
+    write_targets(run, maps, settings.targets, model.codes and model.codes.encode)
     shape = maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
-    _create(run, "invert", "row", plans, latent_columns(shape), words)
+    _create(run, "invert", "row", plans, latent_columns(shape, model.code_shape(shape)), words)
     synthetic = {**words, "synthetic": True}
     _create(run, "generate", "sample", plans, sample_columns(shape, maps.unit), synthetic)
     if method.calibration is not None:
         columns = calibration_columns(method.calibration.bands, len(EXPERTS))
         fitted = _calibration_words(run, settings, method.calibration)
         _create(run, "calibrate", "level", plans, columns, fitted)
-    run.write_plan(record, _record(settings, model, method), plans, settings.execution.number_type)
+    described = _record(settings, model, method, load_targets(run).fit)
+    run.write_plan(record, described, plans, settings.execution.number_type)
 
 
 def _create(
@@ -157,7 +160,7 @@ def _create(
 def _calibration_words(
     run: RunStore, settings: RunSettings, spec: CalibrationSpec
 ) -> dict[str, Any]:
-    fit, symmetries = load_targets(run).fit, settings.targets.symmetries
+    fit, symmetries = load_targets(run).seen, settings.targets.symmetries
     return {
         "experts": list(EXPERTS),
         "knots": band_knots(fit.shape[-2], fit.shape[-1], spec.bands).tolist(),
@@ -165,7 +168,7 @@ def _calibration_words(
     }
 
 
-def _record(settings: RunSettings, model: BaseModel, method: Method) -> dict[str, Any]:
+def _record(settings: RunSettings, model: BaseModel, method: Method, fit: Maps) -> dict[str, Any]:
     return {
         "name": settings.name,
         "settings": settings.model_dump(mode="json"),
@@ -177,6 +180,7 @@ def _record(settings: RunSettings, model: BaseModel, method: Method) -> dict[str
             "size": model.size,
             "parameters": model.parameters,
             "prediction": model.prediction,
+            **({"decoder_floor": model.codes.floor(fit)} if model.codes is not None else {}),
             "rulings": [asdict(ruling) for ruling in model.rulings],
         },
         "versions": {name: version(name) for name in PACKAGES},

@@ -8,13 +8,14 @@ from typing import Any, cast, final
 
 import torch
 
-from ood_core.bases.denoiser import PretrainedDenoiser
+from ood_core.bases.codes import Autoencoder, Shape, autoencoder_folder, load_autoencoder
+from ood_core.bases.denoiser import Parametrisation, PretrainedDenoiser
 from ood_core.bases.galaxygrad import PREFIX, find_weights, packaged, read_mixer
-from ood_core.bases.networks import PATCH_KEY, read_network
-from ood_core.bases.schedulers import SettingRuling, read_scheduler
+from ood_core.bases.networks import Patched, read_network
+from ood_core.bases.schedulers import SettingRuling, read_scheduler, suit_network
+from ood_core.bases.weights import weights_file
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
-from ood_core.specs import Prediction
 
 
 @final
@@ -23,7 +24,9 @@ class BaseModel:
     """A frozen base: its denoiser and what there is to know about it.
 
     Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels; with
-    `fixed_size`, sides of exactly `size` pixels.
+    `fixed_size`, sides of exactly `size` pixels. The denoiser of a latent base works on the codes
+    that its autoencoder `codes` makes of maps. `prediction` names the parametrisation,
+    preconditioning included.
     """
 
     denoiser: PretrainedDenoiser
@@ -31,42 +34,54 @@ class BaseModel:
     channels: int
     size: int
     parameters: int
-    prediction: Prediction
+    prediction: str
     rulings: tuple[SettingRuling, ...]
     source: str
     size_multiple: int
     fixed_size: bool = False
+    codes: Autoencoder | None = None
+
+    def code_shape(self, shape: Shape) -> Shape:
+        """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""
+        return shape if self.codes is None else self.codes.code_shape(shape)
 
 
 def load_base(
     source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> BaseModel:
-    """Load a diffusers folder or hub id, or `galaxygrad:NAME` from that package.
+    """Load a diffusers folder or hub id, of pixels or codes, or a packaged `galaxygrad:NAME`.
 
     Raises:
-        BaseModelError: missing or unreadable files, an unknown scheduler setting, a network that
-            is not an unconditional `UNet2DModel`, or a package that is not installed.
+        BaseModelError: missing or unreadable files, weights that do not fit, a scheduler that is
+            not known or not the network's, a setting of it that cannot be honoured, or a network
+            that is not an unconditional `UNet2DModel`, or a package that is not installed.
     """
     if source.startswith(PREFIX):
         return _load_packaged(source, device, dtype)
-    folder = _folder(source)
+    folder, where = _folder(source), torch.device(device)
     unet_dir = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = _read_json(unet_dir / "config.json", source)
-    schedule, prediction, rulings = read_scheduler(_scheduler_config(folder, unet_dir, source))
-    weights = unet_dir / "diffusion_pytorch_model.safetensors"
-    network = read_network(unet_dir, config, weights, source)
-    patch = int(config.get(PATCH_KEY, 1))
-    to_device = network.to(torch.device(device))
+    reading = read_scheduler(_scheduler_config(folder, unet_dir, source))
+    schedule, parametrisation, rulings = suit_network(reading, config)
+    weights = weights_file(unet_dir, source)
+    network = read_network(unet_dir, config, weights, source).to(where)
+    unet, patch = (network.unet, network.patch) if isinstance(network, Patched) else (network, 1)
+    known = cast(Any, unet).config  # with the defaults of what config.json leaves out
+    channels = int(known.in_channels) // patch**2
+    codes = _codes(folder, channels, source, where)
+    fold = patch * (1 if codes is None else codes.factor)
+    digest = weights_digest(weights, parametrisation, schedule)
     return BaseModel(
-        denoiser=PretrainedDenoiser(to_device, schedule, prediction, dtype),
-        digest=weights_digest(weights, prediction, schedule),
-        channels=int(config["in_channels"]) // patch**2,
-        size=_square(config["sample_size"]) * patch,
+        denoiser=PretrainedDenoiser(network, schedule, parametrisation, dtype),
+        digest=digest if codes is None else _both(digest, codes.digest),
+        channels=channels if codes is None else codes.channels,
+        size=_square(known.sample_size, source) * fold,
         parameters=sum(p.numel() for p in network.parameters()),
-        prediction=prediction,
+        prediction=str(parametrisation),
         rulings=rulings,
         source=source,
-        size_multiple=patch * 2 ** (len(config["block_out_channels"]) - 1),
+        size_multiple=fold * 2 ** (len(known.block_out_channels) - 1),
+        codes=codes,
     )
 
 
@@ -88,12 +103,30 @@ def _load_packaged(source: str, device: torch.device | str, dtype: torch.dtype) 
     )
 
 
-def weights_digest(weights: Path, prediction: Prediction, schedule: NoiseSchedule) -> str:
+def weights_digest(weights: Path, parametrisation: Parametrisation, schedule: NoiseSchedule) -> str:
     """SHA-256 of weights, parametrisation and schedule: all of a base that changes results."""
     digest = hashlib.sha256(weights.read_bytes())
-    digest.update(prediction.encode())
+    digest.update(str(parametrisation).encode())
     digest.update(schedule.alpha.numpy().tobytes() + schedule.sigma.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _both(network: str, autoencoder: str) -> str:
+    return hashlib.sha256((network + autoencoder).encode()).hexdigest()
+
+
+def _codes(folder: Path, channels: int, source: str, device: torch.device) -> Autoencoder | None:
+    """The autoencoder of a base whose network takes so many channels, if it has one."""
+    found = autoencoder_folder(folder)
+    if found is None:
+        return None
+    codes = load_autoencoder(found, _read_json(found / "config.json", source), source, device)
+    if codes.code_channels != channels:
+        raise BaseModelError(
+            f"{source}: got a network of {channels} channels and codes of {codes.code_channels}; "
+            "expected as many: check that both are of one base"
+        )
+    return codes
 
 
 def _folder(source: str) -> Path:
@@ -108,7 +141,10 @@ def _folder(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+        folder = Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+        if any(not any(c.parent.glob("*.safetensors")) for c in folder.rglob("config.json")):
+            folder = Path(snapshot_download(source, allow_patterns=["*.json", "*.bin"]))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BaseModelError(
             f"{source!r} is no local folder, and the hub did not give it ({type(error).__name__}): "
@@ -131,12 +167,20 @@ def _scheduler_config(folder: Path, unet_dir: Path, source: str) -> dict[str, An
 
 def _read_json(path: Path, source: str) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}, not an object")
+        return cast(dict[str, Any], content)
     except (OSError, ValueError) as error:
         raise BaseModelError(
             f"{source}: cannot read {path.name} ({error}); expected a diffusers model folder"
         ) from error
 
 
-def _square(sample_size: int | list[int]) -> int:
+def _square(sample_size: int | list[int] | None, source: str) -> int:
+    if not sample_size:
+        raise BaseModelError(
+            f"{source}: got a network without sample_size; expected the side of the maps it was "
+            "trained on: state it in its config.json"
+        )
     return int(sample_size if isinstance(sample_size, int) else max(sample_size))

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ood_core.arrays import Maps
+from ood_core.bases.weights import load_exactly, read_weights, weights_file
 from ood_core.errors import BaseModelError
 from ood_core.specs import Prediction
 
 PATCH_KEY = "patch_size"
+AUTOENCODERS = ("AutoencoderKL", "VQModel")
 
 
 @final
@@ -108,24 +110,64 @@ def outline_network(config: dict[str, Any]) -> nn.Module:
 
 
 def read_network(unet_dir: Path, config: dict[str, Any], weights: Path, source: str) -> nn.Module:
-    """Read an unconditional `UNet2DModel`.
+    """Read an unconditional `UNet2DModel`, in float32.
+
+    It may have twice as many output as input channels: means first, then learned variances.
 
     Raises:
-        BaseModelError: another class of network, missing weights, or weights that do not fit.
+        BaseModelError: another class of network, one with classes or other channels, or weights
+            that cannot be read or do not fit.
     """
-    from diffusers import UNet2DModel
-
     if config.get("_class_name") != "UNet2DModel":
         raise BaseModelError(
             f"{source}: got a {config.get('_class_name')}; expected an unconditional UNet2DModel"
         )
-    if not weights.is_file():
-        raise BaseModelError(f"{source}: no {weights.name}; expected safetensors weights")
-    try:
-        network = UNet2DModel.from_pretrained(
-            str(unet_dir), torch_dtype=torch.float32, low_cpu_mem_usage=False
+    network = _build("UNet2DModel", config, f"{source}: {unet_dir.name}")
+    found = cast(Any, network).config
+    if found.class_embed_type is not None or found.num_class_embeds is not None:
+        raise BaseModelError(
+            f"{source}: got a UNet2DModel with classes (class_embed_type {found.class_embed_type}, "
+            f"num_class_embeds {found.num_class_embeds}); expected an unconditional UNet2DModel"
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BaseModelError(f"{source}: weights do not fit the network: {error}") from error
+    if found.out_channels not in (found.in_channels, 2 * found.in_channels):
+        raise BaseModelError(
+            f"{source}: got {found.in_channels} input and {found.out_channels} output channels; "
+            "expected as many, or twice as many where the network gives variances too"
+        )
     patch = int(config.get(PATCH_KEY, 1))
-    return cast(nn.Module, network if patch == 1 else Patched(network, patch))
+    if patch < 1 or found.in_channels % patch**2:
+        raise BaseModelError(
+            f"{source}: got {PATCH_KEY} {patch} and {found.in_channels} channels; expected a "
+            f"multiple of {patch**2} channels"
+        )
+    load_exactly(network, read_weights(weights, source), source)
+    return network if patch == 1 else Patched(network, patch)
+
+
+def read_autoencoder(folder: Path, config: dict[str, Any], source: str) -> nn.Module:
+    """Read an `AutoencoderKL` or `VQModel`, in float32, frozen.
+
+    Raises:
+        BaseModelError: another class of network, or weights that cannot be read or do not fit.
+    """
+    name = config.get("_class_name")
+    if name not in AUTOENCODERS:
+        raise BaseModelError(
+            f"{source}: got a {name} in {folder.name}/; expected one of {', '.join(AUTOENCODERS)}"
+        )
+    network = _build(name, config, f"{source}: {folder.name}")
+    weights = weights_file(folder, source)
+    load_exactly(network, read_weights(weights, source), f"{source}: {folder.name}")
+    return network.eval().requires_grad_(False)
+
+
+def _build(name: str, config: dict[str, Any], source: str) -> nn.Module:
+    import diffusers
+
+    try:
+        return cast(nn.Module, getattr(diffusers, name).from_config(dict(config)))
+    except Exception as error:  # what a wrong setting does inside the library, nobody has listed
+        raise BaseModelError(
+            f"{source}: got a config.json that makes no {name} ({error}); expected that of a "
+            "network which diffusers can build"
+        ) from error

@@ -3,23 +3,31 @@
 from ood_core.store.arrays import Column
 
 MAP_AXES = ("channel", "y", "x")
+CODE_AXES = ("code_channel", "code_y", "code_x")  # xarray wants one size per name
 Shape = tuple[int, int, int]
 
 
-def target_columns(shape: Shape) -> list[Column]:
-    """`targets.zarr`: maps in model range and the split."""
-    return [
+def target_columns(shape: Shape, code_shape: Shape | None = None) -> list[Column]:
+    """`targets.zarr`: maps in model range and the split, and their codes for a latent base."""
+    columns = [
         Column("target", (), (), "int64", "number of the target in file order"),
         Column("maps", MAP_AXES, shape, "float32", "target in model range"),
         Column("held_out", (), (), "int8", "1 where the target is held out, 0 where it is fitted"),
     ]
+    if code_shape is not None:
+        columns.append(Column("codes", CODE_AXES, code_shape, "float32", "code of the target"))
+    return columns
 
 
-def latent_columns(shape: Shape) -> list[Column]:
-    """`latents.zarr`: one latent per fit target, with the round trip that vouches for it."""
+def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
+    """`latents.zarr`: one latent per fit target, with the round trip that vouches for it.
+
+    Both shapes are the same unless the base is a latent one.
+    """
+    axes = MAP_AXES if shape == code_shape else CODE_AXES
     return [
         Column("target", (), (), "int64", "number of the target in file order"),
-        Column("latents", MAP_AXES, shape, "float32", "latent of unit in-domain variance"),
+        Column("latents", axes, code_shape, "float32", "latent of unit in-domain variance"),
         Column("round_trip", MAP_AXES, shape, "float32", "target inverted and decoded again"),
         Column("error", (), (), "float32", "round-trip root-mean-square error in model range"),
         Column("residual", (), (), "float32", "largest relative fixed-point residual of a step"),

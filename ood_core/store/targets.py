@@ -1,6 +1,7 @@
 """Targets: found on disk in any of the accepted formats, stored in model range with their words."""
 
 import glob
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -91,7 +92,10 @@ def _choose(group: zarr.Group, path: str, array: str | None) -> "zarr.Array[Any]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTargets:
-    """Targets of a run in model range, with what leads back to physical units."""
+    """Targets of a run in model range, with what leads back to physical units.
+
+    `codes` are those of the fit targets, None where the base works on the maps themselves.
+    """
 
     fit: Maps
     held_out: Maps
@@ -99,23 +103,43 @@ class StoredTargets:
     unit: str
     header: str
     ids: tuple[str, ...]
+    codes: Maps | None = None
+
+    @property
+    def seen(self) -> Maps:
+        """The fit targets as base and method see them: their codes, or the maps themselves."""
+        return self.fit if self.codes is None else self.codes
 
     def physical(self, maps: Maps) -> NDArray[np.float32]:
         """Return maps in physical units."""
         return self.transform.inverse(maps.numpy())
 
 
-def write_targets(run: RunStore, maps: MapSet, spec: TargetsSpec) -> Table:
-    """Store maps in model range; the transform is measured on the fit targets alone."""
+def write_targets(
+    run: RunStore, maps: MapSet, spec: TargetsSpec, encode: Callable[[Maps], Maps] | None = None
+) -> Table:
+    """Store maps in model range; the transform is measured on the fit targets alone.
+
+    With `encode` their codes are stored too, so that every worker sees the same ones.
+    """
     fit = spec.fit_count(len(maps))
     transform = RangeTransform.measure(spec.transform, maps.values[:fit])
     plan = ShardPlan(len(maps), len(maps))
+    ranged = transform.forward(maps.values)
+    rows: dict[str, NDArray[Any]] = {
+        "target": np.arange(len(maps), dtype=np.int64),
+        "maps": ranged,
+        "held_out": (np.arange(len(maps)) >= fit).astype(np.int8),
+    }
+    if encode is not None:
+        rows["codes"] = encode(torch.from_numpy(ranged)).numpy()
+    code_shape = rows["codes"].shape[1:] if encode is not None else None
     table = Table.create(
         run.root / "targets.zarr",
         "target",
         plan.rows,
         plan.shard_rows,
-        target_columns(maps.values.shape[1:]),
+        target_columns(maps.values.shape[1:], code_shape),
         {
             "transform": transform.as_dict(),
             "unit": maps.unit,
@@ -124,11 +148,6 @@ def write_targets(run: RunStore, maps: MapSet, spec: TargetsSpec) -> Table:
             "source": maps.source,
         },
     )
-    rows: dict[str, NDArray[Any]] = {
-        "target": np.arange(len(maps), dtype=np.int64),
-        "maps": transform.forward(maps.values),
-        "held_out": (np.arange(len(maps)) >= fit).astype(np.int8),
-    }
     table.write(plan[0], rows)
     return table
 
@@ -138,6 +157,7 @@ def load_targets(run: RunStore) -> StoredTargets:
     table, words = run.targets, run.targets.attributes
     maps = torch.from_numpy(table.read("maps"))
     held_out = torch.from_numpy(table.read("held_out")).bool()
+    encoded = "codes" in dict(table.arrays())
     return StoredTargets(
         fit=maps[~held_out],
         held_out=maps[held_out],
@@ -145,4 +165,5 @@ def load_targets(run: RunStore) -> StoredTargets:
         unit=str(words["unit"]),
         header=str(words["header"]),
         ids=tuple(words["ids"]),
+        codes=torch.from_numpy(table.read("codes"))[~held_out] if encoded else None,
     )
