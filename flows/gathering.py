@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
@@ -17,10 +18,14 @@ MOST_SAMPLES = 4096
 """Samples that the offline scores look at, the first ones; more would not narrow their bands."""
 
 
+def samples_in_physical_units(run: RunStore) -> NDArray[np.float32]:
+    """The first samples of the data set, as they are stored."""
+    return run.table("generate").read("maps", slice(0, MOST_SAMPLES))
+
+
 def samples_in_model_range(run: RunStore, targets: StoredTargets) -> Maps:
     """The first samples of the data set, back in model range."""
-    physical = run.table("generate").read("maps", slice(0, MOST_SAMPLES))
-    return torch.from_numpy(targets.transform.forward(physical))
+    return torch.from_numpy(targets.transform.forward(samples_in_physical_units(run)))
 
 
 def report_input(
@@ -33,7 +38,7 @@ def report_input(
     """Collect pictures, numbers and provenance."""
     record = run.record
     inverted = run.table("invert")
-    samples = run.table("generate").read("maps", slice(0, MOST_SAMPLES))
+    samples = samples_in_physical_units(run)
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
