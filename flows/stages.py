@@ -15,7 +15,7 @@ import torch
 from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
-from flows.gathering import report_input, samples_in_model_range
+from flows.gathering import card_input, report_input, samples_in_model_range
 from flows.progress import listener
 from flows.publishing import write_report
 from flows.settings import Execution, RunSettings
@@ -76,7 +76,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     found = validate(samples, targets.fit, targets.held_out, settings.targets.symmetries, root)
     verdict = decide(settings.gate, found, len(targets.held_out))
     page = report_input(run, settings, targets, found, verdict)
-    write_report(run, page)
+    write_report(run, card_input(run, targets, page, verdict))
     content = {"state": verdict.outcome, "reasons": verdict.reasons, "gate": asdict(settings.gate)}
     write_json(run.root / "verdict.json", content)
     return found.verdict

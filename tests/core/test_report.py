@@ -152,6 +152,7 @@ def test_a_hostile_name_is_text(report: ReportInput) -> None:
         state=HOSTILE,
         settings={HOSTILE: HOSTILE},
         base={"a": HOSTILE},
+        versions={HOSTILE: HOSTILE},
     )
     page = render(hostile)
     assert "<script" not in page
