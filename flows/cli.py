@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_gallery import gallery
 from flows.cli_models import models_app
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     epilog=__doc__.split("\n\n", 1)[1] if __doc__ else None,
 )
 app.add_typer(models_app, name="models")
+app.command()(gallery)
 
 Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 Uri = Annotated[str, typer.Argument(help="Folder of a run.")]

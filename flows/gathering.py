@@ -1,13 +1,18 @@
 """Gathers what the report shows from the stores of a run."""
 
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.gate import Verdict
+from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
 from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import StoredTargets
@@ -17,10 +22,14 @@ MOST_SAMPLES = 4096
 """Samples that the offline scores look at, the first ones; more would not narrow their bands."""
 
 
+def samples_in_physical_units(run: RunStore) -> NDArray[np.float32]:
+    """The first samples of the data set, as they are stored."""
+    return run.table("generate").read("maps", slice(0, MOST_SAMPLES))
+
+
 def samples_in_model_range(run: RunStore, targets: StoredTargets) -> Maps:
     """The first samples of the data set, back in model range."""
-    physical = run.table("generate").read("maps", slice(0, MOST_SAMPLES))
-    return torch.from_numpy(targets.transform.forward(physical))
+    return torch.from_numpy(targets.transform.forward(samples_in_physical_units(run)))
 
 
 def report_input(
@@ -33,7 +42,7 @@ def report_input(
     """Collect pictures, numbers and provenance."""
     record = run.record
     inverted = run.table("invert")
-    samples = run.table("generate").read("maps", slice(0, MOST_SAMPLES))
+    samples = samples_in_physical_units(run)
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
@@ -54,6 +63,47 @@ def report_input(
         base=record["base"],
         trust=_trust(run),
     )
+
+
+def card_input(
+    run: RunStore, targets: StoredTargets, report: ReportInput, verdict: Verdict
+) -> CardInput:
+    """Add to the report's record what the card says of the data set."""
+    record, table = run.record, run.table("generate")
+    # Maps first: they are what the set is about, and readers look at the first rows.
+    arrays = sorted((array_row(name, a) for name, a in table.arrays()), key=_maps_first)
+    return CardInput(
+        report=report,
+        arrays=tuple(arrays),
+        digest=sha256((table.path / "zarr.json").read_bytes()).hexdigest(),
+        day=_last_day(run),
+        source=Path(record["settings"]["targets"]["path"]).name,
+        header=targets.header,
+        seed=record["identity_record"]["generation"]["seed"],
+        reasons=verdict.reasons,
+    )
+
+
+def array_row(name: str, array: Any) -> ArrayRow:
+    """Describe a stored array for the card."""
+    return ArrayRow(
+        name=name,
+        axes=tuple(array.metadata.dimension_names),
+        shape=tuple(array.shape),
+        dtype=str(array.dtype),
+        unit=str(array.attrs["units"]),
+        meaning=str(array.attrs["long_name"]),
+    )
+
+
+def _maps_first(row: ArrayRow) -> bool:
+    return row.name != "maps"
+
+
+def _last_day(run: RunStore) -> str:
+    """Day on which the last shard of samples was stored: the same in every later report."""
+    receipts = (run.root / "receipts" / "generate").glob("*.json")
+    return datetime.fromtimestamp(max(p.stat().st_mtime for p in receipts), UTC).date().isoformat()
 
 
 def psnr(targets: Maps, error: Any) -> Any:

@@ -15,16 +15,16 @@ import torch
 from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
-from flows.gathering import report_input, samples_in_model_range
+from flows.gathering import card_input, report_input, samples_in_model_range
 from flows.progress import listener
+from flows.publishing import write_report
 from flows.settings import Execution, RunSettings
 from ood_core.errors import RunIncomplete
 from ood_core.gate import decide
 from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
-from ood_core.report.page import numbers, render
 from ood_core.seeds import SeedRange, root_key
-from ood_core.store.files import write_atomic, write_json
+from ood_core.store.files import write_json
 from ood_core.store.latents import read_latents
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
@@ -76,8 +76,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     found = validate(samples, targets.fit, targets.held_out, settings.targets.symmetries, root)
     verdict = decide(settings.gate, found, len(targets.held_out))
     page = report_input(run, settings, targets, found, verdict)
-    write_atomic(run.root / "report" / "index.html", render(page).encode())
-    write_json(run.root / "report" / "report.json", numbers(page))
+    write_report(run, card_input(run, targets, page, verdict))
     content = {"state": verdict.outcome, "reasons": verdict.reasons, "gate": asdict(settings.gate)}
     write_json(run.root / "verdict.json", content)
     return found.verdict

@@ -57,12 +57,12 @@ def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
     """Choose and draw the maps of a report."""
     small = max(report.fit.shape[-2:]) <= SMALL
     side, wide, few = (16, 24, 8) if small else (12, 0, 4)
-    shown = _even(len(report.samples), side + wide)
+    shown = even_rows(len(report.samples), side + wide)
     # Alternate picks, so that either gallery runs through the whole set.
     beside = shown[:: max(1, len(shown) // side)][:side]
     more = [index for index in shown if index not in set(beside)]
     return Galleries(
-        targets=_pictures(report.fit, _even(len(report.fit), side), "real target", stretch),
+        targets=_pictures(report.fit, even_rows(len(report.fit), side), "real target", stretch),
         round_trips=_round_trips(report, stretch, few),
         samples=_pictures(report.samples, beside, "synthetic map", stretch),
         more_samples=_pictures(report.samples, more, "synthetic map", stretch),
@@ -76,7 +76,8 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _even(count: int, most: int) -> list[int]:
+def even_rows(count: int, most: int) -> list[int]:
+    """Return at most `most` rows of `count`, at even steps, first and last included."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
 
 
@@ -91,7 +92,7 @@ def _pictures(
 
 
 def _round_trips(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
-    rows = _even(len(report.round_trips), most) if len(report.round_trips) else []
+    rows = even_rows(len(report.round_trips), most) if len(report.round_trips) else []
     before = _pictures(report.round_trip_targets, rows, "real target", stretch)
     after = _pictures(report.round_trips, rows, "round trip of target", stretch)
     captions = [f"{report.psnr[row]:.1f} dB" for row in rows]

@@ -9,7 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ood_core.evidence import Score
-from ood_core.report import figures
+from ood_core.report import figures, series
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries
 from ood_core.report.pictures import Stretch, scale_png
@@ -34,13 +34,14 @@ class Strip:
 @final
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One plot in both themes."""
+    """One plot in both themes, and the name of the file with its data."""
 
     title: str
     light: str
     dark: str
     alt: str
     caption: str
+    data: str
 
 
 def render(report: ReportInput) -> str:
@@ -63,6 +64,7 @@ def render(report: ReportInput) -> str:
         ticks=[(100 * place, value) for place, value in stretch.ticks()],
         plots=_plots(report),
         trust=_trust(report),
+        scores_data=series.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
         settings=list(flatten(report.settings)),
@@ -143,22 +145,25 @@ def _plots(report: ReportInput) -> list[Plot]:
             "Power spectrum",
             lambda theme: figures.spectrum(checked.spectrum, theme),
             "Median over maps; the shade holds 16 to 84 % of single maps.",
+            series.SPECTRUM,
         ),
         _plot(
             "Pixel values",
             lambda theme: figures.histogram(checked.histogram, theme),
             "Pooled over maps; the shade is the 5 to 95 % range of random real halves.",
+            series.HISTOGRAM,
         ),
         _plot(
             "Distance to the nearest target",
             lambda theme: figures.nearest(checked, theme),
             "Over the declared symmetries; dashed: medians. Copies would pile up at zero.",
+            series.NEAREST,
         ),
     ]
     if len(report.psnr):
         caption = f"Median {np.median(report.psnr):.1f} dB, worst {np.min(report.psnr):.1f} dB."
         draw = lambda theme: figures.psnr(report.psnr, theme)  # noqa: E731
-        plots.append(_plot("Round trips of the targets", draw, caption))
+        plots.append(_plot("Round trips of the targets", draw, caption, series.ROUND_TRIPS))
     return plots
 
 
@@ -170,12 +175,13 @@ def _trust(report: ReportInput) -> Plot | None:
         "Weight of each expert in the calibrated denoiser, found by regression on noised targets:"
         " where the base can be trusted, and where the targets' own statistics take over."
     )
-    return _plot("Trust map", lambda theme: figures.trust(trust, theme), caption)
+    draw = lambda theme: figures.trust(trust, theme)  # noqa: E731
+    return _plot("Trust map", draw, caption, series.TRUST)
 
 
-def _plot(title: str, draw: Callable[[Theme], bytes], caption: str) -> Plot:
+def _plot(title: str, draw: Callable[[Theme], bytes], caption: str, data: str) -> Plot:
     light, dark = data_uri(draw(LIGHT)), data_uri(draw(DARK))
-    return Plot(title, light, dark, f"Plot: {title}. {caption}", caption)
+    return Plot(title, light, dark, f"Plot: {title}. {caption}", caption, data)
 
 
 def _sets(report: ReportInput) -> list[tuple[str, PhysicalMaps]]:

@@ -61,7 +61,7 @@ class Stretch:
 
 def map_png(field: Float[np.ndarray, "y x"], stretch: Stretch) -> bytes:
     """Return one map as PNG, pixels kept square and sharp; large maps are averaged down first."""
-    field = _shrink(field, LARGEST_SIDE)
+    field = shrink(field, LARGEST_SIDE)
     levels = np.round(255 * stretch(field)).astype(np.uint8)
     repeat = max(1, -(-SMALLEST_SIDE // max(field.shape)))
     return _palette_png(levels.repeat(repeat, 0).repeat(repeat, 1))
@@ -72,7 +72,8 @@ def scale_png() -> bytes:
     return _palette_png(np.arange(256, dtype=np.uint8)[None])
 
 
-def _shrink(field: Float[np.ndarray, "y x"], side: int) -> Float[np.ndarray, "y x"]:
+def shrink(field: Float[np.ndarray, "y x"], side: int) -> Float[np.ndarray, "y x"]:
+    """Average blocks of pixels until no side is longer; what does not fill a block is cut."""
     factor = -(-max(field.shape) // side)
     height, width = (size // factor * factor for size in field.shape)
     blocks = field[:height, :width].reshape(height // factor, factor, width // factor, factor)

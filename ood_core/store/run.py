@@ -3,6 +3,7 @@
 run.json  plan.json  verdict.json  timings.json  heartbeat.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr
 receipts/STAGE/00042.json      report/
+README.md  croissant.json  ro-crate-metadata.json
 """
 
 import time

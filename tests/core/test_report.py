@@ -1,6 +1,7 @@
 """The report: self-contained, escaped, faithful to its numbers."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -19,6 +20,7 @@ from ood_core.report.galleries import element_words
 from ood_core.report.page import flatten, numbers, render, score_strip, short
 from ood_core.report.pictures import Stretch, map_png
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
+from ood_core.report.series import series
 from ood_core.validate import validate
 
 HOSTILE = '<script>alert("x")</script>'
@@ -88,7 +90,9 @@ def tags(page: str) -> Iterator[tuple[str, dict[str, str | None]]]:
 def test_the_page_is_well_formed_and_needs_nothing_else(page: str) -> None:
     for tag, attributes in tags(page):
         assert tag not in {"script", "link", "iframe"}
-        for name in ("src", "srcset", "href"):
+        if "href" in attributes:
+            continue  # data beside the page, not part of it
+        for name in ("src", "srcset"):
             assert (attributes.get(name) or "data:image/png").startswith("data:image/png")
     assert "http" not in page and len(page) < 6_000_000
 
@@ -100,6 +104,46 @@ def test_every_picture_has_a_text_alternative(page: str) -> None:
     assert sum(not attributes["alt"] for attributes in images) == 1  # the bar, labelled round it
 
 
+def test_every_figure_links_to_its_data(report: ReportInput, page: str) -> None:
+    linked = [attributes["href"] for tag, attributes in tags(page) if tag == "a"]
+    assert sorted(linked, key=str) == sorted(series(report))
+    assert len(linked) == page.count("<picture>") + 1  # and the strips of the scores
+
+
+def test_the_data_are_those_of_the_figures(report: ReportInput) -> None:
+    tables = {
+        name: list(csv.DictReader(io.StringIO(text.decode())))
+        for name, text in series(report).items()
+    }
+    checked = report.validation
+    spectrum = tables["spectrum.csv"]
+    assert [float(row["wavenumber_cycles_per_pixel"]) for row in spectrum] == (
+        checked.spectrum.k.tolist()
+    )
+    assert [float(row["real_16_percent"]) for row in spectrum] == (
+        checked.spectrum.real.low[0].tolist()
+    )
+    assert [float(row["synthetic_median"]) for row in spectrum] == (
+        checked.spectrum.samples.median[0].tolist()
+    )
+    pixels = tables["pixel-values.csv"]
+    assert [float(row["real_95_percent"]) for row in pixels] == (
+        checked.histogram.real.high[0].tolist()
+    )
+    assert [float(row["synthetic_density"]) for row in pixels] == (
+        checked.histogram.samples[0].tolist()
+    )
+    synthetic = [
+        float(row["distance_rms_per_pixel"])
+        for row in tables["nearest.csv"]
+        if row["set"] == "synthetic"
+    ]
+    assert synthetic == checked.nearest_samples.tolist()
+    assert [float(row["psnr_db"]) for row in tables["round-trips.csv"]] == report.psnr.tolist()
+    assert len(tables["trust-map.csv"]) == 3 * 2 * 2
+    assert [row["title"] for row in tables["scores.csv"]] == [s.title for s in checked.scores]
+
+
 def test_a_hostile_name_is_text(report: ReportInput) -> None:
     hostile = replace(
         report,
@@ -108,6 +152,7 @@ def test_a_hostile_name_is_text(report: ReportInput) -> None:
         state=HOSTILE,
         settings={HOSTILE: HOSTILE},
         base={"a": HOSTILE},
+        versions={HOSTILE: HOSTILE},
     )
     page = render(hostile)
     assert "<script" not in page
@@ -143,6 +188,8 @@ def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> 
     page = render(bare)
     assert "Round trips" not in page and "Trust map" not in page
     assert numbers(bare)["trust"] is None
+    assert {"round-trips.csv", "trust-map.csv"}.isdisjoint(series(bare))
+    assert "round-trips.csv" not in page and "trust-map.csv" not in page
 
 
 def test_counts_that_disagree_are_refused(report: ReportInput) -> None:

@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "plan", "status", "verify", "serve", "deploy", "schema"):
+    for verb in ("run", "plan", "status", "verify", "gallery", "serve", "deploy", "schema"):
         assert re.search(rf"\b{verb}\b", done.stdout)
 
 
@@ -116,6 +116,7 @@ def test_failed_shards_exit_with_five(farfield, config, ready):
         ("inspect", "no/such/run"),
         ("verify", "no/such/run"),
         ("report", "no/such/run"),
+        ("gallery", "no/such/run"),
         ("plan", "none.yaml"),
         ("models", "show", "no/such/model/here"),
         ("models", "import", "none.ckpt", "--out", "x"),
