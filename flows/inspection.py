@@ -105,7 +105,7 @@ def describe_model(source: str) -> dict[str, Any]:
 def _arrays(table: Table) -> list[dict[str, Any]]:
     rows = []
     for name, array in table.arrays():
-        values = np.asarray(array[:SCANNED_ROWS], dtype=np.float64)
+        values = table.read(name, slice(0, SCANNED_ROWS)).astype(np.float64)
         known = values[np.isfinite(values)]
         low, mean, high = (
             (float(known.min()), float(known.mean()), float(known.max()))

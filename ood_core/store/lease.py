@@ -1,12 +1,13 @@
 """The lease: which driver may write to a run, told by numbered files in the run itself.
 
-    lease/00007.json
+    lease/00007.json      held by the driver that it names
+    lease/00007.free      held by nobody
 
-The highest number holds the run until it says that it is released. Taking the lease is making the
-next number, which one process of all that try succeeds in (`write_new`), so a number is never used
-twice and an owner knows by it that a later one took over: it is the fencing token. No lock and no
-clock that two machines would have to agree on is needed, and any store with a conditional put will
-do.
+The highest number counts. Taking the lease is making the next number, which one process of all that
+try succeeds in (`write_new`), so a number is never used twice and an owner knows by it that a later
+one took over: it is the fencing token. Releasing it is a rename, which a full disk allows. No lock
+and no clock that two machines would have to agree on is needed, and any store with a conditional
+put will do.
 """
 
 import os
@@ -28,6 +29,7 @@ PATIENCE = 6
 """Beats of an owner that may fail to appear before another driver takes over."""
 LOOKS = 10
 """How often a waiter looks per beat."""
+FREE = ".free"
 
 
 @final
@@ -47,19 +49,18 @@ class Holder:
     since: float
     beat: float
     every: float
-    released: bool
 
     @classmethod
     def here(cls, every: float) -> "Holder":
         """This process, with a name that no other lease has."""
         now = time.time()
         name = secrets.token_hex(8)
-        return cls(name, socket.gethostname(), _place(), os.getpid(), now, now, every, False)
+        return cls(name, socket.gethostname(), _place(), os.getpid(), now, now, every)
 
     @property
     def gone(self) -> bool:
-        """Whether the holder has released the run, or is a dead process of this very place."""
-        return self.released or (self.place == _place() and not _alive(self.pid))
+        """Whether the holder is a dead process of this very place."""
+        return self.place == _place() and not _alive(self.pid)
 
     @property
     def words(self) -> str:
@@ -97,7 +98,7 @@ class Lease:
         """
         while True:
             number = highest(folder)
-            if number:
+            if number and not _free(folder, number):
                 _outwait(folder, number, every, wait or Wait())
             lease = cls(folder, number + 1, Holder.here(every))
             if write_new(_path(folder, lease.number), as_bytes(asdict(lease.holder))):
@@ -107,15 +108,17 @@ class Lease:
     def beat(self) -> None:
         """Give a sign of life, if the lease is still held."""
         if highest(self.folder) == self.number:
-            self._say(replace(self.holder, beat=time.time()))
+            self.say(replace(self.holder, beat=time.time()))
+
+    def say(self, holder: Holder) -> None:
+        """Write who holds the lease."""
+        write_json(_path(self.folder, self.number), asdict(holder))
 
     def release(self) -> None:
         """Say that the run is free, if the lease is still held."""
         if highest(self.folder) == self.number:
-            self._say(replace(self.holder, beat=time.time(), released=True))
-
-    def _say(self, holder: Holder) -> None:
-        write_json(_path(self.folder, self.number), asdict(holder))
+            path = _path(self.folder, self.number)
+            path.rename(path.with_suffix(FREE))
 
 
 def require(folder: Path, number: int) -> None:
@@ -171,7 +174,7 @@ def _outwait(folder: Path, number: int, every: float, wait: Wait) -> None:
     patience = PATIENCE * (first.every if first else every)
     while wait.now() - began < patience:
         found = read_holder(folder, number)
-        if found is not None and found.gone:
+        if _free(folder, number) or (found is not None and found.gone):
             return
         if found != first or highest(folder) != number:
             raise _in_use(folder, patience)
@@ -193,10 +196,16 @@ def _forget(folder: Path, number: int) -> None:
     for older in _numbers(folder):
         if older < number:
             _path(folder, older).unlink(missing_ok=True)
+            _path(folder, older).with_suffix(FREE).unlink(missing_ok=True)
 
 
 def _numbers(folder: Path) -> list[int]:
-    return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
+    found = [*folder.glob("*.json"), *folder.glob(f"*{FREE}")]
+    return [int(path.stem) for path in found if path.stem.isdecimal()]
+
+
+def _free(folder: Path, number: int) -> bool:
+    return _path(folder, number).with_suffix(FREE).exists()
 
 
 def _path(folder: Path, number: int) -> Path:

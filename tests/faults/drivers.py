@@ -5,6 +5,7 @@ Nothing of the test's own process is in them: no thread, no event loop, no lease
 
 import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import RunSettings
-from ood_core.errors import InUse, PoolLost
+from ood_core.errors import InUse, PoolLost, StoreUnwritable
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["flows.synthesise"])
-IN_USE, POOL_LOST = 71, 72
+IN_USE, POOL_LOST, UNWRITABLE = 71, 72, 73
 SECONDS = 240
 
 
@@ -41,9 +42,16 @@ def _drive(
     inside: Any = None,
     go_on: Any = None,
     environment: dict[str, str] | None = None,
+    file_bytes: int | None = None,
 ) -> None:
-    """Drive a run; say that it is held and wait for leave to go on where events are given."""
+    """Drive a run; say that it is held and wait for leave to go on where events are given.
+
+    `file_bytes` limits the size of every file that the driver writes.
+    """
     os.environ.update(environment or {})
+    if file_bytes is not None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
 
     def call(name: str, stage: Any, run: Any, asked: RunSettings) -> str:
         if inside is not None and name == "calibrate":
@@ -65,6 +73,8 @@ def _drive(
         sys.exit(IN_USE)
     except PoolLost:
         sys.exit(POOL_LOST)
+    except StoreUnwritable:
+        sys.exit(UNWRITABLE)
 
 
 def until(condition: Callable[[], bool], process: Any) -> None:

@@ -59,7 +59,7 @@ def elsewhere(folder: Path, skew: float = 0.0) -> Lease:
         since=lease.holder.since + skew,
         beat=lease.holder.beat + skew,
     )
-    lease._say(there)
+    lease.say(there)
     return Lease(folder, lease.number, there)
 
 
@@ -81,6 +81,7 @@ def test_a_free_run_is_taken_at_once_and_numbers_rise(folder):
         assert list(content(folder)) == [f"{number:05d}.json"]
         assert driver(folder) == lease.holder
         lease.release()
+        assert [path.name for path in folder.iterdir()] == [f"{number:05d}.free"]
         assert driver(folder) is None
     assert waiter.passed == 0
 
@@ -89,7 +90,7 @@ def test_a_free_run_is_taken_at_once_and_numbers_rise(folder):
 def test_an_owner_that_beats_is_left_alone_however_wrong_its_clock(folder, skew):
     lease = elsewhere(folder, skew)
     beat = replace(lease.holder, beat=lease.holder.beat + EVERY)
-    waiter = Waiter(meanwhile=[lambda: None] * 3 + [lambda: lease._say(beat)])
+    waiter = Waiter(meanwhile=[lambda: None] * 3 + [lambda: lease.say(beat)])
     with pytest.raises(InUse) as error:
         Lease.take(folder, EVERY, waiter.wait)
     assert waiter.passed <= EVERY
@@ -120,7 +121,7 @@ def test_patience_follows_the_beats_of_the_owner_not_of_the_waiter(folder):
 
 def test_a_dead_process_of_this_machine_is_replaced_at_once(folder):
     lease = Lease.take(folder, EVERY)
-    lease._say(replace(lease.holder, pid=ended_pid()))
+    lease.say(replace(lease.holder, pid=ended_pid()))
     assert driver(folder) is None
     waiter = Waiter()
     assert Lease.take(folder, EVERY, waiter.wait).number == 2
@@ -130,7 +131,7 @@ def test_a_dead_process_of_this_machine_is_replaced_at_once(folder):
 def test_a_process_that_dies_while_others_wait_is_replaced_then(folder):
     lease = Lease.take(folder, EVERY)
     dies = replace(lease.holder, pid=ended_pid())
-    waiter = Waiter(meanwhile=[lambda: None, lambda: lease._say(dies)])
+    waiter = Waiter(meanwhile=[lambda: None, lambda: lease.say(dies)])
     assert Lease.take(folder, EVERY, waiter.wait).number == 2
     assert waiter.passed == pytest.approx(2 * EVERY / LOOKS)
 
@@ -146,7 +147,7 @@ def test_an_ended_process_that_nobody_waited_for_is_dead(folder):
 
 def test_process_numbers_of_other_machines_say_nothing(folder):
     lease = elsewhere(folder)
-    lease._say(replace(lease.holder, pid=ended_pid()))
+    lease.say(replace(lease.holder, pid=ended_pid()))
     waiter = Waiter()
     Lease.take(folder, EVERY, waiter.wait)
     assert waiter.passed >= PATIENCE * EVERY
@@ -220,7 +221,7 @@ def test_a_beat_is_a_change_and_keeps_the_owner(folder):
 def test_status_takes_no_silent_driver_of_another_machine_for_alive(folder):
     lease = elsewhere(folder)
     assert driver(folder) == lease.holder
-    lease._say(replace(lease.holder, beat=lease.holder.beat - PATIENCE * EVERY))
+    lease.say(replace(lease.holder, beat=lease.holder.beat - PATIENCE * EVERY))
     assert driver(folder) is None
 
 
