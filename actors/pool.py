@@ -1,10 +1,11 @@
 """Pools: where workers run. One protocol, and the pool that runs in this process."""
 
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
-from actors.workers import Worker, WorkerSpec, build
+from actors.workers import WorkerSpec, build
 from ood_core.errors import FarfieldError
 from ood_core.store.plan import Shard
 from ood_core.store.receipts import Receipt
@@ -13,10 +14,11 @@ from ood_core.store.receipts import Receipt
 @final
 @dataclass(frozen=True, slots=True)
 class ShardFailure:
-    """A shard that failed for good, and why."""
+    """A shard that failed for good: its last error, and how often it was tried."""
 
     shard: int
     reason: str
+    tries: int
 
 
 @runtime_checkable
@@ -33,23 +35,26 @@ class Pool(Protocol):
 class InlinePool:
     """One worker in this process: the same work without Ray."""
 
-    tries: int = 2
+    tries: int = 3
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
-        """Run all shards, one after another."""
+        """Run all shards, one after another; what fails is tried again after the others."""
         if not shards:
             return
-        worker = build(spec)
-        for shard in shards:
-            yield _attempt(worker, shard, self.tries)
-
-
-def _attempt(worker: Worker, shard: Shard, tries: int) -> Receipt | ShardFailure:
-    for _ in range(tries):
-        try:
-            return worker.run(shard)
-        except FarfieldError:
-            raise
-        except Exception as error:  # of any type, as on actors
-            failure = ShardFailure(shard.index, f"{type(error).__name__}: {error}")
-    return failure
+        worker, waiting, failures = build(spec), deque(shards), Counter[int]()
+        while waiting:
+            shard = waiting.popleft()
+            try:
+                receipt = worker.run(shard)
+            except FarfieldError:
+                raise
+            except Exception as error:  # of any type, as on actors
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                yield receipt
+                continue
+            failures[shard.index] += 1
+            if failures[shard.index] >= self.tries:
+                yield ShardFailure(shard.index, reason, self.tries)
+            else:
+                waiting.append(shard)

@@ -17,14 +17,16 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.pool import ShardFailure
 from actors.workers import Worker, WorkerSpec, build
-from ood_core.errors import FarfieldError
+from ood_core.errors import FarfieldError, PoolLost
 from ood_core.store.plan import Shard
 from ood_core.store.receipts import Receipt
 
+LOOK_SECONDS = 5.0
+"""After so long without a word from any actor the driver looks whether Ray is still there."""
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
 
 
@@ -113,12 +115,12 @@ class _Crew:
         """Put one shard in flight."""
         self.flying[actor.run.remote(shard)] = (actor, shard)
 
-    def bury(self, actor: Any) -> list[Shard]:
-        """Replace a dead actor; return the shards that were queued behind its last one."""
+    def bury(self, actor: Any) -> tuple[Shard, list[Shard]]:
+        """Replace a dead actor; return the shard it was at, and those queued behind it."""
         lost = [ref for ref, (owner, _) in self.flying.items() if owner is actor]
-        shards = [self.flying.pop(ref)[1] for ref in lost]
+        at, *queued = [self.flying.pop(ref)[1] for ref in lost]  # in the order they were sent
         self.actors = [a for a in self.actors if a is not actor] + [self._hire()]
-        return shards
+        return at, queued
 
     def dismiss(self) -> None:
         """Remove all actors."""
@@ -131,20 +133,44 @@ def _dispatch(crew: _Crew, shards: Sequence[Shard], tries: int) -> Iterator[Rece
     while waiting or crew.flying:
         while waiting and (actor := crew.idle()) is not None:
             crew.send(actor, waiting.popleft())
-        ready, _ = ray.wait(list(crew.flying), num_returns=1)
-        actor, shard = crew.flying.pop(ready[0])
-        try:
-            yield ray.get(ready[0])
+        ready, _ = ray.wait(list(crew.flying), num_returns=1, timeout=LOOK_SECONDS)
+        if not ready:
+            _require_node()
             continue
+        actor, shard = crew.flying[ready[0]]
+        try:
+            receipt = ray.get(ready[0])
         except RayActorError as error:
-            waiting.extend(crew.bury(actor))
+            shard, queued = crew.bury(actor)
+            waiting.extend(queued)
             reason = f"worker died: {error.__class__.__name__}"
-        except RayTaskError as error:
-            if isinstance(error.cause, FarfieldError):
-                raise error.cause from error
-            reason = f"{type(error.cause).__name__}: {error.cause}"
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, FarfieldError):
+                raise cause from error
+            del crew.flying[ready[0]]
+            reason = f"{type(cause).__name__}: {cause}"
+        else:
+            del crew.flying[ready[0]]
+            yield receipt
+            continue
         failures[shard.index] += 1
         if failures[shard.index] >= tries:
-            yield ShardFailure(shard.index, reason)
+            yield ShardFailure(shard.index, reason, tries)
         else:
             waiting.append(shard)
+
+
+def _require_node() -> None:
+    """Check that this driver's own node is alive: without it no actor ever starts again.
+
+    Raises:
+        PoolLost: it is not. Other nodes may come and go, and the cluster replaces them.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    if any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
+        return
+    raise PoolLost(
+        "the Ray node of this driver died (its raylet was killed, or ran out of memory); expected "
+        "it to live as long as the run. What is stored is kept: run the same command again"
+    )

@@ -25,7 +25,9 @@ from ood_core.invert import Inversion, invert
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.store.files import writing
 from ood_core.store.latents import read_latents
+from ood_core.store.lease import require
 from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
@@ -37,7 +39,11 @@ Rows = Mapping[str, NDArray[Any]]
 @final
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker needs to be built anywhere: run, base, stage and its share of the machine."""
+    """What a worker needs to be built anywhere: run, base, stage and its share of the machine.
+
+    `lease` is the number of the driver's lease: a worker that outlived its driver writes nothing
+    once another driver has taken over.
+    """
 
     uri: str
     base: str
@@ -45,6 +51,7 @@ class WorkerSpec:
     device: str
     dtype: str
     threads: int
+    lease: int | None = None
 
 
 class Worker(Protocol):
@@ -67,7 +74,7 @@ def build(spec: WorkerSpec) -> Worker:
             compute = inversion_rows(line)
         case "generate":
             compute = sample_rows(run, line)
-    return ShardWorker(run, spec.stage, line, compute)
+    return ShardWorker(run, spec.stage, line, compute, spec.lease)
 
 
 @final
@@ -79,11 +86,25 @@ class ShardWorker:
     stage: ShardedStage
     line: Line
     compute: Callable[[Shard], Rows]
+    lease: int | None = None
 
     def run(self, shard: Shard) -> Receipt:
-        """Compute, store and vouch for one shard."""
+        """Compute, store and vouch for one shard.
+
+        Raises:
+            FloatingPointError: some rows are not finite; nothing is stored.
+            InUse: another driver took over; nothing is stored.
+            StoreUnwritable: the disk is full or read-only, or permission is missing.
+        """
         began, before = time.monotonic(), self.line.base.nfe
         rows = self.compute(shard)
+        _require_finite(rows, shard)
+        if self.lease is not None:
+            require(self.store.lease, self.lease)
+        with writing(self.store.root):
+            return self._store(shard, rows, began, before)
+
+    def _store(self, shard: Shard, rows: Rows, began: float, before: int) -> Receipt:
         digest = self.store.table(self.stage).write(shard, rows)
         receipt = Receipt(
             stage=self.stage,
@@ -97,6 +118,14 @@ class ShardWorker:
         )
         self.store.receipts(self.stage).write(receipt)
         return receipt
+
+
+def _require_finite(rows: Rows, shard: Shard) -> None:
+    for name, values in rows.items():
+        if np.isfinite(values).all():
+            continue
+        bad = shard.start + np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
+        raise FloatingPointError(f"{name}: not finite in rows {', '.join(map(str, bad))}")
 
 
 def calibration_rows(line: Line) -> Callable[[Shard], Rows]:

@@ -1,7 +1,7 @@
 """The command line: parse, call, exit code. Heavy libraries are imported inside the commands.
 
-Exit codes: 0 fine, 1 anything else, 2 bad input or configuration, 3 quarantined, 4 undecided,
-5 incomplete, 6 identity refused.
+Exit codes: 0 fine, 1 anything else (in use by another driver, not writable), 2 bad input or
+configuration, 3 quarantined, 4 undecided, 5 incomplete, 6 identity refused.
 """
 
 import sys
@@ -87,12 +87,19 @@ def plan(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
 @app.command()
 def status(uri: Uri, as_json: AsJson = False) -> None:
     """Say where a run stands, from its store alone."""
-    from flows.console import show_fields, show_json
+    from flows.console import show_fields, show_json, show_rows
     from flows.stages import summary
     from ood_core.store.run import RunStore
 
     found = summary(RunStore.open(uri))
-    show_json(found) if as_json else show_fields(f"run at {uri}", found)
+    if as_json:
+        show_json(found)
+        return
+    failures = found.pop("failures")
+    show_fields(f"run at {uri}", found)
+    if failures:
+        header = ("stage", "shard", "tried", "error", "targets")
+        show_rows("failed", header, [[row[key] for key in header] for row in failures])
 
 
 @app.command()
@@ -117,9 +124,12 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
     """Read every finished shard back and compare it with its receipt."""
     from flows.console import show_fields, show_json
     from flows.inspection import verify_run
+    from ood_core.store.files import writing
     from ood_core.store.run import RunStore
 
-    found = verify_run(RunStore.open(uri))
+    store = RunStore.open(uri)
+    with writing(store.root):
+        found = verify_run(store)
     show_json(found) if as_json else show_fields(f"verified {uri}", found)
     raise typer.Exit(5 if found["damaged"] else 0)
 
@@ -128,6 +138,7 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
 def report(uri: Uri, as_json: AsJson = False) -> None:
     """Compute the scores again and write the report anew."""
     from flows.console import OUT, show_json
+    from flows.holding import holding
     from flows.settings import parse, with_gate
     from flows.stages import perform, summary, validate_set
     from ood_core.store.files import read_json
@@ -137,8 +148,8 @@ def report(uri: Uri, as_json: AsJson = False) -> None:
     if store.state in ("planned", "incomplete", "running"):
         raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
     settings = with_gate(parse(store.record["settings"]), read_json(store.root / "verdict.json"))
-    verdict = perform("validate", validate_set, store, settings)
-    store.rest()
+    with holding(store):
+        verdict = perform("validate", validate_set, store, settings)
     found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
     show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
 

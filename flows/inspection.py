@@ -121,7 +121,7 @@ def import_model(checkpoint: Path, folder: Path, untold: Untold) -> dict[str, An
 def _arrays(table: Table) -> list[dict[str, Any]]:
     rows = []
     for name, array in table.arrays():
-        values = np.asarray(array[:SCANNED_ROWS], dtype=np.float64)
+        values = table.read(name, slice(0, SCANNED_ROWS)).astype(np.float64)
         known = values[np.isfinite(values)]
         low, mean, high = (
             (float(known.min()), float(known.mean()), float(known.max()))

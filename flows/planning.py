@@ -2,13 +2,14 @@
 
 import platform
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, final
 
 import torch
 
 from actors.line import require_fit
+from flows.holding import holding
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.bases.loading import BaseModel, load_base
@@ -35,24 +36,65 @@ GAUSSIAN_WHITE = 1.0
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
 
 
-def prepare(settings: RunSettings, out: str) -> RunStore:
-    """Check settings, targets and base; plan the run at `out`, or return the one that is there.
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A run that was asked for: checked inputs, identity and shard plans; nothing is written."""
+
+    run: RunStore
+    settings: RunSettings
+    maps: MapSet
+    model: BaseModel
+    method: Method
+    record: dict[str, Any]
+    plans: dict[ShardedStage, ShardPlan]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the place is free of any run.
+
+        Raises:
+            IdentityRefused: another run lives there.
+        """
+        return self.run.claim(self.record, self.plans, self.settings.execution.number_type)
+
+    def settle(self) -> None:
+        """Write the plan where there is none yet and sweep up; only for who holds the run."""
+        if self.is_new:
+            _write(self)
+        sweep(self.run.root)
+
+
+def ask(settings: RunSettings, out: str) -> Asked:
+    """Check settings, targets, base and place.
 
     Raises:
         InputError: unusable targets, base or settings.
         IdentityRefused: another run lives at `out`.
     """
-    run = RunStore.at(out)
     maps, model, method = inspect_inputs(settings)
     record = identity_record(
         settings.targets, maps.digest(), model.digest, method, settings.generation
     )
-    fit = settings.targets.fit_count(len(maps))
-    plans = shard_plans(settings, method, fit)
-    if run.claim(record, plans, settings.execution.number_type):
-        _write(run, settings, maps, model, method, record, plans)
-    sweep(run.root)
-    return run
+    plans = shard_plans(settings, method, settings.targets.fit_count(len(maps)))
+    asked = Asked(RunStore.at(out), settings, maps, model, method, record, plans)
+    _ = asked.is_new
+    return asked
+
+
+def prepare(settings: RunSettings, out: str) -> RunStore:
+    """Plan a run at `out` without working on it, or return the one that is there.
+
+    Raises:
+        InputError: unusable targets, base or settings.
+        IdentityRefused: another run lives at `out`.
+        InUse: a driver works on it.
+        StoreUnwritable: the place is full, read-only or not ours.
+    """
+    asked = ask(settings, out)
+    with holding(asked.run):
+        asked.settle()
+    return asked.run
 
 
 def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
@@ -119,30 +161,26 @@ def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
         raise TargetError(f"{maps.source}: {error}") from error
 
 
-def _write(
-    run: RunStore,
-    settings: RunSettings,
-    maps: MapSet,
-    model: BaseModel,
-    method: Method,
-    record: dict[str, Any],
-    plans: dict[ShardedStage, ShardPlan],
-) -> None:
+def _write(asked: Asked) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
-    run.root.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(run.root / "receipts", ignore_errors=True)  # they vouched for another run
-    write_targets(run, maps, settings.targets, model.codes and model.codes.encode)
-    shape = maps.values.shape[1:]
+    run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
+    for book in ("receipts", "failures"):  # they were of another run
+        shutil.rmtree(run.root / book, ignore_errors=True)
+    codes = asked.model.codes
+    write_targets(run, asked.maps, settings.targets, codes and codes.encode)
+    shape = asked.maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
-    _create(run, "invert", "row", plans, latent_columns(shape, model.code_shape(shape)), words)
+    _create(
+        run, "invert", "row", plans, latent_columns(shape, asked.model.code_shape(shape)), words
+    )
     synthetic = {**words, "synthetic": True}
-    _create(run, "generate", "sample", plans, sample_columns(shape, maps.unit), synthetic)
+    _create(run, "generate", "sample", plans, sample_columns(shape, asked.maps.unit), synthetic)
     if method.calibration is not None:
         columns = calibration_columns(method.calibration.bands, len(EXPERTS))
         fitted = _calibration_words(run, settings, method.calibration)
         _create(run, "calibrate", "level", plans, columns, fitted)
-    described = _record(settings, model, method, load_targets(run).fit)
-    run.write_plan(record, described, plans, settings.execution.number_type)
+    kept = _record(settings, asked.model, method, load_targets(run).fit)
+    run.write_plan(asked.record, kept, plans, settings.execution.number_type)
 
 
 def _create(

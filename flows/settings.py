@@ -29,6 +29,7 @@ class Execution(BaseModel):
     orchestrator: Literal["prefect", "none"] = "prefect"
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     cpus_per_worker: int = Field(default=1, ge=1)
+    attempts: int = Field(default=3, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 

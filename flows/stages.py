@@ -4,10 +4,8 @@ Only the scores are computed anew each time, since the gate that they are held a
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
 from flows.gathering import card_input, report_input, samples_in_model_range
+from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
 from flows.settings import Execution, RunSettings
@@ -24,14 +23,15 @@ from ood_core.gate import decide
 from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
 from ood_core.seeds import SeedRange, root_key
+from ood_core.store.failures import Failure
 from ood_core.store.files import write_json
 from ood_core.store.latents import read_latents
+from ood_core.store.lease import driver
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.targets import load_targets
 from ood_core.validate import validate
 
-BEAT_SECONDS = 5.0
 GEOMETRY_DRAWS = 200
 """Enough draws to know a standard deviation to 5 %; the intervals are 5 of them wide."""
 
@@ -59,6 +59,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     prior = fit_gaussian(latents, method.prior, symmetries)
     root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
     draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
+    require_held()
     write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents))
     return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
 
@@ -76,6 +77,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     found = validate(samples, targets.fit, targets.held_out, settings.targets.symmetries, root)
     verdict = decide(settings.gate, found, len(targets.held_out))
     page = report_input(run, settings, targets, found, verdict)
+    require_held()
     write_report(run, card_input(run, targets, page, verdict))
     content = {"state": verdict.outcome, "reasons": verdict.reasons, "gate": asdict(settings.gate)}
     write_json(run.root / "verdict.json", content)
@@ -92,70 +94,76 @@ LINE: tuple[tuple[str, Stage], ...] = (
 
 
 def perform(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
-    """Run one stage with its clock and its heartbeat."""
+    """Run one stage with its clock, while the run is held.
+
+    Raises:
+        InUse: another driver took over.
+    """
+    require_held()
     began = time.monotonic()
-    with _beating(run):
-        note = stage(run, settings)
+    note = stage(run, settings)
+    require_held()
     seconds = time.monotonic() - began
     run.add_timing(name, seconds)
     listener.get().end(name, seconds, note)
     return note
 
 
-@contextmanager
-def _beating(run: RunStore) -> Iterator[None]:
-    """Give a sign of life every few seconds, however long a shard takes."""
-    over = Event()
-
-    def beat() -> None:
-        run.beat()
-        while not over.wait(BEAT_SECONDS):
-            run.beat()
-
-    thread = Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """Hand the stage's missing shards to a pool and follow the receipts.
 
     Raises:
-        RunIncomplete: some shards failed for good; the others are stored.
+        RunIncomplete: some shards failed for good; they are listed, the others are stored.
+        InUse: another driver took over.
     """
-    plan, book = run.plan(stage), run.receipts(stage)
+    plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
     missing = book.missing(plan)
     listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
-    failures = []
     for outcome in make_pool(settings.execution).run(_worker_spec(run, stage, settings), missing):
+        require_held()
         if isinstance(outcome, ShardFailure):
-            failures.append(outcome)
+            _list_failure(run, stage, outcome)
             continue
+        listed.forget(plan[outcome.shard])
         listener.get().advance(stage, outcome.stop - outcome.start)
-    if failures:
-        lines = "\n  ".join(f"shard {f.shard}: {f.reason}" for f in failures)
-        raise RunIncomplete(
-            f"{stage}: {len(failures)} of {len(plan)} shards failed; the others are stored. Run "
-            f"the same command again to retry only these:\n  {lines}"
-        )
+    if failed := listed.among(book.missing(plan)):
+        raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in book.all(plan))
     return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"
+
+
+def _list_failure(run: RunStore, stage: ShardedStage, found: ShardFailure) -> None:
+    """List a shard that was given up; an inverted one with the names of its targets."""
+    shard, book = run.plan(stage)[found.shard], run.failures(stage)
+    before = book.read(shard)
+    names = load_targets(run).ids[shard.start : shard.stop] if stage == "invert" else ()
+    tried = found.tries + (before.tried if before else 0)
+    book.write(Failure(stage, shard.index, shard.start, shard.stop, found.reason, tried, names))
+
+
+def _failed(stage: str, shards: int, failed: list[Failure]) -> str:
+    lines = [f"shard {f.shard}: {f.error} (tried {f.tried} times){_named(f)}" for f in failed]
+    return (
+        f"{stage}: {len(failed)} of {shards} shards failed; the others are stored, later stages "
+        "are not begun. Run the same command again to retry only these:\n  " + "\n  ".join(lines)
+    )
+
+
+def _named(failure: Failure) -> str:
+    return f"; targets {', '.join(failure.targets)}" if failure.targets else ""
 
 
 def make_pool(execution: Execution) -> Pool:
     """The pool that the settings ask for."""
     if execution.pool == "inline":
-        return InlinePool()
+        return InlinePool(tries=execution.attempts)
     from actors.ray_pool import RayPool
 
     return RayPool(
         workers=worker_count(execution),
         cpus=execution.cpus_per_worker,
         gpus=int(_gpus(execution) > 0),
+        tries=execution.attempts,
     )
 
 
@@ -185,6 +193,7 @@ def _worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> W
         device=execution.device,
         dtype=execution.number_type,
         threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
+        lease=require_held(),
     )
 
 
@@ -192,9 +201,9 @@ def summary(run: RunStore) -> dict[str, Any]:
     """Where a run stands, for machines; also the result of the flow."""
     plan = run.plan("generate")
     receipts = run.receipts("generate").all(plan)
-    missing = {
-        stage: [s.index for s in run.receipts(stage).missing(run.plan(stage))] for stage in SHARDED
-    }
+    missing = {stage: run.receipts(stage).missing(run.plan(stage)) for stage in SHARDED}
+    failed = [f for stage in SHARDED for f in run.failures(stage).among(missing[stage])]
+    holder = driver(run.lease)
     return {
         "uri": str(run.root),
         "name": run.record["name"],
@@ -202,7 +211,9 @@ def summary(run: RunStore) -> dict[str, Any]:
         "state": run.state,
         "samples_planned": plan.rows,
         "samples_done": sum(r.stop - r.start for r in receipts),
-        "shards_missing": missing["generate"],
+        "shards_missing": [shard.index for shard in missing["generate"]],
         "stages_missing": {stage: len(found) for stage, found in missing.items()},
+        "failures": [asdict(failure) for failure in failed],
+        "driver": holder.words if holder else None,
         "seconds": run.timings,
     }

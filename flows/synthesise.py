@@ -3,20 +3,33 @@
 from collections.abc import Callable
 from typing import Any
 
-from flows.planning import prepare
+from flows.holding import holding
+from flows.planning import ask
 from flows.settings import RunSettings
 from flows.stages import LINE, Stage, perform, summary
+from ood_core.store.lease import BEAT_SECONDS
 from ood_core.store.run import RunStore
 
 Call = Callable[[str, Stage, RunStore, RunSettings], str]
 
 
-def run_line(settings: RunSettings, out: str, call: Call = perform) -> dict[str, Any]:
-    """Plan or resume a run and take it through every stage; return its summary."""
-    run = prepare(settings, out)
-    try:
+def run_line(
+    settings: RunSettings, out: str, call: Call = perform, beat: float = BEAT_SECONDS
+) -> dict[str, Any]:
+    """Plan or resume a run and take it through every stage; return its summary.
+
+    Other drivers are told every `beat` seconds that this one is alive.
+
+    Raises:
+        InputError: unusable targets, base or settings; nothing is written.
+        IdentityRefused: another run lives at `out`.
+        InUse: another driver works on it, or took it over.
+        RunIncomplete: some shards of a stage failed for good; later stages are not begun.
+        StoreUnwritable: the place is full, read-only or not ours.
+    """
+    asked = ask(settings, out)
+    with holding(asked.run, beat):
+        asked.settle()
         for name, stage in LINE:
-            call(name, stage, run, settings)
-    finally:
-        run.rest()
-    return summary(run)
+            call(name, stage, asked.run, settings)
+    return summary(asked.run)

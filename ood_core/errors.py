@@ -38,3 +38,15 @@ class ShardCorrupt(FarfieldError, OSError):
 
 class RunIncomplete(FarfieldError, RuntimeError):
     """Some shards failed for good; the others are stored and vouched for."""
+
+
+class InUse(FarfieldError, RuntimeError):
+    """Another driver holds the run, or took it over from this one."""
+
+
+class StoreUnwritable(FarfieldError, RuntimeError):
+    """The place of the run is full, read-only or not ours to write to."""
+
+
+class PoolLost(FarfieldError, RuntimeError):
+    """What the workers run on is gone for this session."""

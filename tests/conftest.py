@@ -137,7 +137,6 @@ def _ready(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -
     for name, stage in LINE:
         if name in ("calibrate", "invert", "fit"):
             perform(name, stage, run, settings)
-    run.rest()
     return root
 
 

@@ -1,12 +1,11 @@
 """A run on disk: one folder, one identity, one plan; everything else is asked of it.
 
-run.json  plan.json  verdict.json  timings.json  heartbeat.json
+run.json  plan.json  verdict.json  timings.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr
-receipts/STAGE/00042.json      report/
+receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -14,7 +13,9 @@ from typing import Any, Literal, final
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.identity import difference, digest
 from ood_core.store.arrays import Table
+from ood_core.store.failures import FailureBook
 from ood_core.store.files import read_json, write_json
+from ood_core.store.lease import driver
 from ood_core.store.plan import ShardPlan
 from ood_core.store.receipts import ReceiptBook
 
@@ -28,7 +29,6 @@ TABLE_OF: dict[ShardedStage, str] = {
 State = Literal[
     "planned", "running", "incomplete", "complete", "published", "quarantined", "undecided"
 ]
-HEARTBEAT_SECONDS = 30.0
 
 
 @final
@@ -128,13 +128,14 @@ class RunStore:
         """The receipts of a stage."""
         return ReceiptBook(self.root / "receipts", stage)
 
-    def beat(self) -> None:
-        """Say that a driver is at work."""
-        write_json(self.root / "heartbeat.json", {"time": time.time()})
+    def failures(self, stage: ShardedStage) -> FailureBook:
+        """The shards of a stage that failed for good."""
+        return FailureBook(self.root / "failures", stage)
 
-    def rest(self) -> None:
-        """Say that no driver is at work."""
-        (self.root / "heartbeat.json").unlink(missing_ok=True)
+    @property
+    def lease(self) -> Path:
+        """Where drivers take the right to write to this run."""
+        return self.root / "lease"
 
     def add_timing(self, stage: str, seconds: float) -> None:
         """Add wall seconds spent on a stage by this session."""
@@ -158,16 +159,9 @@ class RunStore:
         if missing == 0 and verdict.is_file():
             found: State = read_json(verdict)["state"]
             return found
-        if self._beating():
+        if driver(self.lease) is not None:
             return "running"
         return "planned" if missing == total else "incomplete"
-
-    def _beating(self) -> bool:
-        try:
-            beat = float(read_json(self.root / "heartbeat.json")["time"])
-        except (OSError, ValueError, KeyError):
-            return False
-        return abs(time.time() - beat) < HEARTBEAT_SECONDS
 
 
 def plan_record(plans: dict[ShardedStage, ShardPlan], dtype: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ was marked done.*
 """
 
 import json
+import subprocess
 from pathlib import Path
 
+from ood_core.store.files import read_json, write_json
 from ood_core.store.run import SHARDED, RunStore
 
 Marks = dict[str, tuple[int, bytes]]
@@ -60,3 +62,11 @@ def assert_honest(root: Path) -> None:
         book = run.receipts(stage)
         for receipt in book.all(run.plan(stage)):
             assert run.table(stage).digest(run.plan(stage)[receipt.shard]) == receipt.digest
+
+
+def dead_driver(root: Path) -> None:
+    """Let a copied run be that of a driver that has died since: its process is no more."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for path in (root / "lease").glob("*.json"):
+        write_json(path, {**read_json(path), "pid": ended.pid})

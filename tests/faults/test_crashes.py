@@ -19,7 +19,14 @@ import yaml
 from flows.stages import perform
 from flows.synthesise import run_line
 from ood_core.store.run import RunStore
-from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
+from tests.contracts.store import (
+    answers,
+    assert_equal,
+    assert_honest,
+    assert_kept,
+    dead_driver,
+    marks,
+)
 
 
 def without_validation(name, stage, run, settings):
@@ -42,9 +49,10 @@ def crashes(tmp_path_factory, small):
     clean, copies, rename = place / "clean", [], os.replace
 
     def recorded(source, target, **rest):
-        if Path(target).is_relative_to(clean) and Path(target).name != "heartbeat.json":
+        if Path(target).is_relative_to(clean) and Path(target).parent.name != "lease":
             copies.append(place / f"{len(copies):03d}")
             shutil.copytree(clean, copies[-1])
+            dead_driver(copies[-1])
         return rename(source, target, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -137,5 +145,5 @@ def test_passing_errors_are_tried_again(ready, unbroken, tiny, monkeypatch, erro
 
     monkeypatch.setattr(Table, "write", flaky)
     run_line(tiny(), str(ready), call=without_validation)
-    assert calls == [0, 0, 1, 2]
+    assert calls == [0, 1, 2, 0]
     assert answers(ready) == answers(unbroken)

@@ -4,12 +4,13 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from ood_core.store.files import write_json
+from flows.holding import holding
 from ood_core.store.run import RunStore
 
 HEAVY = ("torch", "ray", "prefect", "diffusers", "zarr", "astropy")
@@ -230,10 +231,12 @@ def test_schema_describes_the_configuration(farfield):
 
 
 def test_a_driver_that_is_at_work_shows_as_running(farfield, ready):
-    import time
-
-    write_json(ready / "heartbeat.json", {"time": time.time()})
-    assert parsed(farfield("status", ready, "--json").out)["state"] == "running"
+    with holding(RunStore(ready)):
+        found = parsed(farfield("status", ready, "--json").out)
+        assert found["state"] == "running"
+        assert f"process {os.getpid()} on {socket.gethostname()} since" in found["driver"]
+    found = parsed(farfield("status", ready, "--json").out)
+    assert (found["state"], found["driver"]) == ("incomplete", None)
 
 
 def test_serve_and_deploy_need_a_server_and_one_schedule(farfield, config, tmp_path):

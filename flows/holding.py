@@ -1,0 +1,58 @@
+"""Holding a run while working on it, with a sign of life every few seconds.
+
+The lease travels in a context variable, because Prefect tasks take only plain parameters.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from threading import Event, Thread
+
+from ood_core.store.files import writing
+from ood_core.store.lease import BEAT_SECONDS, Lease, require
+from ood_core.store.run import RunStore
+
+_held: ContextVar[Lease | None] = ContextVar("lease", default=None)
+
+
+@contextmanager
+def holding(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
+    """Hold the run's lease; release it at the end, whatever happens.
+
+    Raises:
+        InUse: another driver works on the run.
+        StoreUnwritable: the place is full, read-only or not ours.
+    """
+    with writing(run.root):
+        lease = Lease.take(run.lease, every)
+        over = Event()
+        thread = Thread(target=_beat, args=(lease, over), daemon=True)
+        thread.start()
+        token = _held.set(lease)
+        try:
+            yield lease
+        finally:
+            _held.reset(token)
+            over.set()
+            thread.join()
+            with suppress(OSError):  # on a full disk; a dead process holds nothing either
+                lease.release()
+
+
+def require_held() -> int | None:
+    """Number of the lease that this driver holds; None where none was asked for, as in tests.
+
+    Raises:
+        InUse: another driver took over.
+    """
+    lease = _held.get()
+    if lease is None:
+        return None
+    require(lease.folder, lease.number)
+    return lease.number
+
+
+def _beat(lease: Lease, over: Event) -> None:
+    while not over.wait(lease.holder.every):
+        with suppress(OSError):  # a beat may be missed; who loses the lease by it finds out
+            lease.beat()

@@ -1,0 +1,233 @@
+"""The lease: which driver may write to a run, told by numbered files in the run itself.
+
+    lease/00007.json      held by the driver that it names
+    lease/00007.free      held by nobody
+
+The highest number counts. Taking the lease is making the next number, which one process of all that
+try succeeds in (`write_new`), so a number is never used twice and an owner knows by it that a later
+one took over: it is the fencing token. Releasing it is a rename, which a full disk allows. No lock
+and no clock that two machines would have to agree on is needed, and any store with a conditional
+put will do.
+"""
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import final
+
+from psutil import STATUS_ZOMBIE, NoSuchProcess, Process
+
+from ood_core.errors import InUse
+from ood_core.store.files import as_bytes, read_json, write_json, write_new
+
+BEAT_SECONDS = 5.0
+PATIENCE = 6
+"""Beats of an owner that may fail to appear before another driver takes over."""
+LOOKS = 10
+"""How often a waiter looks per beat."""
+FREE = ".free"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a run: a random name, the process, and its signs of life.
+
+    Process numbers mean the same in one `place` only: one boot of one kernel, one namespace.
+    `since` and `beat` are seconds since 1970 by the holder's own clock, for people to read. Only
+    *that* a beat changes is ever judged by.
+    """
+
+    owner: str
+    host: str
+    place: str
+    pid: int
+    since: float
+    beat: float
+    every: float
+
+    @classmethod
+    def here(cls, every: float) -> "Holder":
+        """This process, with a name that no other lease has."""
+        now = time.time()
+        name = secrets.token_hex(8)
+        return cls(name, socket.gethostname(), _place(), os.getpid(), now, now, every)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the holder is a dead process of this very place."""
+        return self.place == _place() and not _alive(self.pid)
+
+    @property
+    def words(self) -> str:
+        """The holder for a message."""
+        return (
+            f"process {self.pid} on {self.host} since {_clock(self.since)}, last sign of life "
+            f"{_clock(self.beat)} by its clock"
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The waiter's own clock; only its differences count."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a run, as long as no higher number exists."""
+
+    folder: Path
+    number: int
+    holder: Holder
+
+    @classmethod
+    def take(cls, folder: Path, every: float = BEAT_SECONDS, wait: Wait | None = None) -> "Lease":
+        """Take a free lease, or one whose holder gives no sign of life for `PATIENCE` beats.
+
+        Raises:
+            InUse: another driver holds it and is alive.
+        """
+        while True:
+            number = highest(folder)
+            if number and not _free(folder, number):
+                _outwait(folder, number, every, wait or Wait())
+            lease = cls(folder, number + 1, Holder.here(every))
+            if write_new(_path(folder, lease.number), as_bytes(asdict(lease.holder))):
+                _forget(folder, lease.number)
+                return lease
+
+    def beat(self) -> None:
+        """Give a sign of life, if the lease is still held."""
+        if highest(self.folder) == self.number:
+            self.say(replace(self.holder, beat=time.time()))
+
+    def say(self, holder: Holder) -> None:
+        """Write who holds the lease."""
+        write_json(_path(self.folder, self.number), asdict(holder))
+
+    def release(self) -> None:
+        """Say that the run is free, if the lease is still held."""
+        if highest(self.folder) == self.number:
+            path = _path(self.folder, self.number)
+            path.rename(path.with_suffix(FREE))
+
+
+def require(folder: Path, number: int) -> None:
+    """Check that a lease is still held.
+
+    Raises:
+        InUse: another driver took over, or the lease was removed.
+    """
+    found = highest(folder)
+    if found == number:
+        return
+    holder = read_holder(folder, found)
+    now = f"by {holder.words}" if holder else "or removed"
+    raise InUse(
+        f"{folder.parent} was taken over from this driver, {now}; expected to hold it until the "
+        "end. A driver is taken for dead if it is silent for long, as a suspended one is. It "
+        "stops here and writes nothing more: leave the run to the other driver, or run the same "
+        "command again once that has ended"
+    )
+
+
+def highest(folder: Path) -> int:
+    """Number of the lease that counts; 0 where nobody has ever held the run."""
+    return max(_numbers(folder), default=0)
+
+
+def read_holder(folder: Path, number: int) -> Holder | None:
+    """Content of a lease; None where there is none, or it is torn."""
+    try:
+        return Holder(**read_json(_path(folder, number)))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def driver(folder: Path) -> Holder | None:
+    """The driver at work, for people: by its process here, by the two clocks elsewhere."""
+    holder = read_holder(folder, highest(folder))
+    if holder is None or holder.gone:
+        return None
+    return holder if abs(time.time() - holder.beat) < PATIENCE * holder.every else None
+
+
+def _outwait(folder: Path, number: int, every: float, wait: Wait) -> None:
+    """Watch a lease until its holder is gone or has been silent for too long.
+
+    Silence is a time by the watcher's own clock in which nothing changes: what either clock shows
+    does not matter.
+
+    Raises:
+        InUse: something changed, so the holder is alive.
+    """
+    first, began = read_holder(folder, number), wait.now()
+    patience = PATIENCE * (first.every if first else every)
+    while wait.now() - began < patience:
+        found = read_holder(folder, number)
+        if _free(folder, number) or (found is not None and found.gone):
+            return
+        if found != first or highest(folder) != number:
+            raise _in_use(folder, patience)
+        wait.sleep(patience / PATIENCE / LOOKS)
+
+
+def _in_use(folder: Path, patience: float) -> InUse:
+    holder = read_holder(folder, highest(folder))
+    who = holder.words if holder else "a driver that is just starting"
+    return InUse(
+        f"{folder.parent} is in use by {who}; expected a run that no other driver works on: wait "
+        f"for it to end, stop it, or give another --out. A driver that dies is replaced by the "
+        f"next one after {patience:g} s of silence, on the same machine at once"
+    )
+
+
+def _forget(folder: Path, number: int) -> None:
+    """Remove the leases that this number outranks."""
+    for older in _numbers(folder):
+        if older < number:
+            _path(folder, older).unlink(missing_ok=True)
+            _path(folder, older).with_suffix(FREE).unlink(missing_ok=True)
+
+
+def _numbers(folder: Path) -> list[int]:
+    found = [*folder.glob("*.json"), *folder.glob(f"*{FREE}")]
+    return [int(path.stem) for path in found if path.stem.isdecimal()]
+
+
+def _free(folder: Path, number: int) -> bool:
+    return _path(folder, number).with_suffix(FREE).exists()
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.json"
+
+
+def _place() -> str:
+    """Where this process's number counts; random where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return secrets.token_hex(8)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs here; a reused number counts as alive, which only costs patience."""
+    try:
+        return bool(Process(pid).status() != STATUS_ZOMBIE)
+    except NoSuchProcess:
+        return False
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

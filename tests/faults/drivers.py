@@ -1,0 +1,98 @@
+"""Drivers in processes of their own, forked from a clean one that has the heavy imports done.
+
+Nothing of the test's own process is in them: no thread, no event loop, no lease.
+"""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.settings import RunSettings
+from ood_core.errors import InUse, PoolLost, StoreUnwritable
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["flows.synthesise"])
+IN_USE, POOL_LOST, UNWRITABLE = 71, 72, 73
+SECONDS = 240
+
+
+def without_validation(name: str, stage: Any, run: Any, settings: RunSettings) -> str:
+    """Validation takes most of a tiny run's time and stores nothing that is compared."""
+    from flows.stages import perform
+
+    return "" if name == "validate" else perform(name, stage, run, settings)
+
+
+def start(settings: RunSettings, out: Path, **more: Any) -> Any:
+    """Start a driver on a run."""
+    process = CONTEXT.Process(target=_drive, args=(settings, str(out)), kwargs=more)
+    process.start()
+    return process
+
+
+def _drive(
+    settings: RunSettings,
+    out: str,
+    beat: float = 5.0,
+    inside: Any = None,
+    go_on: Any = None,
+    environment: dict[str, str] | None = None,
+    file_bytes: int | None = None,
+) -> None:
+    """Drive a run; say that it is held and wait for leave to go on where events are given.
+
+    `file_bytes` limits the size of every file that the driver writes.
+    """
+    os.environ.update(environment or {})
+    if file_bytes is not None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+
+    def call(name: str, stage: Any, run: Any, asked: RunSettings) -> str:
+        if inside is not None and name == "calibrate":
+            inside.set()
+            go_on.wait()
+        return without_validation(name, stage, run, asked)
+
+    try:
+        if settings.execution.orchestrator == "prefect":
+            from flows.prefect_flows import run_flow
+
+            run_flow(settings, out)
+        else:
+            from flows.synthesise import run_line
+
+            run_line(settings, out, call, beat)
+    except InUse as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(IN_USE)
+    except PoolLost:
+        sys.exit(POOL_LOST)
+    except StoreUnwritable:
+        sys.exit(UNWRITABLE)
+
+
+def until(condition: Callable[[], bool], process: Any) -> None:
+    """Wait for something that a driver brings about."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert process.is_alive(), f"the driver ended with {process.exitcode}"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def receipts(root: Path) -> int:
+    """How many shards are vouched for."""
+    return len(list(root.glob("receipts/*/*.json")))
+
+
+def ended(process: Any) -> int:
+    """Wait for the end of a driver; return its exit code, negative for a signal."""
+    process.join(SECONDS)
+    assert process.exitcode is not None, "the driver hangs"
+    return int(process.exitcode)

@@ -1,0 +1,147 @@
+"""Two drivers on one run: one goes on, the other stops, whichever of them was first."""
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actors.pool import InlinePool
+from flows import stages
+from flows.stages import perform
+from flows.synthesise import run_line
+from ood_core.errors import InUse
+from ood_core.store.lease import Lease, Wait, driver
+from ood_core.store.run import RunStore
+from tests.contracts.pool import missing, spec_of
+from tests.contracts.store import assert_equal, assert_honest, marks
+from tests.faults.drivers import (
+    CONTEXT,
+    IN_USE,
+    ended,
+    receipts,
+    start,
+    until,
+    without_validation,
+)
+
+
+def everything(folder: Path) -> list:
+    return sorted((str(p), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file())
+
+
+def test_of_two_that_start_at_once_one_goes_on_and_the_other_stops(tmp_path, tiny, unbroken):
+    """The winner waits inside, so the loser cannot find a run that is done already."""
+    out, inside, go_on = tmp_path / "run", CONTEXT.Event(), CONTEXT.Event()
+    both = [start(tiny(), out, beat=1.0, inside=inside, go_on=go_on) for _ in range(2)]
+    until(lambda: any(process.exitcode is not None for process in both), _Any(both))
+    (loser,) = [process for process in both if process.exitcode is not None]
+    (winner,) = [process for process in both if process is not loser]
+    assert ended(loser) == IN_USE
+    assert inside.is_set()
+    assert RunStore(out).state == "running"
+    assert driver(out / "lease").pid == winner.pid
+    go_on.set()
+    assert ended(winner) == 0
+    assert driver(out / "lease") is None
+    assert_equal(out, unbroken)
+
+
+class _Any:
+    """Several drivers, alive as long as one of them is."""
+
+    exitcode = None
+
+    def __init__(self, processes) -> None:
+        self.processes = processes
+
+    def is_alive(self) -> bool:
+        return any(process.is_alive() for process in self.processes)
+
+
+def test_the_command_says_who_is_at_work_and_touches_nothing(tmp_path, tiny, config, farfield):
+    out, inside, go_on = tmp_path / "run", CONTEXT.Event(), CONTEXT.Event()
+    first = start(tiny(), out, beat=1.0, inside=inside, go_on=go_on)
+    until(inside.is_set, first)
+    before = [row for row in everything(out) if "/lease/" not in row[0]]
+    (out / "a.partial").write_text("what the first driver is at")
+    answer = farfield("run", config(), "--out", out)
+    assert answer.code == 1
+    for word in (f"process {first.pid} on ", " since 20", "last sign of life 20", "--out"):
+        assert word in answer.err
+    assert "Traceback" not in answer.err
+    assert (out / "a.partial").exists()
+    (out / "a.partial").unlink()
+    assert [row for row in everything(out) if "/lease/" not in row[0]] == before
+    go_on.set()
+    assert ended(first) == 0
+
+
+def test_a_suspended_driver_that_wakes_up_late_stops(tmp_path, tiny):
+    """SIGSTOP in the middle; another driver takes over, finishes; SIGCONT."""
+    settings = tiny(generation={"samples": 24, "shard_size": 1})
+    out = tmp_path / "run"
+    first = start(settings, out, beat=0.2)
+    until(lambda: receipts(out) >= 6, first)
+    os.kill(first.pid, signal.SIGSTOP)
+    assert_honest(out)
+    run_line(settings, str(out), call=without_validation, beat=0.2)
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first) == IN_USE
+    assert RunStore(out).lease.joinpath("00002.json").is_file()
+    whole = tmp_path / "whole"
+    run_line(settings, str(whole), call=without_validation)
+    assert_equal(out, whole)
+
+
+def test_a_worker_that_outlived_its_driver_writes_nothing(ready):
+    """Its driver's lease has gone to another driver while it computed."""
+    old = Lease.take(ready / "lease")
+    spec = replace(spec_of(ready), lease=old.number)
+    outcomes = InlinePool().run(spec, missing(ready))
+    assert next(outcomes).shard == 0
+    silent = iter([0.0, 1e9, 1e9])
+    Lease.take(ready / "lease", wait=Wait(lambda: next(silent), lambda _: None))
+    before = marks(ready)
+    with pytest.raises(InUse, match="taken over"):
+        next(outcomes)
+    assert marks(ready) == before
+    assert not (ready / "dataset.zarr" / "maps" / "c" / "1").exists()
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "invert", "fit", "generate", "validate"])
+def test_a_driver_that_lost_the_run_begins_no_stage(ready, tiny, stage):
+    def lose(name, function, run, settings):
+        if name == stage:
+            (run.lease / "00099.json").write_text("{}")
+            before.extend(everything(run.root))
+        return perform(name, function, run, settings)
+
+    before = []
+    with pytest.raises(InUse, match="taken over"):
+        run_line(tiny(), str(ready), call=lose)
+    assert everything(ready) == before
+
+
+@pytest.mark.parametrize("stage", ["fit", "generate", "validate"])
+def test_a_driver_that_loses_the_run_within_a_stage_writes_no_more(ready, tiny, stage, monkeypatch):
+    """Lost after the stage began and before it stores anything."""
+
+    def lose(function):
+        def lost(*arguments, **keywords):
+            (ready / "lease" / "00099.json").write_text("{}")
+            before.extend(everything(ready))
+            return function(*arguments, **keywords)
+
+        return lost
+
+    place = {"fit": "read_latents", "generate": "make_pool", "validate": "validate"}[stage]
+    monkeypatch.setattr(stages, place, lose(getattr(stages, place)))
+    if stage == "fit":
+        shutil.rmtree(ready / "prior.zarr")
+    before = []
+    with pytest.raises(InUse, match="taken over"):
+        run_line(tiny(), str(ready))
+    assert everything(ready) == before
