@@ -20,6 +20,7 @@ from ood_core.priors.gaussian import fit_gaussian
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
 from ood_core.store.files import sweep
+from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
@@ -51,6 +52,7 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
     if run.claim(record, plans, settings.execution.number_type):
         _write(run, settings, maps, model, method, record, plans)
     sweep(run.root)
+    settle(run)
     return run
 
 

@@ -78,7 +78,12 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     page = report_input(run, settings, targets, found, verdict)
     write_atomic(run.root / "report" / "index.html", render(page).encode())
     write_json(run.root / "report" / "report.json", numbers(page))
-    content = {"state": verdict.outcome, "reasons": verdict.reasons, "gate": asdict(settings.gate)}
+    content = {
+        "state": verdict.outcome,
+        "reasons": verdict.reasons,
+        "gate": asdict(settings.gate),
+        "samples": run.plan("generate").rows,
+    }
     write_json(run.root / "verdict.json", content)
     return found.verdict
 
@@ -136,7 +141,7 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
         if isinstance(outcome, ShardFailure):
             failures.append(outcome)
             continue
-        listener.get().advance(stage, outcome.stop - outcome.start)
+        listener.get().advance(stage, len(plan[outcome.shard]))
     if failures:
         lines = "\n  ".join(f"shard {f.shard}: {f.reason}" for f in failures)
         raise RunIncomplete(
@@ -202,7 +207,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "identity": run.record["identity"],
         "state": run.state,
         "samples_planned": plan.rows,
-        "samples_done": sum(r.stop - r.start for r in receipts),
+        "samples_done": sum(len(plan[r.shard]) for r in receipts),
         "shards_missing": missing["generate"],
         "stages_missing": {stage: len(found) for stage, found in missing.items()},
         "seconds": run.timings,

@@ -13,7 +13,11 @@ Call = Callable[[str, Stage, RunStore, RunSettings], str]
 
 def run_line(settings: RunSettings, out: str, call: Call = perform) -> dict[str, Any]:
     """Plan or resume a run and take it through every stage; return its summary."""
-    run = prepare(settings, out)
+    return go_on(prepare(settings, out), settings, call)
+
+
+def go_on(run: RunStore, settings: RunSettings, call: Call = perform) -> dict[str, Any]:
+    """Take a planned run through every stage; return its summary."""
     try:
         for name, stage in LINE:
             call(name, stage, run, settings)
