@@ -89,18 +89,24 @@ class Table:
         """Write one whole shard of every array; return the digest of its bytes.
 
         `rows` are those of the shard, or of its full capacity: in a short last shard the rows
-        beyond the table's end are stored with it and show when the table grows. The bytes come from
-        the caller's own copy: a buffer that changes later does not matter once this returns.
+        beyond the table's end are stored with it and show when the table grows. Bytes that
+        are there already are replaced at once, so that whoever dies in doing a finished shard again
+        takes nothing away. They come from the caller's own copy: a buffer that changes later does
+        not matter once this returns.
         """
         group = self._group(mode="r+")
         for name, values in rows.items():
             if len(values) not in (len(shard), shard.capacity):
                 raise ValueError(f"{name}: got {len(values)} rows for a shard of {len(shard)}")
             array = _array(group, name)
-            key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
-            (self.path / name / key).unlink(missing_ok=True)  # zarr would read a damaged shard
             stop = shard.start + len(values)
-            _reaching(array, stop)[shard.start : stop] = values
+            reaching = _reaching(array, stop)
+            try:
+                self._decoded(reaching, slice(shard.start, stop))
+            except ShardCorrupt:  # zarr would read it before it writes
+                key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
+                (self.path / name / key).unlink(missing_ok=True)
+            reaching[shard.start : stop] = values
         return rows_digest(rows)
 
     def grow(self, rows: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,21 @@ PARTIAL = ".partial"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write to a neighbour, flush to disk, rename: readers see the old file or the new one."""
+    """Write to a neighbour, flush to disk, rename: readers see the old file or the new one.
+
+    Every writer has a neighbour of its own, so that two of them can meet at one file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ each of its renames, the only operations by which anything comes to exist, and e
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,8 @@ def crashes(tmp_path_factory, small):
     copies = before_each_rename(
         clean, place, lambda: run_line(small, str(clean), call=without_validation)
     )
-    partial = {path.name for copy in copies for path in copy.rglob("*") if "partial" in path.name}
+    litter = (path.name for copy in copies for path in copy.rglob("*.partial"))
+    partial = {re.sub(r"\.[0-9a-f]{32}", "", name) for name in litter}
     done = {len(list(copy.glob("receipts/generate/*.json"))) for copy in copies}
     return clean, copies, (partial, done)
 
