@@ -7,12 +7,13 @@ import torch
 
 from ood_core.arrays import Maps, TimeGrid
 from ood_core.bases.codes import Autoencoder
-from ood_core.bases.loading import load_base
+from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, IdentityRefused
+from ood_core.identity import complete
 from ood_core.seeds import root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
@@ -68,11 +69,7 @@ def load_line(run: RunStore, base: str, device: str, dtype: str) -> Line:
     record = run.record
     where = choose_device(device)
     model = load_base(base, where, getattr(torch, dtype))
-    if model.digest != record["identity_record"]["base"]["digest"]:
-        raise IdentityRefused(
-            f"{base}: weights or schedule differ from those this run was planned with; "
-            "restore the base, or give another --out"
-        )
+    require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     counted, targets = CountingDenoiser(model.denoiser), load_targets(run)
@@ -116,12 +113,35 @@ def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
 
 
 def read_method(record: dict[str, Any]) -> Method:
-    """Rebuild a method from the identity record."""
-    parts = dict(record)
-    for name, kind in (("calibration", CalibrationSpec), ("steering", SteeringSpec)):
-        if parts[name] is not None:
-            parts[name] = kind(**parts[name])
-    return Method(**parts)
+    """Rebuild a method from the identity record, with the fields that the record left out.
+
+    Raises:
+        IdentityRefused: the record has a field that this version does not know.
+    """
+    parts = complete({"method": record})["method"]
+    try:
+        for name, kind in (("calibration", CalibrationSpec), ("steering", SteeringSpec)):
+            if parts[name] is not None:
+                parts[name] = kind(**parts[name])
+        return Method(**parts)
+    except TypeError as error:
+        raise IdentityRefused(
+            f"run.json: got a method that this version of farfield does not know ({error}); use "
+            "the version that planned the run"
+        ) from error
+
+
+def require_base(model: BaseModel, record: dict[str, Any]) -> None:
+    """Refuse a base that is not the one in a run's record.
+
+    Raises:
+        IdentityRefused: its digest differs.
+    """
+    if model.digest != record["identity_record"]["base"]["digest"]:
+        raise IdentityRefused(
+            f"{model.source}: weights or schedule differ from those this run was planned with; "
+            "restore the base, or give another --out"
+        )
 
 
 def require_fit(source: str, level: int, schedule: NoiseSchedule) -> None:

@@ -110,7 +110,7 @@ class ShardWorker:
             stage=self.stage,
             shard=shard.index,
             start=shard.start,
-            stop=shard.stop,
+            stop=shard.start + len(next(iter(rows.values()))),
             digest=digest,
             nfe=self.line.base.nfe - before,
             seconds=time.monotonic() - began,
@@ -192,6 +192,7 @@ def through_pixels(done: Inversion, codes: Autoencoder, maps: Maps) -> Inversion
 def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     """Rows of the data set: draw, decode and steer one shard, in physical units.
 
+    A shard is stored with its full capacity, the last one too: so a run grows by new shards alone.
     Every sample has two parents, whether it is steered towards them or not: the first one says
     which cluster it belongs to, and both say how far it ends from where real maps lie.
     """
@@ -213,13 +214,12 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         denoiser = plain if steering is None else steered
         made = decode(denoiser, line.method.solver, drawn.latents.to(line.device), line.grid)
         distance = steered.distance(made)
-        keep = slice(0, len(shard))
         return {
-            "sample": np.arange(shard.start, shard.stop, dtype=np.int64),
-            "maps": line.targets.physical(line.maps(made).cpu()[keep]),
-            "attempts": drawn.attempts.numpy().astype(np.int16)[keep],
-            "parents": parents.numpy().astype(np.int32)[keep],
-            "aim_distance": distance.cpu().numpy().astype(np.float32)[keep],
+            "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
+            "maps": line.targets.physical(line.maps(made).cpu()),
+            "attempts": drawn.attempts.numpy().astype(np.int16),
+            "parents": parents.numpy().astype(np.int32),
+            "aim_distance": distance.cpu().numpy().astype(np.float32),
         }
 
     return rows

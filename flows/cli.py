@@ -12,6 +12,8 @@ import typer
 
 from flows.cli_gallery import gallery
 from flows.cli_models import models_app
+from flows.cli_samples import extend, replay
+from flows.exits import EXIT_OF_STATE
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command()(gallery)
+app.command()(extend)
+app.command()(replay)
 
 Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 Uri = Annotated[str, typer.Argument(help="Folder of a run.")]
@@ -38,7 +42,6 @@ PoolName = Annotated[str | None, typer.Option("--pool", help="ray or inline.")]
 Orchestrator = Annotated[str | None, typer.Option(help="prefect or none.")]
 Cron = Annotated[str | None, typer.Option(help="Schedule, such as '0 2 * * *'.")]
 Interval = Annotated[float | None, typer.Option(help="Schedule: every so many seconds.")]
-EXIT_OF_STATE = {"quarantined": 3, "undecided": 4, "incomplete": 5}
 
 
 @app.command()

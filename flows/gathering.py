@@ -57,7 +57,7 @@ def report_input(
         psnr=psnr(targets.fit, error),
         validation=validation,
         symmetries=settings.targets.symmetries,
-        settings={**record["method"], "gate": list(verdict.reasons), **_asked(record)},
+        settings={**record["method"], "gate": list(verdict.reasons), **_asked(run, record)},
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
@@ -112,12 +112,12 @@ def psnr(targets: Maps, error: Any) -> Any:
     return 20 * np.log10(peak / np.maximum(error, 1e-12))
 
 
-def _asked(record: dict[str, Any]) -> dict[str, Any]:
-    settings = record["settings"]
+def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
+    settings, samples = record["settings"], run.plan("generate").rows
     return {
         "base": settings["base"],
         "targets": settings["targets"],
-        "generation": settings["generation"],
+        "generation": {**settings["generation"], "samples": samples},  # it may have grown
     }
 
 
@@ -125,8 +125,9 @@ def _timings(run: RunStore) -> tuple[TimingRow, ...]:
     rows = []
     for stage, seconds in run.timings.items():
         if stage in SHARDED:
-            receipts = run.receipts(stage).all(run.plan(stage))
-            done = sum(r.stop - r.start for r in receipts)
+            plan = run.plan(stage)
+            receipts = run.receipts(stage).all(plan)
+            done = sum(len(plan[r.shard]) for r in receipts)
             nfe = sum(r.nfe for r in receipts)
             rows.append(TimingRow(stage, len(receipts), done, nfe, seconds))
         else:

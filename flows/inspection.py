@@ -54,7 +54,7 @@ def verify_run(run: RunStore) -> dict[str, Any]:
                 continue
             checked += 1
             try:
-                good = run.table(stage).digest(shard) == receipt.digest
+                good = run.table(stage).digest(receipt) == receipt.digest
             except ShardCorrupt:
                 good = False
             if not good:

@@ -22,6 +22,7 @@ from ood_core.priors.gaussian import fit_gaussian
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
 from ood_core.store.files import sweep
+from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
@@ -59,10 +60,14 @@ class Asked:
         return self.run.claim(self.record, self.plans, self.settings.execution.number_type)
 
     def settle(self) -> None:
-        """Write the plan where there is none yet and sweep up; only for who holds the run."""
+        """Write the plan where there is none yet and mend what a kill left behind.
+
+        Only for who holds the run.
+        """
         if self.is_new:
             _write(self)
         sweep(self.run.root)
+        settle(self.run)
 
 
 def ask(settings: RunSettings, out: str) -> Asked:

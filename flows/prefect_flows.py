@@ -18,6 +18,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from flows.extension import extend_run
 from flows.pretrain import train_base
 from flows.progress import Listener, listener
 from flows.settings import RunSettings, parse, parse_recipe
@@ -91,6 +92,24 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
     finally:
         listener.reset(token)
     _publish(result)
+    return result
+
+
+@flow(name="extend", persist_result=False, validate_parameters=False)
+def extend(settings: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Grow the run at `uri` to the number of samples in `settings`; run again, it goes on."""
+    token = listener.set(Artifacts(listener.get()))
+    try:
+        result = extend_run(RunStore.open(uri), parse(settings), call=_as_task)
+    finally:
+        listener.reset(token)
+    _publish(result)
+    return result
+
+
+def extend_flow(run: RunStore, settings: RunSettings) -> dict[str, Any]:
+    """Grow a run as a flow from settings in memory."""
+    result: dict[str, Any] = extend(settings.model_dump(mode="json"), str(run.root))
     return result
 
 

@@ -4,6 +4,7 @@ The sections are the core's own specs; here they only get their names, their def
 place in the file. Unknown keys are refused everywhere.
 """
 
+import copy
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, PretrainSpec, T
 
 PROJECT = Path(__file__).resolve().parents[1]
 STRICT = ConfigDict(extra="forbid", frozen=True)
+OPEN = ("base", "gate", "execution")
+"""Sections that a session may choose anew; the others belong to the run."""
 
 
 class Execution(BaseModel):
@@ -82,6 +85,24 @@ def parse(content: Mapping[str, Any]) -> RunSettings:
         return RunSettings.model_validate(content)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def parse_open(content: Mapping[str, Any], overrides: Sequence[str]) -> RunSettings:
+    """Check the stored configuration of a run, with overrides of what its identity leaves open.
+
+    Raises:
+        ConfigError: an override of anything else, unknown key or impossible value.
+    """
+    changed = copy.deepcopy(dict(content))
+    for override in overrides:
+        section = override.partition("=")[0].strip().partition(".")[0]
+        if section not in OPEN:
+            raise ConfigError(
+                f"--set {override}: got a key that a planned run has settled; expected one of "
+                f"{', '.join(OPEN)}"
+            )
+        _override(changed, override)
+    return absolute(parse(changed), Path.cwd())
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainSpec:

@@ -79,7 +79,12 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     page = report_input(run, settings, targets, found, verdict)
     require_held()
     write_report(run, card_input(run, targets, page, verdict))
-    content = {"state": verdict.outcome, "reasons": verdict.reasons, "gate": asdict(settings.gate)}
+    content = {
+        "state": verdict.outcome,
+        "reasons": verdict.reasons,
+        "gate": asdict(settings.gate),
+        "samples": run.plan("generate").rows,
+    }
     write_json(run.root / "verdict.json", content)
     return found.verdict
 
@@ -125,7 +130,7 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
             _list_failure(run, stage, outcome)
             continue
         listed.forget(plan[outcome.shard])
-        listener.get().advance(stage, outcome.stop - outcome.start)
+        listener.get().advance(stage, len(plan[outcome.shard]))
     if failed := listed.among(book.missing(plan)):
         raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in book.all(plan))
@@ -210,7 +215,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "identity": run.record["identity"],
         "state": run.state,
         "samples_planned": plan.rows,
-        "samples_done": sum(r.stop - r.start for r in receipts),
+        "samples_done": sum(len(plan[r.shard]) for r in receipts),
         "shards_missing": [shard.index for shard in missing["generate"]],
         "stages_missing": {stage: len(found) for stage, found in missing.items()},
         "failures": [asdict(failure) for failure in failed],

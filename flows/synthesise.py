@@ -30,6 +30,11 @@ def run_line(
     asked = ask(settings, out)
     with holding(asked.run, beat):
         asked.settle()
-        for name, stage in LINE:
-            call(name, stage, asked.run, settings)
-    return summary(asked.run)
+        return go_on(asked.run, settings, call)
+
+
+def go_on(run: RunStore, settings: RunSettings, call: Call = perform) -> dict[str, Any]:
+    """Take a planned run, held by this driver, through every stage; return its summary."""
+    for name, stage in LINE:
+        call(name, stage, run, settings)
+    return summary(run)

@@ -2,7 +2,13 @@
 
 The record holds exactly what changes results: the resolved method, the seed, the reading of the
 targets with their digest, and the digest of the base. Worker count, pool, device, paths, names and
-the number of samples are not in it. The scheme is versioned: another version is another identity.
+the number of samples are not in it.
+
+Old runs outlive new fields by one rule. A field that came after the scheme was fixed is listed in
+`LATER` with the value that means what runs did before it was there, and is left out of the record
+while it has this value; whoever reads a record fills it in again. So an old run keeps its identity
+and resumes, and a field's default may change without renaming anyone. `SCHEME` goes up only when a
+recorded field changes its meaning or goes away, or when the same record would give other samples.
 """
 
 import hashlib
@@ -10,9 +16,15 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ood_core.errors import IdentityRefused
 from ood_core.specs import GenerationSpec, Method, TargetsSpec
 
 SCHEME = 1
+LATER: dict[str, Any] = {}
+"""Place in the record, such as `method.steering.rate`, to the value that runs without it had.
+
+Entries are added and never changed. The value is the old behaviour, whatever the default is today.
+"""
 
 
 def identity_record(
@@ -22,8 +34,8 @@ def identity_record(
     method: Method,
     generation: GenerationSpec,
 ) -> dict[str, Any]:
-    """Everything that changes results, as plain JSON values."""
-    record = {
+    """Everything that changes results, as plain JSON; later fields only where they differ."""
+    record: dict[str, Any] = {
         "scheme": SCHEME,
         "base": {"digest": base_digest},
         "targets": {
@@ -36,7 +48,35 @@ def identity_record(
         "generation": {"seed": generation.seed},
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
+    for place, before in LATER.items():
+        section, name = _section(plain, place)
+        if section is not None and name in section and section[name] == before:
+            del section[name]
     return plain
+
+
+def complete(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the later fields that it left out."""
+    whole: dict[str, Any] = json.loads(json.dumps(record))
+    for place, before in LATER.items():
+        section, name = _section(whole, place)
+        if section is not None:
+            section.setdefault(name, before)
+    return whole
+
+
+def require_scheme(record: dict[str, Any], place: str) -> None:
+    """Refuse a record whose fields this version would misread.
+
+    Raises:
+        IdentityRefused: the record is of another scheme.
+    """
+    if record.get("scheme") != SCHEME:
+        raise IdentityRefused(
+            f"{place} holds a run of identity scheme {record.get('scheme')}; this version of "
+            f"farfield reads scheme {SCHEME}: use the version that `versions` in its run.json "
+            "names, or give another folder"
+        )
 
 
 def digest(record: dict[str, Any]) -> str:
@@ -47,12 +87,23 @@ def digest(record: dict[str, Any]) -> str:
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One line per field that differs, as `field: old -> new`, sorted by field."""
-    before, after = _flat(old), _flat(new)
+    before, after = _flat(complete(old)), _flat(complete(new))
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key, "absent") != after.get(key, "absent")
     ]
+
+
+def _section(record: dict[str, Any], place: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the mapping that holds a place and the last name; None where a part is not used."""
+    *parents, name = place.split(".")
+    for parent in parents:
+        inner = record.get(parent)
+        if not isinstance(inner, dict):
+            return None, name
+        record = inner
+    return record, name
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Zarr v3 arrays with names and units; one writer per shard by construction.
 
 A `Table` is a Zarr group whose arrays share their first axis. It is created whole at plan time by
-one process; afterwards workers write whole shards of rows and nobody touches metadata.
+one process; afterwards workers write whole shards of rows and nobody touches metadata, except to
+make a table longer. A last shard may hold more rows than the table shows: Zarr stores chunks at the
+end in full and hides what lies beyond it, so that a table grows without a shard being rewritten.
 """
 
 import hashlib
@@ -9,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import zarr
@@ -34,6 +36,20 @@ class Column:
     dtype: str
     long_name: str
     units: str = "1"
+
+
+class Span(Protocol):
+    """Rows `start <= row < stop`: of a shard, or of a receipt."""
+
+    @property
+    def start(self) -> int:
+        """First row."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """Row after the last one."""
+        ...
 
 
 @final
@@ -61,9 +77,7 @@ class Table:
         )
         for column in columns:
             _create_array(group, column, row_axis, rows, shard_rows)
-        with warnings.catch_warnings():  # the layout is fixed from here on, so it cannot go stale
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(group.store)
+        _consolidate(group)
         return cls(path)
 
     @property
@@ -74,18 +88,40 @@ class Table:
     def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
         """Write one whole shard of every array; return the digest of its bytes.
 
-        The bytes come from the caller's own copy: a buffer that changes later does not matter once
-        this returns.
+        `rows` are those of the shard, or of its full capacity: in a short last shard the rows
+        beyond the table's end are stored with it and show when the table grows. Bytes that
+        are there already are replaced at once, so that whoever dies in doing a finished shard again
+        takes nothing away. They come from the caller's own copy: a buffer that changes later does
+        not matter once this returns.
         """
         group = self._group(mode="r+")
         for name, values in rows.items():
-            if len(values) != len(shard):
+            if len(values) not in (len(shard), shard.capacity):
                 raise ValueError(f"{name}: got {len(values)} rows for a shard of {len(shard)}")
             array = _array(group, name)
-            key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
-            (self.path / name / key).unlink(missing_ok=True)  # zarr would read a damaged shard
-            array[shard.start : shard.stop] = values
+            stop = shard.start + len(values)
+            reaching = _reaching(array, stop)
+            try:
+                self._decoded(reaching, slice(shard.start, stop))
+            except ShardCorrupt:  # zarr would read it before it writes
+                key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
+                (self.path / name / key).unlink(missing_ok=True)
+            reaching[shard.start : stop] = values
         return rows_digest(rows)
+
+    def grow(self, rows: int) -> None:
+        """Make every array `rows` long: metadata only, no shard is read or written.
+
+        The consolidated metadata comes last, so that a growth that was cut short is seen and done
+        again.
+        """
+        group = self._group("r+")
+        shown = zarr.open_group(str(self.path), mode="r", use_consolidated=True)
+        if all(array.shape[0] == rows for _, array in shown.arrays()):
+            return
+        for _, array in group.arrays():
+            array.resize((rows, *array.shape[1:]))
+        _consolidate(group)
 
     def read(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """Read rows of one array.
@@ -93,22 +129,27 @@ class Table:
         Raises:
             ShardCorrupt: the stored bytes cannot be decoded.
         """
-        try:
-            return np.asarray(_array(self._group(), name)[rows])
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ShardCorrupt(
-                f"{self.path.name}/{name}, rows {rows.start}:{rows.stop}, cannot be decoded "
-                f"({error}); run `farfield verify` to find the shard and `farfield run` to renew it"
-            ) from error
+        return self._decoded(_array(self._group(), name), rows)
 
     def arrays(self) -> list[tuple[str, "zarr.Array[Any]"]]:
         """Names and arrays, sorted by name."""
         return sorted(self._group().arrays())
 
-    def digest(self, shard: Shard) -> str:
-        """Digest of a shard's stored bytes, as `write` returned it."""
-        rows = slice(shard.start, shard.stop)
-        return rows_digest({name: self.read(name, rows) for name in self._group().array_keys()})
+    def digest(self, span: Span) -> str:
+        """Digest of stored rows, as `write` returned it; rows beyond the table's end included."""
+        rows = slice(span.start, span.stop)
+        arrays = {name: _reaching(array, span.stop) for name, array in self._group().arrays()}
+        return rows_digest({name: self._decoded(array, rows) for name, array in arrays.items()})
+
+    def _decoded(self, array: "zarr.Array[Any]", rows: slice) -> NDArray[Any]:
+        try:
+            return np.asarray(array[rows])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ShardCorrupt(
+                f"{self.path.name}/{array.basename}, rows {rows.start}:{rows.stop}, cannot be "
+                f"decoded ({error}); run `farfield verify` to find the shard and `farfield run` "
+                "to renew it"
+            ) from error
 
     def _group(self, mode: Any = "r") -> zarr.Group:
         return zarr.open_group(str(self.path), mode=mode, use_consolidated=False)
@@ -153,3 +194,17 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     found = group[name]
     assert isinstance(found, zarr.Array), f"{name} is an array by the schema"
     return found
+
+
+def _reaching(array: "zarr.Array[Any]", stop: int) -> "zarr.Array[Any]":
+    """Return the same stored array as one that reaches to row `stop`, which only memory knows."""
+    if stop <= array.shape[0]:
+        return array
+    metadata = array.metadata.update_shape((stop, *array.shape[1:]))
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+
+
+def _consolidate(group: zarr.Group) -> None:
+    with warnings.catch_warnings():  # the layout changes nowhere else, so it cannot go stale
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(group.store)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +20,17 @@ UNWRITABLE = frozenset(
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write to a neighbour, flush to disk, rename: readers see the old file or the new one."""
+    """Write to a neighbour, flush to disk, rename: readers see the old file or the new one.
+
+    Every writer has a neighbour of its own, so that two of them can meet at one file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             _flush(file, content)
         os.replace(partial, path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)  # a full disk needs the space
         raise
 

@@ -11,7 +11,10 @@ from ood_core.store.plan import Shard, ShardPlan
 @final
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A finished shard: rows, digest of its bytes, network evaluations, seconds and writer."""
+    """A finished shard: stored rows, digest of their bytes, evaluations, seconds and writer.
+
+    The last shard's rows may reach beyond the plan's: they are there for when the plan grows.
+    """
 
     stage: str
     shard: int
@@ -36,12 +39,14 @@ class ReceiptBook:
         write_json(self._path(receipt.shard), asdict(receipt))
 
     def read(self, shard: Shard) -> Receipt | None:
-        """Return the shard's receipt; None where there is none, or it is torn or of other rows."""
+        """Return the shard's receipt; None where there is none, it is torn or it lacks rows."""
         try:
             receipt = Receipt(**read_json(self._path(shard.index)))
         except (OSError, ValueError, TypeError):
             return None
-        if (receipt.start, receipt.stop) != (shard.start, shard.stop):
+        if receipt.start != shard.start or not (
+            shard.stop <= receipt.stop <= shard.start + shard.capacity
+        ):
             return None
         return receipt
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.identity import difference, digest
+from ood_core.identity import difference, digest, require_scheme
 from ood_core.store.arrays import Table
 from ood_core.store.failures import FailureBook
 from ood_core.store.files import read_json, write_json
@@ -58,12 +58,14 @@ class RunStore:
 
         Raises:
             InputError: there is none.
+            IdentityRefused: it is of another identity scheme.
         """
         run = cls.at(uri)
         if not run.exists:
             raise InputError(
                 f"no run at {run.root} (no run.json); expected a folder that `farfield run` made"
             )
+        require_scheme(run.record["identity_record"], str(run.root))
         return run
 
     @property
@@ -78,11 +80,12 @@ class RunStore:
 
         Raises:
             IdentityRefused: it holds another identity or another plan; the message lists the
-                fields that differ.
+                fields that differ. Or it is of another identity scheme.
         """
         if not self.exists:
             return True
-        found = read_json(self.root / "run.json")
+        found = self.record
+        require_scheme(found["identity_record"], str(self.root))
         lines = difference(found["identity_record"], record)
         if not lines:
             lines = difference(read_json(self.root / "plan.json"), plan_record(plans, dtype))
@@ -157,8 +160,10 @@ class RunStore:
         total = sum(len(self.plan(stage)) for stage in SHARDED)
         verdict = self.root / "verdict.json"
         if missing == 0 and verdict.is_file():
-            found: State = read_json(verdict)["state"]
-            return found
+            found = read_json(verdict)
+            if found.get("samples") in (None, self.plan("generate").rows):
+                state: State = found["state"]
+                return state
         if driver(self.lease) is not None:
             return "running"
         return "planned" if missing == total else "incomplete"

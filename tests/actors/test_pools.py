@@ -15,7 +15,7 @@ from ood_core.store.plan import ShardPlan
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import PoolContract, missing, spec_of
-from tests.contracts.store import answers, assert_honest, assert_kept, marks
+from tests.contracts.store import answers, arrays, assert_honest, assert_kept, marks
 
 
 class TestInlinePool(PoolContract):
@@ -59,6 +59,17 @@ def test_another_number_of_threads_changes_rounding_only(ready, unbroken):
 def test_the_order_of_shards_does_not_change_bytes(ready, unbroken):
     list(InlinePool().run(spec_of(ready), missing(ready)[::-1]))
     assert answers(ready) == answers(unbroken)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(("workers", "queued"), [(1, 0), (2, 2), (3, 1)])
+def test_neither_workers_nor_queue_change_bytes(ready, unbroken, workers, queued):
+    """Shards queued at an actor are all that is fetched ahead."""
+    pool = RayPool(workers=workers, cpus=0.5, queued=queued)
+    list(pool.run(spec_of(ready), missing(ready)))
+    assert answers(ready) == answers(unbroken)
+    assert arrays(ready) == arrays(unbroken)
 
 
 @pytest.mark.actors

@@ -128,6 +128,51 @@ def test_a_flipped_byte_never_passes_and_never_surprises(tmp_path, data):
         np.testing.assert_array_equal(table.read("values"), rows["values"])
 
 
+@given(
+    rows=st.integers(1, 13), more=st.integers(0, 9), shard_rows=st.integers(1, 6), data=st.data()
+)
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_a_table_grows_by_metadata_and_new_shards_alone(tmp_path, rows, more, shard_rows, data):
+    """Row i is the value i; shards are written whole, before the growth and after it."""
+    plans = ShardPlan(rows, shard_rows), ShardPlan(rows + more, shard_rows)
+    place = tmp_path / str(data.draw(st.uuids()))
+    table, fresh = (
+        one_column(place / name, plan, "int64", (2,))
+        for name, plan in zip(("grown.zarr", "fresh.zarr"), plans, strict=True)
+    )
+
+    def full(shard):
+        return {
+            "values": np.arange(2 * shard.start, 2 * (shard.start + shard.capacity)).reshape(-1, 2)
+        }
+
+    def stored(folder):
+        files = (p for p in folder.rglob("*") if p.is_file())
+        return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+    digests = [table.write(shard, full(shard)) for shard in plans[0]]
+    np.testing.assert_array_equal(table.read("values")[:, 1], 1 + 2 * np.arange(rows))
+    before = stored(table.path / "values" / "c")
+    table.grow(rows + more)
+    assert stored(table.path / "values" / "c") == before
+    seen = min(rows + more, len(plans[0]) * shard_rows)
+    np.testing.assert_array_equal(table.read("values")[:seen, 1], 1 + 2 * np.arange(seen))
+    for shard in plans[1]:
+        fresh.write(shard, full(shard))
+        if shard.index >= len(plans[0]):
+            table.write(shard, full(shard))
+        else:
+            whole = ShardPlan((shard.index + 1) * shard_rows, shard_rows)[shard.index]
+            assert table.digest(whole) == digests[shard.index]
+    bytes_of = [{k: v[1] for k, v in stored(t.path).items()} for t in (table, fresh)]
+    assert bytes_of[0] == bytes_of[1]
+
+
 def test_unwritten_floats_are_nan(tmp_path):
     plan = ShardPlan(4, 2)
     table = one_column(tmp_path / "t.zarr", plan, "float32", (2,))

@@ -41,6 +41,22 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+def test_two_writers_can_meet_at_one_file(tmp_path, monkeypatch):
+    """One writes in the middle of the other's work, as two drivers of one run may."""
+    path, rename = tmp_path / "file", os.replace
+
+    def meet(source, target):
+        monkeypatch.setattr(os, "replace", rename)
+        write_atomic(path, b"second")
+        assert path.read_bytes() == b"second"
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", meet)
+    write_atomic(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_bytes_are_flushed_to_disk_before_the_rename(tmp_path, monkeypatch):
     order: list[str] = []
     flush, rename = os.fsync, os.replace

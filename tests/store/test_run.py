@@ -7,8 +7,10 @@ import pytest
 from flows.holding import holding
 from flows.planning import prepare
 from flows.stages import LINE, perform, summary
+from ood_core import identity
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.store.files import write_json
+from ood_core.identity import SCHEME
+from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 
 
@@ -35,6 +37,31 @@ def test_another_identity_is_refused_with_the_fields_that_differ(finished, tiny,
     assert [text.strip() for text in str(refusal.value).splitlines()[1:-1]] == [line]
     assert "--out" in str(refusal.value)
     assert sorted((p, p.stat().st_mtime_ns) for p in finished.rglob("*")) == before
+
+
+def test_runs_from_before_a_field_resume_and_refuse_another_value(finished, tiny, monkeypatch):
+    """`prior` plays a field that came later; what runs without it did is the spectral prior."""
+    monkeypatch.setattr(identity, "LATER", {"method.prior": "spectral_low_rank"})
+    old = read_json(finished / "run.json")
+    del old["identity_record"]["method"]["prior"]
+    write_json(finished / "run.json", old)
+    assert prepare(tiny(), str(finished)).record == old
+    assert prepare(tiny(method={"prior": "spectral_low_rank"}), str(finished)).record == old
+    with pytest.raises(IdentityRefused, match=r"method\.prior: spectral_low_rank -> isotropic"):
+        prepare(tiny(method={"prior": "isotropic"}), str(finished))
+
+
+@pytest.mark.parametrize("scheme", [SCHEME + 1, 0, None])
+def test_a_run_of_another_scheme_is_refused(finished, tiny, farfield, scheme):
+    changed = read_json(finished / "run.json")
+    changed["identity_record"]["scheme"] = scheme
+    write_json(finished / "run.json", changed)
+    with pytest.raises(IdentityRefused, match=f"scheme {scheme}; .* reads scheme {SCHEME}"):
+        prepare(tiny(), str(finished))
+    with pytest.raises(IdentityRefused, match="use the version"):
+        RunStore.open(str(finished))
+    for verb in (("status",), ("extend", "--samples", 20), ("replay", "--sample", 0)):
+        assert farfield(verb[0], finished, *verb[1:]).code == 6
 
 
 def test_other_targets_are_refused(finished, tiny, targets_file, tmp_path):

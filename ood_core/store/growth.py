@@ -1,0 +1,60 @@
+"""Growth of a run: more samples in the same place, and nothing that is stored is touched.
+
+Every shard of samples is stored whole, the last one too, so growth is new shards and longer
+metadata, never a rewritten chunk. Only this module changes `plan.json` after planning.
+"""
+
+from ood_core.errors import InputError
+from ood_core.store.files import read_json, write_json
+from ood_core.store.plan import ShardPlan
+from ood_core.store.run import RunStore
+
+
+def grow(run: RunStore, samples: int) -> int:
+    """Plan `samples` samples in all; return how many were planned before.
+
+    The plan is written first: from then on the run counts as incomplete, wherever a crash falls,
+    and `settle` does the rest.
+
+    Raises:
+        InputError: fewer samples than are planned, or a last shard that was stored short.
+    """
+    plan = run.plan("generate")
+    if samples < plan.rows:
+        raise InputError(
+            f"{run.root}: got {samples} samples; expected at least the {plan.rows} that are "
+            "planned: a run only grows. Give another --out to `farfield run` for a smaller set"
+        )
+    if samples > plan.rows:
+        _require_whole(run, plan)
+        _date_verdict(run, plan)
+        record = read_json(run.root / "plan.json")
+        record["generate"]["rows"] = samples
+        write_json(run.root / "plan.json", record)
+    settle(run)
+    return plan.rows
+
+
+def settle(run: RunStore) -> None:
+    """Make the data set as long as the plan; finishes a growth that was cut short."""
+    run.table("generate").grow(run.plan("generate").rows)
+
+
+def _require_whole(run: RunStore, plan: ShardPlan) -> None:
+    """Refuse a run whose last shard lacks the rows beyond the old end, as early ones do."""
+    last = plan[len(plan) - 1]
+    receipt = run.receipts("generate").read(last)
+    if receipt is not None and receipt.stop < last.start + last.capacity:
+        raise InputError(
+            f"{run.root}: got a last shard of samples that was stored with {len(last)} of "
+            f"{last.capacity} rows, as early versions did; growing would rewrite it. Remove its "
+            f"receipt receipts/generate/{last.index:05d}.json, `farfield run` the same "
+            "configuration to compute it whole, then extend"
+        )
+
+
+def _date_verdict(run: RunStore, plan: ShardPlan) -> None:
+    """Write into a verdict of an early version how many samples it is about."""
+    path = run.root / "verdict.json"
+    if path.is_file() and "samples" not in (verdict := read_json(path)):
+        write_json(path, {**verdict, "samples": plan.rows})
