@@ -5,7 +5,6 @@ deviations of a statistic over maps.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -20,7 +19,7 @@ from ood_core.metrics.discrepancy import energy_test, row_distances
 from ood_core.seeds import Stream, generator
 
 LARGEST = 64.0  # standard deviations: no test of two sets needs more
-MOST_ROWS = 256  # that are split in halves, which bounds the time
+MOST_ROWS = 128  # that are split in halves, which bounds the time
 
 
 def mean_power(shift: float, n: int, m: int, level: float = 0.05) -> float:
@@ -124,54 +123,40 @@ def detectable_difference(
     if len(rows) < 4:
         raise TargetError(f"got {len(rows)} rows; expected at least 4 to split in halves")
     rows = rows[rng.permutation(len(rows))[:MOST_ROWS]].double()
-    half, pairs = len(rows) // 2, _Pairs(rows)
-    trials = [pairs.split(rng) for _ in range(splits)]
-
-    def distances(shift: float) -> Tensor:
-        return torch.stack([trial.distance(shift) for trial in trials])
-
-    unshifted = distances(0)
+    trials = _Splits(rows, splits, rng)
+    unshifted = trials.distances(0)
     critical = unshifted.quantile(1 - level)
-    shift = _least(lambda s: bool((distances(s) > critical).double().mean() >= power), 0.125, steps)
+
+    def reached(shift: float) -> bool:
+        return bool((trials.distances(shift) > critical).double().mean() >= power)
+
+    shift = _least(reached, 0.125, steps)
     if shift >= LARGEST:
         return float("inf"), float("inf")
-    scale = (1 / n + 1 / m) / (2 / half)
-    return shift * scale**0.5, float((distances(shift) - unshifted).mean()) * scale
+    scale = (1 / n + 1 / m) / (2 / (len(rows) // 2))
+    return shift * scale**0.5, float((trials.distances(shift) - unshifted).mean()) * scale
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
-class _Split:
-    """Two halves, one of which is to be shifted along a feature of a given spread."""
+class _Splits:
+    """Random halves of rows, one of which is to be shifted along a feature of its own choice."""
 
-    squared: Float[Tensor, "h h"]
-    ahead: Float[Tensor, "h h"]
-    spread: Float[Tensor, ""]
-    within: Float[Tensor, ""]
+    def __init__(self, rows: Float[Tensor, "k f"], count: int, rng: np.random.Generator) -> None:
+        orders = [torch.from_numpy(rng.permutation(len(rows))) for _ in range(count)]
+        left, right = torch.stack(orders)[:, : len(rows) // 2 * 2].chunk(2, dim=1)
+        along = torch.from_numpy(rng.integers(rows.shape[1], size=(count, 1)))
+        apart, spread = row_distances(rows, rows), rows.std(0)
+        self._squared = apart[left[:, :, None], right[:, None]].square()
+        self._ahead = rows[right, along][:, None] - rows[left, along][:, :, None]
+        self._spread = spread[along][:, None]
+        halves = (apart[half[:, :, None], half[:, None]].mean((1, 2)) for half in (left, right))
+        self._within = torch.stack(list(halves)).sum(0)
 
-    def distance(self, shift: float) -> Tensor:
-        """Energy distance after a shift in units of the spread; only pairs across halves change."""
-        step = shift * self.spread
-        across = (self.squared + 2 * step * self.ahead + step**2).clamp(min=0).sqrt()
-        return 2 * across.mean() - self.within
-
-
-@final
-class _Pairs:
-    """Distances of all rows, of which every split takes its own."""
-
-    def __init__(self, rows: Float[Tensor, "k f"]) -> None:
-        self._rows, self._spread, self._apart = rows, rows.std(0), row_distances(rows, rows)
-
-    def split(self, rng: np.random.Generator) -> _Split:
-        order = torch.from_numpy(rng.permutation(len(self._rows)))
-        half = len(order) // 2
-        left, right = order[:half], order[half : 2 * half]
-        along = int(rng.integers(self._rows.shape[1]))
-        ahead = self._rows[right, along] - self._rows[left, along, None]
-        within = [self._apart[part][:, part].mean() for part in (left, right)]
-        squared = self._apart[left][:, right].square()
-        return _Split(squared, ahead, self._spread[along], within[0] + within[1])
+    def distances(self, shift: float) -> Float[Tensor, " count"]:
+        """Energy distances after a shift in units of spread; only pairs across halves change."""
+        step = shift * self._spread
+        across = (self._squared + step * (2 * self._ahead + step)).clamp(min=0).sqrt()
+        return 2 * across.mean((1, 2)) - self._within
 
 
 def _least(reached: Callable[[float], bool], low: float, steps: int) -> float:
