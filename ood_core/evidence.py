@@ -13,6 +13,7 @@ from torch import Tensor
 
 COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is copying
 COPY_DISTANCE = 0.5  # of the least distance of a held-out map: a single copy
+LEVEL = 0.05  # of adjusted p-values: false alarms over all families together
 
 Better = Literal["lower", "one", "half"]
 
@@ -79,6 +80,87 @@ class ClosestPair:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class FamilyTest:
+    """Energy test of one family of statistics, in spreads of the fit targets (whitened features).
+
+    `distance` is unbiased, so that equal laws have 0 on average. `real_*` is half of the held-out
+    maps against the other half. `visible_shift` of one feature, in standard deviations, and
+    `visible_distance` are seen with 80 % power. A steered family is there for reference; its p is
+    not adjusted, and it never counts as rejected.
+    """
+
+    name: str
+    title: str
+    steered: bool
+    features: int
+    distance: float
+    p_value: float
+    adjusted: float | None
+    real_distance: float
+    real_p: float
+    visible_shift: float
+    visible_distance: float
+
+    @property
+    def rejected(self) -> bool:
+        """Whether real maps would show such a difference too rarely."""
+        return self.adjusted is not None and self.adjusted <= LEVEL
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClassifierTest:
+    """Accuracy on rows not trained on, of all unsteered features, with its exact p-value."""
+
+    accuracy: float
+    p_value: float
+    real_accuracy: float
+    real_p: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """A number about fidelity or variety beside the same of real against real, at one set size."""
+
+    name: str
+    title: str
+    value: float
+    real: float
+    low: float
+    high: float
+    note: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What statistics say that no part of the method optimises.
+
+    `samples` and `held_out` count the maps compared; `least_p` is the least adjusted p-value that
+    so many maps can give. Without maps enough, `classifier` is None and `variety` empty.
+    """
+
+    samples: int
+    held_out: int
+    families: tuple[FamilyTest, ...]
+    least_p: float
+    classifier: ClassifierTest | None
+    variety: tuple[Variety, ...]
+
+    @property
+    def smallest_p(self) -> float:
+        """Smallest adjusted p-value of all unsteered families."""
+        return min(test.adjusted for test in self.families if test.adjusted is not None)
+
+    @property
+    def decided(self) -> bool:
+        """Whether there are maps enough for any difference to be seen."""
+        return self.least_p <= LEVEL
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidationReport:
     """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
@@ -94,6 +176,7 @@ class ValidationReport:
     closest: tuple[ClosestPair, ...]
     worst: tuple[int, ...]
     copies: int
+    judgement: Judgement
     verdict: str
 
     def score(self, name: str) -> Score:
@@ -105,11 +188,15 @@ class ValidationReport:
         record = _plain(asdict(self))
         for row, score in zip(record["scores"], self.scores, strict=True):
             row["inside"] = score.inside
+        judged = record["judgement"]
+        for row, test in zip(judged["families"], self.judgement.families, strict=True):
+            row["rejected"] = test.rejected
+        judged |= {"smallest_p": self.judgement.smallest_p, "decided": self.judgement.decided}
         return dict(record)
 
 
-def verdict(scores: Sequence[Score], copies: int) -> str:
-    """Say in one sentence what lies inside the real band, what outside, and if copies are seen."""
+def verdict(scores: Sequence[Score], copies: int, judgement: Judgement) -> str:
+    """Say in one sentence what lies inside the real band, what not, what unsteered tests found."""
     compared = [score for score in scores if score.name != "nearest_ratio"]
     inside = [score.title for score in compared if score.inside]
     outside = [_excess(score) for score in compared if not score.inside]
@@ -120,8 +207,21 @@ def verdict(scores: Sequence[Score], copies: int) -> str:
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
     parts.extend(_copying(score, copies) for score in scores if score.name == "nearest_ratio")
+    parts.append(_judged(judgement))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
+
+
+def _judged(judgement: Judgement) -> str:
+    """Say what unsteered tests rejected; silence of a test is no proof, and not called one."""
+    if not judgement.decided:
+        return "too few maps to test what was not steered"
+    rejected = [test for test in judgement.families if test.rejected]
+    if not rejected:
+        return "what was not steered shows no difference that so many maps could reveal"
+    names = _listed([test.title for test in rejected])
+    p = judgement.smallest_p
+    return f"by what was not steered, samples differ from real maps in {names} (adjusted p {p:.2g})"
 
 
 def _excess(score: Score) -> str:

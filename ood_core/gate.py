@@ -1,7 +1,8 @@
 """The gate: whether a data set may be published, by its scores on held-out targets.
 
 A gate that asks nothing decides nothing: the set is complete, neither published nor quarantined.
-Too few held-out targets are an outcome of their own, never a pass.
+Too few held-out targets are an outcome of their own, never a pass; so are tests that could not
+have failed.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ def decide(gate: GateSpec, report: ValidationReport, held_out: int) -> Verdict:
         "spectrum_error": (gate.spectrum_error, "at most"),
         "c2st": (gate.c2st, "at most"),
         "nearest_ratio": (gate.nearest_ratio, "at least"),
+        "unsteered_p": (gate.unsteered_p, "at least"),
     }
     asked = {name: rule for name, rule in limits.items() if rule[0] is not None}
     if not asked:
@@ -35,7 +37,12 @@ def decide(gate: GateSpec, report: ValidationReport, held_out: int) -> Verdict:
     if held_out < gate.min_held_out:
         few = f"{held_out} held-out targets; the gate needs {gate.min_held_out} to decide"
         return Verdict("undecided", (few,))
+    least = report.judgement.least_p
+    if gate.unsteered_p is not None and least >= gate.unsteered_p:
+        few = f"so few maps give p {least:.2g} or more; the gate asks for p {gate.unsteered_p:g}"
+        return Verdict("undecided", (few,))
     values = {score.name: score.value for score in report.scores}
+    values["unsteered_p"] = report.judgement.smallest_p
     reasons, passed = [], True
     for name, (limit, word) in asked.items():
         assert limit is not None, "filtered above"

@@ -187,16 +187,20 @@ class GateSpec:
     """What must hold on held-out targets before a set is published; nothing asked, no verdict.
 
     `spectrum_error` and `c2st` are upper limits, `nearest_ratio` is a lower one (1 is as novel as
-    real, below 0.9 is copying). Fewer held-out maps than `min_held_out` decide nothing.
+    real, below 0.9 is copying). `unsteered_p` is a lower limit on the smallest adjusted p-value of
+    what was not steered. Fewer held-out maps than `min_held_out` decide nothing.
     """
 
     spectrum_error: float | None = None
     nearest_ratio: float | None = None
     c2st: float | None = None
+    unsteered_p: float | None = None
     min_held_out: int = 30
 
     def __post_init__(self) -> None:
         _require(self.min_held_out >= 2, "gate.min_held_out: expected 2 or more")
+        p = self.unsteered_p
+        _require(p is None or 0 < p < 1, "gate.unsteered_p: expected a number between 0 and 1")
 
 
 @final

@@ -34,6 +34,7 @@ from ood_core.evidence import (
     ValidationReport,
     verdict,
 )
+from ood_core.judges import judge
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.novelty import Nearest, distance_ratio, nearest
 from ood_core.metrics.one_point import (
@@ -93,6 +94,7 @@ def validate(
         *_feature_scores(*features, splits),
         _nearest_score(near.distance, near_real.distance, root),
     )
+    judgement = judge(samples, fit, held_out, features, root)
     copies = int((near.distance <= COPY_DISTANCE * near_real.distance.min()).sum())
     return ValidationReport(
         scores=scores,
@@ -103,7 +105,8 @@ def validate(
         closest=_closest(near),
         worst=tuple(features[0].square().sum(1).argsort(descending=True)[:SHOWN].tolist()),
         copies=copies,
-        verdict=verdict(scores, copies),
+        judgement=judgement,
+        verdict=verdict(scores, copies, judgement),
     )
 
 

@@ -74,6 +74,21 @@ def mmd_test(
     return _test(a, b, kernel, rng, permutations)
 
 
+def energy_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
+    """Return the energy distance without the bias of small sets: 0 on average for equal laws.
+
+    Means within a set are over pairs of different rows, so that it may fall below 0.
+
+    Raises:
+        TargetError: If a set has less than 2 rows.
+    """
+    fewest = min(len(a), len(b))
+    if fewest < 2:
+        raise TargetError(f"got {fewest} rows in a set; expected at least 2 to compare sets")
+    within = [row_distances(rows, rows).sum() / (len(rows) * (len(rows) - 1)) for rows in (a, b)]
+    return float(2 * row_distances(a, b).mean() - sum(within))
+
+
 def row_distances(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
     """Return Euclidean distances in float64, 0 exactly for equal rows."""
     # The expanded square would leave equal rows apart by rounding.

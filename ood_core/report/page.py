@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ood_core.evidence import Score
+from ood_core.evidence import LEVEL, Score
 from ood_core.report import figures, series
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries
@@ -59,6 +59,8 @@ def render(report: ReportInput) -> str:
         report=report,
         verdict=report.validation.verdict,
         scores=[(score, score_strip(score)) for score in report.validation.scores],
+        judgement=report.validation.judgement,
+        level=LEVEL,
         galleries=galleries(report, stretch),
         scale=data_uri(scale_png()),
         ticks=[(100 * place, value) for place, value in stretch.ticks()],

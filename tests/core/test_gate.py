@@ -3,12 +3,28 @@
 import pytest
 import torch
 
-from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
+from ood_core.evidence import (
+    Band,
+    FamilyTest,
+    HistogramCurves,
+    Judgement,
+    Score,
+    SpectrumCurves,
+    ValidationReport,
+)
 from ood_core.gate import decide
 from ood_core.specs import GateSpec
 
 
-def report(**values: float) -> ValidationReport:
+def judged(*adjusted: float, least_p: float = 0.004) -> Judgement:
+    tests = [
+        FamilyTest("f", "f", p is None, 1, 0.0, 0.001, p, 0.0, 0.5, 0.1, 0.1)
+        for p in (*adjusted, None)
+    ]
+    return Judgement(64, 64, tuple(tests), least_p, None, ())
+
+
+def report(judgement: Judgement | None = None, **values: float) -> ValidationReport:
     curve = torch.zeros(1, 2)
     band = Band(curve, curve, curve)
     scores = tuple(
@@ -23,6 +39,7 @@ def report(**values: float) -> ValidationReport:
         closest=(),
         worst=(),
         copies=0,
+        judgement=judgement or judged(1.0),
         verdict="",
     )
 
@@ -76,3 +93,21 @@ def test_bad_scores_with_too_few_maps_are_undecided_and_not_quarantined() -> Non
 def test_a_score_that_is_no_number_never_passes(name: str) -> None:
     scores = report(**{name: float("nan")})
     assert decide(GateSpec(**{name: 0.5}), scores, 30).outcome == "quarantined"
+
+
+@pytest.mark.parametrize(
+    ("p", "outcome"), [(0.2, "published"), (0.05, "published"), (0.049, "quarantined")]
+)
+def test_the_smallest_adjusted_p_is_held_against_its_limit(p: float, outcome: str) -> None:
+    # The steered family has a p of 0.001 and no say.
+    verdict = decide(GateSpec(unsteered_p=0.05), report(judged(1.0, p)), 30)
+    assert verdict.outcome == outcome
+    assert verdict.reasons[0].startswith(f"unsteered_p is {p:.3g}, asked at least 0.05")
+
+
+def test_a_test_that_cannot_fail_decides_nothing() -> None:
+    few = report(judged(1.0, least_p=0.1))
+    verdict = decide(GateSpec(unsteered_p=0.05), few, 30)
+    assert verdict.outcome == "undecided" and "0.1 or more" in verdict.reasons[0]
+    assert decide(GateSpec(unsteered_p=0.2), few, 30).outcome == "published"
+    assert decide(GateSpec(unsteered_p=0.05), report(judged(1.0)), 29).outcome == "undecided"

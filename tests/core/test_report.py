@@ -180,6 +180,26 @@ def test_the_page_shows_each_score_and_the_total_cost(report: ReportInput, page:
     assert "820" in page and "5.0" in page
 
 
+def test_the_page_shows_what_unsteered_statistics_say(report: ReportInput, page: str) -> None:
+    judgement = report.validation.judgement
+    start = page.index("Judged by what was not steered")
+    table = page[start : page.index("Numbers</h2>")]
+    for test in judgement.families:
+        assert f"{test.title}" in table and f">{short(test.p_value)}<" in table
+        assert f">{short(test.visible_shift)}" in table
+    assert table.count("steered, for reference") == 1
+    assert all(row.title in table for row in judgement.variety) and len(judgement.variety) == 5
+    assert table.count("not told apart") == 4 and "too few maps" not in table
+
+
+def test_too_few_maps_are_said_to_tell_nothing(report: ReportInput) -> None:
+    checked = report.validation
+    few = replace(checked.judgement, least_p=0.3, variety=(), classifier=None)
+    page = render(replace(report, validation=replace(checked, judgement=few)))
+    assert "too few maps: p cannot fall below 0.300" in page
+    assert "told apart</td>" not in page and "linear classifier, all" not in page
+
+
 def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> None:
     none = report.fit[:0]
     bare = replace(

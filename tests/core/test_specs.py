@@ -47,6 +47,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (GenerationSpec, {"seed": -1}, "seed"),
     (GenerationSpec, {"seed": 2**63}, "seed"),
     (GateSpec, {"min_held_out": 1}, "min_held_out"),
+    (GateSpec, {"unsteered_p": 1.5}, "unsteered_p"),
     (PretrainSpec, {"name": "a", "widths": (8, 8)}, "attention"),
     (PretrainSpec, {"name": "a", "widths": (24, 64, 130, 128)}, "norm_groups"),
     (PretrainSpec, {"name": "a", "size": 36}, "multiple of 8"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.evidence import Score, verdict
+from ood_core.evidence import Judgement, Score, verdict
 from ood_core.specs import Symmetry
 from ood_core.validate import ValidationReport, validate
 
@@ -41,6 +41,7 @@ def test_the_same_law_lies_inside_every_band(same_law: ValidationReport) -> None
     }
     assert same_law.copies == 0
     assert "no copying is seen" in same_law.verdict and "outside" not in same_law.verdict
+    assert "shows no difference that so many maps could reveal" in same_law.verdict
 
 
 def test_every_band_holds_its_own_median(same_law: ValidationReport) -> None:
@@ -98,6 +99,10 @@ def test_the_record_is_json(same_law: ValidationReport) -> None:
     assert [row["name"] for row in record["scores"]][:2] == ["spectrum_error", "pixel_wasserstein"]
     assert all(row["inside"] for row in record["scores"])
     assert len(record["nearest_samples"]) == 200
+    judged = record["judgement"]
+    assert [row["name"] for row in judged["families"]][-1] == "scattering"
+    assert not any(row["rejected"] for row in judged["families"])
+    assert judged["decided"] and judged["smallest_p"] > 0.05
 
 
 def test_few_maps_and_several_channels_still_give_scores() -> None:
@@ -122,8 +127,8 @@ def test_sets_that_cannot_be_compared_are_refused() -> None:
 def test_the_verdict_names_the_excess() -> None:
     bad = Score("fsd", "FSD", 30.0, 8.0, 6.0, 10.0, "lower", "")
     far = Score("nearest_ratio", "ratio", 1.6, 1.0, 0.9, 1.1, "one", "")
-    assert verdict((bad, far), 0) == (
+    assert verdict((bad, far), 0, Judgement(2, 4, (), 1.0, None, ())) == (
         "Outside the band: FSD (30 where real maps reach 10, 3.0 times it); no copying is seen;"
         " samples lie further off than real maps do: the median distance to the nearest target is"
-        " 1.60 times that of real maps."
+        " 1.60 times that of real maps; too few maps to test what was not steered."
     )

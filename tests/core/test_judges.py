@@ -1,0 +1,122 @@
+"""Judges: nominal for equal laws, and planted faults that steered statistics miss are rejected."""
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ood_core.evidence import Judgement, verdict
+from ood_core.judges import judge, least_p
+from tests.oracles import fields
+
+SIDE = 16
+NAMES = ["bispectrum", "phases", "minkowski", "peaks", "scattering"]
+
+
+def lognormal(n: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(
+        np.exp(fields.gaussian(n, SIDE, lambda k: 9 * np.exp(-((2 * k) ** 2)), seed))
+    )
+
+
+def two_kinds(n: int, seed: int) -> torch.Tensor:
+    maps = lognormal(n, seed)
+    maps[::2] *= -1
+    return maps
+
+
+def steered(n: int, m: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = torch.from_numpy(fields.rng(9).standard_normal((n + m, 3)))
+    return rows[:n], rows[n:]
+
+
+def judged(samples: torch.Tensor, held_out: torch.Tensor, root: int = 0) -> Judgement:
+    rows = steered(len(samples), len(held_out))
+    return judge(samples, lognormal(40, 1), held_out, rows, root)
+
+
+def rejected(found: Judgement) -> set[str]:
+    return {test.name for test in found.families if test.rejected}
+
+
+def test_equal_laws_are_rejected_at_the_nominal_rate() -> None:
+    # Adjusted at 0.05 over four families; more than the bound of a binomial law would be a fault.
+    trials, seen, control = 20, 0, []
+    for trial in range(trials):
+        found = judged(lognormal(16, 100 + trial), lognormal(16, 500 + trial), trial)
+        seen += bool(rejected(found))
+        control += [test.real_p for test in found.families]
+    assert seen <= stats.binom.isf(1e-4, trials, 0.05)
+    assert 0.3 < np.mean(control) < 0.75  # of exact tests: about one half
+
+
+def test_scrambled_phases_are_told_apart_by_every_family() -> None:
+    samples = torch.from_numpy(fields.scrambled(lognormal(60, 2).numpy(), 3))
+    found = judged(samples, lognormal(60, 4))
+    assert rejected(found) == {"bispectrum", "phases", "minkowski", "peaks"}
+    assert [test.name for test in found.families] == NAMES
+    assert found.classifier is not None and found.classifier.p_value < 1e-4
+    assert found.classifier.accuracy > 0.8 and found.classifier.real_p > 1e-3
+    for test in found.families[:4]:
+        assert test.distance > test.visible_distance > 0  # what is rejected was to be seen
+        assert test.adjusted == pytest.approx(0.004)
+    sentence = verdict((), 0, found)
+    assert "differ from real maps in the bispectrum, phase coherence" in sentence.lower()
+
+
+def test_a_dropped_kind_is_told_apart() -> None:
+    # Real maps are bright blobs or dark ones; samples are bright alone.
+    found = judge(lognormal(60, 6), two_kinds(40, 5), two_kinds(60, 7), steered(60, 60), 0)
+    assert {"bispectrum", "phases", "minkowski"} <= rejected(found)
+    kept = judge(two_kinds(60, 6), two_kinds(40, 5), two_kinds(60, 7), steered(60, 60), 0)
+    assert rejected(kept) == set()
+
+
+def test_few_maps_over_and_over_cost_variety_alone() -> None:
+    samples = lognormal(6, 6).repeat(10, 1, 1, 1) + 1e-6 * torch.rand(60, 1, SIDE, SIDE)
+    variety = {row.name: row for row in judged(samples, lognormal(60, 7)).variety}
+    for name in ("recall", "coverage", "vendi"):
+        assert variety[name].value < variety[name].low
+    assert variety["vendi"].value < 6.5
+    assert variety["precision"].value >= variety["precision"].low
+
+
+def test_brightness_and_contrast_are_none_of_its_business() -> None:
+    # They are steered: other scores judge them. Exact, but for rounding, by a power of two.
+    samples, held_out = lognormal(30, 2), lognormal(30, 4)
+    plain, bright = judged(samples, held_out), judged(4 * samples, held_out)
+    for one, other in zip(plain.families, bright.families, strict=True):
+        assert one.distance == pytest.approx(other.distance, abs=1e-9)
+        assert one.p_value == other.p_value
+
+
+def test_it_is_a_function_of_maps_and_root() -> None:
+    samples, held_out = lognormal(20, 2), lognormal(20, 4)
+    assert asdict(judged(samples, held_out)) == asdict(judged(samples, held_out))
+    assert judged(samples, held_out, 1).families[0] != judged(samples, held_out, 2).families[0]
+
+
+def test_large_sets_are_thinned() -> None:
+    noise = torch.from_numpy(fields.rng(1).standard_normal((700, 1, 8, 8)))
+    found = judge(noise[:600], noise[600:640], noise[640:], steered(600, 60), 0)
+    assert (found.samples, found.held_out) == (512, 60)
+
+
+def test_few_and_small_maps_have_a_clear_outcome() -> None:
+    few = judged(lognormal(2, 2), lognormal(4, 4))
+    assert not few.decided and few.classifier is None and few.variety == ()
+    assert few.least_p == pytest.approx(4 / 15)
+    assert all(math.isinf(test.visible_shift) for test in few.families[:4])
+    assert rejected(few) == set() and "too few maps to test" in verdict((), 0, few).lower()
+    small = torch.from_numpy(fields.rng(1).standard_normal((60, 2, 6, 7)))
+    found = judge(small[:20], small[20:40], small[40:], steered(20, 20), 0)
+    assert [test.name for test in found.families] == ["minkowski", "peaks", "scattering"]
+    flat = judge(0 * small[:20], small[20:40], small[40:], steered(20, 20), 0)
+    assert rejected(flat) == {"minkowski", "peaks"}
+
+
+def test_the_least_p_counts_divisions() -> None:
+    assert [least_p(2, 4), least_p(3, 3), least_p(50, 60)] == [1 / 15, 2 / 20, 1 / 1000]
