@@ -12,7 +12,7 @@ from flows.synthesise import Call, go_on
 from ood_core.bases.loading import load_base
 from ood_core.errors import IdentityRefused
 from ood_core.store.files import read_json, sweep
-from ood_core.store.growth import grow
+from ood_core.store.growth import grow, require_room
 from ood_core.store.run import RunStore
 
 
@@ -29,11 +29,13 @@ def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> di
     """
     samples = settings.generation.samples
     _require_same(run, settings)
+    require_room(run, samples)
+    finished = run.state not in ("planned", "incomplete", "running")
+    if finished and samples == run.plan("generate").rows:
+        return {**summary(run), "note": f"has {samples} samples already; nothing to do"}
     with holding(run):
         sweep(run.root)
         before = grow(run, samples)
-        if samples == before and run.state not in ("planned", "incomplete", "running"):
-            return {**summary(run), "note": f"has {samples} samples already; nothing to do"}
         note = f"grown from {before} to {samples}" if samples > before else f"went on to {samples}"
         return {**go_on(run, settings, call), "note": f"{note} samples"}
 

@@ -10,11 +10,8 @@ from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 
 
-def grow(run: RunStore, samples: int) -> int:
-    """Plan `samples` samples in all; return how many were planned before.
-
-    The plan is written first: from then on the run counts as incomplete, wherever a crash falls,
-    and `settle` does the rest.
+def require_room(run: RunStore, samples: int) -> None:
+    """Refuse a number of samples that the run cannot grow to.
 
     Raises:
         InputError: fewer samples than are planned, or a last shard that was stored short.
@@ -27,6 +24,20 @@ def grow(run: RunStore, samples: int) -> int:
         )
     if samples > plan.rows:
         _require_whole(run, plan)
+
+
+def grow(run: RunStore, samples: int) -> int:
+    """Plan `samples` samples in all; return how many were planned before.
+
+    The plan is written first: from then on the run counts as incomplete, wherever a crash falls,
+    and `settle` does the rest.
+
+    Raises:
+        InputError: see `require_room`.
+    """
+    require_room(run, samples)
+    plan = run.plan("generate")
+    if samples > plan.rows:
         _date_verdict(run, plan)
         record = read_json(run.root / "plan.json")
         record["generate"]["rows"] = samples
