@@ -37,7 +37,8 @@ def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> di
         sweep(run.root)
         before = grow(run, samples)
         note = f"grown from {before} to {samples}" if samples > before else f"went on to {samples}"
-        return {**go_on(run, settings, call), "note": f"{note} samples"}
+        go_on(run, settings, call)
+    return {**summary(run), "note": f"{note} samples"}
 
 
 def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings:

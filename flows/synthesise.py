@@ -30,11 +30,11 @@ def run_line(
     asked = ask(settings, out)
     with holding(asked.run, beat):
         asked.settle()
-        return go_on(asked.run, settings, call)
+        go_on(asked.run, settings, call)
+    return summary(asked.run)
 
 
-def go_on(run: RunStore, settings: RunSettings, call: Call = perform) -> dict[str, Any]:
-    """Take a planned run, held by this driver, through every stage; return its summary."""
+def go_on(run: RunStore, settings: RunSettings, call: Call = perform) -> None:
+    """Take a planned run, held by this driver, through every stage."""
     for name, stage in LINE:
         call(name, stage, run, settings)
-    return summary(run)
