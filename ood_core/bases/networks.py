@@ -164,8 +164,9 @@ def read_autoencoder(folder: Path, config: dict[str, Any], source: str) -> nn.Mo
 def _build(name: str, config: dict[str, Any], source: str) -> nn.Module:
     import diffusers
 
+    known = {key: value for key, value in config.items() if key != PATCH_KEY}
     try:
-        return cast(nn.Module, getattr(diffusers, name).from_config(dict(config)))
+        return cast(nn.Module, getattr(diffusers, name).from_config(known))
     except Exception as error:  # what a wrong setting does inside the library, nobody has listed
         raise BaseModelError(
             f"{source}: got a config.json that makes no {name} ({error}); expected that of a "
