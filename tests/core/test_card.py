@@ -11,7 +11,14 @@ import yaml
 from markdown_it import MarkdownIt
 from rocrate.rocrate import ROCrate
 
-from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
+from ood_core.evidence import (
+    Band,
+    HistogramCurves,
+    Judgement,
+    Score,
+    SpectrumCurves,
+    ValidationReport,
+)
 from ood_core.report.card import ArrayRow, CardInput, citation, render_card, size_category
 from ood_core.report.credit import read_credit
 from ood_core.report.linked_data import crate, croissant
@@ -46,6 +53,7 @@ def some_card() -> CardInput:
         closest=(),
         worst=(),
         copies=0,
+        judgement=Judgement(2, 2, (), 0.5, None, ()),
         verdict="Outside the band: classifier test.",
     )
     report = ReportInput(
