@@ -59,7 +59,7 @@ BAND = (0.05, 0.95)
 MAP_RANGE = (0.16, 0.84)  # of single maps, in curves
 BINS = 60
 SHOWN = 8  # closest pairs and least typical samples
-FEATURE_PIXELS = 2**20  # transformed at once, which bounds the memory
+FEATURE_PIXELS = 2**18  # transformed at once, at about half a kilobyte each
 
 Statistic = Callable[[Tensor, Tensor], float]
 

@@ -77,6 +77,18 @@ def test_no_arrays_in_parameters(flow_run):
     assert all(task.state.is_completed() for task in mine)
 
 
+def test_a_run_extended_under_prefect_has_the_bytes_of_plain_python(finished, tiny, tmp_path):
+    from flows.extension import stored_settings, with_samples
+    from flows.prefect_flows import extend_flow
+    from flows.synthesise import run_line
+
+    run = RunStore(finished)
+    found = extend_flow(run, with_samples(stored_settings(run), 13))
+    assert (found["state"], found["samples_done"]) == ("complete", 13)
+    run_line(tiny(generation={"samples": 13}), str(tmp_path / "plain"))
+    assert_equal(finished, tmp_path / "plain")
+
+
 def test_artifacts_tell_progress_verdict_and_report(flow_run):
     root, state = flow_run
     artifacts = read("read_artifacts")
