@@ -41,6 +41,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Prefect sets logging up anew when it is imported, which fails once absl (of mlcroissant) has bound
+# a stream that a test has closed: so it comes first.
+import prefect  # noqa: F401
 import pytest
 import yaml
 
