@@ -40,11 +40,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Prefect sets logging up anew when it is imported, which fails once absl (of mlcroissant) is bound to
+# a stream that a test has closed: so it is given one that stays open.
+import absl.logging
 import numpy as np
-
-# Prefect sets logging up anew when it is imported, which fails once absl (of mlcroissant) has bound
-# a stream that a test has closed: so it comes first.
 import prefect  # noqa: F401
+
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 import pytest
 import yaml
 
