@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Prefect sets logging up anew when it is imported, which fails once absl (of mlcroissant) is bound to
+# Prefect sets logging up anew when imported, which fails once absl (of mlcroissant) is bound to
 # a stream that a test has closed: so it is given one that stays open.
 import absl.logging
 import numpy as np
