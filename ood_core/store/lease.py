@@ -146,17 +146,19 @@ def highest(folder: Path) -> int:
 
 
 def read_holder(folder: Path, number: int) -> Holder | None:
-    """Content of a lease; None where there is none, or it is torn."""
+    """Who holds or held a lease; None where there is none, or it is torn."""
+    path = _path(folder, number)
     try:
-        return Holder(**read_json(_path(folder, number)))
+        return Holder(**read_json(path.with_suffix(FREE) if _free(folder, number) else path))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def driver(folder: Path) -> Holder | None:
     """The driver at work, for people: by its process here, by the two clocks elsewhere."""
-    holder = read_holder(folder, highest(folder))
-    if holder is None or holder.gone:
+    number = highest(folder)
+    holder = read_holder(folder, number)
+    if holder is None or holder.gone or _free(folder, number):
         return None
     return holder if abs(time.time() - holder.beat) < PATIENCE * holder.every else None
 

@@ -16,7 +16,7 @@ from flows.settings import RunSettings
 from ood_core.errors import InUse, PoolLost, StoreUnwritable
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["flows.synthesise"])
+CONTEXT.set_forkserver_preload(["flows.synthesise", "tests.faults.warm"])
 IN_USE, POOL_LOST, UNWRITABLE = 71, 72, 73
 SECONDS = 240
 
