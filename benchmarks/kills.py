@@ -1,0 +1,218 @@
+"""Kills of a real run at random moments: what survives, what it costs; prints one table.
+
+    python benchmarks/kills.py [--kills 20] [--seed 0]
+
+Each run is `farfield run` on the shipped example over Ray, under Prefect where its server is to
+be killed. One process gets SIGKILL: the driver, a worker, the raylet, or the Prefect server. The
+moment is a number of finished shards and a pause, both random, so that it falls into the run on a
+machine of any speed. If the kill ends the session, the same command is given again. Lost are the
+seconds beyond an undisturbed run.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flows.console import show_rows
+from flows.settings import PROJECT
+from ood_core.store.run import SHARDED, RunStore
+
+VICTIMS = {
+    "driver": "flows.cli run",
+    "worker": "ray::_Actor",
+    "raylet": "raylet/raylet",
+    "prefect server": "prefect.server",
+}
+SETTINGS = (
+    "method.steps=4",
+    "targets.held_out=352",
+    "generation.shard_size=8",
+    "execution.workers=2",
+)
+HEADER = (
+    "killed",
+    "after shards",
+    "during",
+    "session ended",
+    "sessions",
+    "same bytes",
+    "left",
+    "lost s",
+)
+SECONDS = 1800
+PAUSE = 2.0
+SESSIONS = 4
+DONE = (0, 3, 4)  # complete or published, quarantined, undecided
+
+Driver = subprocess.Popen[bytes]
+Whole = tuple[float, dict[str, str], int]
+
+
+def start(out: Path, samples: int, orchestrator: str) -> Driver:
+    """Start `farfield run` in a process session of its own."""
+    sets = [part for s in (*SETTINGS, f"generation.samples={samples}") for part in ("--set", s)]
+    config = str(PROJECT / "examples" / "hubble.yaml")
+    command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out)]
+    with (out.parent / "log").open("ab") as log:
+        return subprocess.Popen(
+            [*command, "--orchestrator", orchestrator, *sets],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=PROJECT,
+        )
+
+
+def members(session: int) -> list[psutil.Process]:
+    """Living processes of a session, orphans included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def victim(session: int, kind: str) -> psutil.Process | None:
+    """A process of a kind, if the session has one at this moment."""
+    for process in members(session):
+        try:
+            if VICTIMS[kind] in " ".join(process.cmdline()):
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def stage_of(out: Path) -> str:
+    """What the run is at, by its store."""
+    run = RunStore(out)
+    if not run.exists:
+        return "planning"
+    unfinished = [s for s in SHARDED if run.receipts(s).missing(run.plan(s))]
+    return unfinished[0] if unfinished else "validate"
+
+
+def contents(out: Path) -> dict[str, str]:
+    """Digest of every file of every table."""
+    files = [path for path in sorted(out.glob("*.zarr/**/*")) if path.is_file()]
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def mode_of(kind: str) -> str:
+    """The orchestrator of a run, by what is to be killed in it."""
+    return "prefect" if kind == "prefect server" else "none"
+
+
+def undisturbed(folder: Path, samples: int, orchestrator: str) -> Whole:
+    """Seconds, contents and shards of a run that nobody disturbs."""
+    out = folder / orchestrator / "run"
+    out.parent.mkdir()
+    began = time.monotonic()
+    if (code := ended(start(out, samples, orchestrator))) not in DONE:
+        raise SystemExit(
+            f"the undisturbed run ended with {code}:\n{(out.parent / 'log').read_text()}"
+        )
+    return time.monotonic() - began, contents(out), receipts(out)
+
+
+def receipts(out: Path) -> int:
+    """How many shards are done."""
+    return len(list(out.glob("receipts/*/*.json")))
+
+
+def kill(driver: Driver, kind: str, least: int, pause: float, out: Path) -> tuple[int, str]:
+    """Kill a process of a kind once so many shards are done; return how many are, and the stage."""
+    while driver.poll() is None and not (out.exists() and receipts(out) >= least):
+        time.sleep(0.02)
+    time.sleep(pause)
+    while driver.poll() is None:
+        if (chosen := victim(driver.pid, kind)) is not None:
+            done, stage = receipts(out), stage_of(out)
+            chosen.send_signal(signal.SIGKILL)
+            return done, stage
+        time.sleep(0.02)
+    return receipts(out), "too late"
+
+
+def ended(driver: Driver) -> int:
+    """Wait for the end of a session; one that hangs is killed and counts as 124."""
+    try:
+        return driver.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        return 124
+
+
+def disturbed(out: Path, samples: int, kind: str, rng: random.Random, whole: Whole) -> list[Any]:
+    """One run with one kill, resumed until it is done: a row of the table."""
+    orchestrator = mode_of(kind)
+    moment = rng.randrange(whole[2]), rng.uniform(0, PAUSE)
+    out.parent.mkdir()
+    began, sessions, left = time.monotonic(), 1, 0
+    driver = start(out, samples, orchestrator)
+    done, stage = kill(driver, kind, *moment, out)
+    first = code = ended(driver)
+    while code not in DONE and sessions < SESSIONS:
+        sessions += 1
+        again = start(out, samples, orchestrator)
+        code = ended(again)
+        left += len(members(again.pid))
+    left += len(members(driver.pid)) + len(list(out.rglob("*.partial")))
+    how = "went on" if first in DONE else f"signal {-first}" if first < 0 else f"exit {first}"
+    same = code in DONE and contents(out) == whole[1]
+    lost = time.monotonic() - began - whole[0]
+    return [kind, done, stage, how, sessions, same, left, round(lost, 1)]
+
+
+def main() -> None:
+    """Kill, resume, compare; print a table and write JSON; exit with 1 if any bytes differ."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=192)
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    rng, rows = random.Random(asked.seed), []
+    whole: dict[str, Whole] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(asked.kills):
+            kind = asked.victims[number % len(asked.victims)]
+            mode = mode_of(kind)
+            if mode not in whole:
+                whole[mode] = undisturbed(Path(place), asked.samples, mode)
+            out = Path(place) / str(number) / "run"
+            rows.append(disturbed(out, asked.samples, kind, rng, whole[mode]))
+            sys.stderr.write(f"{number + 1}/{asked.kills} {rows[-1]}\n")
+    show_rows(f"{asked.kills} kills, seed {asked.seed}", HEADER, rows)
+    seconds = {mode: round(found[0], 1) for mode, found in whole.items()}
+    show_rows("undisturbed", ["orchestrator", "seconds"], list(seconds.items()))
+    if asked.json:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        record = {"commit": commit, "machine": platform.processor(), "seed": asked.seed}
+        table = [dict(zip(HEADER, row, strict=True)) for row in rows]
+        text = json.dumps({**record, "undisturbed": seconds, "kills": table}, indent=1)
+        asked.json.write_text(text + "\n")
+    sys.exit(0 if all(row[5] for row in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()
