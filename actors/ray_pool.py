@@ -25,7 +25,7 @@ from ood_core.errors import FarfieldError, PoolLost
 from ood_core.store.plan import Shard
 from ood_core.store.receipts import Receipt
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """After so long without a word from any actor the driver looks whether Ray is still there."""
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
 
