@@ -20,7 +20,7 @@ from flows.synthesise import run_line
 from ood_core.store.lease import highest
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks
-from tests.faults.drivers import POOL_LOST, ended, receipts, start, until, without_validation
+from tests.faults.drivers import SERVICE_LOST, ended, receipts, start, until, without_validation
 
 KILLS = 6
 MOST = 24
@@ -76,9 +76,11 @@ def test_a_driver_killed_again_and_again_ends_with_the_unbroken_run(tmp_path, ma
 
 
 def of(driver, name: str) -> list[psutil.Process]:
-    """Processes that a driver has started, by their name."""
+    """Processes that a driver has started, by a part of their command."""
     children = psutil.Process(driver.pid).children(recursive=True)
-    return [child for child in children if name in child.name()]
+    found = [child for child in children if name in " ".join(child.cmdline())]
+    assert found, f"the driver has started no {name}"
+    return found
 
 
 @pytest.mark.actors
@@ -97,9 +99,9 @@ def test_a_killed_worker_is_replaced_and_a_killed_raylet_ends_the_session(begun,
     os.kill(of(driver, "ray::_Actor")[0].pid, signal.SIGKILL)
     killed_at = receipts(begun)
     until(lambda: receipts(begun) >= killed_at + 2, driver)
-    for victim in (*of(driver, "raylet"), *of(driver, "ray::_Actor")):
+    for victim in (*of(driver, "raylet/raylet"), *of(driver, "ray::_Actor")):
         victim.kill()
-    assert ended(driver) == POOL_LOST
+    assert ended(driver) == SERVICE_LOST
     assert_honest(begun)
     before = marks(begun)
     run_line(many, str(begun), call=without_validation)
@@ -113,19 +115,52 @@ def test_a_killed_worker_is_replaced_and_a_killed_raylet_ends_the_session(begun,
 
 
 @pytest.mark.flows
-@pytest.mark.usefixtures("prefect_api")
-def test_a_killed_prefect_process_leaves_a_run_that_goes_on(begun, many, whole):
+def test_a_killed_prefect_process_leaves_a_run_that_goes_on(begun, many, whole, prefect_api):
     """Prefect calls such a flow run *Running* for ever; the store knows better."""
     settings = many.model_copy(
         update={"execution": many.execution.model_copy(update={"orchestrator": "prefect"})}
     )
-    driver = start(settings, begun)
+    driver = start(settings, begun, environment={"PREFECT_API_URL": prefect_api})
     at_start = receipts(begun)
     until(lambda: receipts(begun) >= at_start + 3, driver)
+    before = marks(begun)
     kill(driver)
     assert RunStore(begun).state == "incomplete"
     assert_honest(begun)
-    before = marks(begun)
     run_line(many, str(begun), call=without_validation)
     assert_kept(before, begun)
     assert_equal(begun, whole)
+
+
+class Heard:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def begin(self, *said) -> None:
+        self.calls.append(said)
+
+    def advance(self, *said) -> None:
+        self.calls.append(said)
+
+
+@pytest.mark.filterwarnings("ignore:Artifact creation outside")
+def test_progress_that_no_server_hears_costs_no_shard(monkeypatch):
+    """Nothing listens on the port: each request is refused by the system."""
+    from httpx import TransportError
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    from flows import prefect_flows
+
+    monkeypatch.setattr(prefect_flows, "ARTIFACT_SECONDS", -1.0)  # tell everything
+    heard = Heard()
+    artifacts = prefect_flows.Artifacts(heard)
+    gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(updates=gone):
+        with pytest.raises(TransportError):
+            prefect_flows.create_progress_artifact(progress=0.0, key="farfield-generate")
+        artifacts.begin("generate", 10, 0)
+        for _ in range(3):
+            artifacts.advance("generate", 1)
+    assert heard.calls == [("generate", 10, 0), *[("generate", 1)] * 3]
