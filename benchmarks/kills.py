@@ -139,6 +139,13 @@ def receipts(out: Path) -> int:
     return len(list(out.glob("receipts/*/*.json")))
 
 
+def written_by(session: int, out: Path) -> set[Path]:
+    """Receipts of shards that living processes of a session have done; orphans do not count."""
+    pids = {str(process.pid) for process in members(session)}
+    files = out.glob("receipts/*/*.json")
+    return {p for p in files if json.loads(p.read_text())["writer"].rpartition(":")[2] in pids}
+
+
 def kill(driver: Driver, kind: str, least: int, pause: float, out: Path) -> tuple[int, str]:
     """Kill a process of a kind once so many shards are done; return how many are, and the stage."""
     while driver.poll() is None and not (out.exists() and receipts(out) >= least):
@@ -154,19 +161,19 @@ def kill(driver: Driver, kind: str, least: int, pause: float, out: Path) -> tupl
 
 
 def follow(driver: Driver, out: Path) -> tuple[int, float]:
-    """Wait for the end of a session; return its exit code and when its next shard was done.
+    """Wait for the end of a session; return its exit code and when it had done its next shard.
 
     A session that hangs is killed and counts as 124. Without a next shard its end counts.
     """
-    before, end, moved = receipts(out), time.monotonic() + SECONDS, None
+    before, end, moved = set(out.glob("receipts/*/*.json")), time.monotonic() + SECONDS, None
     while driver.poll() is None:
-        if moved is None and receipts(out) > before:
+        if moved is None and written_by(driver.pid, out) - before:
             moved = time.monotonic()
         if time.monotonic() > end:
             os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
             return 124, end
-        time.sleep(0.05)
+        time.sleep(0.2)
     return driver.returncode, moved or time.monotonic()
 
 
