@@ -21,11 +21,11 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.pool import ShardFailure
 from actors.workers import Worker, WorkerSpec, build
-from ood_core.errors import FarfieldError, PoolLost
+from ood_core.errors import FarfieldError, ServiceLost
 from ood_core.store.plan import Shard
 from ood_core.store.receipts import Receipt
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """After so long without a word from any actor the driver looks whether Ray is still there."""
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
 
@@ -165,12 +165,12 @@ def _require_node() -> None:
     """Check that this driver's own node is alive: without it no actor ever starts again.
 
     Raises:
-        PoolLost: it is not. Other nodes may come and go, and the cluster replaces them.
+        ServiceLost: it is not. Other nodes may come and go, and the cluster replaces them.
     """
     here = ray.get_runtime_context().get_node_id()
     if any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
         return
-    raise PoolLost(
+    raise ServiceLost(
         "the Ray node of this driver died (its raylet was killed, or ran out of memory); expected "
         "it to live as long as the run. What is stored is kept: run the same command again"
     )

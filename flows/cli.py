@@ -13,6 +13,7 @@ import typer
 from flows.cli_gallery import gallery
 from flows.cli_models import models_app
 from flows.cli_samples import extend, replay
+from flows.cli_stored import inspect, report, status, verify
 from flows.exits import EXIT_OF_STATE
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
 
@@ -27,12 +28,8 @@ app = typer.Typer(
     epilog=__doc__.split("\n\n", 1)[1] if __doc__ else None,
 )
 app.add_typer(models_app, name="models")
-app.command()(gallery)
-app.command()(extend)
-app.command()(replay)
 
 Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
-Uri = Annotated[str, typer.Argument(help="Folder of a run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: generation.samples=64.")
@@ -85,76 +82,6 @@ def plan(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
 
     cost = estimate_cost(load_settings(config, sets or []))
     show_json(cost) if as_json else show_fields(f"plan of {config}", cost)
-
-
-@app.command()
-def status(uri: Uri, as_json: AsJson = False) -> None:
-    """Say where a run stands, from its store alone."""
-    from flows.console import show_fields, show_json, show_rows
-    from flows.stages import summary
-    from ood_core.store.run import RunStore
-
-    found = summary(RunStore.open(uri))
-    if as_json:
-        show_json(found)
-        return
-    failures = found.pop("failures")
-    show_fields(f"run at {uri}", found)
-    if failures:
-        header = ("stage", "shard", "tried", "error", "targets")
-        show_rows("failed", header, [[row[key] for key in header] for row in failures])
-
-
-@app.command()
-def inspect(uri: Uri, as_json: AsJson = False) -> None:
-    """Show what a run's tables hold: axes, types, ranges, round trips, settings."""
-    from flows.console import show_fields, show_json, show_rows
-    from flows.inspection import describe
-    from ood_core.store.run import RunStore
-
-    found = describe(RunStore.open(uri))
-    if as_json:
-        show_json(found)
-        return
-    header = ("array", "shape", "type", "units", "min", "mean", "max")
-    rows = [[row[key] for key in header] for row in found["arrays"]]
-    show_rows(f"arrays of {uri}", header, rows)
-    show_fields("run", {k: v for k, v in found.items() if k != "arrays"})
-
-
-@app.command()
-def verify(uri: Uri, as_json: AsJson = False) -> None:
-    """Read every finished shard back and compare it with its receipt."""
-    from flows.console import show_fields, show_json
-    from flows.inspection import verify_run
-    from ood_core.store.files import writing
-    from ood_core.store.run import RunStore
-
-    store = RunStore.open(uri)
-    with writing(store.root):
-        found = verify_run(store)
-    show_json(found) if as_json else show_fields(f"verified {uri}", found)
-    raise typer.Exit(5 if found["damaged"] else 0)
-
-
-@app.command()
-def report(uri: Uri, as_json: AsJson = False) -> None:
-    """Compute the scores again and write the report anew."""
-    from flows.console import OUT, show_json
-    from flows.holding import holding
-    from flows.settings import parse, with_gate
-    from flows.stages import perform, summary, validate_set
-    from ood_core.store.files import read_json
-    from ood_core.store.run import RunStore
-
-    store = RunStore.open(uri)
-    if store.state in ("planned", "incomplete", "running"):
-        raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
-    settings = with_gate(parse(store.record["settings"]), read_json(store.root / "verdict.json"))
-    with holding(store):
-        verdict = perform("validate", validate_set, store, settings)
-    found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
-    show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
 
 
 @app.command()
@@ -231,6 +158,10 @@ def schema() -> None:
     from flows.settings import RunSettings
 
     show_json(RunSettings.model_json_schema())
+
+
+for verb in (status, inspect, verify, report, gallery, extend, replay):
+    app.command()(verb)
 
 
 def _run(

@@ -5,9 +5,11 @@ results are off; parameters and results are plain settings and a summary, never 
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from httpx import TransportError
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -24,25 +26,33 @@ from flows.progress import Listener, listener
 from flows.settings import RunSettings, parse, parse_recipe
 from flows.stages import Stage, perform
 from flows.synthesise import run_line
+from ood_core.errors import ServiceLost
 from ood_core.store.run import RunStore
 
 ARTIFACT_SECONDS = 3.0
 
 
 class Artifacts:
-    """Shows progress in Prefect (an artifact per stage, a log line at its end), passes it on."""
+    """Shows progress in Prefect (an artifact per stage, a log line at its end), passes it on.
+
+    A server that is gone costs one wait for it, then progress is no longer told: the work goes on.
+    """
 
     def __init__(self, outer: Listener) -> None:
         self._outer = outer
         self._total = self._done = 0
         self._told = 0.0
         self._artifact: Any = None
+        self._heard = True
 
     def begin(self, stage: str, total: int, done: int) -> None:
         """Open the stage's progress artifact."""
         self._total, self._done, self._told = total, done, time.monotonic()
-        self._artifact = create_progress_artifact(
-            progress=self._percent(), key=f"farfield-{stage}", description=f"{stage}: {total} rows"
+        self._artifact = self._tell(
+            create_progress_artifact,
+            progress=self._percent(),
+            key=f"farfield-{stage}",
+            description=f"{stage}: {total} rows",
         )
         self._outer.begin(stage, total, done)
 
@@ -50,17 +60,29 @@ class Artifacts:
         """Count rows; tell the server at most every few seconds."""
         self._done += rows
         if time.monotonic() - self._told > ARTIFACT_SECONDS:
-            update_progress_artifact(self._artifact, progress=self._percent())
+            self._update(self._percent())
             self._told = time.monotonic()
         self._outer.advance(stage, rows)
 
     def end(self, stage: str, seconds: float, note: str) -> None:
         """Close the artifact and log one line."""
-        if self._artifact is not None:
-            update_progress_artifact(self._artifact, progress=100.0)
-            self._artifact = None
+        self._update(100.0)
+        self._artifact = None
         get_run_logger().info("%s: %s (%.1f s)", stage, note, seconds)
         self._outer.end(stage, seconds, note)
+
+    def _update(self, percent: float) -> None:
+        if self._artifact is not None:
+            self._tell(update_progress_artifact, self._artifact, progress=percent)
+
+    def _tell(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        if not self._heard:
+            return None
+        try:
+            return call(*arguments, **keywords)
+        except TransportError:
+            self._heard = False
+            return None
 
     def _percent(self) -> float:
         return 100.0 * self._done / self._total if self._total else 100.0
@@ -114,8 +136,19 @@ def extend_flow(run: RunStore, settings: RunSettings) -> dict[str, Any]:
 
 
 def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
-    """Run the line as a flow from settings in memory; an ephemeral server serves if none is set."""
-    result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
+    """Run the line as a flow from settings in memory; an ephemeral server serves if none is set.
+
+    Raises:
+        ServiceLost: the server is gone; what was stored is kept.
+    """
+    try:
+        result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
+    except TransportError as error:
+        raise ServiceLost(
+            f"the Prefect server cannot be reached any more ({error}); expected it to live as long "
+            "as the run. What is stored is kept: run the same command again, or with "
+            "`--orchestrator none` for the same bytes without a server"
+        ) from error
     return result
 
 

@@ -48,5 +48,5 @@ class StoreUnwritable(FarfieldError, RuntimeError):
     """The place of the run is full, read-only or not ours to write to."""
 
 
-class PoolLost(FarfieldError, RuntimeError):
-    """What the workers run on is gone for this session."""
+class ServiceLost(FarfieldError, RuntimeError):
+    """What a session runs on, Ray's node or Prefect's server, is gone."""

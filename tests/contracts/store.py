@@ -6,9 +6,10 @@ was marked done.*
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
-from ood_core.store.files import read_json, write_json
+from ood_core.store.lease import Lease
 from ood_core.store.run import SHARDED, RunStore
 
 Marks = dict[str, tuple[int, bytes]]
@@ -65,8 +66,8 @@ def assert_honest(root: Path) -> None:
 
 
 def dead_driver(root: Path) -> None:
-    """Let a copied run be that of a driver that has died since: its process is no more."""
+    """Let a copied run be held by a driver that has died since: its process is no more."""
     ended = subprocess.Popen(["true"])
     ended.wait()
-    for path in (root / "lease").glob("*.json"):
-        write_json(path, {**read_json(path), "pid": ended.pid})
+    lease = Lease.take(root / "lease")
+    lease.say(replace(lease.holder, pid=ended.pid))

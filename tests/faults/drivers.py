@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import RunSettings
-from ood_core.errors import InUse, PoolLost, StoreUnwritable
+from ood_core.errors import InUse, ServiceLost, StoreUnwritable
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["flows.synthesise"])
-IN_USE, POOL_LOST, UNWRITABLE = 71, 72, 73
+CONTEXT.set_forkserver_preload(["flows.synthesise", "tests.faults.warm"])
+IN_USE, SERVICE_LOST, UNWRITABLE = 71, 72, 73
 SECONDS = 240
 
 
@@ -71,8 +71,8 @@ def _drive(
     except InUse as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(IN_USE)
-    except PoolLost:
-        sys.exit(POOL_LOST)
+    except ServiceLost:
+        sys.exit(SERVICE_LOST)
     except StoreUnwritable:
         sys.exit(UNWRITABLE)
 

@@ -1,4 +1,4 @@
-"""Crashes at every store operation, and a real kill: the same run, every time.
+"""Crashes at every store operation: the same run, every time. Real kills are in `test_kills.py`.
 
 A process that dies leaves the disk as it is at that moment. So one clean run is copied just before
 each of its renames, the only operations by which anything comes to exist, and each copy is resumed.
@@ -8,15 +8,12 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from contextlib import suppress
 from pathlib import Path
+from threading import RLock
 
 import pytest
 import xarray as xr
-import yaml
 import zarr
 
 from flows.extension import extend_run, stored_settings, with_samples
@@ -47,14 +44,26 @@ def small(tiny):
     )
 
 
+def copy_if_there(source, target):
+    """Zarr links some files into place and removes its own in another thread meanwhile."""
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, target)
+
+
 def before_each_rename(clean, place, act):
     """Copies of a folder as it was before each rename that `act` does in it."""
     copies, rename = [], os.replace
+    one_by_one = RLock()  # Zarr writes from several threads
 
     def recorded(source, target, **rest):
+        with one_by_one:
+            return copied(source, target, **rest)
+
+    def copied(source, target, **rest):
         if Path(target).is_relative_to(clean) and Path(target).parent.name != "lease":
             copies.append(place / f"{len(copies):03d}")
-            shutil.copytree(clean, copies[-1])
+            but_lease = shutil.ignore_patterns("lease")
+            shutil.copytree(clean, copies[-1], ignore=but_lease, copy_function=copy_if_there)
             dead_driver(copies[-1])
         return rename(source, target, **rest)
 
@@ -167,36 +176,6 @@ def test_a_torn_receipt_costs_one_shard(finished, unbroken, tiny):
     torn.write_bytes(torn.read_bytes()[:50])
     run_line(tiny(), str(finished), call=without_validation)
     assert_equal(finished, unbroken)
-
-
-def test_a_killed_process_resumes_to_the_unbroken_run(tmp_path, tiny_dict, tiny):
-    """SIGKILL of `farfield run` in the middle of its samples."""
-    sections = {"generation": {"samples": 48, "shard_size": 1}}
-    config, out = tmp_path / "c.yaml", tmp_path / "killed"
-    config.write_text(yaml.safe_dump(tiny_dict(**sections)))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", str(config), "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    receipts = out / "receipts" / "generate"
-    end = time.monotonic() + 120
-    while len(list(receipts.glob("*.json"))) < 3 and child.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait(timeout=60) == -signal.SIGKILL
-    done = len(list(receipts.glob("*.json")))
-    assert 3 <= done < 48
-    assert_honest(out)
-    before = marks(out)
-    run_line(tiny(**sections), str(out), call=without_validation)
-    assert_kept(before, out)
-    whole = tmp_path / "whole"
-    run_line(tiny(**sections), str(whole), call=without_validation)
-    assert_equal(out, whole)
-    writers = {json.loads(p.read_text())["writer"] for p in receipts.glob("*.json")}
-    assert len(writers) == 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError])

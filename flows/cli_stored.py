@@ -1,0 +1,79 @@
+"""The verbs of the command line that look at a stored run: where it stands, what it holds.
+
+Heavy libraries are imported inside the commands.
+"""
+
+from typing import Annotated
+
+import typer
+
+from ood_core.errors import RunIncomplete
+
+Uri = Annotated[str, typer.Argument(help="Folder of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def status(uri: Uri, as_json: AsJson = False) -> None:
+    """Say where a run stands, from its store alone."""
+    from flows.console import show_fields, show_json, show_rows
+    from flows.stages import summary
+    from ood_core.store.run import RunStore
+
+    found = summary(RunStore.open(uri))
+    if as_json:
+        show_json(found)
+        return
+    failures = found.pop("failures")
+    show_fields(f"run at {uri}", found)
+    if failures:
+        header = ("stage", "shard", "tried", "error", "targets")
+        show_rows("failed", header, [[row[key] for key in header] for row in failures])
+
+
+def inspect(uri: Uri, as_json: AsJson = False) -> None:
+    """Show what a run's tables hold: axes, types, ranges, round trips, settings."""
+    from flows.console import show_fields, show_json, show_rows
+    from flows.inspection import describe
+    from ood_core.store.run import RunStore
+
+    found = describe(RunStore.open(uri))
+    if as_json:
+        show_json(found)
+        return
+    header = ("array", "shape", "type", "units", "min", "mean", "max")
+    rows = [[row[key] for key in header] for row in found["arrays"]]
+    show_rows(f"arrays of {uri}", header, rows)
+    show_fields("run", {k: v for k, v in found.items() if k != "arrays"})
+
+
+def verify(uri: Uri, as_json: AsJson = False) -> None:
+    """Read every finished shard back and compare it with its receipt."""
+    from flows.console import show_fields, show_json
+    from flows.inspection import verify_run
+    from ood_core.store.files import writing
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    with writing(store.root):
+        found = verify_run(store)
+    show_json(found) if as_json else show_fields(f"verified {uri}", found)
+    raise typer.Exit(5 if found["damaged"] else 0)
+
+
+def report(uri: Uri, as_json: AsJson = False) -> None:
+    """Compute the scores again and write the report anew."""
+    from flows.console import OUT, show_json
+    from flows.holding import holding
+    from flows.settings import parse, with_gate
+    from flows.stages import perform, summary, validate_set
+    from ood_core.store.files import read_json
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    if store.state in ("planned", "incomplete", "running"):
+        raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
+    settings = with_gate(parse(store.record["settings"]), read_json(store.root / "verdict.json"))
+    with holding(store):
+        verdict = perform("validate", validate_set, store, settings)
+    found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
+    show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
