@@ -17,6 +17,7 @@ from ood_core.identity import complete
 from ood_core.seeds import root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
+from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
 
@@ -78,7 +79,8 @@ def load_line(run: RunStore, base: str, device: str, dtype: str) -> Line:
     if method.calibration is not None:
         rho = float(run.table("calibrate").attributes["rho"])
         members = method.calibration.members
-        laws = TargetLaws.fit(targets.seen, counted.schedule, rho, members, symmetries)
+        local = read_patches(run).every if method.calibration.patches else ()
+        laws = TargetLaws.fit(targets.seen, counted.schedule, rho, members, symmetries, local)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
             bands = read_calibration(run)
     return Line(
@@ -107,9 +109,9 @@ def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
     """The ascending grid of a method."""
     match method.spacing:
         case "uniform":
-            return schedule.uniform_grid(method.steps + 1, method.level)
+            return schedule.uniform_grid(method.steps + 1, method.level, method.floor)
         case "log_snr":
-            return schedule.log_snr_grid(method.steps + 1, method.level)
+            return schedule.log_snr_grid(method.steps + 1, method.level, method.floor)
 
 
 def read_method(record: dict[str, Any]) -> Method:

@@ -7,7 +7,7 @@ shard, stores its rows, writes the receipt last and returns it. Arrays never lea
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from actors.line import Line, load_line
 from ood_core.arrays import Maps
 from ood_core.bases.codes import Autoencoder
-from ood_core.calibration import EXPERTS, TargetLaws, calibrate_level
+from ood_core.calibration import TargetLaws, calibrate_level
 from ood_core.decode import decode
 from ood_core.draw import draw
 from ood_core.invert import Inversion, invert
 from ood_core.seeds import SeedRange
-from ood_core.specs import SteeringSpec
+from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.store.files import writing
 from ood_core.store.latents import read_latents
 from ood_core.store.lease import require
+from ood_core.store.patches import read_patches
 from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
@@ -69,7 +70,7 @@ def build(spec: WorkerSpec) -> Worker:
     line = load_line(run, spec.base, spec.device, spec.dtype)
     match spec.stage:
         case "calibrate":
-            compute = calibration_rows(line)
+            compute = calibration_rows(run, line)
         case "invert":
             compute = inversion_rows(line)
         case "generate":
@@ -128,13 +129,18 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
         raise FloatingPointError(f"{name}: not finite in rows {', '.join(map(str, bad))}")
 
 
-def calibration_rows(line: Line) -> Callable[[Shard], Rows]:
+def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     """Rows of the calibration: one noise level per shard."""
     spec, laws = line.method.calibration, line.laws
     assert spec is not None, "planned only where the method calibrates"
     assert laws is not None, "loaded wherever the method calibrates"
     folds = TargetLaws.cross_fitted(
-        line.targets.seen, line.base.schedule, line.rho, spec.members, line.symmetries
+        line.targets.seen,
+        line.base.schedule,
+        line.rho,
+        spec.members,
+        line.symmetries,
+        read_patches(run).halves if spec.patches else ((), ()),
     )
     fit = line.targets.seen.to(line.device)
 
@@ -150,7 +156,7 @@ def calibration_rows(line: Line) -> Callable[[Shard], Rows]:
         return {
             "time_index": np.array(levels, dtype=np.int64),
             "noise_to_signal": np.array(ratio, dtype=np.float32),
-            "weights": torch.stack(weights).numpy().reshape(-1, spec.bands, len(EXPERTS)),
+            "weights": torch.stack(weights).numpy(),
         }
 
     return rows
@@ -202,7 +208,7 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     labels = line.labels(seen)
     steering = line.method.steering
     neighbours = steering.neighbours if steering is not None else 1
-    statistics = Statistics(seen.shape[-1])
+    statistics = Statistics(seen.shape[-1], rings_of(steering, line.symmetries))
     aims = StatisticAims.measure(statistics, seen, line.symmetries, neighbours)
 
     def rows(shard: Shard) -> Rows:
@@ -210,9 +216,10 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         drawn = draw(prior, seeds, geometry, references)
         aim, parents = aims.draw(seeds)
         plain = line.denoiser(labels[parents[:, 0]])
-        steered = SteeredDenoiser(plain, statistics, aim, aims.spread, steering or SteeringSpec())
+        steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
-        made = decode(denoiser, line.method.solver, drawn.latents.to(line.device), line.grid)
+        latents = drawn.latents.to(line.device)
+        made = decode(denoiser, line.method.solver, latents, line.grid, seeds)
         distance = steered.distance(made)
         return {
             "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
@@ -223,6 +230,11 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         }
 
     return rows
+
+
+def rings_of(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
+    """Rings whose means are steered: none where the field has no centre."""
+    return 0 if steering is None or "translate" in symmetries else steering.rings
 
 
 def padded(maps: Maps, capacity: int) -> Maps:

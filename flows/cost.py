@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from flows.stages import worker_count
 from ood_core.arrays import Maps
 from ood_core.bases.loading import load_base
 from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import isotropic
+from ood_core.priors.patches import patch_shapes
 from ood_core.seeds import SeedRange, normal
 from ood_core.specs import Method
-from ood_core.steering import Statistics, SteeredDenoiser
+from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.symmetry import orbit_size
 
 PROBE_ROWS = 16
@@ -38,15 +41,17 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     denoiser = load_base(settings.base, device).denoiser
     network = _seconds_per_map(lambda x: denoiser(x, method.level // 2), probe.to(device))
     steering = _steering_seconds(method, probe, denoiser.schedule)
+    patches = _patch_seconds(method, probe, denoiser.schedule)
     workers = worker_count(settings.execution)
     samples = settings.generation.samples
-    seconds = (sum(counts.values()) * network + samples * steering) / workers
+    seconds = (sum(counts.values()) * (network + patches) + samples * steering) / workers
     row_bytes = 4 * math.prod(shape)
     plans = shard_plans(settings, method, fit)
     return {
         "targets": {"fit": fit, "held_out": len(maps) - fit, "shape": list(shape)},
         "network_evaluations": counts,
         "network_seconds_per_map": network,
+        "patches_seconds_per_map": patches,
         "steering_seconds_per_map": steering,
         "workers": workers,
         "seconds": seconds,
@@ -60,7 +65,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
 
 def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
     """Network evaluations per stage, as the receipts will count them."""
-    solver = 2 if method.solver == "heun" else 1
+    per_map = {"heun": 2 * method.steps, "ancestral": method.steps + 1}
     calibration = method.calibration
     levels = method.steps + 1
     rows = shard_plans(settings, method, fit)["invert"]
@@ -69,7 +74,8 @@ def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, in
     return {
         "calibrate": levels * fit * calibration.draws if calibration else 0,
         "invert": padded * method.steps * (method.passes + 1),
-        "generate": sum(shard.capacity for shard in shards) * method.steps * solver,
+        "generate": sum(shard.capacity for shard in shards)
+        * per_map.get(method.solver, method.steps),
     }
 
 
@@ -85,21 +91,36 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
     spec = method.steering
     if spec is None:
         return 0.0
-    statistics = Statistics(probe.shape[-1])
+    statistics = Statistics(probe.shape[-1], spec.rings)
     noise = normal(SeedRange(0, 0, len(probe)), probe.shape[1:])
-    aims = statistics(noise)
-    steered = SteeredDenoiser(
-        GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:]))),
-        statistics,
-        aims,
-        torch.ones(aims.shape[1]),
-        spec,
-    )
-    levels = [int(t) for t in time_grid(schedule, method)[1:]]
+    aims = StatisticAims.measure(statistics, noise, (), 1)
+    inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
+    steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec)
+    levels = [int(t) for t in time_grid(schedule, method)]
     inside = [t for t in levels if spec.above <= schedule.noise_to_signal(t) <= spec.below]
     if not inside:
         return 0.0
     return _seconds_per_map(lambda x: steered(x, inside[0]), noise) * len(inside)
+
+
+def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
+    """Seconds that the mixtures of patches add to one evaluation of the network."""
+    count = method.calibration.patches if method.calibration is not None else 0
+    shapes = patch_shapes(*probe.shape[1:]) if count else []
+    seconds = 0.0
+    for side, scale in shapes:
+        size = probe.shape[1] * side**2
+        law = PatchMixture(
+            weights=torch.full((count,), 1 / count),
+            means=torch.zeros(count, size),
+            values=torch.ones(count, size),
+            vectors=torch.eye(size).expand(count, -1, -1),
+            side=side,
+            scale=scale,
+        )
+        denoiser = PatchDenoiser(schedule, law)
+        seconds += _seconds_per_map(partial(denoiser, t=method.level // 2), probe)
+    return seconds
 
 
 def _memory(parameters: int, fit: int, settings: RunSettings, row_bytes: int) -> int:

@@ -19,6 +19,7 @@ from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
 from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.patches import patch_shapes
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
 from ood_core.store.files import sweep
@@ -32,6 +33,7 @@ INVERSION_SHARD = 16
 LEAST_TARGETS = 4
 LEAST_SIDE = 16
 AUTO_NOISE_TO_SIGNAL = 12.0
+AUTO_LEAST_NOISE = 0.05  # below it estimates are the map itself, and steps are wasted
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
@@ -112,7 +114,8 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     _require_split(settings.targets, maps)
     _require_range(settings.targets, maps)
     schedule = model.denoiser.schedule
-    method = resolve_method(settings.method, schedule.index_of(AUTO_NOISE_TO_SIGNAL))
+    ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_LEAST_NOISE)
+    method = resolve_method(settings.method, *ends)
     require_fit(settings.base, method.level, schedule)
     return maps, model, method
 
@@ -181,8 +184,8 @@ def _write(asked: Asked) -> None:
     synthetic = {**words, "synthetic": True}
     _create(run, "generate", "sample", plans, sample_columns(shape, asked.maps.unit), synthetic)
     if method.calibration is not None:
-        columns = calibration_columns(method.calibration.bands, len(EXPERTS))
         fitted = _calibration_words(run, settings, method.calibration)
+        columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))
         _create(run, "calibrate", "level", plans, columns, fitted)
     kept = _record(settings, asked.model, method, load_targets(run).fit)
     run.write_plan(asked.record, kept, plans, settings.execution.number_type)
@@ -204,8 +207,9 @@ def _calibration_words(
     run: RunStore, settings: RunSettings, spec: CalibrationSpec
 ) -> dict[str, Any]:
     fit, symmetries = load_targets(run).seen, settings.targets.symmetries
+    shapes = patch_shapes(*fit.shape[1:]) if spec.patches else []
     return {
-        "experts": list(EXPERTS),
+        "experts": [*EXPERTS, *(f"patches {side}x{side}, scale {scale}" for side, scale in shapes)],
         "knots": band_knots(fit.shape[-2], fit.shape[-1], spec.bands).tolist(),
         "rho": fit_gaussian(fit, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho,
     }

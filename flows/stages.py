@@ -18,15 +18,20 @@ from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
 from flows.settings import Execution, RunSettings
+from ood_core.arrays import Maps
+from ood_core.calibration import halves
+from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import RunIncomplete
 from ood_core.gate import decide
 from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.patches import fit_patches, patch_shapes
 from ood_core.seeds import SeedRange, root_key
 from ood_core.store.failures import Failure
 from ood_core.store.files import write_json
 from ood_core.store.latents import read_latents
 from ood_core.store.lease import driver
+from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.targets import load_targets
@@ -39,8 +44,28 @@ Stage = Callable[[RunStore, RunSettings], str]
 
 
 def calibrate(run: RunStore, settings: RunSettings) -> str:
-    """Fit the weights of the experts, one noise level per shard."""
+    """Fit the laws of patches, once, then the weights of the experts, one level per shard."""
+    _fit_patches(run, settings)
     return _sharded(run, "calibrate", settings)
+
+
+def _fit_patches(run: RunStore, settings: RunSettings) -> None:
+    spec = read_method(run.record["identity_record"]["method"]).calibration
+    if spec is None or spec.patches == 0 or (run.root / "patches.zarr").is_dir():
+        return
+    seen, symmetries = load_targets(run).seen, settings.targets.symmetries
+    root = root_key(run.record["identity"] + "/patches")
+
+    def fitted(maps: Maps) -> tuple[PatchMixture, ...]:
+        return tuple(
+            fit_patches(maps, side, scale, spec.patches, symmetries, root)
+            for side, scale in patch_shapes(*maps.shape[1:])
+        )
+
+    first, second = halves(seen)
+    laws = PatchLaws(fitted(seen), (fitted(first), fitted(second)))
+    require_held()
+    write_patches(run, laws)
 
 
 def invert(run: RunStore, settings: RunSettings) -> str:

@@ -6,11 +6,12 @@
     e_2 = D_base(x_t, t)   the frozen base
     e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
     e_4 = D_cluster(x_t, t)   the same, of the cluster of targets that the map belongs to
+    e_5 ... = D_patches(x_t, t)   posterior means under mixtures of Gaussians over their patches
 
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
-are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The Gaussian experts of a
-target are fitted on the other half of the targets (2-fold cross-fitting), so that their weight is
-earned on maps that they have not seen. No network weight moves.
+are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The experts that learn from
+targets are fitted on the other half of them (2-fold cross-fitting), so that their weight is earned
+on maps that they have not seen. No network weight moves.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from torch import Tensor
 from ood_core.arrays import Map, Maps
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import wavenumbers
 from ood_core.priors.gaussian import estimate
@@ -33,6 +35,7 @@ from ood_core.specs import CalibrationSpec, Symmetry
 from ood_core.symmetry import orbit_size, transform
 
 EXPERTS = ("identity", "base", "gaussian", "cluster")
+"""Those that are always there; mixtures of patches follow."""
 Labels = Int[Tensor, " n"]
 
 
@@ -57,11 +60,15 @@ class BandWeights:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetLaws:
-    """Exact denoisers of what the targets themselves say: one Gaussian, and one per cluster."""
+    """Exact denoisers of what the targets themselves say.
+
+    One Gaussian, one per cluster, and mixtures over patches that were fitted beforehand.
+    """
 
     gaussian: GaussianDenoiser
     clusters: tuple[GaussianDenoiser, ...]
     weights: Float[Tensor, " clusters"]
+    patches: tuple[PatchDenoiser, ...] = ()
 
     @classmethod
     def fit(
@@ -71,12 +78,14 @@ class TargetLaws:
         rho: float,
         members: int,
         symmetries: Sequence[Symmetry],
+        patches: Sequence[PatchMixture] = (),
     ) -> "TargetLaws":
-        """Fit both laws on maps; `rho` is the stationary share of the Gaussian's covariance."""
+        """Fit to maps; `rho` is the stationary share of the Gaussian's covariance."""
         law = estimate(targets, "spectral_low_rank", rho, symmetries)
         weights, laws = fit_mixture(targets, members, symmetries)
         clusters = tuple(GaussianDenoiser(schedule, *cluster) for cluster in laws)
-        return cls(GaussianDenoiser(schedule, *law), clusters, weights)
+        local = tuple(PatchDenoiser(schedule, mixture) for mixture in patches)
+        return cls(GaussianDenoiser(schedule, *law), clusters, weights, local)
 
     @classmethod
     def cross_fitted(
@@ -86,11 +95,12 @@ class TargetLaws:
         rho: float,
         members: int,
         symmetries: Sequence[Symmetry],
+        patches: Sequence[Sequence[PatchMixture]] = ((), ()),
     ) -> "list[TargetLaws]":
         """One fit per half of the targets: number `p` has not seen the maps `p::2`."""
         return [
-            cls.fit(seen, schedule, rho, members, symmetries)
-            for seen in (targets[1::2], targets[0::2])
+            cls.fit(seen, schedule, rho, members, symmetries, mixtures)
+            for seen, mixtures in zip(halves(targets), patches, strict=True)
         ]
 
     def assign(self, maps: Maps) -> Labels:
@@ -108,6 +118,11 @@ class TargetLaws:
             if len(rows):
                 clean[rows] = cluster(x_t[rows], t)
         return clean
+
+
+def halves(targets: Maps) -> tuple[Maps, Maps]:
+    """The targets of either fold: number `p` lacks the maps `p::2`."""
+    return targets[1::2], targets[0::2]
 
 
 @final
@@ -145,6 +160,7 @@ def expert_modes(
         base(x_t, t),
         laws.gaussian(x_t, t),
         laws.by_cluster(x_t, t, labels),
+        *(mixture(x_t, t) for mixture in laws.patches),
     )
     return torch.stack([torch.fft.fft2(estimate - mean) for estimate in estimates])
 

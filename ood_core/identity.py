@@ -20,7 +20,12 @@ from ood_core.errors import IdentityRefused
 from ood_core.specs import GenerationSpec, Method, TargetsSpec
 
 SCHEME = 1
-LATER: dict[str, Any] = {}
+LATER: dict[str, Any] = {
+    "method.floor": 0,
+    "method.calibration.patches": 0,
+    "method.steering.coordinates": "pixels",
+    "method.steering.rings": 0,
+}
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 
 Entries are added and never changed. The value is the old behaviour, whatever the default is today.

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     CALIBRATION = 3
     TRAINING = 5
     RESAMPLE = 6
+    SOLVER = 7
 
 
 @final

@@ -13,9 +13,12 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
 PriorKind = Literal["isotropic", "spectral_low_rank"]
-SolverName = Literal["ddim", "heun", "dpmpp_2m"]
+SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral"]
+Coordinates = Literal["pixels", "posterior"]
 Preset = Literal["calibrated", "discovery"]
 Domain = Literal["dead_leaves", "random_fields", "mosaic"]
+
+CALIBRATED_STEPS = 12
 
 
 def _require(ok: bool, message: str) -> None:
@@ -58,34 +61,48 @@ class TargetsSpec:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationSpec:
-    """How experts and weights are fitted: noised copies per target, bands, ridge, clusters."""
+    """How experts and weights are fitted: noised copies per target, bands, ridge, clusters.
+
+    `patches` is the number of Gaussians in each mixture of patches; 0 leaves these experts out.
+    """
 
     draws: int = 3
     bands: int = 8
     ridge: float = 1e-3
     members: int = 4
+    patches: int = 24
 
     def __post_init__(self) -> None:
         _require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
         _require(self.members >= 1, "calibration.members: expected 1 or more")
         _require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
+        _require(self.patches >= 0, "calibration.patches: expected 0 or more")
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteeringSpec:
-    """Adam steps on the clean estimate at levels whose `sigma/alpha` lies in [`above`, `below`]."""
+    """Adam steps on the clean estimate at levels whose `sigma/alpha` lies in [`above`, `below`].
 
-    steps: int = 12
-    rate: float = 0.08
+    In `pixels` every pixel moves alike, by `rate` at high noise. In `posterior` coordinates every
+    Fourier mode moves by `rate` standard deviations that the targets' power leaves open at that
+    noise level, so that no texture is written that the maps do not have. `rings` is the number of
+    rings about the centre whose means are steered too, where maps have a centre.
+    """
+
+    steps: int = 16
+    rate: float = 0.25
     above: float = 0.0
-    below: float = 4.0
+    below: float = 16.0
     neighbours: int = 5
+    coordinates: Coordinates = "posterior"
+    rings: int = 7
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0 and self.rate > 0, "steering: steps >= 0 and rate > 0")
         _require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
         _require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
+        _require(self.rings >= 0, "steering.rings: expected 0 or more")
 
 
 @final
@@ -93,12 +110,13 @@ class SteeringSpec:
 class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
-    `level` is the time index up to which targets are inverted, `steps` the number of solver steps
-    between it and index 0.
+    `level` is the time index up to which targets are inverted, `floor` the one at which they start,
+    and `steps` the number of solver steps between both.
     """
 
     preset: Preset = "calibrated"
     level: int | None = None
+    floor: int | None = None
     steps: int | None = None
     passes: int | None = None
     solver: SolverName | None = None
@@ -110,6 +128,7 @@ class MethodSpec:
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
+        _require(self.floor is None or self.floor >= 0, "method.floor: expected 0 or more")
         if self.preset == "discovery":
             _require(
                 self.calibration is None and self.steering is None,
@@ -124,6 +143,7 @@ class Method:
     """A method with nothing left open; `calibration` and `steering` are None where not used."""
 
     level: int
+    floor: int
     steps: int
     spacing: Literal["uniform", "log_snr"]
     passes: int
@@ -133,22 +153,24 @@ class Method:
     steering: SteeringSpec | None
 
 
-def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
+def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Method:
     """Fill what the spec leaves open from its preset.
 
-    `auto_level` is the index that the calibrated preset starts from where none is given. The
+    `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
     `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
     80, isotropic Gaussian) with one evaluation per inversion step, without the published filters.
     """
     if spec.preset == "discovery":
         open_fields = Method(
-            level=900, steps=79, spacing="uniform", passes=1, solver="ddim", prior="isotropic",
-            calibration=None, steering=None,
+            level=900, floor=0, steps=79, spacing="uniform", passes=1, solver="ddim",
+            prior="isotropic", calibration=None, steering=None,
         )  # fmt: skip
     else:
+        room = (spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
         open_fields = Method(
-            level=auto_level, steps=12, spacing="log_snr", passes=2, solver="ddim",
-            prior="spectral_low_rank", calibration=CalibrationSpec(), steering=SteeringSpec(),
+            level=auto_level, floor=max(0, min(auto_floor, room)), steps=CALIBRATED_STEPS,
+            spacing="log_snr", passes=2, solver="ancestral", prior="spectral_low_rank",
+            calibration=CalibrationSpec(), steering=SteeringSpec(),
         )  # fmt: skip
     given = {
         f.name: getattr(spec, f.name)
@@ -159,8 +181,8 @@ def resolve_method(spec: MethodSpec, auto_level: int) -> Method:
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
     _require(
-        method.steps <= method.level,
-        f"method.steps: got {method.steps} steps up to index {method.level}; "
+        method.steps <= method.level - method.floor,
+        f"method.steps: got {method.steps} steps from index {method.floor} up to {method.level}; "
         "expected at most one step per index",
     )
     return method

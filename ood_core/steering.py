@@ -4,11 +4,16 @@ While decoding, at each level with `sigma/alpha` in a given interval, a few Adam
 denoised estimate alone (no gradient through the network) lower the distance of its statistics to a
 per-sample aim `s*`. The aim is drawn locally: a random target, one of its near neighbours in
 statistic space, a random point between them. Statistics: log scattering moments, log band powers,
-mean, spread, skewness and sorted pixels, each divided by its spread over the targets.
+mean, spread, skewness, sorted pixels and means of rings about the centre, each divided by its
+spread over the targets.
+
+Adam moves all its coordinates alike. On pixels that is white noise, which makes peaks that no map
+has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)` the variance that
+the targets' power `P` leaves open at `s = sigma/alpha`, it follows the maps' own spectrum.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,17 +21,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ood_core.arrays import Maps, PerSample
+from ood_core.arrays import Map, Maps, PerSample
 from ood_core.calibration import band_knots, hat_functions
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.linalg import filtered
 from ood_core.metrics.scattering import Scattering
+from ood_core.priors.gaussian import band_spectrum, symmetric_mean
 from ood_core.seeds import SeedRange, Stream, generator
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.symmetry import orbit
 
 QUANTILES = 24
 BANDS = 9
+RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
 
@@ -34,11 +42,12 @@ SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tig
 class Statistics:
     """Differentiable summary of square maps in model range."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, rings: int = 0) -> None:
         self._scattering = Scattering(size)
         hats = hat_functions(band_knots(size, size, BANDS), size, size)
         self._bands = hats / hats.sum((-2, -1), keepdim=True)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
+        self._rings = ring_means(size, rings)
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
@@ -55,19 +64,34 @@ class Statistics:
             torch.log(spread + 1e-3),
             (standard**3).mean(-1),
             quantiles.flatten(1),
+            torch.einsum("ncyx,ryx->ncr", maps, self._rings.to(maps)).flatten(1),
         ]
         return torch.cat(parts, dim=1)
+
+
+def ring_means(size: int, rings: int) -> Float[Tensor, "rings y x"]:
+    """Weights whose sums with a map are its means over rings about the centre, finer inside."""
+    offset = torch.arange(size) - (size - 1) / 2
+    radius = torch.hypot(offset[:, None], offset[None, :])
+    top = float(radius.max())
+    number = (rings * (radius / top) ** (1 / RING_GROWTH)).long().clamp(max=rings - 1)
+    inside = (number[None] == torch.arange(rings)[:, None, None]).float()
+    return inside / inside.sum((-2, -1), keepdim=True).clamp_min(1)
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class StatisticAims:
-    """Statistics of the targets and of their symmetric images, and how far each spreads."""
+    """Statistics of the targets and of their symmetric images, and how far each spreads.
+
+    `power` is the targets' mean power about their mean, per Fourier mode, isotropic.
+    """
 
     values: Float[Tensor, "m f"]
     spread: Float[Tensor, " f"]
     neighbours: Int[Tensor, "m k"]
     targets: int
+    power: Map
 
     @classmethod
     def measure(
@@ -86,7 +110,9 @@ class StatisticAims:
         same = torch.arange(len(values)) % len(targets)
         distance[same[:, None] == same[None, :]] = math.inf  # images of one map are no neighbours
         count = min(neighbours, len(targets) - 1)
-        return cls(values, spread, distance.topk(count, largest=False).indices, len(targets))
+        nearest = distance.topk(count, largest=False).indices
+        power = band_spectrum(images - symmetric_mean(targets, symmetries))
+        return cls(values, spread, nearest, len(targets), power)
 
     def draw(self, seeds: SeedRange) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
         """Draw one aim per seed; also return its two parent targets."""
@@ -108,12 +134,12 @@ class SteeredDenoiser:
         self,
         inner: Denoiser,
         statistics: Statistics,
-        aims: Float[Tensor, "n f"],
-        spread: Float[Tensor, " f"],
+        aim: Float[Tensor, "n f"],
+        aims: StatisticAims,
         spec: SteeringSpec,
     ) -> None:
         self._inner, self._statistics, self._spec = inner, statistics, spec
-        self._aims, self._spread = aims, spread
+        self._aim, self._spread, self._power = aim, aims.spread, aims.power
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -126,21 +152,35 @@ class SteeredDenoiser:
         noise_to_signal = self.schedule.noise_to_signal(t)
         if not self._spec.above <= noise_to_signal <= self._spec.below:
             return x0
-        return self._pull(x0, self._spec.rate * min(1.0, noise_to_signal + 0.15))
+        return self._pull(x0, noise_to_signal)
 
     def distance(self, maps: Maps) -> PerSample:
         """Root-mean-square distance to the aims, in spreads of the targets."""
         return self._gaps(maps).square().mean(dim=1).sqrt()
 
     def _gaps(self, maps: Maps) -> Float[Tensor, "n f"]:
-        return (self._statistics(maps) - self._aims.to(maps)) / self._spread.to(maps)
+        return (self._statistics(maps) - self._aim.to(maps)) / self._spread.to(maps)
 
-    def _pull(self, x0: Maps, rate: float) -> Maps:
+    def _pull(self, x0: Maps, noise_to_signal: float) -> Maps:
+        rate, start, map_of = self._coordinates(x0.detach(), noise_to_signal)
         with torch.enable_grad():
-            steered = x0.detach().clone().requires_grad_(True)
-            adam = torch.optim.Adam([steered], lr=rate)
+            u = start.requires_grad_(True)
+            adam = torch.optim.Adam([u], lr=rate)
             for _ in range(self._spec.steps):
                 adam.zero_grad(set_to_none=True)
-                self._gaps(steered).square().mean(dim=1).sum().backward()
+                self._gaps(map_of(u)).square().mean(dim=1).sum().backward()
                 adam.step()
-        return steered.detach()
+        return map_of(u.detach())
+
+    def _coordinates(
+        self, x0: Maps, noise_to_signal: float
+    ) -> tuple[float, Maps, Callable[[Maps], Maps]]:
+        """Adam's rate at a level, where it starts, and the map of its coordinates."""
+        match self._spec.coordinates:
+            case "pixels":
+                rate = self._spec.rate * min(1.0, noise_to_signal + 0.15)
+                return rate, x0.clone(), lambda u: u
+            case "posterior":
+                left_open = self._power / (self._power / noise_to_signal**2 + 1)
+                gain = left_open.sqrt().to(x0)
+                return self._spec.rate, torch.zeros_like(x0), lambda u: x0 + filtered(u, gain)

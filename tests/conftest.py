@@ -94,7 +94,7 @@ def tiny_dict(base: Path, targets_file: Path) -> Callable[..., dict[str, Any]]:
             "method": {
                 "preset": "calibrated",
                 "steps": 2,
-                "calibration": {"draws": 1, "bands": 3, "members": 2},
+                "calibration": {"draws": 1, "bands": 3, "members": 2, "patches": 2},
                 "steering": {"steps": 1, "neighbours": 2},
             },
             "generation": {"samples": 10, "shard_size": 4},

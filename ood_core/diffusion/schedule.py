@@ -58,15 +58,15 @@ class NoiseSchedule:
         found = int(torch.searchsorted(ratio, torch.tensor(noise_to_signal, dtype=ratio.dtype)))
         return min(found, len(self) - 1)
 
-    def log_snr_grid(self, points: int, t_end: int) -> TimeGrid:
-        """Ascending indices from 0 to `t_end`, uniform in `ln(sigma/alpha)` where indices allow it.
+    def log_snr_grid(self, points: int, t_end: int, t_start: int = 0) -> TimeGrid:
+        """Ascending indices between both ends, uniform in `ln(sigma/alpha)` where indices allow it.
 
         At the clean end neighbouring indices are further apart than the uniform spacing; equal
         indices are pushed up by one, so that exactly `points` distinct indices come back.
         """
-        self._check(points, t_end)
+        self._check(points, t_end, t_start)
         log_ratio = np.log((self.sigma / self.alpha).numpy()[: t_end + 1])
-        wanted = np.linspace(log_ratio[0], log_ratio[-1], points)
+        wanted = np.linspace(log_ratio[t_start], log_ratio[-1], points)
         grid = np.rint(np.interp(wanted, log_ratio, np.arange(t_end + 1))).astype(np.int64)
         for i in range(1, points):
             grid[i] = max(grid[i], grid[i - 1] + 1)
@@ -74,14 +74,14 @@ class NoiseSchedule:
             grid[i + 1] = min(grid[i + 1], t_end - (points - 2 - i))
         return torch.from_numpy(grid)
 
-    def uniform_grid(self, points: int, t_end: int) -> TimeGrid:
-        """Ascending indices from 0 to `t_end`, uniform in the index (the published protocol)."""
-        self._check(points, t_end)
-        return torch.from_numpy(np.linspace(0, t_end, points).astype(np.int64))
+    def uniform_grid(self, points: int, t_end: int, t_start: int = 0) -> TimeGrid:
+        """Ascending indices between both ends, uniform in the index (the published protocol)."""
+        self._check(points, t_end, t_start)
+        return torch.from_numpy(np.linspace(t_start, t_end, points).astype(np.int64))
 
-    def _check(self, points: int, t_end: int) -> None:
-        if not 2 <= points <= t_end + 1 <= len(self):
+    def _check(self, points: int, t_end: int, t_start: int) -> None:
+        if not (t_start >= 0 and 2 <= points <= t_end - t_start + 1 and t_end < len(self)):
             raise ValueError(
-                f"got {points} points up to index {t_end} of {len(self)}; "
-                "expected 2 <= points <= t_end + 1 <= length of the schedule"
+                f"got {points} points from index {t_start} up to {t_end} of {len(self)}; expected "
+                "2 <= points <= t_end - t_start + 1, inside the schedule"
             )

@@ -1,4 +1,6 @@
-"""Solvers of the probability-flow ODE; each declares its order and its evaluations per step.
+"""Solvers; each declares its order and its evaluations per step.
+
+All but `Ancestral` follow the probability-flow ODE.
 
 All work on `y = x / alpha` and `s = sigma / alpha`, where the flow is `dy/ds = (y - D) / s`
 (Karras et al. 2022, eq. 4 with `sigma(t) = t`). A step goes from index `s` to index `t` in either
@@ -16,6 +18,7 @@ from torch import Tensor
 from ood_core.arrays import Maps, PerSample
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.seeds import SeedRange, Stream, normal
 
 State = TypeVar("State")
 
@@ -68,6 +71,41 @@ class Ddim:
     def step(self, denoiser: Denoiser, state: Maps, s: int, t: int) -> Maps:
         """Advance from index `s` to index `t`."""
         return ddim_step(denoiser.schedule, state, denoiser(state, s), s, t)
+
+    def read(self, state: Maps) -> Maps:
+        """Return the current point."""
+        return state
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ancestral:
+    """The reverse of the noising chain: DDIM with eta = 1 (Song et al. 2021, eq. 16), downward.
+
+    With `q < r` the values of `sigma/alpha` after and before a step, and `y = x / alpha`,
+
+        y_q = (q/r)^2 y_r + (1 - (q/r)^2) D + q sqrt(1 - (q/r)^2) z,    z ~ N(0, 1),
+
+    which is exact for a clean map that `D` knows. Fresh noise forgets errors of earlier estimates.
+    Map `i` draws from its own seed and the index that is left, so batches do not matter.
+    """
+
+    seeds: SeedRange
+    order: int = field(default=1, init=False)
+    nfe_per_step: int = field(default=1, init=False)
+
+    def init(self, x: Maps) -> Maps:
+        """Wrap the starting point."""
+        return x
+
+    def step(self, denoiser: Denoiser, state: Maps, s: int, t: int) -> Maps:
+        """Go down from index `s` to index `t`."""
+        schedule = denoiser.schedule
+        r, q = schedule.noise_to_signal(s), schedule.noise_to_signal(t)
+        keep = (q / r) ** 2
+        noise = normal(self.seeds, state.shape[1:], attempt=s, stream=Stream.SOLVER).to(state)
+        y = keep * state / float(schedule.alpha[s]) + (1 - keep) * denoiser(state, s)
+        return float(schedule.alpha[t]) * (y + q * math.sqrt(1 - keep) * noise)
 
     def read(self, state: Maps) -> Maps:
         """Return the current point."""

@@ -20,10 +20,11 @@ from ood_core.calibration import (
 from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
 from ood_core.diffusion.flow import CountingDenoiser
+from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import isotropic
 from ood_core.specs import Prediction, SteeringSpec
-from ood_core.steering import Statistics, SteeredDenoiser
+from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from tests.contracts.denoiser import DenoiserContract
 from tests.strategies import COVARIANCES, randn, repeatable
 
@@ -109,8 +110,34 @@ class TestSteered(DenoiserContract):
         statistics = Statistics(16)
         inner = GaussianDenoiser(LINEAR, torch.zeros(1, 16, 16), isotropic(1.0, (1, 16, 16)))
         aim = statistics(0.5 * randn(1, 1, 16, 16, seed=10).float())  # one for all rows
-        spec = SteeringSpec(steps=2, rate=0.03, above=0.03, below=2.5)
-        return SteeredDenoiser(inner, statistics, aim, torch.ones(aim.shape[1]), spec)
+        spec = SteeringSpec(
+            steps=2, rate=0.03, above=0.03, below=2.5, coordinates="pixels", rings=0
+        )
+        spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
+        aims = StatisticAims(aim, spread, torch.zeros(1, 1, dtype=torch.int64), 1, power)
+        return SteeredDenoiser(inner, statistics, aim, aims, spec)
+
+    @pytest.fixture
+    def maps(self) -> Maps:
+        return some_maps(3, 1, 16, 16)
+
+
+class TestPatches(DenoiserContract):
+    levels = (0, 300, 700)
+    zero_noise = 1e-3  # s^2 |y - m| / (v + s^2) with s = 0.01, v >= 0.2 and |y - m| below 2
+
+    @pytest.fixture
+    def denoiser(self) -> Denoiser:
+        values, vectors = torch.linalg.eigh(torch.eye(25).expand(3, -1, -1))
+        law = PatchMixture(
+            weights=torch.tensor([0.2, 0.3, 0.5]),
+            means=0.3 * randn(3, 25, seed=11).float(),
+            values=values * torch.tensor([0.2, 0.5, 1.0])[:, None],
+            vectors=vectors,
+            side=5,
+            scale=1,
+        )
+        return PatchDenoiser(LINEAR, law)
 
     @pytest.fixture
     def maps(self) -> Maps:

@@ -35,13 +35,16 @@ from tests.strategies import repeatable
 TARGETS = TargetsSpec(path="maps.fits", transform="asinh", symmetries=("flip", "rotate90"))
 METHOD = Method(
     level=700,
+    floor=0,
     steps=18,
     spacing="log_snr",
     passes=3,
     solver="ddim",
     prior="spectral_low_rank",
-    calibration=CalibrationSpec(draws=4, bands=8, ridge=1e-3, members=4),
-    steering=SteeringSpec(steps=12, rate=0.08, above=0.0, below=2.5, neighbours=5),
+    calibration=CalibrationSpec(draws=4, bands=8, ridge=1e-3, members=4, patches=0),
+    steering=SteeringSpec(
+        steps=12, rate=0.08, above=0.0, below=2.5, neighbours=5, coordinates="pixels", rings=0
+    ),
 )
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
 GOLDEN = "acbe9ae110c3ee848e1ba42290a4eb1b9da71364a415e28946cc15e847aa0b5a"
@@ -60,6 +63,7 @@ def record(**changes: Any) -> dict[str, Any]:
 
 OTHER: dict[str, Any] = {
     "level": 701,
+    "floor": 1,
     "steps": 17,
     "spacing": "uniform",
     "passes": 2,
@@ -75,6 +79,9 @@ OTHER: dict[str, Any] = {
     "above": 0.1,
     "below": 2.0,
     "neighbours": 4,
+    "patches": 8,
+    "coordinates": "posterior",
+    "rings": 3,
 }
 
 
@@ -227,7 +234,7 @@ def test_every_setting_is_in_the_identity_or_said_not_to_be() -> None:
 def as_if_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """`neighbours` and `prior` play fields that came after the scheme, with these old meanings."""
     later = {"method.steering.neighbours": 5, "method.prior": "spectral_low_rank"}
-    monkeypatch.setattr(identity, "LATER", later)
+    monkeypatch.setattr(identity, "LATER", identity.LATER | later)
 
 
 @pytest.mark.usefixtures("as_if_later")

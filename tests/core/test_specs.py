@@ -128,7 +128,7 @@ def test_a_given_field_replaces_that_of_the_preset_alone(
 
 def test_more_steps_than_indices_are_refused() -> None:
     assert resolve_method(MethodSpec(level=18, steps=18), auto_level=1).steps == 18
-    with pytest.raises(ConfigError, match=r"19 steps up to index 18"):
+    with pytest.raises(ConfigError, match=r"19 steps from index 0 up to 18"):
         resolve_method(MethodSpec(level=18, steps=19), auto_level=1)
 
 

@@ -1,12 +1,14 @@
 """Steering: statistics with gradients, aims from seeds alone, pulls that lower the distance."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ood_core.arrays import Maps
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import Stationary, wavenumbers
+from ood_core.linalg import Stationary, filtered, wavenumbers
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.steering import (
@@ -15,6 +17,7 @@ from ood_core.steering import (
     StatisticAims,
     Statistics,
     SteeredDenoiser,
+    ring_means,
 )
 from ood_core.symmetry import orbit
 from tests.strategies import randn
@@ -24,7 +27,7 @@ SIDE, TARGETS = 16, 12
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 STATISTICS = Statistics(SIDE)
 POWER = (0.01 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
-SPEC = SteeringSpec(steps=6, rate=0.05, above=0.1, below=2.5)
+SPEC = SteeringSpec(steps=6, rate=0.2, above=0.1, below=2.5, rings=0)
 ZERO_MODE = 2 * 3 * 4 + 4 * 4 * 3  # first band power, behind the scattering moments
 INSIDE = 200  # sigma/alpha = 0.7
 
@@ -44,7 +47,7 @@ INNER = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
 
 
 def steered(aims: StatisticAims, seeds: SeedRange, spec: SteeringSpec = SPEC) -> SteeredDenoiser:
-    return SteeredDenoiser(INNER, STATISTICS, aims.draw(seeds)[0], aims.spread, spec)
+    return SteeredDenoiser(INNER, STATISTICS, aims.draw(seeds)[0], aims, spec)
 
 
 def test_every_statistic_has_a_gradient_that_is_finite() -> None:
@@ -108,9 +111,49 @@ def test_a_pull_lowers_the_distance_to_the_aim(aims: StatisticAims) -> None:
     assert float(own.mean()) > float((foreign.distance(plain) - foreign.distance(pulled)).mean())
 
 
+@pytest.mark.parametrize("t", [INSIDE, INSIDE // 2])
+def test_the_first_step_is_one_rate_in_the_coordinates(aims: StatisticAims, t: int) -> None:
+    """Adam's first step is the rate with the gradient's sign, whatever the gradient's size."""
+    x_t = randn(3, 1, SIDE, SIDE, seed=6).float()
+    plain, ratio = INNER(x_t, t), LINEAR.noise_to_signal(t)
+    left_open = aims.power * ratio**2 / (aims.power + ratio**2)
+    moves = {}
+    for coordinates in ("pixels", "posterior"):
+        spec = replace(SPEC, steps=1, above=0.0, coordinates=coordinates)
+        moves[coordinates] = steered(aims, SeedRange(3, 0, 3), spec)(x_t, t) - plain
+    white = filtered(moves["posterior"], left_open.rsqrt())
+    # 1e-6 of values of order 1 in float32, over the least root of a power.
+    atol = 1e-5 / float(left_open.sqrt().min())
+    assert float((white.abs() - 0.2).abs().quantile(0.99)) < atol  # some gradients nearly vanish
+    rate = 0.2 * min(1.0, ratio + 0.15)
+    assert float((moves["pixels"].abs() - rate).abs().quantile(0.99)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_rings_part_the_map_about_its_centre(size: int) -> None:
+    rings = ring_means(size, 5)
+    torch.testing.assert_close(rings.sum((-2, -1)), torch.ones(5))
+    assert bool(((rings > 0).sum(0) == 1).all())
+    for image in (rings.flip(-1), torch.rot90(rings, 1, (-2, -1))):
+        torch.testing.assert_close(image, rings)
+    offset = torch.arange(size) - (size - 1) / 2
+    radius = torch.hypot(offset[:, None], offset[None, :])
+    ends = [float(radius[ring > 0].max()) for ring in rings]
+    wanted = [float(radius.max()) * (i / 5) ** 1.3 for i in range(1, 6)]
+    assert all(end <= most + 1e-4 for end, most in zip(ends, wanted, strict=True))
+
+
+def test_rings_are_the_last_statistics() -> None:
+    maps = targets(2)
+    both = Statistics(SIDE, rings=3)(maps)
+    assert torch.equal(both[:, :-3], STATISTICS(maps))
+    expected = torch.einsum("nyx,ryx->nr", maps[:, 0], ring_means(SIDE, 3))
+    torch.testing.assert_close(both[:, -3:], expected)
+
+
 def test_a_map_at_its_aim_has_no_distance(aims: StatisticAims) -> None:
     x0 = targets()[:2]
-    at_aim = SteeredDenoiser(INNER, STATISTICS, STATISTICS(x0), aims.spread, SPEC)
+    at_aim = SteeredDenoiser(INNER, STATISTICS, STATISTICS(x0), aims, SPEC)
     assert float(at_aim.distance(x0).max()) == 0
 
 

@@ -1,0 +1,105 @@
+"""What each part of the default method adds, as a Markdown table.
+
+python benchmarks/ablation.py examples/hubble.yaml --out runs/ablation --samples 256 --skip 160
+
+One run per row, each with one more part than the row before. Scores are against the held-out maps
+after the first `--skip`, so that those may have been looked at while the method was tuned. Lower is
+better; 0.5 is best for both classifiers and 1 for the nearest ratio. The last row has the first
+held-out maps in place of samples: what real maps score.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flows.settings import RunSettings, load_settings
+from flows.synthesise import run_line
+from ood_core.arrays import Maps
+from ood_core.seeds import root_key
+from ood_core.store.run import RunStore
+from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.validate import ValidationReport, validate
+
+PIXELS = ["steering.coordinates=pixels", "steering.rate=0.08", "steering.steps=12"]
+OLD = ["steering.below=4", "steering.rings=0"]
+NO_RINGS, ODE, NO_PATCHES = (
+    ["steering.rings=0"],
+    ["solver=ddim", "floor=0"],
+    ["calibration.patches=0"],
+)
+ROWS: dict[str, list[str]] = {
+    "steered in pixels, ODE": [*PIXELS, *OLD, *ODE, *NO_PATCHES],
+    "+ mixtures of patches": [*PIXELS, *OLD, *ODE],
+    "+ ancestral solver": [*PIXELS, *OLD],
+    "+ posterior coordinates": NO_RINGS,
+    "+ rings: the default": [],
+    "default without patches": NO_PATCHES,
+    "default with the ODE": ODE,
+}
+SCORES = ("spectrum_error", "pixel_wasserstein", "fsd", "c2st", "nearest_ratio")
+FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
+
+
+def made(settings: RunSettings, out: Path) -> tuple[RunStore, float]:
+    """Run a configuration, or take the run that is there; return seconds of generation too."""
+    run_line(settings, str(out))
+    run = RunStore.open(str(out))
+    return run, run.timings["generate"]
+
+
+def cells(found: ValidationReport, samples: int) -> list[str]:
+    """Scores, distances of the families that were not steered, and the classifier on them."""
+    scores = {score.name: score.value for score in found.scores}
+    judged = {test.name: test.distance for test in found.judgement.families}
+    told = found.judgement.classifier
+    values = [scores[name] for name in SCORES] + [judged[name] for name in FAMILIES]
+    last = "" if told is None else f"{told.accuracy:.2f}"
+    return [str(samples), *[f"{value:.3g}" for value in values], last]
+
+
+def judged(maps: Maps, targets: StoredTargets, held_out: Maps, settings: RunSettings) -> list[str]:
+    """Score maps against the held-out ones that are left."""
+    symmetries, root = settings.targets.symmetries, root_key("ablation")
+    return cells(validate(maps, targets.fit, held_out, symmetries, root), len(maps))
+
+
+def main() -> None:
+    """Print commit, then one row per variant as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--skip", type=int, default=0)
+    asked: Any = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    names = ["run", "samples", *SCORES, *FAMILIES, "C2ST, unsteered", "s to generate"]
+    say("commit", commit.stdout.strip(), time.strftime("%Y-%m-%d"))
+    say(*names)
+    say(*["---"] * len(names))
+    for number, (name, changes) in enumerate(ROWS.items()):
+        sets = [f"method.{change}" for change in changes]
+        sets += [f"generation.samples={asked.samples}", "execution.pool=inline"]
+        settings = load_settings(asked.config, sets)
+        run, seconds = made(settings, asked.out / str(number))
+        targets = load_targets(run)
+        held_out = targets.held_out[asked.skip :]
+        maps = run.table("generate").read("maps", slice(0, asked.samples))
+        back = torch.from_numpy(targets.transform.forward(maps))
+        say(name, *judged(back, targets, held_out, settings), f"{seconds:.0f}")
+    if asked.skip >= 4:
+        say("real maps", *judged(targets.held_out[: asked.skip], targets, held_out, settings), "")
+
+
+def say(*values: str) -> None:
+    """Print one row now."""
+    sys.stdout.write("| " + " | ".join(values) + " |\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The denoiser of a mixture of Gaussians over patches, in closed form.
+
+Every patch of a map is a draw from `sum_k w_k N(m_k, C_k)`, so that of a noised patch
+`y = p + s e` the posterior mean is
+
+    E[p | y] = sum_k g_k(y) (m_k + C_k (C_k + s^2 I)^-1 (y - m_k))
+
+with responsibilities `g_k` of `y` under `N(m_k, C_k + s^2 I)` (Zoran & Weiss 2011, EPLL, there with
+the likeliest member alone). Overlapping patches are averaged. A mixture of a coarser scale sees the
+map averaged over squares of `scale` pixels, where white noise is `scale` times weaker.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ood_core.arrays import Maps
+from ood_core.diffusion.schedule import NoiseSchedule
+
+ROWS = 4096  # patches at once, which bounds the memory
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchMixture:
+    """A law of patches of all channels, `side` pixels wide on the map thinned `scale` times.
+
+    `vectors[k]` holds the eigenvectors of covariance `k` as columns, `values[k]` the eigenvalues.
+    """
+
+    weights: Float[Tensor, " k"]
+    means: Float[Tensor, "k d"]
+    values: Float[Tensor, "k d"]
+    vectors: Float[Tensor, "k d d"]
+    side: int
+    scale: int
+
+
+@final
+class PatchDenoiser:
+    """Posterior mean of a map under a law of its patches."""
+
+    def __init__(self, schedule: NoiseSchedule, mixture: PatchMixture) -> None:
+        self._schedule, self.mixture = schedule, mixture
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule the time indices refer to."""
+        return self._schedule
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        """Return the average over patches of `E[patch | x_t]`."""
+        y = x_t / float(self._schedule.alpha[t])
+        noise, scale = self._schedule.noise_to_signal(t), self.mixture.scale
+        if scale == 1:
+            return self._averaged(y, noise)
+        coarse = self._averaged(F.avg_pool2d(y, scale), noise / scale)
+        return F.interpolate(coarse, size=y.shape[-2:], mode="bilinear", align_corners=False)
+
+    def _averaged(self, y: Maps, noise: float) -> Maps:
+        side, (height, width) = self.mixture.side, y.shape[-2:]
+        stride, edge = max(1, side // 4), side - 1  # so that every pixel has as many patches
+        more = [edge + (-(length + 2 * edge - side)) % stride for length in (width, height)]
+        wide = F.pad(y, (edge, more[0], edge, more[1]), mode="reflect")
+        seen = F.unfold(wide, side, stride=stride)
+        rows = seen.transpose(1, 2).reshape(-1, seen.shape[1])
+        clean = torch.cat([self._posterior(block, noise) for block in rows.split(ROWS)])
+        back = clean.view(len(y), -1, seen.shape[1]).transpose(1, 2)
+        total = F.fold(back, wide.shape[-2:], side, stride=stride)
+        count = F.fold(torch.ones_like(back[:1]), wide.shape[-2:], side, stride=stride)
+        return (total / count)[..., edge : edge + height, edge : edge + width]
+
+    def _posterior(self, rows: Float[Tensor, "n d"], noise: float) -> Float[Tensor, "n d"]:
+        """`E[p | y]` of noised patches."""
+        law = self.mixture
+        values, means = law.values.to(rows), law.means.to(rows)
+        vectors = law.vectors.to(rows)
+        total = values + noise**2
+        whiten = vectors / total.sqrt()[:, None, :]
+        count, size = means.shape
+        away = (rows @ whiten.permute(1, 0, 2).reshape(size, -1)).view(-1, count, size)
+        away = away - torch.einsum("kd,kde->ke", means, whiten)
+        odds = law.weights.to(rows).log() - 0.5 * (away.square().sum(-1) + total.log().sum(-1))
+        share = odds.softmax(-1)
+        pull = (share[..., None] * away * (values / total.sqrt())).flatten(1)
+        return share @ means + pull @ vectors.transpose(1, 2).reshape(-1, size)

@@ -1,0 +1,148 @@
+"""Mixtures of patches against closed forms, an independent posterior and laws that are known."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import multivariate_normal
+
+from ood_core.arrays import Maps
+from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.priors.patches import FLOOR, fit_patches, patch_shapes
+from tests.strategies import randn
+
+LINEAR = NoiseSchedule.linear()
+T = LINEAR.index_of(0.5)
+ALPHA, NOISE = float(LINEAR.alpha[T]), LINEAR.noise_to_signal(T)
+
+
+def white(variance: float, side: int = 5, scale: int = 1, mean: float = 0.0) -> PatchMixture:
+    size = side**2
+    return PatchMixture(
+        weights=torch.ones(1),
+        means=torch.full((1, size), mean),
+        values=torch.full((1, size), variance),
+        vectors=torch.eye(size)[None],
+        side=side,
+        scale=scale,
+    )
+
+
+def random_mixture(members: int, side: int) -> PatchMixture:
+    size = side**2
+    factors = randn(members, size, size, seed=3)
+    values, vectors = torch.linalg.eigh(factors @ factors.transpose(1, 2) / size)
+    return PatchMixture(
+        weights=torch.softmax(randn(members, seed=4), 0),
+        means=randn(members, size, seed=5),
+        values=values,
+        vectors=vectors,
+        side=side,
+        scale=1,
+    )
+
+
+def kinds(n: int, seed: int) -> Maps:
+    """Half of the maps are white with spread 0.1, the other half with 0.8."""
+    spread = torch.tensor([0.1, 0.8]).repeat(n)[:n, None, None, None]
+    return spread * randn(n, 1, 16, 16, seed=seed).float()
+
+
+@pytest.mark.parametrize("side", [2, 5, 8])
+def test_a_white_law_shrinks_every_pixel_alike(side: int) -> None:
+    y = randn(2, 1, 16, 16, seed=1).float()
+    found = PatchDenoiser(LINEAR, white(0.3, side, mean=0.2))(ALPHA * y, T)
+    expected = 0.2 + 0.3 / (0.3 + NOISE**2) * (y - 0.2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # float32, values below 4
+
+
+def test_a_coarse_law_sees_averages_with_less_noise() -> None:
+    y = randn(2, 1, 32, 32, seed=2).float()
+    found = PatchDenoiser(LINEAR, white(0.3, 5, scale=2))(ALPHA * y, T)
+    gain = 0.3 / (0.3 + NOISE**2 / 4)  # the mean of four pixels has a quarter of the variance
+    coarse = gain * y.unfold(2, 2, 2).unfold(3, 2, 2).mean((-2, -1))
+    torch.testing.assert_close(found[..., 0, 0], coarse[..., 0, 0], rtol=0, atol=1e-5)
+    inner = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, inner, rtol=0, atol=1e-5)
+
+
+def test_the_posterior_is_that_of_dense_algebra() -> None:
+    law = random_mixture(3, side=3)
+    y = randn(1, 1, 3, 3, seed=6)
+    rows = y.flatten(1)
+    covariances = [
+        (vectors * values) @ vectors.T
+        for vectors, values in zip(law.vectors, law.values, strict=True)
+    ]
+    noised = [cov.numpy() + NOISE**2 * np.eye(9) for cov in covariances]
+    odds = np.array(
+        [
+            float(weight) * multivariate_normal(mean.numpy(), cov).pdf(rows[0].numpy())
+            for weight, mean, cov in zip(law.weights, law.means, noised, strict=True)
+        ]
+    )
+    members = [
+        mean.numpy() + clean.numpy() @ np.linalg.solve(cov, rows[0].numpy() - mean.numpy())
+        for mean, clean, cov in zip(law.means, covariances, noised, strict=True)
+    ]
+    expected = (odds[:, None] * members).sum(0) / odds.sum()
+    found = PatchDenoiser(LINEAR, law)._posterior(rows, NOISE)[0]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+
+
+def test_inside_a_map_only_the_neighbourhood_counts() -> None:
+    denoiser = PatchDenoiser(LINEAR, random_mixture(4, side=5))
+    y = randn(1, 1, 24, 24, seed=7)
+    moved = denoiser(ALPHA * torch.roll(y, (3, 2), (-2, -1)), T)
+    expected = torch.roll(denoiser(ALPHA * y, T), (3, 2), (-2, -1))
+    inside = (..., slice(8, 16), slice(8, 16))  # 4 pixels of a patch and 3 of the move from an edge
+    torch.testing.assert_close(moved[inside], expected[inside], rtol=0, atol=1e-12)
+    assert not torch.allclose(moved[..., :2, :2], expected[..., :2, :2])
+
+
+def test_a_fit_denoises_as_the_law_that_made_the_maps() -> None:
+    law = fit_patches(kinds(24, seed=8), 5, 1, 2, (), root=1)
+    floored = [v + FLOOR for v in (0.01, 0.64)]
+    assert sorted(law.values.mean(1).tolist()) == pytest.approx(floored, rel=0.1)
+    fresh = kinds(40, seed=9)
+    y = fresh + NOISE * randn(40, 1, 16, 16, seed=10).float()
+
+    def error(mixture: PatchMixture) -> float:
+        return float((PatchDenoiser(LINEAR, mixture)(ALPHA * y, T) - fresh).square().mean())
+
+    # With the kind known, a pixel's error is v s^2 / (v + s^2); telling kinds costs next to nothing
+    # with 25 pixels. 40 maps of 256 pixels know it to 1.5 %, five times that is allowed.
+    known = sum(v * NOISE**2 / (v + NOISE**2) for v in (0.01, 0.64)) / 2
+    assert error(law) == pytest.approx(known, rel=0.075)
+    assert error(white((0.01 + 0.64) / 2)) > 1.2 * known  # one Gaussian cannot tell them
+
+
+def test_a_fit_is_a_function_of_maps_and_root() -> None:
+    maps = kinds(12, seed=11)
+    one, same = (fit_patches(maps, 5, 1, 4, ("flip",), root=2) for _ in range(2))
+    assert torch.equal(one.means, same.means)
+    assert torch.equal(one.values, same.values)
+    assert not torch.equal(one.means, fit_patches(maps, 5, 1, 4, ("flip",), root=3).means)
+
+
+def test_no_direction_is_certain() -> None:
+    flat = torch.zeros(6, 1, 16, 16)
+    law = fit_patches(flat, 5, 1, 4, (), root=1)
+    assert float(law.values.min()) >= FLOOR * (1 - 1e-6)  # float32
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 32, 32), [(5, 1), (8, 1), (8, 2)]),
+        ((3, 32, 32), [(5, 1), (5, 2)]),
+        ((1, 16, 16), [(5, 1), (8, 1)]),
+        ((1, 33, 33), [(5, 1), (8, 1)]),
+        ((4, 8, 8), []),
+    ],
+)
+def test_patches_have_room_in_the_map(
+    shape: tuple[int, int, int], expected: list[tuple[int, int]]
+) -> None:
+    assert patch_shapes(*shape) == expected
