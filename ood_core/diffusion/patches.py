@@ -21,7 +21,7 @@ from torch import Tensor
 from ood_core.arrays import Maps
 from ood_core.diffusion.schedule import NoiseSchedule
 
-ROWS = 4096  # patches at once, which bounds the memory
+ROWS = 1024  # patches at once: their products fit into the cache, which halves the time
 
 
 @final
