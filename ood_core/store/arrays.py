@@ -120,7 +120,7 @@ class Table:
         """
         with answering(self.path):
             group = self._group("r+")
-            shown = zarr.open_group(zarr_store(self.path), mode="r", use_consolidated=True)
+            shown = self._group(consolidated=True)
             if all(array.shape[0] == rows for _, array in shown.arrays()):
                 return
             for _, array in group.arrays():
@@ -168,8 +168,10 @@ class Table:
                 "to renew it"
             ) from error
 
-    def _group(self, mode: Any = "r") -> zarr.Group:
-        return zarr.open_group(zarr_store(self.path), mode=mode, use_consolidated=False)
+    def _group(self, mode: Any = "r", consolidated: bool = False) -> zarr.Group:
+        return zarr.open_group(
+            zarr_store(self.path), mode=mode, zarr_format=3, use_consolidated=consolidated
+        )
 
 
 def zarr_store(place: Place) -> str | StorePath:

@@ -34,7 +34,7 @@ def write_bundle(path: Place, arrays: Mapping[str, Named], attributes: Mapping[s
 def read_bundle(path: Place) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return all arrays and attributes of a group."""
     with answering(path):
-        group = zarr.open_group(zarr_store(path), mode="r")
+        group = zarr.open_group(zarr_store(path), mode="r", zarr_format=3)
         return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
 
 

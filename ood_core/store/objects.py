@@ -35,8 +35,10 @@ PATIENCE: "RetryConfig" = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"max_backoff": timedelta(seconds=10)},
 }
-"""A store that does not answer is asked again for about half a minute, then it is an error."""
+"""A store that does not answer is asked again for some seconds, at most a minute."""
+NO_BUCKET = "there is no such bucket"
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DENIED = re.compile(r"status code: 40[13]")
 CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 
@@ -179,9 +181,11 @@ def answering(place: object, writing: bool = False) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        if not writing:
+        if not isinstance(place, ObjectPlace):
             raise
-        raise _unreachable(place, "there is no such bucket") from None
+        if writing:
+            raise _unreachable(place, NO_BUCKET) from None
+        raise FileNotFoundError(f"{place}: no such object") from None
     except BaseError as error:
         raise _unreachable(place, _reason(error)) from None  # its text may hold a credential
 
@@ -199,10 +203,10 @@ def _reason(error: BaseError) -> str:
     """What went wrong, in words of our own."""
     said = str(error)
     code = found[1] if (found := CODE.search(said)) else ""
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or DENIED.search(said):
         return f"access is denied{code and f' ({code})'}"
     if code:
-        return "there is no such bucket" if code == "NoSuchBucket" else f"the store says {code}"
+        return NO_BUCKET if code == "NoSuchBucket" else f"the store says {code}"
     if "BadScheme" in said:
         return "the endpoint is plain http, which takes AWS_ALLOW_HTTP=true"
     if "/latest/api/token" in said or "security-credentials" in said:
