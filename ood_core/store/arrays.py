@@ -15,8 +15,9 @@ from typing import Any, Protocol, final
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
-from zarr.storage import ObjectStore, StorePath
+from zarr.storage import ObjectStore
 
 from ood_core.errors import ShardCorrupt
 from ood_core.store.files import exists, remove
@@ -174,10 +175,10 @@ class Table:
         )
 
 
-def zarr_store(place: Place) -> str | StorePath:
+def zarr_store(place: Place) -> str | Store:
     """What Zarr is given for the group at a place."""
     if isinstance(place, ObjectPlace):
-        return StorePath(ObjectStore(place.client), place.key)
+        return ObjectStore(place.rooted)
     return str(place)
 
 
@@ -233,4 +234,4 @@ def _reaching(array: "zarr.Array[Any]", stop: int) -> "zarr.Array[Any]":
 def _consolidate(group: zarr.Group) -> None:
     with warnings.catch_warnings():  # the layout changes nowhere else, so it cannot go stale
         warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(group.store, path=group.path)
+        zarr.consolidate_metadata(group.store)

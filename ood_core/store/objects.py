@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -104,6 +104,14 @@ class ObjectPlace:
     def client(self) -> "ObjectStore":
         """This process's client of the bucket."""
         return _client(self.bucket)
+
+    @property
+    def rooted(self) -> "ObjectStore":
+        """This process's client that sees nothing above this prefix.
+
+        Zarr makes a group of every prefix above an array that it can see.
+        """
+        return _client(f"{self.bucket}/{quote(self.key)}")
 
     def read_bytes(self) -> bytes:
         """Return the object.
@@ -215,16 +223,16 @@ def _reason(error: BaseError) -> str:
 
 
 @cache
-def _client(bucket: str) -> "ObjectStore":
-    """Make a client with the settings that the environment names.
+def _client(uri: str) -> "ObjectStore":
+    """Make a client with the settings that the environment names, once per process.
 
     Raises:
         InputError: they do not make a client.
     """
     try:
-        return from_url(bucket, retry_config=PATIENCE)
+        return from_url(uri, retry_config=PATIENCE)
     except (BaseError, ValueError) as error:
         raise InputError(
-            f"{bucket}: the environment's settings make no client ({type(error).__name__}); "
+            f"{uri}: the environment's settings make no client ({type(error).__name__}); "
             "expected those of the store's standard chain: see docs/runbook.md"
         ) from None
