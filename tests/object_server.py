@@ -99,10 +99,14 @@ def die(place: ObjectPlace) -> None:
 
 @dataclass
 class ObjectServer:
-    """Counts changes, refuses them from number `until` on, or lets `meddle` deal with each."""
+    """Counts changes, refuses them from number `until` on, or lets `meddle` deal with each.
+
+    All is denied while `deny`, and conditions of puts go unnoticed while `blind`.
+    """
 
     until: int | None = None
     deny: bool = False
+    blind: bool = False
     meddle: Meddler | None = None
     changes: list[str] = field(default_factory=list)
     refused: int = 0
@@ -146,6 +150,8 @@ class ObjectServer:
         self.requests.append(f"{method} {path}")
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = BytesIO(body)
+        if self.blind:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         if self.deny:
             return _says(start, "403 Forbidden", REFUSED)
         if method not in CHANGES:

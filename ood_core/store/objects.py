@@ -143,13 +143,18 @@ class ObjectPlace:
 
         `content` is to be the writer's own: a put whose answer is lost is sent again and finds
         itself there, which is told by what it finds.
+
+        Raises:
+            StoreUnreachable: as always, or the store takes no notice of the condition, which is
+                tried by a second put that must fail.
         """
         with answering(self, writing=True):
             try:
-                obstore.put(self.client, self.key, content, mode="create")
+                for sent in (content, content + b"\n"):
+                    obstore.put(self.client, self.key, sent, mode="create")
             except AlreadyExistsError:
                 return self._holds(content)
-        return True
+        raise _unreachable(self, "the store takes no notice of If-None-Match, so it locks nothing")
 
     def _holds(self, content: bytes) -> bool:
         try:

@@ -141,7 +141,8 @@ def test_a_busy_store_is_asked_again(object_server, bucket):
     write_atomic(place / "a", b"1")
     assert write_new(place / "b", b"2")
     object_server.reset()
-    assert seen == [f"PUT /{place.bucket[5:]}/run/a"] * 3 + [f"PUT /{place.bucket[5:]}/run/b"] * 3
+    first, second = (f"PUT /{place.bucket[5:]}/run/{name}" for name in "ab")
+    assert seen == [first] * 3 + [second] * 4  # the last one tries the condition
     assert (read_bytes(place / "a"), read_bytes(place / "b")) == (b"1", b"2")
 
 
@@ -162,6 +163,15 @@ def test_a_put_whose_answer_is_lost_knows_itself(object_server, bucket):
     object_server.reset()
     assert not write_new(place / "1", b"theirs")
     assert read_bytes(place / "1") == b"mine"
+
+
+def test_a_store_that_locks_nothing_is_refused(object_server, bucket):
+    object_server.blind = True
+    try:
+        with pytest.raises(StoreUnreachable, match="no notice of If-None-Match"):
+            write_new(place_at(f"{bucket}/lease") / "1", b"mine")
+    finally:
+        object_server.blind = False
 
 
 def test_a_bundle_that_was_cut_short_is_none(object_server, bucket):
