@@ -125,8 +125,9 @@ class ObjectServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables by which clients find the server."""
-        here = {"AWS_ENDPOINT_URL": self.url, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
+        """Variables by which clients find the server, with things in them to look for."""
+        url = self.url.replace("//", "//PLANTEDuser:PLANTEDpassword@")
+        here = {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
         return {**PLANTED, **here}
 
     def bucket(self) -> str:
