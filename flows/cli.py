@@ -34,7 +34,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: generation.samples=64.")
 ]
-Out = Annotated[str, typer.Option(help="Folder of the run; the same folder resumes.")]
+Out = Annotated[
+    str, typer.Option(help="Folder of the run or s3://bucket/prefix; the same resumes.")
+]
 PoolName = Annotated[str | None, typer.Option("--pool", help="ray or inline.")]
 Orchestrator = Annotated[str | None, typer.Option(help="prefect or none.")]
 Cron = Annotated[str | None, typer.Option(help="Schedule, such as '0 2 * * *'.")]
@@ -54,8 +56,8 @@ def demo(
     from flows.settings import PROJECT
 
     result = _run(PROJECT / "examples" / "hubble.yaml", out, sets, pool, orchestrator, as_json)
-    if show and sys.stdout.isatty():
-        typer.launch(str(Path(result["uri"]) / "report" / "index.html"))
+    if show and sys.stdout.isatty() and "://" not in result["report"]:
+        typer.launch(result["report"])
     raise typer.Exit(EXIT_OF_STATE.get(result["state"], 0))
 
 
@@ -174,6 +176,7 @@ def _run(
 ) -> dict[str, Any]:
     from flows.console import Bars, show_fields, show_json
     from flows.progress import listener
+    from ood_core.store.place import place_at
 
     settings = _load(config, sets, pool, orchestrator)
     with Bars() as bars:
@@ -182,7 +185,7 @@ def _run(
             result = _line(settings, out)
         finally:
             listener.reset(token)
-    result["report"] = str(Path(result["uri"]) / "report" / "index.html")
+    result["report"] = str(place_at(result["uri"]) / "report" / "index.html")
     show_json(result) if as_json else show_fields(settings.name, result)
     return result
 

@@ -7,7 +7,7 @@ import typer
 
 
 def gallery(
-    uri: Annotated[str, typer.Argument(help="Folder of a run.")],
+    uri: Annotated[str, typer.Argument(help="Folder of a run, or s3://bucket/prefix.")],
     out: Annotated[
         Path | None, typer.Option(help="PNG to write; else report/gallery.png of the run.")
     ] = None,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flows.settings import RunSettings
     from ood_core.store.run import RunStore
 
-Uri = Annotated[str, typer.Argument(help="Folder of a run.")]
+Uri = Annotated[str, typer.Argument(help="Folder of a run, or s3://bucket/prefix.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override base, gate.KEY or execution.KEY.")

@@ -9,7 +9,7 @@ import typer
 
 from ood_core.errors import RunIncomplete
 
-Uri = Annotated[str, typer.Argument(help="Folder of a run.")]
+Uri = Annotated[str, typer.Argument(help="Folder of a run, or s3://bucket/prefix.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

@@ -11,7 +11,7 @@ from flows.stages import perform, summary
 from flows.synthesise import Call, go_on
 from ood_core.bases.loading import load_base
 from ood_core.errors import IdentityRefused
-from ood_core.store.files import read_json, sweep
+from ood_core.store.files import exists, read_json, sweep
 from ood_core.store.growth import grow, require_room
 from ood_core.store.run import RunStore
 
@@ -51,7 +51,7 @@ def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings
     """
     content = run.record["settings"]
     verdict = run.root / "verdict.json"
-    if verdict.is_file():
+    if exists(verdict):
         content = {**content, "gate": read_json(verdict)["gate"]}
     return parse_open(content, overrides)
 

@@ -14,6 +14,7 @@ from ood_core.arrays import Maps
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
+from ood_core.store.files import read_bytes
 from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.validate import ValidationReport
@@ -75,7 +76,7 @@ def card_input(
     return CardInput(
         report=report,
         arrays=tuple(arrays),
-        digest=sha256((table.path / "zarr.json").read_bytes()).hexdigest(),
+        digest=sha256(read_bytes(table.path / "zarr.json")).hexdigest(),
         day=_last_day(run),
         source=Path(record["settings"]["targets"]["path"]).name,
         header=targets.header,
@@ -102,8 +103,8 @@ def _maps_first(row: ArrayRow) -> bool:
 
 def _last_day(run: RunStore) -> str:
     """Day on which the last shard of samples was stored: the same in every later report."""
-    receipts = (run.root / "receipts" / "generate").glob("*.json")
-    return datetime.fromtimestamp(max(p.stat().st_mtime for p in receipts), UTC).date().isoformat()
+    last = run.receipts("generate").last_written
+    return datetime.fromtimestamp(last, UTC).date().isoformat()
 
 
 def psnr(targets: Maps, error: Any) -> Any:

@@ -8,10 +8,12 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Event, Thread
 
+from ood_core.errors import StoreUnreachable
 from ood_core.store.files import writing
 from ood_core.store.lease import BEAT_SECONDS, Lease, require
 from ood_core.store.run import RunStore
 
+NO_WORD = (OSError, StoreUnreachable)
 _held: ContextVar[Lease | None] = ContextVar("lease", default=None)
 
 
@@ -22,6 +24,7 @@ def holding(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
     Raises:
         InUse: another driver works on the run.
         StoreUnwritable: the place is full, read-only or not ours.
+        StoreUnreachable: it is an object store that does not answer, or refuses us.
     """
     with writing(run.root):
         lease = Lease.take(run.lease, every)
@@ -35,7 +38,7 @@ def holding(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
             _held.reset(token)
             over.set()
             thread.join()
-            with suppress(OSError):  # on a full disk; a dead process holds nothing either
+            with suppress(*NO_WORD):  # on a full disk; a dead process holds nothing either
                 lease.release()
 
 
@@ -54,5 +57,5 @@ def require_held() -> int | None:
 
 def _beat(lease: Lease, over: Event) -> None:
     while not over.wait(lease.holder.every):
-        with suppress(OSError):  # a beat may be missed; who loses the lease by it finds out
+        with suppress(*NO_WORD):  # a beat may be missed; who loses the lease by it finds out
             lease.beat()

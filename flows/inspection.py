@@ -20,7 +20,7 @@ SCANNED_ROWS = 4096
 
 def describe(run: RunStore) -> dict[str, Any]:
     """Arrays with ranges over their first rows, round trips, transform and settings."""
-    tables = [run.targets, *(run.table(s) for s in SHARDED if run.table(s).path.is_dir())]
+    tables = [run.targets, *(run.table(s) for s in SHARDED if run.table(s).exists)]
     arrays = [row for table in tables for row in _arrays(table)]
     targets = load_targets(run)
     done = not run.receipts("invert").missing(run.plan("invert"))
@@ -130,7 +130,7 @@ def _arrays(table: Table) -> list[dict[str, Any]]:
         )
         rows.append(
             {
-                "array": f"{table.path.stem}/{name}",
+                "array": f"{table.path.name.removesuffix('.zarr')}/{name}",
                 "shape": list(array.shape),
                 "type": str(array.dtype),
                 "units": str(array.attrs.get("units", "")),

@@ -1,7 +1,6 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
-import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, final
@@ -22,7 +21,7 @@ from ood_core.priors.gaussian import fit_gaussian
 from ood_core.priors.patches import patch_shapes
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
-from ood_core.store.files import sweep
+from ood_core.store.files import remove_tree, sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore, ShardedStage
@@ -173,7 +172,7 @@ def _write(asked: Asked) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
     for book in ("receipts", "failures"):  # they were of another run
-        shutil.rmtree(run.root / book, ignore_errors=True)
+        remove_tree(run.root / book)
     codes = asked.model.codes
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
     shape = asked.maps.values.shape[1:]

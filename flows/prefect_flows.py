@@ -27,6 +27,7 @@ from flows.settings import RunSettings, parse, parse_recipe
 from flows.stages import Stage, perform
 from flows.synthesise import run_line
 from ood_core.errors import ServiceLost
+from ood_core.store.place import link, place_at
 from ood_core.store.run import RunStore
 
 ARTIFACT_SECONDS = 3.0
@@ -139,8 +140,10 @@ def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
     """Run the line as a flow from settings in memory; an ephemeral server serves if none is set.
 
     Raises:
+        InputError: `out` carries a credential, which the server would keep.
         ServiceLost: the server is gone; what was stored is kept.
     """
+    place_at(out)
     try:
         result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
     except TransportError as error:
@@ -166,5 +169,5 @@ def _publish(result: dict[str, Any]) -> None:
     """Show verdict and report in Prefect."""
     lines = [f"- **{key}**: {result[key]}" for key in ("state", "samples_done", "identity", "uri")]
     create_markdown_artifact("\n".join(lines), key="farfield-summary")
-    page = Path(result["uri"]) / "report" / "index.html"
-    create_link_artifact(page.as_uri(), link_text="report", key="farfield-report")
+    page = place_at(result["uri"]) / "report" / "index.html"
+    create_link_artifact(link(page), link_text="report", key="farfield-report")

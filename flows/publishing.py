@@ -10,6 +10,7 @@ from ood_core.report.page import numbers, render
 from ood_core.report.series import series
 from ood_core.report.sheet import contact_sheet
 from ood_core.store.files import write_atomic, write_json
+from ood_core.store.place import Place
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 
@@ -31,7 +32,7 @@ def write_report(run: RunStore, card: CardInput) -> None:
     write_json(run.root / "ro-crate-metadata.json", crate(card, data))
 
 
-def write_gallery(run: RunStore, out: Path | None, rows: int) -> Path:
+def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
     """Write the contact sheet of a run whose samples are all there; return where.
 
     Raises:
@@ -47,7 +48,7 @@ def write_gallery(run: RunStore, out: Path | None, rows: int) -> Path:
     samples = samples_in_physical_units(run)
     real = targets.physical(targets.fit)
     picture = contact_sheet(real, samples, targets.unit, run.record["name"], rows)
-    place = out or run.root / GALLERY
+    place: Place = out or run.root / GALLERY
     try:
         write_atomic(place, picture)
     except OSError as error:

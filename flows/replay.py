@@ -98,7 +98,7 @@ def _load(run: RunStore, settings: RunSettings, sample: int) -> Line:
     for stage in ("calibrate", "invert"):
         if run.receipts(stage).missing(run.plan(stage)):
             raise RunIncomplete(f"{run.root}: {stage} is not finished; `farfield run` it first")
-    if not (run.root / "prior.zarr").is_dir():
+    if not run.has_prior:
         raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]

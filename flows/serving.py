@@ -5,7 +5,6 @@ tree. Two runs of one deployment never overlap: the limit is one run, and a run 
 another is at work is cancelled, because the next one finds the same store and the same work.
 """
 
-from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 from flows.prefect_flows import synthesise
 from flows.settings import RunSettings
 from ood_core.errors import ConfigError
+from ood_core.store.place import place_at
 
 ONE_AT_A_TIME = ConcurrencyLimitConfig(
     limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
@@ -82,7 +82,7 @@ def deployment(
         raise ConfigError(f"--interval {interval}: expected a positive number of seconds")
     parameters: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
-        "out": out if "://" in out else str(Path(out).expanduser().absolute()),
+        "out": str(place_at(out)),
     }
     try:
         return RunnerDeployment.from_flow(

@@ -75,7 +75,7 @@ def invert(run: RunStore, settings: RunSettings) -> str:
 
 def fit(run: RunStore, settings: RunSettings) -> str:
     """Fit the prior of the latents and measure the geometry of its draws, once."""
-    if (run.root / "prior.zarr").is_dir():
+    if run.has_prior:
         return "stored already"
     record = run.record
     method = read_method(record["identity_record"]["method"])

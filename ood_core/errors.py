@@ -48,5 +48,9 @@ class StoreUnwritable(FarfieldError, RuntimeError):
     """The place of the run is full, read-only or not ours to write to."""
 
 
+class StoreUnreachable(FarfieldError, RuntimeError):
+    """The object store of the run gives no answer, or has no such bucket, or refuses us."""
+
+
 class ServiceLost(FarfieldError, RuntimeError):
     """What a session runs on, Ray's node or Prefect's server, is gone."""

@@ -50,6 +50,12 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 import pytest
 import yaml
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help_ = "crash a run in a bucket before each of its changes, not before some of them"
+    parser.addoption("--every-crash", action="store_true", help=help_)
+
+
 SIZE = 16
 TARGETS = 14
 
@@ -203,6 +209,25 @@ def farfield(
         return Answer(int(code or 0), found.out, found.err.strip())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[Any]:
+    """One real S3 server on loopback for the whole session, named by the environment."""
+    from tests.object_server import ObjectServer
+
+    server = ObjectServer()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_server: Any) -> str:
+    """The address of a new bucket."""
+    return str(object_server.bucket())
 
 
 @pytest.fixture(scope="session")

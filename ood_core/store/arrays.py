@@ -10,15 +10,19 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
+from zarr.storage import ObjectStore
 
 from ood_core.errors import ShardCorrupt
+from ood_core.store.files import exists, remove
+from ood_core.store.objects import ObjectPlace, answering
+from ood_core.store.place import Place
 from ood_core.store.plan import Shard
 
 CHUNK_BYTES = 2**20
@@ -57,12 +61,12 @@ class Span(Protocol):
 class Table:
     """Arrays over one row axis, in shards of `shard_rows` rows."""
 
-    path: Path
+    path: Place
 
     @classmethod
     def create(
         cls,
-        path: Path,
+        path: Place,
         row_axis: str,
         rows: int,
         shard_rows: int,
@@ -70,20 +74,27 @@ class Table:
         attributes: Mapping[str, Any],
     ) -> "Table":
         """Write all metadata; rows are filled shard by shard later."""
-        group = zarr.create_group(
-            store=str(path),
-            overwrite=True,
-            attributes={"Conventions": CONVENTIONS, **attributes},
-        )
-        for column in columns:
-            _create_array(group, column, row_axis, rows, shard_rows)
-        _consolidate(group)
+        with answering(path, writing=True):
+            group = zarr.create_group(
+                store=zarr_store(path),
+                overwrite=True,
+                attributes={"Conventions": CONVENTIONS, **attributes},
+            )
+            for column in columns:
+                _create_array(group, column, row_axis, rows, shard_rows)
+            _consolidate(group)
         return cls(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the table was created."""
+        return exists(self.path / "zarr.json")
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the group."""
-        return dict(self._group().attrs)
+        with answering(self.path):
+            return dict(self._group().attrs)
 
     def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
         """Write one whole shard of every array; return the digest of its bytes.
@@ -94,19 +105,12 @@ class Table:
         takes nothing away. They come from the caller's own copy: a buffer that changes later does
         not matter once this returns.
         """
-        group = self._group(mode="r+")
-        for name, values in rows.items():
-            if len(values) not in (len(shard), shard.capacity):
-                raise ValueError(f"{name}: got {len(values)} rows for a shard of {len(shard)}")
-            array = _array(group, name)
-            stop = shard.start + len(values)
-            reaching = _reaching(array, stop)
-            try:
-                self._decoded(reaching, slice(shard.start, stop))
-            except ShardCorrupt:  # zarr would read it before it writes
-                key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
-                (self.path / name / key).unlink(missing_ok=True)
-            reaching[shard.start : stop] = values
+        with answering(self.path):
+            group = self._group(mode="r+")
+            for name, values in rows.items():
+                if len(values) not in (len(shard), shard.capacity):
+                    raise ValueError(f"{name}: got {len(values)} rows for a shard of {len(shard)}")
+                self._replace(_array(group, name), shard, values)
         return rows_digest(rows)
 
     def grow(self, rows: int) -> None:
@@ -115,13 +119,14 @@ class Table:
         The consolidated metadata comes last, so that a growth that was cut short is seen and done
         again.
         """
-        group = self._group("r+")
-        shown = zarr.open_group(str(self.path), mode="r", use_consolidated=True)
-        if all(array.shape[0] == rows for _, array in shown.arrays()):
-            return
-        for _, array in group.arrays():
-            array.resize((rows, *array.shape[1:]))
-        _consolidate(group)
+        with answering(self.path):
+            group = self._group("r+")
+            shown = self._group(consolidated=True)
+            if all(array.shape[0] == rows for _, array in shown.arrays()):
+                return
+            for _, array in group.arrays():
+                array.resize((rows, *array.shape[1:]))
+            _consolidate(group)
 
     def read(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """Read rows of one array.
@@ -129,17 +134,30 @@ class Table:
         Raises:
             ShardCorrupt: the stored bytes cannot be decoded.
         """
-        return self._decoded(_array(self._group(), name), rows)
+        with answering(self.path):
+            return self._decoded(_array(self._group(), name), rows)
 
     def arrays(self) -> list[tuple[str, "zarr.Array[Any]"]]:
         """Names and arrays, sorted by name."""
-        return sorted(self._group().arrays())
+        with answering(self.path):
+            return sorted(self._group().arrays())
 
     def digest(self, span: Span) -> str:
         """Digest of stored rows, as `write` returned it; rows beyond the table's end included."""
         rows = slice(span.start, span.stop)
-        arrays = {name: _reaching(array, span.stop) for name, array in self._group().arrays()}
-        return rows_digest({name: self._decoded(array, rows) for name, array in arrays.items()})
+        with answering(self.path):
+            found = {name: _reaching(array, span.stop) for name, array in self._group().arrays()}
+            return rows_digest({name: self._decoded(a, rows) for name, a in found.items()})
+
+    def _replace(self, array: "zarr.Array[Any]", shard: Shard, values: NDArray[Any]) -> None:
+        stop = shard.start + len(values)
+        reaching = _reaching(array, stop)
+        try:
+            self._decoded(reaching, slice(shard.start, stop))
+        except ShardCorrupt:  # zarr would read it before it writes
+            key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
+            remove(self.path / array.basename / key)
+        reaching[shard.start : stop] = values
 
     def _decoded(self, array: "zarr.Array[Any]", rows: slice) -> NDArray[Any]:
         try:
@@ -151,8 +169,17 @@ class Table:
                 "to renew it"
             ) from error
 
-    def _group(self, mode: Any = "r") -> zarr.Group:
-        return zarr.open_group(str(self.path), mode=mode, use_consolidated=False)
+    def _group(self, mode: Any = "r", consolidated: bool = False) -> zarr.Group:
+        return zarr.open_group(
+            zarr_store(self.path), mode=mode, zarr_format=3, use_consolidated=consolidated
+        )
+
+
+def zarr_store(place: Place) -> str | Store:
+    """What Zarr is given for the group at a place."""
+    if isinstance(place, ObjectPlace):
+        return ObjectStore(place.rooted)
+    return str(place)
 
 
 def rows_digest(rows: Mapping[str, NDArray[Any]]) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import final
 
-from ood_core.store.files import read_json, write_json
+from ood_core.store.files import names, read_json, remove, write_json
+from ood_core.store.place import Place
 from ood_core.store.plan import Shard
 
 
@@ -28,7 +28,7 @@ class Failure:
 class FailureBook:
     """All failures of one stage of one run."""
 
-    folder: Path
+    folder: Place
     stage: str
 
     def write(self, failure: Failure) -> None:
@@ -44,11 +44,17 @@ class FailureBook:
 
     def forget(self, shard: Shard) -> None:
         """Strike a shard that succeeded off the list."""
-        self._path(shard.index).unlink(missing_ok=True)
+        remove(self._path(shard.index))
 
     def among(self, missing: Sequence[Shard]) -> list[Failure]:
         """Failures of shards that are still missing, in order."""
-        return [failure for shard in missing if (failure := self.read(shard)) is not None]
+        there = set(names(self.folder / self.stage))
+        listed = [shard for shard in missing if _name(shard.index) in there]
+        return [failure for shard in listed if (failure := self.read(shard)) is not None]
 
-    def _path(self, index: int) -> Path:
-        return self.folder / self.stage / f"{index:05d}.json"
+    def _path(self, index: int) -> Place:
+        return self.folder / self.stage / _name(index)
+
+
+def _name(index: int) -> str:
+    return f"{index:05d}.json"

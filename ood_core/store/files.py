@@ -1,4 +1,7 @@
-"""Small files written whole or not at all."""
+"""Small files written whole or not at all, in a folder or in an object store.
+
+A put is atomic by itself, so only folders know partial files, flushes and renames.
+"""
 
 import errno
 import json
@@ -7,10 +10,11 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from ood_core.errors import StoreUnwritable
+from ood_core.store.objects import ObjectPlace
+from ood_core.store.place import Place
 
 PARTIAL = ".partial"
 UNWRITABLE = frozenset(
@@ -19,11 +23,71 @@ UNWRITABLE = frozenset(
 """Errors of the place, not of what is written there: trying again right away is of no use."""
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def read_bytes(path: Place) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return path.read_bytes()
+
+
+def exists(path: Place) -> bool:
+    """Whether there is such a file."""
+    return path.exists() if isinstance(path, ObjectPlace) else path.is_file()
+
+
+def names(folder: Place) -> list[str]:
+    """Names of the files in a folder; none where there is no folder."""
+    if isinstance(folder, ObjectPlace):
+        return sorted(folder.objects())
+    return sorted(path.name for path in folder.glob("*"))
+
+
+def last_written(folder: Place) -> float:
+    """Seconds since 1970 at which the last file of a folder was written, by the place's clock."""
+    if isinstance(folder, ObjectPlace):
+        return max(folder.objects().values())
+    return max(path.stat().st_mtime for path in folder.glob("*"))
+
+
+def remove(path: Place) -> None:
+    """Remove a file, if there is one."""
+    if isinstance(path, ObjectPlace):
+        path.remove()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Place) -> None:
+    """Remove a folder with everything in it, if there is one."""
+    if isinstance(folder, ObjectPlace):
+        folder.remove_tree()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move(source: Place, target: Place) -> None:
+    """Give a file another name in its folder.
+
+    A folder does so at once and needs no room for it. In an object store the new one comes first;
+    who dies in between leaves both.
+    """
+    if isinstance(source, ObjectPlace) or isinstance(target, ObjectPlace):
+        write_atomic(target, read_bytes(source))
+        remove(source)
+    else:
+        source.rename(target)
+
+
+def write_atomic(path: Place, content: bytes) -> None:
     """Write to a neighbour, flush to disk, rename: readers see the old file or the new one.
 
     Every writer has a neighbour of its own, so that two of them can meet at one file.
     """
+    if isinstance(path, ObjectPlace):
+        path.put(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
@@ -35,12 +99,15 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
-def write_new(path: Path, content: bytes) -> bool:
+def write_new(path: Place, content: bytes) -> bool:
     """Write a file that must not exist yet; return whether it did not.
 
-    Of all processes that try at the same time one succeeds; on an object store this is a
-    conditional put. A reader that comes in between sees an empty or a torn file.
+    Of all processes that try at the same time one succeeds; `content` is to differ between them. On
+    an object store this is a conditional put. In a folder a reader that comes in between sees an
+    empty or a torn file.
     """
+    if isinstance(path, ObjectPlace):
+        return path.put_new(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as file:
@@ -60,7 +127,7 @@ def _flush(file: BinaryIO, content: bytes) -> None:
 
 
 @contextmanager
-def writing(root: Path) -> Iterator[None]:
+def writing(root: Place) -> Iterator[None]:
     """Turn what the operating system says of an unwritable place into one clear error.
 
     Raises:
@@ -83,19 +150,24 @@ def as_bytes(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
+def write_json(path: Place, record: dict[str, Any]) -> None:
     """Write a record as indented JSON, atomically."""
     write_atomic(path, as_bytes(record))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Read a record that `write_json` wrote."""
-    record: dict[str, Any] = json.loads(path.read_text())
+    record: dict[str, Any] = json.loads(read_bytes(path))
     return record
 
 
-def sweep(folder: Path) -> int:
-    """Remove what killed writers left behind; return how many files and folders."""
+def sweep(folder: Place) -> int:
+    """Remove what killed writers left behind; return how many files and folders.
+
+    In an object store they leave nothing.
+    """
+    if isinstance(folder, ObjectPlace):
+        return 0
     litter = [path for path in folder.rglob("*") if path.name.endswith(PARTIAL)]
     for path in litter:
         if path.is_dir():

@@ -5,7 +5,7 @@ metadata, never a rewritten chunk. Only this module changes `plan.json` after pl
 """
 
 from ood_core.errors import InputError
-from ood_core.store.files import read_json, write_json
+from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 
@@ -67,5 +67,5 @@ def _require_whole(run: RunStore, plan: ShardPlan) -> None:
 def _date_verdict(run: RunStore, plan: ShardPlan) -> None:
     """Write into a verdict of an early version how many samples it is about."""
     path = run.root / "verdict.json"
-    if path.is_file() and "samples" not in (verdict := read_json(path)):
+    if exists(path) and "samples" not in (verdict := read_json(path)):
         write_json(path, {**verdict, "samples": plan.rows})

@@ -5,9 +5,9 @@
 
 The highest number counts. Taking the lease is making the next number, which one process of all that
 try succeeds in (`write_new`), so a number is never used twice and an owner knows by it that a later
-one took over: it is the fencing token. Releasing it is a rename, which a full disk allows. No lock
-and no clock that two machines would have to agree on is needed, and any store with a conditional
-put will do.
+one took over: it is the fencing token. Releasing it is a rename, which a full disk allows; where
+there are no renames both files may be there, and the run is free. No lock and no clock that two
+machines would have to agree on is needed, and any store with a conditional put will do.
 """
 
 import os
@@ -22,14 +22,15 @@ from typing import final
 from psutil import STATUS_ZOMBIE, NoSuchProcess, Process
 
 from ood_core.errors import InUse
-from ood_core.store.files import as_bytes, read_json, write_json, write_new
+from ood_core.store.files import as_bytes, move, names, read_json, remove, write_json, write_new
+from ood_core.store.place import Place
 
 BEAT_SECONDS = 5.0
 PATIENCE = 6
 """Beats of an owner that may fail to appear before another driver takes over."""
 LOOKS = 10
 """How often a waiter looks per beat."""
-FREE = ".free"
+HELD, FREE = ".json", ".free"
 
 
 @final
@@ -85,12 +86,12 @@ class Wait:
 class Lease:
     """The right to write to a run, as long as no higher number exists."""
 
-    folder: Path
+    folder: Place
     number: int
     holder: Holder
 
     @classmethod
-    def take(cls, folder: Path, every: float = BEAT_SECONDS, wait: Wait | None = None) -> "Lease":
+    def take(cls, folder: Place, every: float = BEAT_SECONDS, wait: Wait | None = None) -> "Lease":
         """Take a free lease, or one whose holder gives no sign of life for `PATIENCE` beats.
 
         Raises:
@@ -117,11 +118,10 @@ class Lease:
     def release(self) -> None:
         """Say that the run is free, if the lease is still held."""
         if highest(self.folder) == self.number:
-            path = _path(self.folder, self.number)
-            path.rename(path.with_suffix(FREE))
+            move(_path(self.folder, self.number), _path(self.folder, self.number, FREE))
 
 
-def require(folder: Path, number: int) -> None:
+def require(folder: Place, number: int) -> None:
     """Check that a lease is still held.
 
     Raises:
@@ -140,21 +140,21 @@ def require(folder: Path, number: int) -> None:
     )
 
 
-def highest(folder: Path) -> int:
+def highest(folder: Place) -> int:
     """Number of the lease that counts; 0 where nobody has ever held the run."""
     return max(_numbers(folder), default=0)
 
 
-def read_holder(folder: Path, number: int) -> Holder | None:
+def read_holder(folder: Place, number: int) -> Holder | None:
     """Who holds or held a lease; None where there is none, or it is torn."""
-    path = _path(folder, number)
+    ending = FREE if _free(folder, number) else HELD
     try:
-        return Holder(**read_json(path.with_suffix(FREE) if _free(folder, number) else path))
+        return Holder(**read_json(_path(folder, number, ending)))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def driver(folder: Path) -> Holder | None:
+def driver(folder: Place) -> Holder | None:
     """The driver at work, for people: by its process here, by the two clocks elsewhere."""
     number = highest(folder)
     holder = read_holder(folder, number)
@@ -163,7 +163,7 @@ def driver(folder: Path) -> Holder | None:
     return holder if abs(time.time() - holder.beat) < PATIENCE * holder.every else None
 
 
-def _outwait(folder: Path, number: int, every: float, wait: Wait) -> None:
+def _outwait(folder: Place, number: int, every: float, wait: Wait) -> None:
     """Watch a lease until its holder is gone or has been silent for too long.
 
     Silence is a time by the watcher's own clock in which nothing changes: what either clock shows
@@ -183,7 +183,7 @@ def _outwait(folder: Path, number: int, every: float, wait: Wait) -> None:
         wait.sleep(patience / PATIENCE / LOOKS)
 
 
-def _in_use(folder: Path, patience: float) -> InUse:
+def _in_use(folder: Place, patience: float) -> InUse:
     holder = read_holder(folder, highest(folder))
     who = holder.words if holder else "a driver that is just starting"
     return InUse(
@@ -193,25 +193,25 @@ def _in_use(folder: Path, patience: float) -> InUse:
     )
 
 
-def _forget(folder: Path, number: int) -> None:
+def _forget(folder: Place, number: int) -> None:
     """Remove the leases that this number outranks."""
-    for older in _numbers(folder):
+    for older in set(_numbers(folder)):
         if older < number:
-            _path(folder, older).unlink(missing_ok=True)
-            _path(folder, older).with_suffix(FREE).unlink(missing_ok=True)
+            remove(_path(folder, older))
+            remove(_path(folder, older, FREE))
 
 
-def _numbers(folder: Path) -> list[int]:
-    found = [*folder.glob("*.json"), *folder.glob(f"*{FREE}")]
-    return [int(path.stem) for path in found if path.stem.isdecimal()]
+def _numbers(folder: Place) -> list[int]:
+    found = [name.partition(".") for name in names(folder)]
+    return [int(n) for n, dot, rest in found if n.isdecimal() and dot + rest in (HELD, FREE)]
 
 
-def _free(folder: Path, number: int) -> bool:
-    return _path(folder, number).with_suffix(FREE).exists()
+def _free(folder: Place, number: int) -> bool:
+    return _path(folder, number, FREE).name in names(folder)
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.json"
+def _path(folder: Place, number: int, ending: str = HELD) -> Place:
+    return folder / f"{number:05d}{ending}"
 
 
 def _place() -> str:

@@ -1,7 +1,6 @@
 """Priors on disk: mean, covariance in its structured form, geometry and diagnostics."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,12 @@ from ood_core.geometry import Interval, ShellGeometry
 from ood_core.linalg import Diagonal, LowRank, Stationary
 from ood_core.priors.gaussian import GaussianPrior
 from ood_core.store.bundle import read_bundle, write_bundle
+from ood_core.store.place import Place
 
 AXES = ("channel", "y", "x")
 
 
-def write_prior(path: Path, prior: GaussianPrior, geometry: ShellGeometry) -> None:
+def write_prior(path: Place, prior: GaussianPrior, geometry: ShellGeometry) -> None:
     """Write a prior and its geometry."""
     covariance = prior.covariance
     base = covariance.base if isinstance(covariance, LowRank) else covariance
@@ -36,7 +36,7 @@ def write_prior(path: Path, prior: GaussianPrior, geometry: ShellGeometry) -> No
     write_bundle(path, arrays, attributes)
 
 
-def read_prior(path: Path) -> tuple[GaussianPrior, ShellGeometry]:
+def read_prior(path: Place) -> tuple[GaussianPrior, ShellGeometry]:
     """Read what `write_prior` wrote."""
     found, attributes = read_bundle(path)
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}

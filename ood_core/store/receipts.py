@@ -1,10 +1,10 @@
 """Receipts: the mark that a shard is done, written last, one small file per shard."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import final
 
-from ood_core.store.files import read_json, write_json
+from ood_core.store.files import last_written, names, read_json, remove, write_json
+from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard, ShardPlan
 
 
@@ -31,7 +31,7 @@ class Receipt:
 class ReceiptBook:
     """All receipts of one stage of one run."""
 
-    folder: Path
+    folder: Place
     stage: str
 
     def write(self, receipt: Receipt) -> None:
@@ -52,15 +52,33 @@ class ReceiptBook:
 
     def revoke(self, shard: Shard) -> None:
         """Withdraw the receipt of a shard whose bytes turned out to be damaged."""
-        self._path(shard.index).unlink(missing_ok=True)
+        remove(self._path(shard.index))
 
     def missing(self, plan: ShardPlan) -> list[Shard]:
         """Shards without a valid receipt, in order."""
-        return [shard for shard in plan if self.read(shard) is None]
+        return [shard for shard, found in self._each(plan) if found is None]
 
     def all(self, plan: ShardPlan) -> list[Receipt]:
         """Valid receipts, in order."""
-        return [receipt for shard in plan if (receipt := self.read(shard)) is not None]
+        return [found for _, found in self._each(plan) if found is not None]
 
-    def _path(self, index: int) -> Path:
-        return self.folder / self.stage / f"{index:05d}.json"
+    @property
+    def last_written(self) -> float:
+        """Seconds since 1970 at which the last receipt was written."""
+        return last_written(self.folder / self.stage)
+
+    def _each(self, plan: ShardPlan) -> list[tuple[Shard, Receipt | None]]:
+        """Every shard with its receipt, in order; what is not listed is not asked for."""
+        there = set(names(self.folder / self.stage))
+        return each(
+            self.folder,
+            lambda shard: (shard, self.read(shard) if _name(shard.index) in there else None),
+            plan,
+        )
+
+    def _path(self, index: int) -> Place:
+        return self.folder / self.stage / _name(index)
+
+
+def _name(index: int) -> str:
+    return f"{index:05d}.json"

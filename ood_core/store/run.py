@@ -1,4 +1,4 @@
-"""A run on disk: one folder, one identity, one plan; everything else is asked of it.
+"""A run as it is stored: one place, one identity, one plan; everything else is asked of it.
 
 run.json  plan.json  verdict.json  timings.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr
@@ -7,15 +7,16 @@ README.md  croissant.json  ro-crate-metadata.json
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, final
 
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.identity import difference, digest, require_scheme
 from ood_core.store.arrays import Table
+from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import FailureBook
-from ood_core.store.files import read_json, write_json
+from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.lease import driver
+from ood_core.store.place import Place, place_at
 from ood_core.store.plan import ShardPlan
 from ood_core.store.receipts import ReceiptBook
 
@@ -36,21 +37,16 @@ State = Literal[
 class RunStore:
     """Handle of a run; cheap to make and to pickle, holds no open file."""
 
-    root: Path
+    root: Place
 
     @classmethod
     def at(cls, uri: str) -> "RunStore":
         """Return the handle of a place, which may be empty.
 
         Raises:
-            InputError: the place is no local path.
+            InputError: the place is neither a path nor an object store's address.
         """
-        if "://" in uri and not uri.startswith("file://"):
-            raise InputError(
-                f"got {uri}; this version stores runs in local folders only: give a path on a disk "
-                "that all workers can reach"
-            )
-        return cls(Path(uri.removeprefix("file://")).expanduser().absolute())
+        return cls(place_at(uri))
 
     @classmethod
     def open(cls, uri: str) -> "RunStore":
@@ -63,7 +59,7 @@ class RunStore:
         run = cls.at(uri)
         if not run.exists:
             raise InputError(
-                f"no run at {run.root} (no run.json); expected a folder that `farfield run` made"
+                f"no run at {run.root} (no run.json); expected a place that `farfield run` filled"
             )
         require_scheme(run.record["identity_record"], str(run.root))
         return run
@@ -71,7 +67,7 @@ class RunStore:
     @property
     def exists(self) -> bool:
         """Whether a run was planned here: `run.json` is written last."""
-        return (self.root / "run.json").is_file()
+        return exists(self.root / "run.json")
 
     def claim(
         self, record: dict[str, Any], plans: dict[ShardedStage, ShardPlan], dtype: str
@@ -127,6 +123,11 @@ class RunStore:
         """The targets' table."""
         return Table(self.root / "targets.zarr")
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether the prior of the latents was fitted."""
+        return bundle_exists(self.root / "prior.zarr")
+
     def receipts(self, stage: ShardedStage) -> ReceiptBook:
         """The receipts of a stage."""
         return ReceiptBook(self.root / "receipts", stage)
@@ -136,7 +137,7 @@ class RunStore:
         return FailureBook(self.root / "failures", stage)
 
     @property
-    def lease(self) -> Path:
+    def lease(self) -> Place:
         """Where drivers take the right to write to this run."""
         return self.root / "lease"
 
@@ -151,7 +152,7 @@ class RunStore:
     def timings(self) -> dict[str, float]:
         """Wall seconds per stage, all sessions together."""
         path = self.root / "timings.json"
-        return dict(read_json(path)) if path.is_file() else {}
+        return dict(read_json(path)) if exists(path) else {}
 
     @property
     def state(self) -> State:
@@ -159,7 +160,7 @@ class RunStore:
         missing = sum(len(self.receipts(stage).missing(self.plan(stage))) for stage in SHARDED)
         total = sum(len(self.plan(stage)) for stage in SHARDED)
         verdict = self.root / "verdict.json"
-        if missing == 0 and verdict.is_file():
+        if missing == 0 and exists(verdict):
             found = read_json(verdict)
             if found.get("samples") in (None, self.plan("generate").rows):
                 state: State = found["state"]

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from ood_core.errors import InUse
-from ood_core.store.files import read_json, write_new
+from ood_core.store.files import names, read_json, remove, write_atomic, write_new
 from ood_core.store.lease import (
     LOOKS,
     PATIENCE,
@@ -64,7 +64,7 @@ def elsewhere(folder: Path, skew: float = 0.0) -> Lease:
 
 
 def content(folder: Path) -> dict[str, dict]:
-    return {path.name: read_json(path) for path in sorted(folder.iterdir())}
+    return {name: read_json(folder / name) for name in names(folder)}
 
 
 def ended_pid() -> int:
@@ -81,7 +81,7 @@ def test_a_free_run_is_taken_at_once_and_numbers_rise(folder):
         assert list(content(folder)) == [f"{number:05d}.json"]
         assert driver(folder) == lease.holder
         lease.release()
-        assert [path.name for path in folder.iterdir()] == [f"{number:05d}.free"]
+        assert names(folder) == [f"{number:05d}.free"]
         assert driver(folder) is None
     assert waiter.passed == 0
 
@@ -179,8 +179,7 @@ def test_the_one_of_two_waiters_that_comes_second_is_refused(folder):
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"[]", b'{"owner": "x"}'])
 def test_a_torn_lease_is_waited_for_and_then_replaced(folder, torn):
-    folder.mkdir(parents=True)
-    (folder / "00004.json").write_bytes(torn)
+    write_atomic(folder / "00004.json", torn)
     assert driver(folder) is None
     waiter = Waiter()
     assert Lease.take(folder, EVERY, waiter.wait).number == 5
@@ -204,7 +203,7 @@ def test_who_lost_the_lease_changes_nothing_any_more(folder):
 
 def test_a_lease_that_was_removed_is_lost(folder):
     lease = Lease.take(folder, EVERY)
-    (folder / "00001.json").unlink()
+    remove(folder / "00001.json")
     with pytest.raises(InUse, match="or removed"):
         require(folder, lease.number)
 

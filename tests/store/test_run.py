@@ -111,8 +111,6 @@ def test_states_follow_the_store(tmp_path, tiny):
 def test_no_run_is_an_input_error_with_a_remedy(tmp_path):
     with pytest.raises(InputError, match="farfield run"):
         RunStore.open(str(tmp_path / "nothing"))
-    with pytest.raises(InputError, match="local folders"):
-        RunStore.at("s3://bucket/run")
 
 
 def test_file_uris_are_local_folders(tmp_path):
