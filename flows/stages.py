@@ -51,7 +51,7 @@ def calibrate(run: RunStore, settings: RunSettings) -> str:
 
 def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     spec = read_method(run.record["identity_record"]["method"]).calibration
-    if spec is None or spec.patches == 0 or (run.root / "patches.zarr").is_dir():
+    if spec is None or spec.patches == 0 or bundle_exists(run.root / "patches.zarr"):
         return
     seen, symmetries = load_targets(run).seen, settings.targets.symmetries
     root = root_key(run.record["identity"] + "/patches")
