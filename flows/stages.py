@@ -13,7 +13,7 @@ import torch
 from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
-from flows.gathering import card_input, report_input, samples_in_model_range
+from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
@@ -29,8 +29,9 @@ from ood_core.store.latents import read_latents
 from ood_core.store.lease import driver
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
+from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
 from ood_core.store.targets import load_targets
-from ood_core.validate import validate
+from ood_core.validate import compare
 
 GEOMETRY_DRAWS = 200
 """Enough draws to know a standard deviation to 5 %; the intervals are 5 of them wide."""
@@ -65,16 +66,20 @@ def fit(run: RunStore, settings: RunSettings) -> str:
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:
-    """Draw, decode and store samples, one shard after another."""
+    """Draw, decode, measure and store samples, one shard after another."""
+    if not run.statistics.path.is_dir():  # planned by an early version
+        require_held()
+        ruler = lay_ruler(load_targets(run), settings.targets.symmetries)
+        create_statistics(run, ruler, run.plan("generate"))
     return _sharded(run, "generate", settings)
 
 
 def validate_set(run: RunStore, settings: RunSettings) -> str:
     """Compare samples with held-out targets, hold the scores against the gate, write the report."""
     targets = load_targets(run)
-    samples = samples_in_model_range(run, targets)
-    root = root_key(run.record["identity"] + "/validation")
-    found = validate(samples, targets.fit, targets.held_out, settings.targets.symmetries, root)
+    ruler = lay_ruler(targets, settings.targets.symmetries)
+    blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
+    found = compare(ruler, blocks, count, root_key(run.record["identity"] + "/validation"))
     verdict = decide(settings.gate, found, len(targets.held_out))
     page = report_input(run, settings, targets, found, verdict)
     require_held()
@@ -83,7 +88,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
         "state": verdict.outcome,
         "reasons": verdict.reasons,
         "gate": asdict(settings.gate),
-        "samples": run.plan("generate").rows,
+        "samples": count,
     }
     write_json(run.root / "verdict.json", content)
     return found.verdict

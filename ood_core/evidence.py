@@ -21,7 +21,10 @@ Better = Literal["lower", "one", "half"]
 @final
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One statistic of the samples beside real against real at the same set size."""
+    """One statistic of the samples beside real against real at the same set size.
+
+    `whole` is the same distance of all samples from all held-out maps, where sums tell it.
+    """
 
     name: str
     title: str
@@ -31,6 +34,7 @@ class Score:
     high: float
     better: Better
     note: str
+    whole: float | None = None
 
     @property
     def inside(self) -> bool:
@@ -85,9 +89,10 @@ class FamilyTest:
     """Energy test of one family of statistics, in spreads of the fit targets (whitened features).
 
     `distance` is unbiased, so that equal laws have 0 on average. `real_*` is half of the held-out
-    maps against the other half. `visible_shift` of one feature, in standard deviations, and
-    `visible_distance` are seen with 80 % power. A steered family is there for reference; its p is
-    not adjusted, and it never counts as rejected.
+    maps against the other half. `targets_*` is fit targets against held-out ones, whitened by both,
+    with a p adjusted like that of the samples. `visible_shift` of one feature, in standard
+    deviations, and `visible_distance` are seen with 80 % power. A steered family is there for
+    reference; its p is not adjusted, and it never counts as rejected.
     """
 
     name: str
@@ -101,11 +106,18 @@ class FamilyTest:
     real_p: float
     visible_shift: float
     visible_distance: float
+    targets_distance: float | None = None
+    targets_adjusted: float | None = None
 
     @property
     def rejected(self) -> bool:
         """Whether real maps would show such a difference too rarely."""
         return self.adjusted is not None and self.adjusted <= LEVEL
+
+    @property
+    def targets_differ(self) -> bool:
+        """Whether fit and held-out targets are no draws of one law."""
+        return self.targets_adjusted is not None and self.targets_adjusted <= LEVEL
 
 
 @final
@@ -138,8 +150,8 @@ class Variety:
 class Judgement:
     """What statistics say that no part of the method optimises.
 
-    `samples` and `held_out` count the maps compared; `least_p` is the least adjusted p-value that
-    so many maps can give. Without maps enough, `classifier` is None and `variety` empty.
+    `samples`, `held_out` and `fit` count the maps compared; `least_p` is the least adjusted p-value
+    that so many maps can give. Without maps enough, `classifier` is None and `variety` empty.
     """
 
     samples: int
@@ -148,6 +160,7 @@ class Judgement:
     least_p: float
     classifier: ClassifierTest | None
     variety: tuple[Variety, ...]
+    fit: int = 0
 
     @property
     def smallest_p(self) -> float:
@@ -165,7 +178,9 @@ class Judgement:
 class ValidationReport:
     """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
 
-    `copies` counts single samples far nearer to a target than any held-out map is.
+    `count` samples were validated: sums, `closest`, `worst` and `copies`, the number of single
+    samples far nearer to a target than any held-out map is, are of all of them; scores, spectra and
+    `nearest_samples` of a panel drawn at random from them (`ood_core.survey`).
     """
 
     scores: tuple[Score, ...]
@@ -175,9 +190,15 @@ class ValidationReport:
     nearest_real: Float[Tensor, " m"]
     closest: tuple[ClosestPair, ...]
     worst: tuple[int, ...]
+    count: int
     copies: int
     judgement: Judgement
     verdict: str
+
+    @property
+    def panel(self) -> int:
+        """Number of samples that were looked at one beside another."""
+        return len(self.nearest_samples)
 
     def score(self, name: str) -> Score:
         """Return the score of that name."""
@@ -190,9 +211,9 @@ class ValidationReport:
             row["inside"] = score.inside
         judged = record["judgement"]
         for row, test in zip(judged["families"], self.judgement.families, strict=True):
-            row["rejected"] = test.rejected
+            row |= {"rejected": test.rejected, "targets_differ": test.targets_differ}
         judged |= {"smallest_p": self.judgement.smallest_p, "decided": self.judgement.decided}
-        return dict(record)
+        return dict(record) | {"panel": self.panel}
 
 
 def verdict(scores: Sequence[Score], copies: int, judgement: Judgement) -> str:
@@ -217,6 +238,15 @@ def _judged(judgement: Judgement) -> str:
     if not judgement.decided:
         return "too few maps to test what was not steered"
     rejected = [test for test in judgement.families if test.rejected]
+    differ = [test.title for test in judgement.families if test.targets_differ]
+    if differ:
+        return (
+            f"{_told(rejected, judgement)}, but so do fit and held-out targets in {_listed(differ)}"
+        )
+    return _told(rejected, judgement)
+
+
+def _told(rejected: Sequence[FamilyTest], judgement: Judgement) -> str:
     if not rejected:
         return "what was not steered shows no difference that so many maps could reveal"
     names = _listed([test.title for test in rejected])

@@ -1,7 +1,7 @@
 """A run on disk: one folder, one identity, one plan; everything else is asked of it.
 
 run.json  plan.json  verdict.json  timings.json
-targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr
+targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
 receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
 """
@@ -126,6 +126,11 @@ class RunStore:
     def targets(self) -> Table:
         """The targets' table."""
         return Table(self.root / "targets.zarr")
+
+    @property
+    def statistics(self) -> Table:
+        """What was measured of every sample; runs of early versions have none."""
+        return Table(self.root / "statistics.zarr")
 
     def receipts(self, stage: ShardedStage) -> ReceiptBook:
         """The receipts of a stage."""

@@ -10,6 +10,7 @@ from scipy import stats
 
 from ood_core.evidence import Judgement, verdict
 from ood_core.judges import judge, least_p
+from ood_core.measures import families
 from tests.oracles import fields
 
 SIDE = 16
@@ -33,9 +34,18 @@ def steered(n: int, m: int) -> tuple[torch.Tensor, torch.Tensor]:
     return rows[:n], rows[n:]
 
 
+def asked(
+    samples: torch.Tensor, fit: torch.Tensor, held_out: torch.Tensor, root: int = 0
+) -> Judgement:
+    rows = [
+        {name: measure(maps) for name, measure in families(maps)}
+        for maps in (samples, fit, held_out)
+    ]
+    return judge(rows[0], rows[1], rows[2], steered(len(samples), len(held_out)), root)
+
+
 def judged(samples: torch.Tensor, held_out: torch.Tensor, root: int = 0) -> Judgement:
-    rows = steered(len(samples), len(held_out))
-    return judge(samples, lognormal(40, 1), held_out, rows, root)
+    return asked(samples, lognormal(40, 1), held_out, root)
 
 
 def rejected(found: Judgement) -> set[str]:
@@ -69,9 +79,9 @@ def test_scrambled_phases_are_told_apart_by_every_family() -> None:
 
 def test_a_dropped_kind_is_told_apart() -> None:
     # Real maps are bright blobs or dark ones; samples are bright alone.
-    found = judge(lognormal(60, 6), two_kinds(40, 5), two_kinds(60, 7), steered(60, 60), 0)
+    found = asked(lognormal(60, 6), two_kinds(40, 5), two_kinds(60, 7))
     assert {"bispectrum", "phases", "minkowski"} <= rejected(found)
-    kept = judge(two_kinds(60, 6), two_kinds(40, 5), two_kinds(60, 7), steered(60, 60), 0)
+    kept = asked(two_kinds(60, 6), two_kinds(40, 5), two_kinds(60, 7))
     assert rejected(kept) == set()
 
 
@@ -101,7 +111,7 @@ def test_it_is_a_function_of_maps_and_root() -> None:
 
 def test_large_sets_are_thinned() -> None:
     noise = torch.from_numpy(fields.rng(1).standard_normal((700, 1, 8, 8)))
-    found = judge(noise[:600], noise[600:640], noise[640:], steered(600, 60), 0)
+    found = asked(noise[:600], noise[600:640], noise[640:])
     assert (found.samples, found.held_out) == (512, 60)
 
 
@@ -112,9 +122,9 @@ def test_few_and_small_maps_have_a_clear_outcome() -> None:
     assert all(math.isinf(test.visible_shift) for test in few.families[:4])
     assert rejected(few) == set() and "too few maps to test" in verdict((), 0, few).lower()
     small = torch.from_numpy(fields.rng(1).standard_normal((60, 2, 6, 7)))
-    found = judge(small[:20], small[20:40], small[40:], steered(20, 20), 0)
+    found = asked(small[:20], small[20:40], small[40:])
     assert [test.name for test in found.families] == ["minkowski", "peaks", "scattering"]
-    flat = judge(0 * small[:20], small[20:40], small[40:], steered(20, 20), 0)
+    flat = asked(0 * small[:20], small[20:40], small[40:])
     assert rejected(flat) == {"minkowski", "peaks"}
 
 
