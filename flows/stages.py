@@ -18,19 +18,21 @@ from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
 from flows.settings import Execution, RunSettings
-from ood_core.errors import RunIncomplete
-from ood_core.gate import decide
+from ood_core.errors import InputError, RunIncomplete
+from ood_core.evidence import ValidationReport
+from ood_core.gate import Verdict, decide
 from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
+from ood_core.report.stored import read_evidence
 from ood_core.seeds import SeedRange, root_key
 from ood_core.store.failures import Failure
-from ood_core.store.files import write_json
+from ood_core.store.files import read_json, write_json
 from ood_core.store.latents import read_latents
 from ood_core.store.lease import driver
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import StoredTargets, load_targets
 from ood_core.validate import compare
 
 GEOMETRY_DRAWS = 200
@@ -81,9 +83,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     found = compare(ruler, blocks, count, root_key(run.record["identity"] + "/validation"))
     verdict = decide(settings.gate, found, len(targets.held_out))
-    page = report_input(run, settings, targets, found, verdict)
-    require_held()
-    write_report(run, card_input(run, targets, page, verdict))
+    _show(run, settings, targets, found, verdict)
     content = {
         "state": verdict.outcome,
         "reasons": verdict.reasons,
@@ -92,6 +92,34 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     }
     write_json(run.root / "verdict.json", content)
     return found.verdict
+
+
+def rewrite_report(run: RunStore, settings: RunSettings) -> str:
+    """Write report and card of a validated run again, from its stored scores and verdict.
+
+    Raises:
+        InputError: there are no stored scores, or they are of another version.
+    """
+    place = run.root / "report" / "report.json"
+    if not place.is_file():
+        raise InputError(f"{place} is not there; run `farfield validate` to compute the scores")
+    found = read_evidence(read_json(place)["validation"])
+    stored = read_json(run.root / "verdict.json")
+    verdict = Verdict(stored["state"], tuple(stored["reasons"]))
+    _show(run, settings, load_targets(run), found, verdict)
+    return found.verdict
+
+
+def _show(
+    run: RunStore,
+    settings: RunSettings,
+    targets: StoredTargets,
+    found: ValidationReport,
+    verdict: Verdict,
+) -> None:
+    page = report_input(run, settings, targets, found, verdict)
+    require_held()
+    write_report(run, card_input(run, targets, page, verdict))
 
 
 LINE: tuple[tuple[str, Stage], ...] = (
