@@ -32,7 +32,7 @@ from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage
-from ood_core.store.statistics import has_statistics, lay_ruler, measured
+from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
 
 Rows = Mapping[str, NDArray[Any]]
 
@@ -243,8 +243,8 @@ def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:
     """
     if not has_statistics(run):
         return None
-    ruler = lay_ruler(line.targets, line.symmetries)
-    return lambda rows: measured(ruler, line.targets, rows["maps"])
+    ruler, within = lay_ruler(line.targets, line.symmetries), copy_distance(run)
+    return lambda rows: measured(ruler, line.targets, rows["maps"], within)
 
 
 def padded(maps: Maps, capacity: int) -> Maps:

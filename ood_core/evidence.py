@@ -174,13 +174,47 @@ class Judgement:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class CopyCheck:
+    """How many samples lie so near to a fit target that real maps rarely do, on one level.
+
+    `threshold` is calibrated on the distances of held-out maps to fit targets, such that a further
+    real map is within it with probability `rate`. `flagged` of all samples are. `power` has, per
+    noise in standard deviations of the copied map, the share of planted copies that are.
+    """
+
+    level: str
+    title: str
+    threshold: float
+    rate: float
+    flagged: int
+    power: tuple[tuple[float, float], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LeakCheck:
+    """Shares of samples and of held-out maps that look like the base's own domain; see `leak`.
+
+    `base` counts the maps that were drawn of the base itself, `samples` those that were asked.
+    """
+
+    share: float
+    real: float
+    p_value: float
+    base: int
+    samples: int
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidationReport:
     """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
 
     `count` samples were validated: sums, `closest`, `worst` and `copies`, the number of single
     samples far nearer to a target than any held-out map is, are of all of them; scores, spectra and
-    `nearest_samples` of a panel drawn at random from them (`ood_core.survey`).
+    `nearest_samples` of a panel drawn at random from them (`ood_core.survey`). `leak` is None where
+    it was not measured.
     """
 
     scores: tuple[Score, ...]
@@ -194,6 +228,8 @@ class ValidationReport:
     copies: int
     judgement: Judgement
     verdict: str
+    copying: tuple[CopyCheck, ...] = ()
+    leak: LeakCheck | None = None
 
     @property
     def panel(self) -> int:

@@ -11,6 +11,8 @@ samples that it makes. Its rows are
     scattering   log-scattering moments
     bispectrum, phases, minkowski, peaks     what nothing steers; see `judges`
     distance, target, element                the nearest fit target (`metrics.novelty`)
+    shifted, shifted_target, shifted_element, shift_y, shift_x
+                 the same with shifts searched, in a map's own units
 
 Floating-point rows are float32 as they are stored, so that scores from memory and from disk agree.
 Every map and channel is brought to its own mean and spread where levels matter.
@@ -28,7 +30,7 @@ from torch import Tensor
 
 from ood_core.metrics.bispectrum import bispectrum
 from ood_core.metrics.morphology import minkowski
-from ood_core.metrics.novelty import nearest
+from ood_core.metrics.novelty import Shifted, nearest, nearest_shifted
 from ood_core.metrics.one_point import cumulative, quantiles, uniform_edges
 from ood_core.metrics.peaks import minimum_density, peak_density
 from ood_core.metrics.phases import phase_coherence
@@ -74,6 +76,7 @@ class Ruler:
     def measure(self, maps: AnyMaps) -> Rows:
         """Return the rows of maps in model range."""
         near = nearest(maps, self.fit, self.symmetries)
+        shifted = self.nearest_shifted(maps)
         counts = (cumulative(maps, self.edges) * maps[0, 0].numel()).round()
         found = {
             "power": power_spectrum(maps)[1],
@@ -84,14 +87,35 @@ class Ruler:
             "distance": near.distance,
             "target": near.target.int(),
             "element": near.element.int(),
+            "shifted": shifted.distance,
+            "shifted_target": shifted.target.int(),
+            "shifted_element": shifted.element.int(),
+            "shift_y": shifted.shift[:, 0].int(),
+            "shift_x": shifted.shift[:, 1].int(),
         }
         return {name: v.float() if v.is_floating_point() else v for name, v in found.items()}
+
+    def nearest_shifted(self, maps: AnyMaps) -> Shifted:
+        """Search fit targets with shifts, all maps in units of their own.
+
+        Without that, faint maps would be near to all faint targets, and no threshold would tell
+        copies of bright ones from real maps. A copy of other brightness or contrast is one too.
+        """
+        return nearest_shifted(own_units(maps), own_units(self.fit), self.symmetries)
 
     def _beyond(self, maps: AnyMaps) -> Float[Tensor, "n c 2"]:
         pixels = maps.double().flatten(-2)
         over = (pixels - self.edges[:, -1:]).clamp(min=0).mean(-1)
         under = (self.edges[:, :1] - pixels).clamp(min=0).mean(-1)
         return torch.stack([over, under], dim=-1)
+
+
+def own_units(maps: AnyMaps) -> AnyMaps:
+    """Bring every map and channel to mean 0 and spread 1; a constant one to 0."""
+    own = maps.double()
+    own = own - own.mean((-2, -1), keepdim=True)
+    spread = own.square().mean((-2, -1), keepdim=True).sqrt()
+    return torch.where(spread > 0, own / spread, 0)
 
 
 def families(maps: AnyMaps) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
@@ -136,20 +160,12 @@ def _phases(maps: AnyMaps, edges: Sequence[float]) -> Tensor:
 
 def _minkowski(maps: AnyMaps) -> Tensor:
     levels = torch.tensor(AREA_LEVELS)
-    return minkowski(_own_units(maps), levels)[:, :, 1:].flatten(1)
+    return minkowski(own_units(maps), levels)[:, :, 1:].flatten(1)
 
 
 def _peaks(maps: AnyMaps) -> Tensor:
-    levels, own = torch.tensor(PEAK_LEVELS), _own_units(maps)
+    levels, own = torch.tensor(PEAK_LEVELS), own_units(maps)
     return torch.cat([peak_density(own, levels), minimum_density(own, -levels)], -1).flatten(1)
-
-
-def _own_units(maps: AnyMaps) -> AnyMaps:
-    """Bring every map and channel to mean 0 and spread 1; a constant one to 0."""
-    own = maps.double()
-    own = own - own.mean((-2, -1), keepdim=True)
-    spread = own.square().mean((-2, -1), keepdim=True).sqrt()
-    return torch.where(spread > 0, own / spread, 0)
 
 
 def _blocked(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ood_core.copies import nearest_rows
 from ood_core.errors import TargetError
 from ood_core.measures import Rows
 from ood_core.metrics.distances import Whitening
@@ -70,8 +71,8 @@ class Survey:
     """What one pass found.
 
     `panel` are the rows of samples number `drawn`. `closest` are those of least distance, nearest
-    first, with their rows; `worst` have the longest whitened features. `copies` counts samples
-    within the distance that was asked.
+    first, with their rows; `worst` have the longest whitened features. `copies` counts the samples
+    within each limit.
     """
 
     tally: Tally
@@ -80,11 +81,33 @@ class Survey:
     closest: Int[Tensor, " k"]
     closest_rows: Rows
     worst: tuple[int, ...]
-    copies: int
+    copies: dict[str, int]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """Distances within which samples count as copies, and the whitened rows of the fit targets.
+
+    `plain` is of the distance without shifts, `shifted` with them, `statistic` of whitened rows.
+    """
+
+    fit: Float[Tensor, "t f"]
+    plain: float
+    shifted: float
+    statistic: float
+
+    def within(self, rows: Rows, white: Float[Tensor, "n f"]) -> dict[str, Bool[Tensor, " n"]]:
+        """Return per level which samples are within."""
+        return {
+            "plain": rows["distance"] <= self.plain,
+            "shifted": rows["shifted"] <= self.shifted,
+            "statistic": nearest_rows(white, self.fit) <= self.statistic,
+        }
 
 
 def survey(
-    blocks: Iterable[Rows], count: int, whitening: Whitening, copy_distance: float, root: int
+    blocks: Iterable[Rows], count: int, whitening: Whitening, limits: Limits, root: int
 ) -> Survey:
     """Go once through the rows of `count` samples.
 
@@ -93,7 +116,7 @@ def survey(
     """
     drawn = panel(count, root)
     tallies, panels, near, odd = None, [], _Extremes(), _Extremes()
-    start = copies = 0
+    start, copies = 0, {"plain": 0, "shifted": 0, "statistic": 0}
     for rows in blocks:
         _require_finite(rows, start)
         stop = start + len(rows["distance"])
@@ -102,9 +125,10 @@ def survey(
         tally = Tally.of(rows, whitening)
         tallies = tally if tallies is None else tallies.merge(tally)
         near.see(rows, rows["distance"], start)
-        length = whitening(rows["scattering"]).square().sum(1)
-        odd.see({}, -length, start)
-        copies += int((rows["distance"] <= copy_distance).sum())
+        white = whitening(rows["scattering"])
+        odd.see({}, -white.square().sum(1), start)
+        for level, mask in limits.within(rows, white).items():
+            copies[level] += int(mask.sum())
         start = stop
     assert start == count, "blocks hold the rows of the whole set"
     assert tallies is not None, "checked by the caller"

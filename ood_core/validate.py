@@ -28,12 +28,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ood_core.copies import nearest_rows, power, threshold
 from ood_core.errors import TargetError
 from ood_core.evidence import (
     COPY_DISTANCE,
     Band,
     ClosestPair,
+    CopyCheck,
     HistogramCurves,
+    LeakCheck,
     Score,
     SpectrumCurves,
     ValidationReport,
@@ -42,13 +45,14 @@ from ood_core.evidence import (
 from ood_core.judges import judge
 from ood_core.measures import AnyMaps, Rows, Ruler
 from ood_core.metrics.distances import Whitening, frechet, frechet_of_moments
+from ood_core.metrics.leak import leak
 from ood_core.metrics.novelty import distance_ratio
 from ood_core.metrics.one_point import cumulative_distance
 from ood_core.metrics.spectra import power_spectrum, spectrum_distance
 from ood_core.metrics.two_sample import classifier_accuracy
 from ood_core.seeds import Stream, generator
 from ood_core.specs import Symmetry
-from ood_core.survey import Survey, Tally, survey
+from ood_core.survey import Limits, Survey, Tally, survey
 
 __all__ = ["Score", "ValidationReport", "compare", "validate", "verdict"]
 
@@ -69,9 +73,16 @@ class _Split:
 
 
 def validate(
-    samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps, symmetries: Sequence[Symmetry], root: int
+    samples: AnyMaps,
+    fit: AnyMaps,
+    held_out: AnyMaps,
+    symmetries: Sequence[Symmetry],
+    root: int,
+    domain: AnyMaps | None = None,
 ) -> ValidationReport:
     """Measure samples against held-out real maps, and held-out maps against one another.
+
+    `domain` has maps of the base's own domain, for the leak.
 
     Raises:
         TargetError: If a set is too small to split (2 samples, 2 fit, 4 held out), if shapes
@@ -79,11 +90,21 @@ def validate(
     """
     _check(samples, fit, held_out)
     ruler = Ruler.lay(fit, held_out, symmetries)
-    return compare(ruler, [ruler.measure(samples)], len(samples), root)
+    own = None if domain is None else ruler.measure(domain)["scattering"]
+    return compare(ruler, [ruler.measure(samples)], len(samples), root, own)
 
 
-def compare(ruler: Ruler, blocks: Iterable[Rows], count: int, root: int) -> ValidationReport:
+def compare(
+    ruler: Ruler,
+    blocks: Iterable[Rows],
+    count: int,
+    root: int,
+    domain: Float[Tensor, "b f"] | None = None,
+) -> ValidationReport:
     """Compare the rows of `count` samples, in blocks and in order, with the ruler's targets.
+
+    `domain` has the scattering rows of maps of the base's own domain; without them no leak is
+    measured.
 
     Raises:
         TargetError: If a set is too small (see `validate`) or a value is not finite.
@@ -91,8 +112,8 @@ def compare(ruler: Ruler, blocks: Iterable[Rows], count: int, root: int) -> Vali
     _require_enough(count, len(ruler.fit), len(ruler.held_out))
     fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
     whitening = Whitening.fit(fit["scattering"])
-    least = COPY_DISTANCE * float(real["distance"].min())
-    found = survey(blocks, count, whitening, least, root)
+    limits, rates = _limits(real, whitening, fit)
+    found = survey(blocks, count, whitening, limits, root)
     rows = found.panel
     splits = _splits(len(rows["distance"]), len(real["distance"]), root)
     features = whitening(rows["scattering"]), whitening(real["scattering"])
@@ -118,10 +139,35 @@ def compare(ruler: Ruler, blocks: Iterable[Rows], count: int, root: int) -> Vali
         closest=_closest(found),
         worst=found.worst,
         count=count,
-        copies=found.copies,
+        copies=found.copies["plain"],
         judgement=judgement,
-        verdict=verdict(scores, found.copies, judgement),
-    )
+        verdict=verdict(scores, found.copies["plain"], judgement),
+        copying=(
+            CopyCheck(
+                "shifted", "pixels, over symmetries and shifts", limits.shifted, rates[0],
+                found.copies["shifted"], power(ruler, limits.shifted, root),
+            ),
+            CopyCheck(
+                "statistic", "scattering moments", limits.statistic, rates[1],
+                found.copies["statistic"],
+            ),
+        ),
+        leak=None if domain is None else _leak(*features, limits.fit, whitening(domain)),
+    )  # fmt: skip
+
+
+def _limits(real: Rows, whitening: Whitening, fit: Rows) -> tuple[Limits, tuple[float, float]]:
+    """Distances that flag copies, calibrated on held-out maps, and the rates of real maps there."""
+    targets = whitening(fit["scattering"])
+    shifted, rate = threshold(real["shifted"])
+    statistic, other = threshold(nearest_rows(whitening(real["scattering"]), targets))
+    plain = COPY_DISTANCE * float(real["distance"].min())
+    return Limits(targets, plain, shifted, statistic), (rate, other)
+
+
+def _leak(rows: Tensor, real: Tensor, targets: Tensor, domain: Tensor) -> LeakCheck:
+    found = leak(rows, real, targets, domain)
+    return LeakCheck(found.samples, found.held_out, found.p_value, len(domain), len(rows))
 
 
 def _check(samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps) -> None:

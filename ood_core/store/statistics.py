@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ood_core.copies import threshold
 from ood_core.errors import ShardCorrupt
 from ood_core.measures import Rows, Ruler
 from ood_core.specs import Symmetry
@@ -24,6 +25,7 @@ from ood_core.store.targets import StoredTargets
 
 DEFINITION = 1
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
+NEAREST = ("target", "element", "shifted_target", "shifted_element", "shift_y", "shift_x")
 BLOCK_ROWS = 8192  # read at once, which bounds the memory
 
 Layout = list[tuple[str, tuple[int, ...]]]
@@ -37,6 +39,7 @@ def lay_ruler(targets: StoredTargets, symmetries: Sequence[Symmetry]) -> Ruler:
 def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
     """Create the table with the length and the shards of the data set."""
     layout = _layout(ruler)
+    within, rate = threshold(ruler.nearest_shifted(ruler.held_out).distance.float())
     floats = sum(_size(shape) for _, shape in layout)
     channels, height, width = ruler.fit.shape[1:]
     return Table.create(
@@ -49,6 +52,9 @@ def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
             "definition": DEFINITION,
             "layout": [[name, list(shape)] for name, shape in layout],
             "pixel_edges": ruler.edges.tolist(),
+            "nearest": list(NEAREST),
+            "copy_distance": within,
+            "copy_rate": rate,
         },
     )
 
@@ -59,10 +65,18 @@ def has_statistics(run: RunStore) -> bool:
     return table.path.is_dir() and table.attributes.get("definition") == DEFINITION
 
 
+def copy_distance(run: RunStore) -> float:
+    """Distance within which a sample is flagged as a copy, set when the run was planned."""
+    return float(run.statistics.attributes["copy_distance"])
+
+
 def measured(
-    ruler: Ruler, targets: StoredTargets, maps: NDArray[np.float32]
+    ruler: Ruler, targets: StoredTargets, maps: NDArray[np.float32], within: float = 0.0
 ) -> dict[str, NDArray[Any]]:
-    """Measure maps in physical units, as they are stored; return rows of `statistics.zarr`."""
+    """Measure maps in physical units, as they are stored; return rows of `statistics.zarr`.
+
+    Samples not further than `within` from a target, shifts searched, are flagged as copies.
+    """
     rows = ruler.measure(torch.from_numpy(targets.transform.forward(maps)))
     floats = [v.reshape(len(maps), -1) for v in rows.values() if v.is_floating_point()]
     pixels = rows["pixels"].numpy()
@@ -70,7 +84,8 @@ def measured(
     return {
         "statistics": torch.cat(floats, dim=1).numpy(),
         "pixels": pixels.astype(counts),
-        "nearest": torch.stack([rows["target"], rows["element"]], dim=1).numpy(),
+        "nearest": torch.stack([rows[name] for name in NEAREST], dim=1).numpy(),
+        "copy": (rows["shifted"] <= within).numpy().astype(np.int8),
     }
 
 
@@ -118,15 +133,14 @@ def _vouched(table: Table, group: list[tuple[Shard, Receipt]]) -> dict[str, NDAr
 def _unpacked(rows: Mapping[str, NDArray[Any]], layout: Layout) -> Rows:
     sizes = [_size(shape) for _, shape in layout]
     parts = torch.from_numpy(rows["statistics"]).split(sizes, dim=1)
-    target, element = torch.from_numpy(rows["nearest"]).unbind(1)
+    near = torch.from_numpy(rows["nearest"]).unbind(1)
     return {
         **{
             name: part.unflatten(1, shape) if shape else part[:, 0]
             for (name, shape), part in zip(layout, parts, strict=True)
         },
         "pixels": torch.from_numpy(rows["pixels"].astype(np.int32)),
-        "target": target,
-        "element": element,
+        **dict(zip(NEAREST, near, strict=True)),
     }
 
 

@@ -11,7 +11,7 @@ from ood_core.errors import TargetError
 from ood_core.measures import Rows
 from ood_core.metrics.distances import Whitening, frechet, frechet_of_moments
 from ood_core.metrics.moments import Moments
-from ood_core.survey import PANEL, Survey, Tally, joined, panel, survey, taken
+from ood_core.survey import PANEL, Limits, Survey, Tally, joined, panel, survey, taken
 from tests.oracles import fields
 from tests.strategies import repeatable
 
@@ -27,6 +27,7 @@ def rows(count: int = COUNT, seed: int = 0) -> Rows:
         # A mean far from 0 beside the spread: where sums of squares would cancel.
         "scattering": torch.from_numpy(1e3 + rng.standard_normal((count, FEATURES))).float(),
         "distance": torch.from_numpy(rng.gamma(4.0, size=count).round(1)).float(),
+        "shifted": torch.from_numpy(rng.gamma(4.0, size=count)).float(),
         "target": torch.arange(count).int(),
         "element": torch.arange(count).int() % 3,
     }
@@ -65,8 +66,11 @@ def test_tallies_merge_in_any_grouping_and_order(cuts, random) -> None:
     assert_same(tallies[0], Tally.of(WHOLE, WHITENING))
 
 
+LIMITS = Limits(WHITENING(rows(9, 8)["scattering"]), plain=2.0, shifted=3.0, statistic=2.0)
+
+
 def looked(blocks: list[Rows], count: int = COUNT) -> Survey:
-    return survey(blocks, count, WHITENING, 2.0, root=3)
+    return survey(blocks, count, WHITENING, LIMITS, root=3)
 
 
 @repeatable
@@ -75,7 +79,13 @@ def test_a_survey_does_not_depend_on_its_blocks(cuts) -> None:
     one, other = looked(parts(cuts)), looked([WHOLE])
     assert_same(one.tally, other.tally)
     assert one.closest.equal(other.closest) and one.worst == other.worst
-    assert one.copies == other.copies == int((WHOLE["distance"] <= 2.0).sum())
+    assert one.copies == other.copies
+    near = torch.cdist(WHITENING(WHOLE["scattering"]), LIMITS.fit).amin(1)
+    assert one.copies == {
+        "plain": int((WHOLE["distance"] <= 2.0).sum()),
+        "shifted": int((WHOLE["shifted"] <= 3.0).sum()),
+        "statistic": int((near <= 2.0).sum()),
+    }
     for found in (one.panel, one.closest_rows):
         assert found.keys() == WHOLE.keys()
     assert all(one.panel[name].equal(WHOLE[name]) for name in WHOLE)
@@ -116,7 +126,7 @@ def test_a_large_set_is_looked_at_by_a_random_panel() -> None:
     shares = torch.histc(drawn.double(), 3, 0, count)
     assert (shares - PANEL / 3).abs().max() < 5 * (PANEL * 2 / 9) ** 0.5
     large = rows(count)
-    found = survey(parts([100, 5000], large), count, WHITENING, 2.0, root=3)
+    found = survey(parts([100, 5000], large), count, WHITENING, LIMITS, root=3)
     assert found.drawn.equal(drawn) and found.tally.count == count
     assert found.panel["target"].long().equal(drawn)
     assert joined(parts([9], large))["target"].equal(large["target"])
