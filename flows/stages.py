@@ -13,6 +13,7 @@ import torch
 from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
+from flows.domain import domain_rows
 from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
@@ -81,7 +82,8 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     targets = load_targets(run)
     ruler = lay_ruler(targets, settings.targets.symmetries)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
-    found = compare(ruler, blocks, count, root_key(run.record["identity"] + "/validation"))
+    root = root_key(run.record["identity"] + "/validation")
+    found = compare(ruler, blocks, count, root, domain_rows(run, settings, ruler))
     verdict = decide(settings.gate, found, len(targets.held_out))
     _show(run, settings, targets, found, verdict)
     content = {

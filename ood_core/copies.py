@@ -12,6 +12,7 @@ small, and copies are missed rather than real maps accused.
 
 import torch
 from jaxtyping import Float
+from scipy.stats import betabinom
 from torch import Tensor
 
 from ood_core.measures import AnyMaps, Ruler
@@ -35,8 +36,22 @@ Distances = Float[Tensor, " m"]
 
 def threshold(held_out: Distances, rate: float = RATE) -> tuple[float, float]:
     """Return the distance that flags, and the rate at which it flags real maps."""
-    rank = max(1, int(rate * (len(held_out) + 1)))
+    rank = _rank(len(held_out), rate)
     return float(held_out.double().sort().values[rank - 1]), rank / (len(held_out) + 1)
+
+
+def chance(flagged: int, count: int, held_out: int, rate: float = RATE) -> float:
+    """Return how often so many or more of `count` real maps would be flagged.
+
+    The number within the `k`-th smallest of `m` distances of the same law is beta-binomial, with
+    parameters `k` and `m + 1 - k`.
+    """
+    rank = _rank(held_out, rate)
+    return float(betabinom(count, rank, held_out + 1 - rank).sf(flagged - 1))
+
+
+def _rank(held_out: int, rate: float) -> int:
+    return max(1, int(rate * (held_out + 1)))
 
 
 def power(ruler: Ruler, within: float, root: int) -> tuple[tuple[float, float], ...]:

@@ -179,8 +179,9 @@ class CopyCheck:
     """How many samples lie so near to a fit target that real maps rarely do, on one level.
 
     `threshold` is calibrated on the distances of held-out maps to fit targets, such that a further
-    real map is within it with probability `rate`. `flagged` of all samples are. `power` has, per
-    noise in standard deviations of the copied map, the share of planted copies that are.
+    real map is within it with probability `rate`. `flagged` of all samples are; `p_value` is how
+    often as many real maps would be or more. `power` has, per noise in standard deviations of the
+    copied map, the share of planted copies that are.
     """
 
     level: str
@@ -188,6 +189,7 @@ class CopyCheck:
     threshold: float
     rate: float
     flagged: int
+    p_value: float
     power: tuple[tuple[float, float], ...] = ()
 
 

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ood_core.copies import nearest_rows, power, threshold
+from ood_core.copies import chance, nearest_rows, power, threshold
 from ood_core.errors import TargetError
 from ood_core.evidence import (
     COPY_DISTANCE,
@@ -142,18 +142,9 @@ def compare(
         copies=found.copies["plain"],
         judgement=judgement,
         verdict=verdict(scores, found.copies["plain"], judgement),
-        copying=(
-            CopyCheck(
-                "shifted", "pixels, over symmetries and shifts", limits.shifted, rates[0],
-                found.copies["shifted"], power(ruler, limits.shifted, root),
-            ),
-            CopyCheck(
-                "statistic", "scattering moments", limits.statistic, rates[1],
-                found.copies["statistic"],
-            ),
-        ),
+        copying=_copying(found, limits, rates, ruler, root),
         leak=None if domain is None else _leak(*features, limits.fit, whitening(domain)),
-    )  # fmt: skip
+    )
 
 
 def _limits(real: Rows, whitening: Whitening, fit: Rows) -> tuple[Limits, tuple[float, float]]:
@@ -163,6 +154,21 @@ def _limits(real: Rows, whitening: Whitening, fit: Rows) -> tuple[Limits, tuple[
     statistic, other = threshold(nearest_rows(whitening(real["scattering"]), targets))
     plain = COPY_DISTANCE * float(real["distance"].min())
     return Limits(targets, plain, shifted, statistic), (rate, other)
+
+
+def _copying(
+    found: Survey, limits: Limits, rates: tuple[float, float], ruler: Ruler, root: int
+) -> tuple[CopyCheck, ...]:
+    def check(level: str, title: str, within: float, rate: float) -> CopyCheck:
+        flagged = found.copies[level]
+        p_value = chance(flagged, found.tally.count, len(ruler.held_out))
+        return CopyCheck(level, title, within, rate, flagged, p_value)
+
+    pixels = check("shifted", "pixels, over symmetries and shifts", limits.shifted, rates[0])
+    return (
+        replace(pixels, power=power(ruler, limits.shifted, root)),
+        check("statistic", "scattering moments", limits.statistic, rates[1]),
+    )
 
 
 def _leak(rows: Tensor, real: Tensor, targets: Tensor, domain: Tensor) -> LeakCheck:

@@ -59,6 +59,7 @@ def render(report: ReportInput) -> str:
         report=report,
         verdict=report.validation.verdict,
         scores=[(score, score_strip(score)) for score in report.validation.scores],
+        checked=report.validation,
         judgement=report.validation.judgement,
         panel_words=panel_words(report.validation),
         level=LEVEL,

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ood_core.copies import threshold
 from ood_core.errors import ShardCorrupt
 from ood_core.measures import Rows, Ruler
 from ood_core.specs import Symmetry
 from ood_core.store.arrays import Table, rows_digest
+from ood_core.store.bundle import read_bundle, write_bundle
 from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
@@ -114,6 +117,21 @@ def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iter
             group = []
     if group:
         yield _unpacked(_vouched(run.statistics, group), layout)
+
+
+def write_domain(run: RunStore, rows: Float[Tensor, "b f"]) -> None:
+    """Keep the scattering rows of maps that the base makes of noise."""
+    arrays = {"scattering": (("map", "statistic"), rows.numpy())}
+    write_bundle(run.root / "domain.zarr", arrays, {"definition": DEFINITION})
+
+
+def read_domain(run: RunStore) -> Float[Tensor, "b f"] | None:
+    """Read them; None where there are none, or of another definition."""
+    place = run.root / "domain.zarr"
+    if not place.is_dir():
+        return None
+    arrays, words = read_bundle(place)
+    return torch.from_numpy(arrays["scattering"]) if words["definition"] == DEFINITION else None
 
 
 def _vouched(table: Table, group: list[tuple[Shard, Receipt]]) -> dict[str, NDArray[Any]]:

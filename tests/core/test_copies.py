@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.copies import NOISES, planted, power, threshold
+from ood_core.copies import NOISES, chance, planted, power, threshold
 from ood_core.evidence import ValidationReport
 from ood_core.measures import Ruler
 from ood_core.validate import validate
@@ -35,6 +35,12 @@ def test_the_threshold_is_a_rank() -> None:
     values = torch.arange(1.0, 400.0)
     assert threshold(values, 0.01) == (4.0, 0.01)
     assert threshold(values[:30], 0.01) == (1.0, 1 / 31)  # too few: the rate that they give
+
+
+def test_the_chance_is_that_of_ranks() -> None:
+    # The least of 9 + 3 exchangeable distances is one of the 3 in 3 of 12 cases.
+    assert chance(1, 3, 9) == pytest.approx(3 / 12)
+    assert chance(3, 3, 9) == pytest.approx(6 / (12 * 11 * 10)) and chance(0, 3, 9) == 1
 
 
 def test_real_maps_are_flagged_at_the_stated_rate_only() -> None:
@@ -82,6 +88,7 @@ def test_every_planted_copy_among_samples_is_counted() -> None:
     assert found[0].flagged == before + 7
     # Fewer than one in fifty of fresh maps: one is expected of the 150 that set the limit.
     assert all(check.flagged <= 5 for check in clean)
+    assert found[0].p_value < 1e-3 < min(check.p_value for check in clean)
     assert found[1].flagged > clean[1].flagged  # moments of noised copies are near as well
 
 
