@@ -32,25 +32,30 @@ from ood_core.copies import chance, nearest_rows, power, threshold
 from ood_core.errors import TargetError
 from ood_core.evidence import (
     COPY_DISTANCE,
-    Band,
     ClosestPair,
     CopyCheck,
-    HistogramCurves,
     LeakCheck,
     Score,
     SpectrumCurves,
     ValidationReport,
-    verdict,
 )
 from ood_core.judges import judge
 from ood_core.measures import AnyMaps, Rows, Ruler
-from ood_core.metrics.distances import Whitening, frechet, frechet_of_moments
+from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.leak import leak
 from ood_core.metrics.novelty import distance_ratio
-from ood_core.metrics.one_point import cumulative_distance
 from ood_core.metrics.spectra import power_spectrum, spectrum_distance
 from ood_core.metrics.two_sample import classifier_accuracy
+from ood_core.pooled import (
+    BAND,
+    fractions,
+    histograms,
+    pixel_distance,
+    range_of_maps,
+    with_whole,
+)
 from ood_core.seeds import Stream, generator
+from ood_core.sentence import verdict
 from ood_core.specs import Symmetry
 from ood_core.survey import Limits, Survey, Tally, survey
 
@@ -58,8 +63,6 @@ __all__ = ["Score", "ValidationReport", "compare", "validate", "verdict"]
 
 SPLITS = 40
 CLASSIFIER_SPLITS = 10  # each split trains ten classifiers
-BAND = (0.05, 0.95)
-MAP_RANGE = (0.16, 0.84)  # of single maps, in curves
 
 Statistic = Callable[[Tensor, Tensor], float]
 
@@ -117,7 +120,7 @@ def compare(
     rows = found.panel
     splits = _splits(len(rows["distance"]), len(real["distance"]), root)
     features = whitening(rows["scattering"]), whitening(real["scattering"])
-    scores = _with_whole(
+    scores = with_whole(
         (
             _spectrum_score(rows, real, splits),
             _pixel_score(rows, real, ruler, splits),
@@ -132,8 +135,8 @@ def compare(
     k = power_spectrum(ruler.fit[:1])[0]
     return ValidationReport(
         scores=scores,
-        spectrum=SpectrumCurves(k, _range_of_maps(rows["power"]), _range_of_maps(real["power"])),
-        histogram=_histograms(found.tally, real, ruler, splits),
+        spectrum=SpectrumCurves(k, range_of_maps(rows["power"]), range_of_maps(real["power"])),
+        histogram=histograms(found.tally, real, ruler, [split.left for split in splits]),
         nearest_samples=rows["distance"],
         nearest_real=real["distance"],
         closest=_closest(found),
@@ -229,24 +232,11 @@ def _spectrum_score(rows: Rows, real: Rows, splits: Sequence[_Split]) -> Score:
 
 def _pixel_score(rows: Rows, real: Rows, ruler: Ruler, splits: Sequence[_Split]) -> Score:
     def statistic(a: Tensor, b: Tensor) -> float:
-        return _pixel_distance(a.mean(0), b.mean(0), ruler)
+        return pixel_distance(a.mean(0), b.mean(0), ruler)
 
     note = "Wasserstein-1 distance of pooled pixels, in standard deviations of real pixels"
-    values = _compare(statistic, _fractions(rows, ruler), _fractions(real, ruler), splits)
+    values = _compare(statistic, fractions(rows, ruler), fractions(real, ruler), splits)
     return Score("pixel_wasserstein", "pixel values", *values, "lower", note)
-
-
-def _fractions(rows: Rows, ruler: Ruler) -> Float[Tensor, "n c columns"]:
-    """Cumulative fractions at the edges, then mean height over and depth under them."""
-    fractions = rows["pixels"].double() / ruler.held_out[0, 0].numel()
-    return torch.cat([fractions, rows["beyond"].double()], dim=-1)
-
-
-def _pixel_distance(a: Tensor, b: Tensor, ruler: Ruler) -> float:
-    """Distance of two pooled laws in spreads of held-out pixels; beyond the edges, of the means."""
-    inside = cumulative_distance(a[None, :, :-2], b[None, :, :-2], ruler.edges)
-    outside = float((a - b)[:, -2:].abs().sum(-1).mean())
-    return (inside + outside) / float(ruler.held_out.double().std().clamp(min=1e-12))
 
 
 def _feature_scores(
@@ -271,51 +261,6 @@ def _nearest_score(samples: Tensor, real: Tensor, root: int) -> Score:
     note = "median distance to the nearest target over that of held-out maps; below 0.9 is copying"
     value = distance_ratio(samples, real)
     return Score("nearest_ratio", "nearest-target ratio", value, 1.0, low, high, "one", note)
-
-
-def _with_whole(
-    scores: Sequence[Score], tally: Tally, real: Tally, ruler: Ruler
-) -> tuple[Score, ...]:
-    """Add what sums over all samples say: the same distance of the whole set, without a band."""
-    whole = {
-        "spectrum_error": spectrum_distance(_mean_power(tally), _mean_power(real)),
-        "pixel_wasserstein": _pixel_distance(_pooled(tally, ruler), _pooled(real, ruler), ruler),
-        "fsd": frechet_of_moments(tally.features, real.features),
-    }
-    return tuple(replace(score, whole=whole.get(score.name)) for score in scores)
-
-
-def _mean_power(tally: Tally) -> Float[Tensor, "one c bins"]:
-    return tally.power[None] / tally.count
-
-
-def _pooled(tally: Tally, ruler: Ruler) -> Float[Tensor, "c columns"]:
-    pixels = tally.pixels.double() / ruler.held_out[0, 0].numel()
-    return torch.cat([pixels, tally.beyond], dim=-1) / tally.count
-
-
-def _range_of_maps(rows: Float[Tensor, "n c bins"]) -> Band:
-    levels = torch.tensor([0.5, *MAP_RANGE], dtype=torch.float64)
-    return Band(*rows.double().quantile(levels, dim=0))
-
-
-def _histograms(
-    tally: Tally, real: Rows, ruler: Ruler, splits: Sequence[_Split]
-) -> HistogramCurves:
-    """Densities between the even edges, of all samples and of all held-out maps."""
-    places = torch.searchsorted(ruler.edges, ruler.shown)
-    width = ruler.shown.diff(dim=-1) * ruler.held_out[0, 0].numel()
-
-    def density(pixels: Tensor) -> Tensor:
-        at = places.expand(*pixels.shape[:-1], -1)
-        return pixels.double().gather(-1, at).diff(dim=-1) / width
-
-    each = density(real["pixels"])
-    halves = torch.stack([each[s.left].mean(0) for s in splits])
-    low, high = halves.quantile(torch.tensor(BAND, dtype=halves.dtype), dim=0)
-    centres = (ruler.shown[:, 1:] + ruler.shown[:, :-1]) / 2
-    samples = density(tally.pixels) / tally.count
-    return HistogramCurves(centres, samples, Band(each.mean(0), low, high))
 
 
 def _closest(found: Survey) -> tuple[ClosestPair, ...]:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.evidence import Judgement, verdict
+from ood_core.evidence import Judgement
 from ood_core.judges import judge, least_p
 from ood_core.measures import families
+from ood_core.sentence import verdict
 from tests.oracles import fields
 
 SIDE = 16
@@ -54,12 +55,14 @@ def rejected(found: Judgement) -> set[str]:
 
 def test_equal_laws_are_rejected_at_the_nominal_rate() -> None:
     # Adjusted at 0.05 over four families; more than the bound of a binomial law would be a fault.
-    trials, seen, control = 20, 0, []
+    trials, seen, targets, control = 20, 0, 0, []
     for trial in range(trials):
         found = judged(lognormal(16, 100 + trial), lognormal(16, 500 + trial), trial)
         seen += bool(rejected(found))
+        targets += any(test.targets_differ for test in found.families)
         control += [test.real_p for test in found.families]
-    assert seen <= stats.binom.isf(1e-4, trials, 0.05)
+    # Fit targets are the same forty in every trial, so that their control is one draw, repeated.
+    assert max(seen, targets) <= stats.binom.isf(1e-4, trials, 0.05)
     assert 0.3 < np.mean(control) < 0.75  # of exact tests: about one half
 
 
@@ -83,6 +86,18 @@ def test_a_dropped_kind_is_told_apart() -> None:
     assert {"bispectrum", "phases", "minkowski"} <= rejected(found)
     kept = asked(two_kinds(60, 6), two_kinds(40, 5), two_kinds(60, 7))
     assert rejected(kept) == set()
+
+
+def test_targets_of_two_laws_are_told_apart_from_one_another() -> None:
+    # Samples are true to the fit targets; what they are held against is another mixture.
+    found = asked(lognormal(60, 6), lognormal(40, 5), two_kinds(60, 7))
+    differ = {test.name for test in found.families if test.targets_differ}
+    assert {"bispectrum", "phases", "minkowski"} <= differ & rejected(found)
+    assert "fit and held-out targets themselves differ in the bispectrum" in verdict((), 0, found)
+    same = asked(lognormal(60, 6), lognormal(40, 5), lognormal(60, 7))
+    assert not any(test.targets_differ for test in same.families)
+    assert "themselves" not in verdict((), 0, same)
+    assert found.families[-1].targets_adjusted is None  # of what is steered, nothing is asked
 
 
 def test_few_maps_over_and_over_cost_variety_alone() -> None:

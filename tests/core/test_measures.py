@@ -8,8 +8,8 @@ from ood_core.measures import Ruler
 from ood_core.metrics.distances import Whitening
 from ood_core.metrics.one_point import wasserstein
 from ood_core.metrics.spectra import power_spectrum
+from ood_core.pooled import fractions, pixel_distance
 from ood_core.survey import Tally
-from ood_core.validate import _fractions, _pixel_distance
 from tests.oracles import fields
 
 SIDE = 16
@@ -48,17 +48,17 @@ def test_the_distance_of_pixels_is_that_of_all_pixels(change) -> None:
     # The edges hold 1/63 of the pixels between two neighbours or 1/60 of the range, whichever is
     # less; within a cell the trapezium replaces the law by a line: 3 % of the distance at most.
     found, a, b = ruler(), maps(40, 3), maps(20, 1)
-    rows = [_fractions(found.measure(m), found).mean(0) for m in (change(a), b)]
+    rows = [fractions(found.measure(m), found).mean(0) for m in (change(a), b)]
     spread = float(found.held_out.double().std())
     exact = wasserstein(change(a), b) / spread
-    assert _pixel_distance(*rows, found) == pytest.approx(exact, rel=0.03)
+    assert pixel_distance(*rows, found) == pytest.approx(exact, rel=0.03)
 
 
 def test_what_lies_far_beyond_the_targets_counts_in_full() -> None:
     found, b = ruler(), maps(20, 1)
-    rows = [_fractions(found.measure(m), found).mean(0) for m in (b + 1000, b)]
+    rows = [fractions(found.measure(m), found).mean(0) for m in (b + 1000, b)]
     exact = 1000 / float(found.held_out.double().std())
-    assert _pixel_distance(*rows, found) == pytest.approx(exact, rel=1e-3)
+    assert pixel_distance(*rows, found) == pytest.approx(exact, rel=1e-3)
 
 
 def test_power_is_that_of_the_spectrum() -> None:
