@@ -29,9 +29,8 @@ def _judged(judgement: Judgement) -> str:
     rejected = [test for test in judgement.families if test.rejected]
     differ = [test.title for test in judgement.families if test.targets_differ]
     if differ:
-        return (
-            f"{_told(rejected, judgement)}, but so do fit and held-out targets in {_listed(differ)}"
-        )
+        themselves = f"fit and held-out targets themselves differ in {_listed(differ)}"
+        return f"{_told(rejected, judgement)}; {themselves}"
     return _told(rejected, judgement)
 
 
