@@ -34,6 +34,7 @@ def distances(queries: torch.Tensor) -> torch.Tensor:
 def test_the_threshold_is_a_rank() -> None:
     values = torch.arange(1.0, 400.0)
     assert threshold(values, 0.01) == (4.0, 0.01)
+    assert threshold(values[:350], 0.01) == (3.0, 3 / 351)  # rounded down
     assert threshold(values[:30], 0.01) == (1.0, 1 / 31)  # too few: the rate that they give
 
 
