@@ -33,6 +33,7 @@ from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
 
 Rows = Mapping[str, NDArray[Any]]
 
@@ -75,19 +76,24 @@ def build(spec: WorkerSpec) -> Worker:
             compute = inversion_rows(line)
         case "generate":
             compute = sample_rows(run, line)
-    return ShardWorker(run, spec.stage, line, compute, spec.lease)
+    measure = statistics_rows(run, line) if spec.stage == "generate" else None
+    return ShardWorker(run, spec.stage, line, compute, spec.lease, measure)
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardWorker:
-    """One stage's computation with its store: bytes first, receipt last."""
+    """One stage's computation with its store: bytes first, receipt last.
+
+    `measure` gives the statistics that are stored beside a shard of samples.
+    """
 
     store: RunStore
     stage: ShardedStage
     line: Line
     compute: Callable[[Shard], Rows]
     lease: int | None = None
+    measure: Callable[[Rows], Rows] | None = None
 
     def run(self, shard: Shard) -> Receipt:
         """Compute, store and vouch for one shard.
@@ -100,12 +106,16 @@ class ShardWorker:
         began, before = time.monotonic(), self.line.base.nfe
         rows = self.compute(shard)
         _require_finite(rows, shard)
+        statistics = None if self.measure is None else self.measure(rows)
         if self.lease is not None:
             require(self.store.lease, self.lease)
         with writing(self.store.root):
-            return self._store(shard, rows, began, before)
+            vouched = "" if statistics is None else self.store.statistics.write(shard, statistics)
+            return self._store(shard, rows, vouched, began, before)
 
-    def _store(self, shard: Shard, rows: Rows, began: float, before: int) -> Receipt:
+    def _store(
+        self, shard: Shard, rows: Rows, statistics: str, began: float, before: int
+    ) -> Receipt:
         digest = self.store.table(self.stage).write(shard, rows)
         receipt = Receipt(
             stage=self.stage,
@@ -116,6 +126,7 @@ class ShardWorker:
             nfe=self.line.base.nfe - before,
             seconds=time.monotonic() - began,
             writer=f"{socket.gethostname()}:{os.getpid()}",
+            statistics=statistics,
         )
         self.store.receipts(self.stage).write(receipt)
         return receipt
@@ -235,6 +246,17 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
 def rings_of(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
     """Rings whose means are steered: none where the field has no centre."""
     return 0 if steering is None or "translate" in symmetries else steering.rings
+
+
+def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:
+    """Rows of the statistics of a shard of samples; None where the run has no table for them.
+
+    They are measured on the maps as they are stored, so that they can be measured again.
+    """
+    if not has_statistics(run):
+        return None
+    ruler, within = lay_ruler(line.targets, line.symmetries), copy_distance(run)
+    return lambda rows: measured(ruler, line.targets, rows["maps"], within)
 
 
 def padded(maps: Maps, capacity: int) -> Maps:

@@ -20,7 +20,7 @@ from typing import Any
 SIZE = 16
 TARGETS = 40
 SHARD = 50
-VERBS = ("status", "verify", "inspect", "report")
+VERBS = ("status", "verify", "inspect", "validate", "report")
 MIB = 1024  # ru_maxrss is in KiB
 
 

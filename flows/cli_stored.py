@@ -60,20 +60,50 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
     raise typer.Exit(5 if found["damaged"] else 0)
 
 
-def report(uri: Uri, as_json: AsJson = False) -> None:
-    """Compute the scores again and write the report anew."""
-    from flows.console import OUT, show_json
+def validate(
+    uri: Uri,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help="Ask something else: c2st=0.6; null asks nothing."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score the stored samples again, hold them against a gate, and write verdict and report."""
+    from flows.console import show_fields, show_json
+    from flows.exits import EXIT_OF_STATE
+    from flows.extension import stored_settings
     from flows.holding import holding
-    from flows.settings import parse, with_gate
     from flows.stages import perform, summary, validate_set
     from ood_core.store.files import read_json
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
-    if store.state in ("planned", "incomplete", "running"):
-        raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
-    settings = with_gate(parse(store.record["settings"]), read_json(store.root / "verdict.json"))
+    settings = stored_settings(store, [f"gate.{condition}" for condition in gate or []])
+    missing = len(store.receipts("generate").missing(store.plan("generate")))
+    if missing:
+        raise RunIncomplete(
+            f"{uri}: {missing} shards of samples are missing; finish it with `farfield run` first"
+        )
     with holding(store):
         verdict = perform("validate", validate_set, store, settings)
+    reasons = read_json(store.root / "verdict.json")["reasons"]
+    found = {**summary(store), "verdict": verdict, "reasons": reasons}
+    show_json(found) if as_json else show_fields(f"validated {uri}", found)
+    raise typer.Exit(EXIT_OF_STATE.get(found["state"], 0))
+
+
+def report(uri: Uri, as_json: AsJson = False) -> None:
+    """Write the report anew from the scores that are stored; nothing is computed again."""
+    from flows.console import OUT, show_json
+    from flows.extension import stored_settings
+    from flows.holding import holding
+    from flows.stages import rewrite_report, summary
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    if store.state in ("planned", "incomplete", "running"):
+        raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
+    with holding(store):
+        verdict = rewrite_report(store, stored_settings(store))
     found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
     show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")

@@ -1,5 +1,6 @@
 """Gathers what the report shows from the stores of a run."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,24 +14,24 @@ from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
+from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
 from ood_core.store.files import read_bytes
 from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.validate import ValidationReport
 
-MOST_SAMPLES = 4096
-"""Samples that the offline scores look at, the first ones; more would not narrow their bands."""
+MOST_SHOWN = 512
+"""Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
 
 
-def samples_in_physical_units(run: RunStore) -> NDArray[np.float32]:
-    """The first samples of the data set, as they are stored."""
-    return run.table("generate").read("maps", slice(0, MOST_SAMPLES))
-
-
-def samples_in_model_range(run: RunStore, targets: StoredTargets) -> Maps:
-    """The first samples of the data set, back in model range."""
-    return torch.from_numpy(targets.transform.forward(samples_in_physical_units(run)))
+def shown_samples(
+    run: RunStore, others: Iterable[int] = ()
+) -> tuple[NDArray[np.float32], list[int]]:
+    """Maps of the data set as they are stored, with their numbers: at even steps, and `others`."""
+    count = run.plan("generate").rows
+    numbers = sorted({*even_rows(count, MOST_SHOWN), *others})
+    return run.table("generate").pick("maps", numbers), numbers
 
 
 def report_input(
@@ -43,7 +44,8 @@ def report_input(
     """Collect pictures, numbers and provenance."""
     record = run.record
     inverted = run.table("invert")
-    samples = samples_in_physical_units(run)
+    extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
+    samples, numbers = shown_samples(run, extremes)
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
@@ -53,6 +55,7 @@ def report_input(
         fit=targets.physical(targets.fit),
         held_out=targets.physical(targets.held_out),
         samples=samples,
+        sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
         round_trip_targets=targets.physical(targets.fit),
         psnr=psnr(targets.fit, error),

@@ -12,7 +12,8 @@ from ood_core.bases.importing import Untold, import_checkpoint
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.receipts import Receipt
+from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.targets import load_targets
 
 SCANNED_ROWS = 4096
@@ -20,7 +21,8 @@ SCANNED_ROWS = 4096
 
 def describe(run: RunStore) -> dict[str, Any]:
     """Arrays with ranges over their first rows, round trips, transform and settings."""
-    tables = [run.targets, *(run.table(s) for s in SHARDED if run.table(s).exists)]
+    filled = [*(run.table(stage) for stage in SHARDED), run.statistics]
+    tables = [run.targets, *(table for table in filled if table.exists)]
     arrays = [row for table in tables for row in _arrays(table)]
     targets = load_targets(run)
     done = not run.receipts("invert").missing(run.plan("invert"))
@@ -53,15 +55,21 @@ def verify_run(run: RunStore) -> dict[str, Any]:
             if receipt is None:
                 continue
             checked += 1
-            try:
-                good = run.table(stage).digest(receipt) == receipt.digest
-            except ShardCorrupt:
-                good = False
-            if not good:
+            if not _good(run, stage, receipt):
                 book.revoke(shard)
                 damaged.append(f"{stage}/{shard.index:05d}")
     remedy = "run the same `farfield run` again to renew them" if damaged else "nothing to do"
     return {"checked": checked, "damaged": damaged, "remedy": remedy}
+
+
+def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
+    """Whether rows, and the statistics of samples, are those that the receipt vouches for."""
+    try:
+        if receipt.statistics and run.statistics.digest(receipt) != receipt.statistics:
+            return False
+        return run.table(stage).digest(receipt) == receipt.digest
+    except (ShardCorrupt, FileNotFoundError):  # a table may be gone altogether
+        return False
 
 
 def shipped_models() -> list[dict[str, Any]]:

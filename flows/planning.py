@@ -26,6 +26,7 @@ from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
+from ood_core.store.statistics import create_statistics, lay_ruler
 from ood_core.store.targets import load_targets, read_targets, write_targets
 
 INVERSION_SHARD = 16
@@ -186,7 +187,10 @@ def _write(asked: Asked) -> None:
         fitted = _calibration_words(run, settings, method.calibration)
         columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))
         _create(run, "calibrate", "level", plans, columns, fitted)
-    kept = _record(settings, asked.model, method, load_targets(run).fit)
+    targets = load_targets(run)
+    kept = _record(settings, asked.model, method, targets.fit)
+    ruler = lay_ruler(targets, settings.targets.symmetries)
+    create_statistics(run, ruler, plans["generate"])
     run.write_plan(asked.record, kept, plans, settings.execution.number_type)
 
 

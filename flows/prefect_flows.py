@@ -19,6 +19,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.extension import extend_run
 from flows.pretrain import train_base
@@ -105,6 +106,8 @@ def pretrain(
 def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
     """Targets to a validated data set at `out`; run again, it does only what is missing.
 
+    The result is a summary, and the outcome of the gate the name of the flow run's state.
+
     `{run}` in `out` is replaced by the flow run's name, so that a schedule makes a new set each
     time.
     """
@@ -114,8 +117,8 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
         result = run_line(parse(settings), place, call=_as_task)
     finally:
         listener.reset(token)
-    _publish(result)
-    return result
+    outcome: dict[str, Any] = _publish(result)
+    return outcome
 
 
 @flow(name="extend", persist_result=False, validate_parameters=False)
@@ -126,8 +129,8 @@ def extend(settings: dict[str, Any], uri: str) -> dict[str, Any]:
         result = extend_run(RunStore.open(uri), parse(settings), call=_as_task)
     finally:
         listener.reset(token)
-    _publish(result)
-    return result
+    outcome: dict[str, Any] = _publish(result)
+    return outcome
 
 
 def extend_flow(run: RunStore, settings: RunSettings) -> dict[str, Any]:
@@ -165,9 +168,13 @@ def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> s
     return run_stage(str(run.root), settings.model_dump(mode="json"))
 
 
-def _publish(result: dict[str, Any]) -> None:
-    """Show verdict and report in Prefect."""
+def _publish(result: dict[str, Any]) -> Any:
+    """Show verdict and report in Prefect; return the state that Prefect ends the flow run with.
+
+    It is named after the outcome; its data are the result, which the flow's caller gets.
+    """
     lines = [f"- **{key}**: {result[key]}" for key in ("state", "samples_done", "identity", "uri")]
     create_markdown_artifact("\n".join(lines), key="farfield-summary")
     page = place_at(result["uri"]) / "report" / "index.html"
     create_link_artifact(link(page), link_text="report", key="farfield-report")
+    return Completed(name=result["state"].capitalize(), data=result)

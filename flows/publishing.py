@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.gathering import samples_in_physical_units
+from flows.gathering import shown_samples
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.report.card import CardInput, render_card
 from ood_core.report.linked_data import crate, croissant
@@ -45,7 +45,7 @@ def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
             f"{run.root}: {missing} shards of samples are missing; finish it with `farfield run`"
         )
     targets = load_targets(run)
-    samples = samples_in_physical_units(run)
+    samples, _ = shown_samples(run)
     real = targets.physical(targets.fit)
     picture = contact_sheet(real, samples, targets.unit, run.record["name"], rows)
     place: Place = out or run.root / GALLERY

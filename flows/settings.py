@@ -129,11 +129,6 @@ def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:
         raise ConfigError(_explain(error)) from error
 
 
-def with_gate(settings: RunSettings, verdict: Mapping[str, Any]) -> RunSettings:
-    """Return the settings with the gate that a stored verdict was held against."""
-    return settings.model_copy(update={"gate": GateSpec(**verdict["gate"])})
-
-
 def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
     places = (Path.cwd(), beside.resolve(), PROJECT)

@@ -13,7 +13,8 @@ import torch
 from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
-from flows.gathering import card_input, report_input, samples_in_model_range
+from flows.domain import domain_rows
+from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
@@ -21,21 +22,25 @@ from flows.settings import Execution, RunSettings
 from ood_core.arrays import Maps
 from ood_core.calibration import halves
 from ood_core.diffusion.patches import PatchMixture
-from ood_core.errors import RunIncomplete
-from ood_core.gate import decide
+from ood_core.errors import InputError, RunIncomplete
+from ood_core.evidence import ValidationReport
+from ood_core.gate import Verdict, decide
 from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
 from ood_core.priors.patches import fit_patches, patch_shapes
+from ood_core.report.stored import read_evidence
 from ood_core.seeds import SeedRange, root_key
+from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
-from ood_core.store.files import write_json
+from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.latents import read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
-from ood_core.store.targets import load_targets
-from ood_core.validate import validate
+from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
+from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.validate import compare
 
 GEOMETRY_DRAWS = 200
 """Enough draws to know a standard deviation to 5 %; the intervals are 5 of them wide."""
@@ -90,28 +95,59 @@ def fit(run: RunStore, settings: RunSettings) -> str:
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:
-    """Draw, decode and store samples, one shard after another."""
+    """Draw, decode, measure and store samples, one shard after another."""
+    if not run.statistics.exists:  # planned by an early version
+        require_held()
+        ruler = lay_ruler(load_targets(run), settings.targets.symmetries)
+        create_statistics(run, ruler, run.plan("generate"))
     return _sharded(run, "generate", settings)
 
 
 def validate_set(run: RunStore, settings: RunSettings) -> str:
     """Compare samples with held-out targets, hold the scores against the gate, write the report."""
     targets = load_targets(run)
-    samples = samples_in_model_range(run, targets)
+    ruler = lay_ruler(targets, settings.targets.symmetries)
+    blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
-    found = validate(samples, targets.fit, targets.held_out, settings.targets.symmetries, root)
+    found = compare(ruler, blocks, count, root, domain_rows(run, settings, ruler))
     verdict = decide(settings.gate, found, len(targets.held_out))
-    page = report_input(run, settings, targets, found, verdict)
-    require_held()
-    write_report(run, card_input(run, targets, page, verdict))
+    _show(run, settings, targets, found, verdict)
     content = {
         "state": verdict.outcome,
         "reasons": verdict.reasons,
         "gate": asdict(settings.gate),
-        "samples": run.plan("generate").rows,
+        "samples": count,
     }
     write_json(run.root / "verdict.json", content)
     return found.verdict
+
+
+def rewrite_report(run: RunStore, settings: RunSettings) -> str:
+    """Write report and card of a validated run again, from its stored scores and verdict.
+
+    Raises:
+        InputError: there are no stored scores, or they are of another version.
+    """
+    place = run.root / "report" / "report.json"
+    if not exists(place):
+        raise InputError(f"{place} is not there; run `farfield validate` to compute the scores")
+    found = read_evidence(read_json(place)["validation"])
+    stored = read_json(run.root / "verdict.json")
+    verdict = Verdict(stored["state"], tuple(stored["reasons"]))
+    _show(run, settings, load_targets(run), found, verdict)
+    return found.verdict
+
+
+def _show(
+    run: RunStore,
+    settings: RunSettings,
+    targets: StoredTargets,
+    found: ValidationReport,
+    verdict: Verdict,
+) -> None:
+    page = report_input(run, settings, targets, found, verdict)
+    require_held()
+    write_report(run, card_input(run, targets, page, verdict))
 
 
 LINE: tuple[tuple[str, Stage], ...] = (

@@ -1,10 +1,9 @@
-"""Records of the evidence about a set of samples, and the sentence that sums it up.
+"""Records of the evidence about a set of samples.
 
 Filled by `ood_core.validate`; read by the gate and by the report. `real` means held out: maps that
 nothing was fitted to.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, final
 
@@ -21,7 +20,10 @@ Better = Literal["lower", "one", "half"]
 @final
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One statistic of the samples beside real against real at the same set size."""
+    """One statistic of the samples beside real against real at the same set size.
+
+    `whole` is the same distance of all samples from all held-out maps, where sums tell it.
+    """
 
     name: str
     title: str
@@ -31,6 +33,7 @@ class Score:
     high: float
     better: Better
     note: str
+    whole: float | None = None
 
     @property
     def inside(self) -> bool:
@@ -85,9 +88,10 @@ class FamilyTest:
     """Energy test of one family of statistics, in spreads of the fit targets (whitened features).
 
     `distance` is unbiased, so that equal laws have 0 on average. `real_*` is half of the held-out
-    maps against the other half. `visible_shift` of one feature, in standard deviations, and
-    `visible_distance` are seen with 80 % power. A steered family is there for reference; its p is
-    not adjusted, and it never counts as rejected.
+    maps against the other half. `targets_*` is fit targets against held-out ones, whitened by both,
+    with a p adjusted like that of the samples. `visible_shift` of one feature, in standard
+    deviations, and `visible_distance` are seen with 80 % power. A steered family is there for
+    reference; its p is not adjusted, and it never counts as rejected.
     """
 
     name: str
@@ -101,11 +105,18 @@ class FamilyTest:
     real_p: float
     visible_shift: float
     visible_distance: float
+    targets_distance: float | None = None
+    targets_adjusted: float | None = None
 
     @property
     def rejected(self) -> bool:
         """Whether real maps would show such a difference too rarely."""
         return self.adjusted is not None and self.adjusted <= LEVEL
+
+    @property
+    def targets_differ(self) -> bool:
+        """Whether fit and held-out targets are no draws of one law."""
+        return self.targets_adjusted is not None and self.targets_adjusted <= LEVEL
 
 
 @final
@@ -138,8 +149,8 @@ class Variety:
 class Judgement:
     """What statistics say that no part of the method optimises.
 
-    `samples` and `held_out` count the maps compared; `least_p` is the least adjusted p-value that
-    so many maps can give. Without maps enough, `classifier` is None and `variety` empty.
+    `samples`, `held_out` and `fit` count the maps compared; `least_p` is the least adjusted p-value
+    that so many maps can give. Without maps enough, `classifier` is None and `variety` empty.
     """
 
     samples: int
@@ -148,6 +159,7 @@ class Judgement:
     least_p: float
     classifier: ClassifierTest | None
     variety: tuple[Variety, ...]
+    fit: int = 0
 
     @property
     def smallest_p(self) -> float:
@@ -161,11 +173,49 @@ class Judgement:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class CopyCheck:
+    """How many samples lie so near to a fit target that real maps rarely do, on one level.
+
+    `threshold` is calibrated on the distances of held-out maps to fit targets, such that a further
+    real map is within it with probability `rate`. `flagged` of all samples are; `p_value` is how
+    often as many real maps would be or more. `power` has, per noise in standard deviations of the
+    copied map, the share of planted copies that are.
+    """
+
+    level: str
+    title: str
+    threshold: float
+    rate: float
+    flagged: int
+    p_value: float
+    power: tuple[tuple[float, float], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LeakCheck:
+    """Shares of samples and of held-out maps that look like the base's own domain; see `leak`.
+
+    `base` counts the maps that were drawn of the base itself, `samples` those that were asked.
+    """
+
+    share: float
+    real: float
+    p_value: float
+    base: int
+    samples: int
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidationReport:
     """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
 
-    `copies` counts single samples far nearer to a target than any held-out map is.
+    `count` samples were validated: sums, `closest`, `worst` and `copies`, the number of single
+    samples far nearer to a target than any held-out map is, are of all of them; scores, spectra and
+    `nearest_samples` of a panel drawn at random from them (`ood_core.survey`). `leak` is None where
+    it was not measured.
     """
 
     scores: tuple[Score, ...]
@@ -175,9 +225,17 @@ class ValidationReport:
     nearest_real: Float[Tensor, " m"]
     closest: tuple[ClosestPair, ...]
     worst: tuple[int, ...]
+    count: int
     copies: int
     judgement: Judgement
     verdict: str
+    copying: tuple[CopyCheck, ...] = ()
+    leak: LeakCheck | None = None
+
+    @property
+    def panel(self) -> int:
+        """Number of samples that were looked at one beside another."""
+        return len(self.nearest_samples)
 
     def score(self, name: str) -> Score:
         """Return the score of that name."""
@@ -190,62 +248,9 @@ class ValidationReport:
             row["inside"] = score.inside
         judged = record["judgement"]
         for row, test in zip(judged["families"], self.judgement.families, strict=True):
-            row["rejected"] = test.rejected
+            row |= {"rejected": test.rejected, "targets_differ": test.targets_differ}
         judged |= {"smallest_p": self.judgement.smallest_p, "decided": self.judgement.decided}
-        return dict(record)
-
-
-def verdict(scores: Sequence[Score], copies: int, judgement: Judgement) -> str:
-    """Say in one sentence what lies inside the real band, what not, what unsteered tests found."""
-    compared = [score for score in scores if score.name != "nearest_ratio"]
-    inside = [score.title for score in compared if score.inside]
-    outside = [_excess(score) for score in compared if not score.inside]
-    parts = []
-    if inside:
-        verb = "lies" if len(inside) == 1 else "lie"
-        parts.append(f"{_listed(inside)} {verb} inside the real-against-real band")
-    if outside:
-        parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
-    parts.extend(_copying(score, copies) for score in scores if score.name == "nearest_ratio")
-    parts.append(_judged(judgement))
-    sentence = "; ".join(parts) + "."
-    return sentence[0].upper() + sentence[1:]
-
-
-def _judged(judgement: Judgement) -> str:
-    """Say what unsteered tests rejected; silence of a test is no proof, and not called one."""
-    if not judgement.decided:
-        return "too few maps to test what was not steered"
-    rejected = [test for test in judgement.families if test.rejected]
-    if not rejected:
-        return "what was not steered shows no difference that so many maps could reveal"
-    names = _listed([test.title for test in rejected])
-    p = judgement.smallest_p
-    return f"by what was not steered, samples differ from real maps in {names} (adjusted p {p:.2g})"
-
-
-def _excess(score: Score) -> str:
-    margin = f"{score.value / score.high:.1f} times it" if score.high > 0 else "not 0"
-    if score.better == "half":
-        margin = f"{100 * (score.value - score.high):.0f} points above it"
-    return f"{score.title} ({score.value:.3g} where real maps reach {score.high:.3g}, {margin})"
-
-
-def _copying(score: Score, copies: int) -> str:
-    ratio = (
-        f"the median distance to the nearest target is {score.value:.2f} times that of real maps"
-    )
-    if score.value < COPY_RATIO:
-        return f"samples copy the targets: {ratio}"
-    single = f"{copies} near {'copy' if copies == 1 else 'copies'} of a target among the samples"
-    seen = f"{single}, though not as a rule" if copies else "no copying is seen"
-    if score.value > score.high:
-        return f"{seen}; samples lie further off than real maps do: {ratio}"
-    return f"{seen}: {ratio}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+        return dict(record) | {"panel": self.panel}
 
 
 def _plain(value: Any) -> Any:

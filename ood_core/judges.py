@@ -9,10 +9,11 @@ over a level is left out, since pixel quantiles fix it.
 
 Rows of features are whitened by the fit targets, which belong to neither side. The energy test of
 samples against held-out maps asks each family; p-values are adjusted for their number (Holm). The
-p-values take maps as independent: overlapping cut-outs make them too small.
+p-values take maps as independent: overlapping cut-outs make them too small. The same test between
+fit and held-out targets says whether the two splits are exchangeable at all: where they are not,
+samples that were true to the first would differ from the second.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from math import comb, inf
 
@@ -22,10 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.evidence import LEVEL, ClassifierTest, FamilyTest, Judgement, Variety
-from ood_core.metrics.bispectrum import bispectrum
+from ood_core.measures import Rows
 from ood_core.metrics.coverage import NEIGHBOURS, coverage, vendi
 from ood_core.metrics.discrepancy import (
     PERMUTATIONS,
+    Discrepancy,
     adjusted,
     energy_distance,
     energy_test,
@@ -33,21 +35,16 @@ from ood_core.metrics.discrepancy import (
     row_distances,
 )
 from ood_core.metrics.distances import Whitening
-from ood_core.metrics.morphology import minkowski
-from ood_core.metrics.peaks import minimum_density, peak_density
-from ood_core.metrics.phases import phase_coherence
 from ood_core.metrics.power import detectable_difference
 from ood_core.metrics.two_sample import classifier_test
 from ood_core.seeds import Stream, generator
 
 MOST_ROWS = 512  # of a set; which ones is drawn
 FIRST_INDEX = 1000  # of random streams, past those of `validate`
-AREA_LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in a map's own sigma
-PEAK_LEVELS = (-1.0, 0.0, 1.0, 2.0)
 SPLITS = 20  # of held-out maps, for variety
 FEWEST_CLASSIFIED = 4  # of a half: two to train on and two to ask
-BLOCK_PIXELS = 2**20  # measured at once, which bounds the memory
 
+UNSTEERED = ("bispectrum", "phases", "minkowski", "peaks")  # where maps are large enough
 TITLES = {
     "bispectrum": "the bispectrum",
     "phases": "phase coherence",
@@ -63,32 +60,37 @@ VARIETY = {
     "vendi": ("distinct maps (Vendi)", "effective number of different maps in a set of equal size"),
 }
 
-AnyMaps = Float[Tensor, "_ _ _ _"]  # sets differ in size
-Rows = Float[Tensor, "_ _"]
+Features = Float[Tensor, "_ _"]
 
 
 def judge(
-    samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps, steered: tuple[Rows, Rows], root: int
+    samples: Rows, fit: Rows, held_out: Rows, steered: tuple[Features, Features], root: int
 ) -> Judgement:
     """Test samples against held-out maps; `steered` has whitened scattering moments of both.
 
-    Sets are those that `validate` takes: 2 samples, 2 fit and 4 held-out maps at least, of one
-    shape, finite.
+    Sets are rows of `ood_core.measures`: those of 2 samples, 2 fit and 4 held-out maps at least.
     """
-    order, other, few = (
-        _thinned(len(maps), root, place) for place, maps in enumerate((samples, held_out, fit))
-    )
-    sets = samples[order], held_out[other], fit[few]
-    families = [(name, [measure(maps) for maps in sets]) for name, measure in _families(sets[0])]
+    sets = samples, held_out, fit
+    names = [name for name in UNSTEERED if name in samples]
+    order, other, few = (_thinned(len(s[names[0]]), root, i) for i, s in enumerate(sets))
+    families = [
+        (name, (samples[name][order], held_out[name][other], fit[name][few])) for name in names
+    ]
     tests = [_test(name, *_whitened(*rows), len(families), root) for name, rows in families]
     raised = adjusted([test.p_value for test in tests])
-    unsteered = [replace(test, adjusted=p) for test, p in zip(tests, raised, strict=True)]
+    control = [_exchangeable(name, rows[2], rows[1], root) for name, rows in families]
+    raised_control = adjusted([found.p_value for found in control])
+    unsteered = [
+        replace(test, adjusted=p, targets_distance=found.value, targets_adjusted=q)
+        for test, p, found, q in zip(tests, raised, control, raised_control, strict=True)
+    ]
     reference = _test("scattering", steered[0][order], steered[1][other], 1, root)
     joined = (torch.cat(rows, dim=1) for rows in zip(*(rows for _, rows in families), strict=True))
     rows, real = _whitened(*joined)
     return Judgement(
         samples=len(order),
         held_out=len(other),
+        fit=len(few),
         families=(*unsteered, replace(reference, steered=True)),
         least_p=min(len(families) * least_p(len(order), len(other)), 1.0),
         classifier=_classified(rows, real),
@@ -109,65 +111,23 @@ def _thinned(count: int, root: int, place: int) -> Int[Tensor, " rows"]:
     return torch.from_numpy(rng.permutation(count)[:MOST_ROWS])
 
 
-def _families(maps: AnyMaps) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-    """Return what can be measured on maps of this size: below 8 pixels no triangles close."""
-    side = min(maps.shape[-2:])
-    on_pixels = [("minkowski", _blocked(_minkowski)), ("peaks", _blocked(_peaks))]
-    if side < 8:
-        return on_pixels
-    shells = 4 if side >= 16 else 2  # wide enough for every shell to hold modes
-    edges = [float(edge) for edge in np.geomspace(1, side / 3, shells + 1)]
-    return [
-        ("bispectrum", lambda maps: _bispectrum(maps, edges)),
-        ("phases", lambda maps: _phases(maps, edges)),
-        *on_pixels,
-    ]
-
-
-def _bispectrum(maps: AnyMaps, edges: Sequence[float]) -> Rows:
-    """Bispectra over the root of the product of a map's own powers: its power is divided out."""
-    found = bispectrum(maps, edges)
-    scale = found.power[:, :, found.triples].prod(-1).sqrt()
-    return torch.where(scale > 0, found.value / scale, 0).flatten(1)
-
-
-def _phases(maps: AnyMaps, edges: Sequence[float]) -> Rows:
-    found = phase_coherence(maps, edges)
-    return (found.value / found.noise).flatten(1)
-
-
-def _minkowski(maps: AnyMaps) -> Rows:
-    levels = torch.tensor(AREA_LEVELS)
-    return minkowski(_own_units(maps), levels)[:, :, 1:].flatten(1)
-
-
-def _peaks(maps: AnyMaps) -> Rows:
-    levels, own = torch.tensor(PEAK_LEVELS), _own_units(maps)
-    return torch.cat([peak_density(own, levels), minimum_density(own, -levels)], -1).flatten(1)
-
-
-def _own_units(maps: AnyMaps) -> AnyMaps:
-    """Bring every map and channel to mean 0 and spread 1; a constant one to 0."""
-    own = maps.double()
-    own = own - own.mean((-2, -1), keepdim=True)
-    spread = own.square().mean((-2, -1), keepdim=True).sqrt()
-    return torch.where(spread > 0, own / spread, 0)
-
-
-def _blocked(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def measured(maps: Tensor) -> Tensor:
-        rows = max(1, BLOCK_PIXELS // maps[0].numel())
-        return torch.cat([measure(block) for block in maps.split(rows)])
-
-    return measured
-
-
-def _whitened(rows: Rows, real: Rows, fit: Rows) -> tuple[Rows, Rows]:
+def _whitened(rows: Features, real: Features, fit: Features) -> tuple[Features, Features]:
     whitening = Whitening.fit(fit)
     return whitening(rows), whitening(real)
 
 
-def _test(name: str, rows: Rows, real: Rows, families: int, root: int) -> FamilyTest:
+def _exchangeable(name: str, fit: Features, held_out: Features, root: int) -> Discrepancy:
+    """Test fit targets against held-out ones: if they differ, samples cannot but differ.
+
+    Both are whitened by both together: by one of them alone, they would not be exchangeable.
+    """
+    rng = generator(root, FIRST_INDEX + 30 + list(TITLES).index(name), stream=Stream.RESAMPLE)
+    whitening = Whitening.fit(torch.cat([fit, held_out]))
+    rows = whitening(fit), whitening(held_out)
+    return Discrepancy(energy_distance(*rows), energy_test(*rows, rng).p_value)
+
+
+def _test(name: str, rows: Features, real: Features, families: int, root: int) -> FamilyTest:
     """Test rows against real ones, halves of the real ones for control, and what would be seen."""
     rng = generator(root, FIRST_INDEX + 10 + list(TITLES).index(name), stream=Stream.RESAMPLE)
     half = len(real) // 2
@@ -191,7 +151,7 @@ def _test(name: str, rows: Rows, real: Rows, families: int, root: int) -> Family
     )
 
 
-def _classified(rows: Rows, real: Rows) -> ClassifierTest | None:
+def _classified(rows: Features, real: Features) -> ClassifierTest | None:
     half = len(real) // 2
     if min(len(rows), half) < FEWEST_CLASSIFIED:
         return None
@@ -199,7 +159,7 @@ def _classified(rows: Rows, real: Rows) -> ClassifierTest | None:
     return ClassifierTest(found.value, found.p_value, control.value, control.p_value)
 
 
-def _variety(rows: Rows, real: Rows, root: int) -> tuple[Variety, ...]:
+def _variety(rows: Features, real: Features, root: int) -> tuple[Variety, ...]:
     """Compare samples with one half of the real rows as the other half is compared with it."""
     size = min(len(rows), len(real) // 2)
     if size <= NEIGHBOURS:
@@ -220,5 +180,5 @@ def _variety(rows: Rows, real: Rows, root: int) -> tuple[Variety, ...]:
     return tuple(found)
 
 
-def _numbers(rows: Rows, real: Rows, width: float) -> dict[str, float]:
+def _numbers(rows: Features, real: Features, width: float) -> dict[str, float]:
     return {**asdict(coverage(rows, real)), "vendi": vendi(rows, width)}

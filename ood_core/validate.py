@@ -12,55 +12,57 @@ cannot be told from real by that statistic with so many maps. Features are white
 targets, which belong to neither side. The nearest-target ratio compares medians over all maps
 instead; its band is a bootstrap of held-out against held-out.
 
+Scores are made of the rows of `ood_core.measures`, wherever these come from: `validate` measures
+maps in memory, `compare` takes rows that workers measured and stored, and both give the same. Sums,
+extremes and copies are of all samples; what needs rows beside one another sees a panel of them
+(`ood_core.survey`), and every score tells how many.
+
 Inputs are maps in model range. `real` means held out: maps that nothing was fitted to.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ood_core.copies import chance, nearest_rows, power, threshold
 from ood_core.errors import TargetError
 from ood_core.evidence import (
     COPY_DISTANCE,
-    Band,
     ClosestPair,
-    HistogramCurves,
+    CopyCheck,
+    LeakCheck,
     Score,
     SpectrumCurves,
     ValidationReport,
-    verdict,
 )
 from ood_core.judges import judge
+from ood_core.measures import AnyMaps, Rows, Ruler
 from ood_core.metrics.distances import Whitening, frechet
-from ood_core.metrics.novelty import Nearest, distance_ratio, nearest
-from ood_core.metrics.one_point import (
-    cumulative,
-    cumulative_distance,
-    histogram,
-    quantile_edges,
-    uniform_edges,
-)
-from ood_core.metrics.scattering import Scattering
+from ood_core.metrics.leak import leak
+from ood_core.metrics.novelty import distance_ratio
 from ood_core.metrics.spectra import power_spectrum, spectrum_distance
 from ood_core.metrics.two_sample import classifier_accuracy
+from ood_core.pooled import (
+    BAND,
+    fractions,
+    histograms,
+    pixel_distance,
+    range_of_maps,
+    with_whole,
+)
 from ood_core.seeds import Stream, generator
+from ood_core.sentence import verdict
 from ood_core.specs import Symmetry
+from ood_core.survey import Limits, Survey, Tally, survey
 
-__all__ = ["Score", "ValidationReport", "validate", "verdict"]
-
-AnyMaps = Float[Tensor, "_ _ _ _"]  # sets differ in size; equal shapes are checked by `validate`
+__all__ = ["Score", "ValidationReport", "compare", "validate", "verdict"]
 
 SPLITS = 40
 CLASSIFIER_SPLITS = 10  # each split trains ten classifiers
-BAND = (0.05, 0.95)
-MAP_RANGE = (0.16, 0.84)  # of single maps, in curves
-BINS = 60
-SHOWN = 8  # closest pairs and least typical samples
-FEATURE_PIXELS = 2**18  # transformed at once, at about half a kilobyte each
 
 Statistic = Callable[[Tensor, Tensor], float]
 
@@ -74,46 +76,112 @@ class _Split:
 
 
 def validate(
-    samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps, symmetries: Sequence[Symmetry], root: int
+    samples: AnyMaps,
+    fit: AnyMaps,
+    held_out: AnyMaps,
+    symmetries: Sequence[Symmetry],
+    root: int,
+    domain: AnyMaps | None = None,
 ) -> ValidationReport:
     """Measure samples against held-out real maps, and held-out maps against one another.
+
+    `domain` has maps of the base's own domain, for the leak.
 
     Raises:
         TargetError: If a set is too small to split (2 samples, 2 fit, 4 held out), if shapes
             differ, or if a value is not finite.
     """
     _check(samples, fit, held_out)
-    splits = _splits(len(samples), len(held_out), root)
-    k, power, _ = power_spectrum(samples)
-    power_real = power_spectrum(held_out)[1]
-    features = _features(samples, fit, held_out)
-    near, near_real = nearest(samples, fit, symmetries), nearest(held_out, fit, symmetries)
-    scores = (
-        _spectrum_score(power, power_real, splits),
-        _pixel_score(samples, held_out, splits),
-        *_feature_scores(*features, splits),
-        _nearest_score(near.distance, near_real.distance, root),
+    ruler = Ruler.lay(fit, held_out, symmetries)
+    own = None if domain is None else ruler.measure(domain)["scattering"]
+    return compare(ruler, [ruler.measure(samples)], len(samples), root, own)
+
+
+def compare(
+    ruler: Ruler,
+    blocks: Iterable[Rows],
+    count: int,
+    root: int,
+    domain: Float[Tensor, "b f"] | None = None,
+) -> ValidationReport:
+    """Compare the rows of `count` samples, in blocks and in order, with the ruler's targets.
+
+    `domain` has the scattering rows of maps of the base's own domain; without them no leak is
+    measured.
+
+    Raises:
+        TargetError: If a set is too small (see `validate`) or a value is not finite.
+    """
+    _require_enough(count, len(ruler.fit), len(ruler.held_out))
+    fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
+    whitening = Whitening.fit(fit["scattering"])
+    limits, rates = _limits(real, whitening, fit)
+    found = survey(blocks, count, whitening, limits, root)
+    rows = found.panel
+    splits = _splits(len(rows["distance"]), len(real["distance"]), root)
+    features = whitening(rows["scattering"]), whitening(real["scattering"])
+    scores = with_whole(
+        (
+            _spectrum_score(rows, real, splits),
+            _pixel_score(rows, real, ruler, splits),
+            *_feature_scores(*features, splits),
+            _nearest_score(rows["distance"], real["distance"], root),
+        ),
+        found.tally,
+        Tally.of(real, whitening),
+        ruler,
     )
-    judgement = judge(samples, fit, held_out, features, root)
-    copies = int((near.distance <= COPY_DISTANCE * near_real.distance.min()).sum())
+    judgement = judge(rows, fit, real, features, root)
+    k = power_spectrum(ruler.fit[:1])[0]
     return ValidationReport(
         scores=scores,
-        spectrum=SpectrumCurves(k, _range_of_maps(power), _range_of_maps(power_real)),
-        histogram=_histograms(samples, held_out, splits),
-        nearest_samples=near.distance,
-        nearest_real=near_real.distance,
-        closest=_closest(near),
-        worst=tuple(features[0].square().sum(1).argsort(descending=True)[:SHOWN].tolist()),
-        copies=copies,
+        spectrum=SpectrumCurves(k, range_of_maps(rows["power"]), range_of_maps(real["power"])),
+        histogram=histograms(found.tally, real, ruler, [split.left for split in splits]),
+        nearest_samples=rows["distance"],
+        nearest_real=real["distance"],
+        closest=_closest(found),
+        worst=found.worst,
+        count=count,
+        copies=found.copies["plain"],
         judgement=judgement,
-        verdict=verdict(scores, copies, judgement),
+        verdict=verdict(scores, found.copies["plain"], judgement),
+        copying=_copying(found, limits, rates, ruler, root),
+        leak=None if domain is None else _leak(*features, limits.fit, whitening(domain)),
     )
+
+
+def _limits(real: Rows, whitening: Whitening, fit: Rows) -> tuple[Limits, tuple[float, float]]:
+    """Distances that flag copies, calibrated on held-out maps, and the rates of real maps there."""
+    targets = whitening(fit["scattering"])
+    shifted, rate = threshold(real["shifted"])
+    statistic, other = threshold(nearest_rows(whitening(real["scattering"]), targets))
+    plain = COPY_DISTANCE * float(real["distance"].min())
+    return Limits(targets, plain, shifted, statistic), (rate, other)
+
+
+def _copying(
+    found: Survey, limits: Limits, rates: tuple[float, float], ruler: Ruler, root: int
+) -> tuple[CopyCheck, ...]:
+    def check(level: str, title: str, within: float, rate: float) -> CopyCheck:
+        flagged = found.copies[level]
+        p_value = chance(flagged, found.tally.count, len(ruler.held_out))
+        return CopyCheck(level, title, within, rate, flagged, p_value)
+
+    pixels = check("shifted", "pixels, over symmetries and shifts", limits.shifted, rates[0])
+    return (
+        replace(pixels, power=power(ruler, limits.shifted, root)),
+        check("statistic", "scattering moments", limits.statistic, rates[1]),
+    )
+
+
+def _leak(rows: Tensor, real: Tensor, targets: Tensor, domain: Tensor) -> LeakCheck:
+    found = leak(rows, real, targets, domain)
+    return LeakCheck(found.samples, found.held_out, found.p_value, len(domain), len(rows))
 
 
 def _check(samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps) -> None:
-    for name, maps, least in (("samples", samples, 2), ("fit", fit, 2), ("held-out", held_out, 4)):
-        if len(maps) < least:
-            raise TargetError(f"got {len(maps)} {name} maps; expected at least {least} to validate")
+    _require_enough(len(samples), len(fit), len(held_out))
+    for name, maps in (("samples", samples), ("fit", fit), ("held-out", held_out)):
         if maps.shape[1:] != fit.shape[1:]:
             got, expected = tuple(maps.shape[1:]), tuple(fit.shape[1:])
             raise TargetError(
@@ -122,6 +190,12 @@ def _check(samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps) -> None:
         bad = int((~maps.isfinite()).flatten(1).any(1).sum())
         if bad:
             raise TargetError(f"got {bad} {name} maps with values that are not finite; drop them")
+
+
+def _require_enough(samples: int, fit: int, held_out: int) -> None:
+    for name, count, least in (("samples", samples, 2), ("fit", fit, 2), ("held-out", held_out, 4)):
+        if count < least:
+            raise TargetError(f"got {count} {name} maps; expected at least {least} to validate")
 
 
 def _splits(samples: int, held_out: int, root: int) -> list[_Split]:
@@ -133,22 +207,6 @@ def _splits(samples: int, held_out: int, root: int) -> list[_Split]:
         chosen = torch.from_numpy(rng.permutation(samples)[:size])
         splits.append(_Split(chosen, real[:size], real[size : 2 * size]))
     return splits
-
-
-def _features(
-    samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps
-) -> tuple[Float[Tensor, "n f"], Float[Tensor, "m f"]]:
-    """Log-scattering moments of samples and held-out maps, whitened by those of the fit maps."""
-    size = min(fit.shape[-2:])  # of an oblong map, its first square
-    scattering = Scattering(size, scales=min(3, size.bit_length() - 2))
-
-    def moments(maps: AnyMaps) -> Tensor:
-        rows = max(1, FEATURE_PIXELS // maps[0].numel())
-        blocks = torch.split(maps[..., :size, :size], rows)
-        return torch.cat([scattering.log_moments(block) for block in blocks])
-
-    whitening = Whitening.fit(moments(fit))
-    return whitening(moments(samples)), whitening(moments(held_out))
 
 
 def _compare(
@@ -166,21 +224,18 @@ def _quantiles(values: Sequence[float], levels: Sequence[float]) -> list[float]:
     return [float(q) for q in torch.tensor(values, dtype=torch.float64).quantile(at)]
 
 
-def _spectrum_score(power: Tensor, real: Tensor, splits: Sequence[_Split]) -> Score:
+def _spectrum_score(rows: Rows, real: Rows, splits: Sequence[_Split]) -> Score:
     note = "mean over wavenumbers of |ln(power / real power)|; 0.1 is ten per cent"
-    values = _compare(spectrum_distance, power, real, splits)
+    values = _compare(spectrum_distance, rows["power"].double(), real["power"].double(), splits)
     return Score("spectrum_error", "power spectrum", *values, "lower", note)
 
 
-def _pixel_score(samples: AnyMaps, held_out: AnyMaps, splits: Sequence[_Split]) -> Score:
-    edges = quantile_edges(torch.cat([samples, held_out]))
-    spread = float(held_out.double().std().clamp(min=1e-12))
-
+def _pixel_score(rows: Rows, real: Rows, ruler: Ruler, splits: Sequence[_Split]) -> Score:
     def statistic(a: Tensor, b: Tensor) -> float:
-        return cumulative_distance(a, b, edges) / spread
+        return pixel_distance(a.mean(0), b.mean(0), ruler)
 
     note = "Wasserstein-1 distance of pooled pixels, in standard deviations of real pixels"
-    values = _compare(statistic, cumulative(samples, edges), cumulative(held_out, edges), splits)
+    values = _compare(statistic, fractions(rows, ruler), fractions(real, ruler), splits)
     return Score("pixel_wasserstein", "pixel values", *values, "lower", note)
 
 
@@ -208,23 +263,7 @@ def _nearest_score(samples: Tensor, real: Tensor, root: int) -> Score:
     return Score("nearest_ratio", "nearest-target ratio", value, 1.0, low, high, "one", note)
 
 
-def _range_of_maps(rows: Float[Tensor, "n c bins"]) -> Band:
-    levels = torch.tensor([0.5, *MAP_RANGE], dtype=rows.dtype)
-    return Band(*rows.quantile(levels, dim=0))
-
-
-def _histograms(samples: AnyMaps, held_out: AnyMaps, splits: Sequence[_Split]) -> HistogramCurves:
-    edges = uniform_edges(torch.cat([samples, held_out]), BINS)
-    real = histogram(held_out, edges)
-    halves = torch.stack([real[s.left].mean(0) for s in splits])
-    low, high = halves.quantile(torch.tensor(BAND, dtype=halves.dtype), dim=0)
-    centres = (edges[:, 1:] + edges[:, :-1]) / 2
-    return HistogramCurves(
-        centres, histogram(samples, edges).mean(0), Band(real.mean(0), low, high)
-    )
-
-
-def _closest(near: Nearest) -> tuple[ClosestPair, ...]:
-    order = near.distance.argsort(stable=True)[:SHOWN].tolist()
-    columns = near.target.tolist(), near.element.tolist(), near.distance.tolist()
-    return tuple(ClosestPair(i, *(column[i] for column in columns)) for i in order)
+def _closest(found: Survey) -> tuple[ClosestPair, ...]:
+    rows = found.closest_rows
+    columns = found.closest, rows["target"], rows["element"], rows["distance"]
+    return tuple(ClosestPair(*pair) for pair in zip(*(c.tolist() for c in columns), strict=True))

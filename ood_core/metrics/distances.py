@@ -22,6 +22,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from ood_core.errors import TargetError
+from ood_core.metrics.moments import Moments
 
 FLAT = 1e-3  # of the median spread: a feature flatter than this is not blown up further
 
@@ -58,12 +59,26 @@ def frechet(
     """Return the Fréchet distance of the Gaussians fitted to two sets of rows (squared length)."""
     if whitening is not None:
         a, b = whitening(a), whitening(b)
-    mean_a, root_a = _moments(a.double())
-    mean_b, root_b = _moments(b.double())
+    return _apart(*_moments(a.double()), *_moments(b.double()))
+
+
+def frechet_of_moments(a: Moments, b: Moments) -> float:
+    """Return the same distance from moments, which may have been merged of many parts."""
+    return _apart(a.mean, _root(a.covariance), b.mean, _root(b.covariance))
+
+
+def _apart(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, root_b: Tensor) -> float:
     shared = torch.linalg.svdvals(root_a @ root_b.T).sum()
     apart = (mean_a - mean_b).square().sum()
     distance = apart + root_a.square().sum() + root_b.square().sum() - 2 * shared
     return max(float(distance), 0.0)
+
+
+def _root(covariance: Float[Tensor, "f f"]) -> Float[Tensor, "f f"]:
+    """Return a factor `R` with `R' R` the covariance."""
+    values, vectors = torch.linalg.eigh(covariance)
+    factor: Tensor = (vectors * values.clamp(min=0).sqrt()).T
+    return factor
 
 
 def _moments(

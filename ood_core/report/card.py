@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ood_core.report.credit import OTHER, Credit, read_credit
 from ood_core.report.markdown import bibtex, markdown, one_line
-from ood_core.report.page import flatten
+from ood_core.report.page import flatten, panel_words
 from ood_core.report.record import ReportInput
 
 TEMPLATE = "card.md.jinja"
@@ -102,6 +102,7 @@ def render_card(card: CardInput) -> str:
         card=card,
         report=card.report,
         credit=card.credit,
+        panel_words=panel_words(card.report.validation),
         front_matter=Markup(front_matter(card)),
         made=list(_made(card)),
         steered=bool(card.report.settings.get("steering")),

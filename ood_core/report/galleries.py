@@ -57,17 +57,17 @@ def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
     """Choose and draw the maps of a report."""
     small = max(report.fit.shape[-2:]) <= SMALL
     side, wide, few = (16, 24, 8) if small else (12, 0, 4)
-    shown = even_rows(len(report.samples), side + wide)
+    shown = [report.numbers[row] for row in even_rows(len(report.samples), side + wide)]
     # Alternate picks, so that either gallery runs through the whole set.
     beside = shown[:: max(1, len(shown) // side)][:side]
     more = [index for index in shown if index not in set(beside)]
     return Galleries(
         targets=_pictures(report.fit, even_rows(len(report.fit), side), "real target", stretch),
         round_trips=_round_trips(report, stretch, few),
-        samples=_pictures(report.samples, beside, "synthetic map", stretch),
-        more_samples=_pictures(report.samples, more, "synthetic map", stretch),
+        samples=_samples(report, beside, stretch),
+        more_samples=_samples(report, more, stretch),
         closest=_closest(report, stretch, few),
-        worst=_pictures(report.samples, report.validation.worst[:few], "synthetic map", stretch),
+        worst=_samples(report, report.validation.worst[:few], stretch),
     )
 
 
@@ -91,6 +91,18 @@ def _pictures(
     ]
 
 
+def _samples(report: ReportInput, numbers: Sequence[int], stretch: Stretch) -> list[Picture]:
+    """Draw the samples of these numbers that were read."""
+    place = {number: row for row, number in enumerate(report.numbers)}
+    found = [number for number in numbers if number in place]
+    return [
+        Picture(
+            data_uri(map_png(report.samples[place[n], 0], stretch)), f"synthetic map {n}", str(n)
+        )
+        for n in found
+    ]
+
+
 def _round_trips(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
     rows = even_rows(len(report.round_trips), most) if len(report.round_trips) else []
     before = _pictures(report.round_trip_targets, rows, "real target", stretch)
@@ -103,17 +115,17 @@ def _closest(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
     typical = float(report.validation.nearest_real.double().quantile(0.5))
     pairs = []
     for near in report.validation.closest[:most]:
-        if near.sample >= len(report.samples) or near.target >= len(report.fit):
+        drawn = _samples(report, [near.sample], stretch)
+        if not drawn or near.target >= len(report.fit):
             continue
         field = torch.from_numpy(np.ascontiguousarray(report.fit[near.target : near.target + 1]))
         image = transform(field, near.element, report.symmetries).numpy()
         words = element_words(near.element, report.symmetries)
-        first = _pictures(report.samples, [near.sample], "synthetic map", stretch)[0]
         alt = f"real target {near.target}, {words}"
         second = Picture(data_uri(map_png(image[0, 0], stretch)), alt, str(near.target))
         share = f"{near.distance / typical:.2f} of the real median" if typical > 0 else ""
         caption = f"sample {near.sample} · target {near.target}, {words} · {share}"
-        pairs.append(Pair(first, second, caption))
+        pairs.append(Pair(drawn[0], second, caption))
     return pairs
 
 

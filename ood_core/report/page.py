@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ood_core.evidence import LEVEL, Score
+from ood_core.evidence import LEVEL, Score, ValidationReport
 from ood_core.report import figures, series
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries
@@ -59,7 +59,9 @@ def render(report: ReportInput) -> str:
         report=report,
         verdict=report.validation.verdict,
         scores=[(score, score_strip(score)) for score in report.validation.scores],
+        checked=report.validation,
         judgement=report.validation.judgement,
+        panel_words=panel_words(report.validation),
         level=LEVEL,
         galleries=galleries(report, stretch),
         scale=data_uri(scale_png()),
@@ -76,6 +78,14 @@ def render(report: ReportInput) -> str:
     )
 
 
+def panel_words(checked: ValidationReport) -> str:
+    """Say how many samples the scores are of."""
+    near = "copies and sums are of all samples"
+    if checked.panel == checked.count:
+        return f"scores and tests draw from all {checked.count:,} samples; {near}"
+    return f"scores and tests draw from {checked.panel:,} samples taken at random; {near}"
+
+
 def numbers(report: ReportInput) -> dict[str, Any]:
     """Return the numbers of the page, JSON-ready; what is not finite becomes None."""
     record = {
@@ -84,7 +94,13 @@ def numbers(report: ReportInput) -> dict[str, Any]:
         "state": report.state,
         "unit": report.unit,
         "shape": list(report.fit.shape[1:]),
-        "maps": {name: len(maps) for name, maps in _sets(report)},
+        "maps": {
+            "fit": len(report.fit),
+            "held_out": len(report.held_out),
+            "samples": report.validation.count,
+            "panel": report.validation.panel,
+            "shown": len(report.samples),
+        },
         "values": {name: _summary(maps) for name, maps in _sets(report)},
         "round_trip_psnr": report.psnr,
         "symmetries": list(report.symmetries),

@@ -52,8 +52,9 @@ class TrustMap:
 class ReportInput:
     """Everything a report shows. Maps are in physical units; `validation` is in model range.
 
-    `samples` and `fit` are the rows that were validated, in the same order, so that the pairs and
-    indices of `validation` point into them. `round_trips[i]` is `round_trip_targets[i]` inverted
+    `samples` are those that are shown, taken at even steps from all and with the ones that
+    `validation` names; `sample_numbers` says which, in rising order, and is empty where they are
+    all samples. `fit` has all fit targets. `round_trips[i]` is `round_trip_targets[i]` inverted
     and decoded, with peak signal-to-noise ratio `psnr[i]` in dB.
     """
 
@@ -74,6 +75,12 @@ class ReportInput:
     timings: tuple[TimingRow, ...]
     base: Mapping[str, Any]
     trust: TrustMap | None = None
+    sample_numbers: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Number of each map of `samples`."""
+        return self.sample_numbers or tuple(range(len(self.samples)))
 
     def __post_init__(self) -> None:
         counts = {len(self.round_trips), len(self.round_trip_targets), len(self.psnr)}

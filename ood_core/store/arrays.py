@@ -142,12 +142,28 @@ class Table:
         with answering(self.path):
             return sorted(self._group().arrays())
 
+    def pick(self, name: str, rows: Sequence[int]) -> NDArray[Any]:
+        """Read single rows of one array, given in rising order.
+
+        Raises:
+            ShardCorrupt: the stored bytes cannot be decoded.
+        """
+        with answering(self.path):
+            return self._decoded(_array(self._group(), name), np.asarray(rows, dtype=np.int64))
+
+    def rows(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Read rows of every array; rows beyond the table's end included.
+
+        Raises:
+            ShardCorrupt: the stored bytes cannot be decoded.
+        """
+        with answering(self.path):
+            arrays = {name: _reaching(array, stop) for name, array in self._group().arrays()}
+            return {name: self._decoded(a, slice(start, stop)) for name, a in arrays.items()}
+
     def digest(self, span: Span) -> str:
         """Digest of stored rows, as `write` returned it; rows beyond the table's end included."""
-        rows = slice(span.start, span.stop)
-        with answering(self.path):
-            found = {name: _reaching(array, span.stop) for name, array in self._group().arrays()}
-            return rows_digest({name: self._decoded(a, rows) for name, a in found.items()})
+        return rows_digest(self.rows(span.start, span.stop))
 
     def _replace(self, array: "zarr.Array[Any]", shard: Shard, values: NDArray[Any]) -> None:
         stop = shard.start + len(values)
@@ -159,14 +175,14 @@ class Table:
             remove(self.path / array.basename / key)
         reaching[shard.start : stop] = values
 
-    def _decoded(self, array: "zarr.Array[Any]", rows: slice) -> NDArray[Any]:
+    def _decoded(self, array: "zarr.Array[Any]", rows: slice | NDArray[np.int64]) -> NDArray[Any]:
         try:
-            return np.asarray(array[rows])
+            return np.asarray(array.oindex[rows])
         except (RuntimeError, ValueError, OSError) as error:
+            some = f"{rows.start}:{rows.stop}" if isinstance(rows, slice) else str(rows)
             raise ShardCorrupt(
-                f"{self.path.name}/{array.basename}, rows {rows.start}:{rows.stop}, cannot be "
-                f"decoded ({error}); run `farfield verify` to find the shard and `farfield run` "
-                "to renew it"
+                f"{self.path.name}/{array.basename}, rows {some}, cannot be decoded ({error}); run "
+                "`farfield verify` to find the shard and `farfield run` to renew it"
             ) from error
 
     def _group(self, mode: Any = "r", consolidated: bool = False) -> zarr.Group:

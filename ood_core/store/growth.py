@@ -48,7 +48,10 @@ def grow(run: RunStore, samples: int) -> int:
 
 def settle(run: RunStore) -> None:
     """Make the data set as long as the plan; finishes a growth that was cut short."""
-    run.table("generate").grow(run.plan("generate").rows)
+    rows = run.plan("generate").rows
+    for table in (run.statistics, run.table("generate")):
+        if table.exists:
+            table.grow(rows)
 
 
 def _require_whole(run: RunStore, plan: ShardPlan) -> None:

@@ -14,6 +14,8 @@ class Receipt:
     """A finished shard: stored rows, digest of their bytes, evaluations, seconds and writer.
 
     The last shard's rows may reach beyond the plan's: they are there for when the plan grows.
+    `statistics` is the digest of the rows that were measured of a shard of samples; '' where none
+    are stored, as by early versions.
     """
 
     stage: str
@@ -24,6 +26,7 @@ class Receipt:
     nfe: int
     seconds: float
     writer: str
+    statistics: str = ""
 
 
 @final

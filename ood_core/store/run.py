@@ -1,7 +1,7 @@
 """A run as it is stored: one place, one identity, one plan; everything else is asked of it.
 
 run.json  plan.json  verdict.json  timings.json
-targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr
+targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
 receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
 """
@@ -127,6 +127,11 @@ class RunStore:
     def has_prior(self) -> bool:
         """Whether the prior of the latents was fitted."""
         return bundle_exists(self.root / "prior.zarr")
+
+    @property
+    def statistics(self) -> Table:
+        """What was measured of every sample; runs of early versions have none."""
+        return Table(self.root / "statistics.zarr")
 
     def receipts(self, stage: ShardedStage) -> ReceiptBook:
         """The receipts of a stage."""

@@ -52,3 +52,17 @@ def sample_columns(shape: Shape, unit: str) -> list[Column]:
         Column("parents", ("parent",), (2,), "int32", "targets whose statistics set the aim"),
         Column("aim_distance", (), (), "float32", "distance to the aim, in spreads of the targets"),
     ]
+
+
+def statistics_columns(channels: int, edges: int, floats: int, pixels: int) -> list[Column]:
+    """`statistics.zarr`: what was measured of every sample; few arrays, since each is a file."""
+    counts = "uint16" if pixels < 2**16 else "uint32"
+    meaning = "number of pixels at or below each edge of the attribute pixel_edges"
+    near = "nearest fit targets and how they are brought there; see the attribute nearest"
+    copied = "1 where nearer to a fit target than the attribute copy_distance"
+    return [
+        Column("statistics", ("statistic",), (floats,), "float32", "see the attribute layout"),
+        Column("pixels", ("channel", "edge"), (channels, edges), counts, meaning),
+        Column("nearest", ("place",), (6,), "int32", near),
+        Column("copy", (), (), "int8", copied),
+    ]

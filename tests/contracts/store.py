@@ -34,7 +34,7 @@ def arrays(root: Path) -> dict[str, bytes]:
 
 def answers(root: Path) -> dict[str, tuple[object, ...]]:
     """What the receipts say, without seconds and writers."""
-    kept = ("stage", "shard", "start", "stop", "digest", "nfe")
+    kept = ("stage", "shard", "start", "stop", "digest", "statistics", "nfe")
     records = {p.relative_to(root): json.loads(p.read_text()) for p in root.glob("receipts/*/*")}
     return {str(path): tuple(record[key] for key in kept) for path, record in records.items()}
 
@@ -63,6 +63,8 @@ def assert_honest(root: Path) -> None:
         book = run.receipts(stage)
         for receipt in book.all(run.plan(stage)):
             assert run.table(stage).digest(receipt) == receipt.digest
+            if receipt.statistics:
+                assert run.statistics.digest(receipt) == receipt.statistics
 
 
 def dead_driver(root: Path) -> None:

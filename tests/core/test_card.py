@@ -52,6 +52,7 @@ def some_card() -> CardInput:
         nearest_real=torch.ones(2),
         closest=(),
         worst=(),
+        count=2,
         copies=0,
         judgement=Judgement(2, 2, (), 0.5, None, ()),
         verdict="Outside the band: classifier test.",

@@ -8,8 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.evidence import Judgement, verdict
+from ood_core.evidence import Judgement
 from ood_core.judges import judge, least_p
+from ood_core.measures import families
+from ood_core.sentence import verdict
 from tests.oracles import fields
 
 SIDE = 16
@@ -33,9 +35,18 @@ def steered(n: int, m: int) -> tuple[torch.Tensor, torch.Tensor]:
     return rows[:n], rows[n:]
 
 
+def asked(
+    samples: torch.Tensor, fit: torch.Tensor, held_out: torch.Tensor, root: int = 0
+) -> Judgement:
+    rows = [
+        {name: measure(maps) for name, measure in families(maps)}
+        for maps in (samples, fit, held_out)
+    ]
+    return judge(rows[0], rows[1], rows[2], steered(len(samples), len(held_out)), root)
+
+
 def judged(samples: torch.Tensor, held_out: torch.Tensor, root: int = 0) -> Judgement:
-    rows = steered(len(samples), len(held_out))
-    return judge(samples, lognormal(40, 1), held_out, rows, root)
+    return asked(samples, lognormal(40, 1), held_out, root)
 
 
 def rejected(found: Judgement) -> set[str]:
@@ -44,12 +55,14 @@ def rejected(found: Judgement) -> set[str]:
 
 def test_equal_laws_are_rejected_at_the_nominal_rate() -> None:
     # Adjusted at 0.05 over four families; more than the bound of a binomial law would be a fault.
-    trials, seen, control = 20, 0, []
+    trials, seen, targets, control = 20, 0, 0, []
     for trial in range(trials):
         found = judged(lognormal(16, 100 + trial), lognormal(16, 500 + trial), trial)
         seen += bool(rejected(found))
+        targets += any(test.targets_differ for test in found.families)
         control += [test.real_p for test in found.families]
-    assert seen <= stats.binom.isf(1e-4, trials, 0.05)
+    # Fit targets are the same forty in every trial, so that their control is one draw, repeated.
+    assert max(seen, targets) <= stats.binom.isf(1e-4, trials, 0.05)
     assert 0.3 < np.mean(control) < 0.75  # of exact tests: about one half
 
 
@@ -69,10 +82,22 @@ def test_scrambled_phases_are_told_apart_by_every_family() -> None:
 
 def test_a_dropped_kind_is_told_apart() -> None:
     # Real maps are bright blobs or dark ones; samples are bright alone.
-    found = judge(lognormal(60, 6), two_kinds(40, 5), two_kinds(60, 7), steered(60, 60), 0)
+    found = asked(lognormal(60, 6), two_kinds(40, 5), two_kinds(60, 7))
     assert {"bispectrum", "phases", "minkowski"} <= rejected(found)
-    kept = judge(two_kinds(60, 6), two_kinds(40, 5), two_kinds(60, 7), steered(60, 60), 0)
+    kept = asked(two_kinds(60, 6), two_kinds(40, 5), two_kinds(60, 7))
     assert rejected(kept) == set()
+
+
+def test_targets_of_two_laws_are_told_apart_from_one_another() -> None:
+    # Samples are true to the fit targets; what they are held against is another mixture.
+    found = asked(lognormal(60, 6), lognormal(40, 5), two_kinds(60, 7))
+    differ = {test.name for test in found.families if test.targets_differ}
+    assert {"bispectrum", "phases", "minkowski"} <= differ & rejected(found)
+    assert "fit and held-out targets themselves differ in the bispectrum" in verdict((), 0, found)
+    same = asked(lognormal(60, 6), lognormal(40, 5), lognormal(60, 7))
+    assert not any(test.targets_differ for test in same.families)
+    assert "themselves" not in verdict((), 0, same)
+    assert found.families[-1].targets_adjusted is None  # of what is steered, nothing is asked
 
 
 def test_few_maps_over_and_over_cost_variety_alone() -> None:
@@ -101,7 +126,7 @@ def test_it_is_a_function_of_maps_and_root() -> None:
 
 def test_large_sets_are_thinned() -> None:
     noise = torch.from_numpy(fields.rng(1).standard_normal((700, 1, 8, 8)))
-    found = judge(noise[:600], noise[600:640], noise[640:], steered(600, 60), 0)
+    found = asked(noise[:600], noise[600:640], noise[640:])
     assert (found.samples, found.held_out) == (512, 60)
 
 
@@ -112,9 +137,9 @@ def test_few_and_small_maps_have_a_clear_outcome() -> None:
     assert all(math.isinf(test.visible_shift) for test in few.families[:4])
     assert rejected(few) == set() and "too few maps to test" in verdict((), 0, few).lower()
     small = torch.from_numpy(fields.rng(1).standard_normal((60, 2, 6, 7)))
-    found = judge(small[:20], small[20:40], small[40:], steered(20, 20), 0)
+    found = asked(small[:20], small[20:40], small[40:])
     assert [test.name for test in found.families] == ["minkowski", "peaks", "scattering"]
-    flat = judge(0 * small[:20], small[20:40], small[40:], steered(20, 20), 0)
+    flat = asked(0 * small[:20], small[20:40], small[40:])
     assert rejected(flat) == {"minkowski", "peaks"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.metrics.novelty import distance_ratio, nearest, nearest_ratio
+from ood_core.metrics.novelty import distance_ratio, nearest, nearest_ratio, nearest_shifted
 from ood_core.specs import Symmetry
 from ood_core.symmetry import orbit_size, transform
 
@@ -67,3 +67,48 @@ def test_held_out_copies_leave_nothing_to_compare_with() -> None:
 def test_no_targets_are_refused() -> None:
     with pytest.raises(TargetError):
         nearest(noise(2, 0), noise(0, 0), ())
+
+
+@pytest.mark.parametrize("symmetries", [(), ("flip",), DIHEDRAL])
+def test_shifted_copies_are_found_with_target_element_and_shift(
+    symmetries: Sequence[Symmetry],
+) -> None:
+    targets = noise(5, 0)
+    for element in range(orbit_size(symmetries)):
+        shift = (element % 8, 3)
+        copies = transform(targets, element, symmetries).roll(shift, (-2, -1))
+        found = nearest_shifted(copies, targets, symmetries)
+        assert found.distance.tolist() == [0.0] * 5
+        assert found.target.tolist() == list(range(5))
+        assert found.element.tolist() == [element] * 5
+        assert found.shift.tolist() == [list(shift)] * 5
+    assert (nearest(copies, targets, symmetries).distance > 0.5).all()  # who searches no shift
+
+
+def test_the_search_of_shifts_is_exhaustive_where_all_images_are_correlated() -> None:
+    queries, targets = noise(6, 1), noise(1, 0)
+    images = [
+        transform(targets, element, DIHEDRAL).roll((y, x), (-2, -1))
+        for element in range(8)
+        for y in range(8)
+        for x in range(8)
+    ]
+    apart = (queries[:, None] - torch.cat(images)).square().mean((2, 3, 4)).sqrt()
+    found = nearest_shifted(queries, targets, DIHEDRAL)  # 8 images: as many as candidates
+    torch.testing.assert_close(found.distance, apart.double().amin(1))
+
+
+def test_blocks_of_shifts_change_nothing() -> None:
+    queries, targets = noise(7, 1), noise(9, 0)
+    whole = nearest_shifted(queries, targets, DIHEDRAL)
+    blocked = nearest_shifted(queries, targets, DIHEDRAL, block_values=2 * queries[0].numel())
+    torch.testing.assert_close(blocked.distance, whole.distance)
+    assert blocked.target.equal(whole.target) and blocked.shift.equal(whole.shift)
+    with pytest.raises(TargetError):
+        nearest_shifted(queries, noise(0, 0), ())
+
+
+def test_searching_shifts_brings_no_map_further_off() -> None:
+    queries, targets = noise(20, 1), noise(1, 0)
+    plain = nearest(queries, targets, DIHEDRAL).distance
+    assert (nearest_shifted(queries, targets, DIHEDRAL).distance <= plain + 1e-12).all()

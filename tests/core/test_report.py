@@ -166,7 +166,9 @@ def test_the_verdict_comes_before_the_first_picture(report: ReportInput, page: s
 def test_the_numbers_are_those_of_the_validation(report: ReportInput) -> None:
     record = json.loads(json.dumps(numbers(report), allow_nan=False))
     assert record["validation"] == json.loads(json.dumps(report.validation.as_dict()))
-    assert record["maps"] == {"fit": 12, "held_out": 12, "samples": 40}
+    assert record["maps"] == {
+        "fit": 12, "held_out": 12, "samples": 40, "panel": 40, "shown": 40,
+    }  # fmt: skip
     assert record["values"]["samples"]["mean"] == pytest.approx(
         float(report.samples.mean()), rel=1e-5
     )

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.evidence import Judgement, Score, verdict
+from ood_core.evidence import Judgement, Score
+from ood_core.sentence import verdict
 from ood_core.specs import Symmetry
 from ood_core.validate import ValidationReport, validate
 

@@ -186,6 +186,8 @@ def test_passing_errors_are_tried_again(ready, unbroken, tiny, monkeypatch, erro
     write, calls = Table.write, []
 
     def flaky(self, shard, rows):
+        if self.path.name != "dataset.zarr":
+            return write(self, shard, rows)
         calls.append(shard.index)
         if len(calls) == 1:
             raise error("for once")

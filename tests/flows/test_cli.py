@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -37,8 +38,8 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    verbs = ("run", "plan", "status", "verify", "gallery", "extend", "replay", "serve", "schema")
-    for verb in verbs:
+    verbs = ("run", "plan", "status", "verify", "validate", "report", "gallery", "extend", "replay")
+    for verb in (*verbs, "serve", "deploy", "schema"):
         assert re.search(rf"\b{verb}\b", done.stdout)
 
 
@@ -194,6 +195,57 @@ def test_report_is_made_anew_and_only_for_finished_runs(farfield, finished, read
     assert parsed(answer.out)["page"] == str(page)
     assert page.stat().st_size > 10_000
     assert farfield("report", ready).code == 5
+
+
+def test_report_computes_nothing_and_says_what_is_missing(farfield, finished):
+    folder = finished / "report"
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(finished / "statistics.zarr")
+    assert farfield("report", finished).code == 0
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert written.keys() == content.keys()
+    changed = [name for name in content if content[name] != written[name]]
+    assert sorted(changed) == ["index.html", "report.json"]  # seconds of validation are known now
+    record, again = (json.loads(files["report.json"]) for files in (content, written))
+    assert again["validation"] == record["validation"]
+    del record["validation"]["judgement"]["fit"]
+    (folder / "report.json").write_text(json.dumps(record))
+    answer = farfield("report", finished)
+    assert (answer.code, "farfield validate" in answer.err) == (2, True)
+    (folder / "report.json").unlink()
+    answer = farfield("report", finished)
+    assert (answer.code, "farfield validate" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "state"),
+    [
+        (["min_held_out=2", "spectrum_error=0.0"], 3, "quarantined"),
+        (["spectrum_error=0.0"], 4, "undecided"),
+        (["min_held_out=2", "spectrum_error=1e9"], 0, "published"),
+        ([], 0, "complete"),
+    ],
+)
+def test_validate_asks_another_gate_without_generating(farfield, finished, gate, code, state):
+    stored = {p: b for p, b in everything(finished) if ".zarr" in p or "receipts" in p}
+    answer = farfield("validate", finished, *(f"--gate={g}" for g in gate), "--json")
+    found = parsed(answer.out)
+    assert (answer.code, found["state"], RunStore(finished).state) == (code, state, state)
+    assert len(found["reasons"]) == 1 and "lie" in found["verdict"]
+    after = dict(everything(finished))
+    assert {p: after[p] for p in stored} == stored
+    assert farfield("validate", finished, "--json").code == code  # the gate is remembered
+    page = (finished / "report" / "index.html").read_text()
+    assert f'<span class="state {state}">' in page
+
+
+def test_validate_refuses_what_it_cannot_do(farfield, finished, ready):
+    before = everything(finished)
+    for gate in ("spectrum_error", "unknown=1", "c2st=much"):
+        answer = farfield("validate", finished, "--gate", gate)
+        assert answer.code == 2 and gate.partition("=")[0] in answer.err
+    assert everything(finished) == before
+    assert farfield("validate", ready).code == 5
 
 
 def test_models_show_tells_what_became_of_scheduler_settings(farfield, base):

@@ -50,6 +50,7 @@ def flow_run(prefect_api, local_ray, tiny, tmp_path_factory):
 def test_prefect_over_ray_gives_the_same_bytes_as_plain_python(flow_run, unbroken):
     root, state = flow_run
     assert state.is_completed()
+    assert state.name == "Complete"  # as the gate that asks for nothing says
     assert_equal(root, unbroken)
     assert RunStore(root).state == "complete"
 

@@ -1,0 +1,172 @@
+"""Statistics of the samples: stored by the workers beside the maps, read back instead of them.
+
+One row per sample in `statistics.zarr`, in the shards of `dataset.zarr` and vouched for by the same
+receipts. All floating-point rows lie in one array; the attribute `layout` says where. Shards that
+have none, or were measured by another definition, are measured again from their maps.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ood_core.copies import threshold
+from ood_core.errors import ShardCorrupt
+from ood_core.measures import Rows, Ruler
+from ood_core.specs import Symmetry
+from ood_core.store.arrays import Table, rows_digest
+from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
+from ood_core.store.plan import Shard, ShardPlan
+from ood_core.store.receipts import Receipt
+from ood_core.store.run import RunStore
+from ood_core.store.schema import statistics_columns
+from ood_core.store.targets import StoredTargets
+
+DEFINITION = 1
+"""Goes up when a statistic changes its meaning: those that are stored are then left aside."""
+NEAREST = ("target", "element", "shifted_target", "shifted_element", "shift_y", "shift_x")
+BLOCK_ROWS = 8192  # read at once, which bounds the memory
+
+Layout = list[tuple[str, tuple[int, ...]]]
+
+
+def lay_ruler(targets: StoredTargets, symmetries: Sequence[Symmetry]) -> Ruler:
+    """Return the ruler of a run: the same in every process."""
+    return Ruler.lay(targets.fit, targets.held_out, symmetries)
+
+
+def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
+    """Create the table with the length and the shards of the data set."""
+    layout = _layout(ruler)
+    within, rate = threshold(ruler.nearest_shifted(ruler.held_out).distance.float())
+    floats = sum(_size(shape) for _, shape in layout)
+    channels, height, width = ruler.fit.shape[1:]
+    return Table.create(
+        run.statistics.path,
+        "sample",
+        plan.rows,
+        plan.shard_rows,
+        statistics_columns(channels, ruler.edges.shape[1], floats, height * width),
+        {
+            "definition": DEFINITION,
+            "layout": [[name, list(shape)] for name, shape in layout],
+            "pixel_edges": ruler.edges.tolist(),
+            "nearest": list(NEAREST),
+            "copy_distance": within,
+            "copy_rate": rate,
+        },
+    )
+
+
+def has_statistics(run: RunStore) -> bool:
+    """Whether there is a table, and of the definition that this version has."""
+    table = run.statistics
+    return table.exists and table.attributes.get("definition") == DEFINITION
+
+
+def copy_distance(run: RunStore) -> float:
+    """Distance within which a sample is flagged as a copy, set when the run was planned."""
+    return float(run.statistics.attributes["copy_distance"])
+
+
+def measured(
+    ruler: Ruler, targets: StoredTargets, maps: NDArray[np.float32], within: float = 0.0
+) -> dict[str, NDArray[Any]]:
+    """Measure maps in physical units, as they are stored; return rows of `statistics.zarr`.
+
+    Samples not further than `within` from a target, shifts searched, are flagged as copies.
+    """
+    rows = ruler.measure(torch.from_numpy(targets.transform.forward(maps)))
+    floats = [v.reshape(len(maps), -1) for v in rows.values() if v.is_floating_point()]
+    pixels = rows["pixels"].numpy()
+    counts = np.uint16 if maps[0, 0].size < 2**16 else np.uint32
+    return {
+        "statistics": torch.cat(floats, dim=1).numpy(),
+        "pixels": pixels.astype(counts),
+        "nearest": torch.stack([rows[name] for name in NEAREST], dim=1).numpy(),
+        "copy": (rows["shifted"] <= within).numpy().astype(np.int8),
+    }
+
+
+def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iterator[Rows]:
+    """Yield the rows of all samples in order, in blocks of bounded size.
+
+    Raises:
+        ShardCorrupt: stored rows are not those that the receipt vouches for.
+    """
+    plan, stored = run.plan("generate"), has_statistics(run)
+    layout = _layout(ruler)
+    group: list[tuple[Shard, Receipt]] = []
+    for shard, receipt in zip(plan, run.receipts("generate").all(plan), strict=True):
+        if not (stored and receipt.statistics):
+            if group:
+                yield _unpacked(_vouched(run.statistics, group), layout)
+                group = []
+            # The whole shard, as the worker measured it: rounding depends on the batch.
+            maps = run.table("generate").rows(receipt.start, receipt.stop)["maps"]
+            rows = measured(ruler, targets, maps)
+            yield _unpacked({name: v[: len(shard)] for name, v in rows.items()}, layout)
+            continue
+        group.append((shard, receipt))
+        if shard.stop - group[0][0].start >= BLOCK_ROWS:
+            yield _unpacked(_vouched(run.statistics, group), layout)
+            group = []
+    if group:
+        yield _unpacked(_vouched(run.statistics, group), layout)
+
+
+def write_domain(run: RunStore, rows: Float[Tensor, "b f"]) -> None:
+    """Keep the scattering rows of maps that the base makes of noise."""
+    arrays = {"scattering": (("map", "statistic"), rows.numpy())}
+    write_bundle(run.root / "domain.zarr", arrays, {"definition": DEFINITION})
+
+
+def read_domain(run: RunStore) -> Float[Tensor, "b f"] | None:
+    """Read them; None where there are none, or of another definition."""
+    place = run.root / "domain.zarr"
+    if not bundle_exists(place):
+        return None
+    arrays, words = read_bundle(place)
+    return torch.from_numpy(arrays["scattering"]) if words["definition"] == DEFINITION else None
+
+
+def _vouched(table: Table, group: list[tuple[Shard, Receipt]]) -> dict[str, NDArray[Any]]:
+    """Read neighbouring shards at once and compare each with its receipt."""
+    start, stop = group[0][0].start, group[-1][0].stop
+    rows = table.rows(start, group[-1][1].stop)
+    for shard, receipt in group:
+        part = slice(receipt.start - start, receipt.stop - start)
+        if rows_digest({name: v[part] for name, v in rows.items()}) != receipt.statistics:
+            raise ShardCorrupt(
+                f"{table.path.name}, rows {shard.start}:{shard.stop}, are not those that were "
+                "measured; run `farfield verify` to find the shard and `farfield run` to renew it"
+            )
+    return {name: values[: stop - start] for name, values in rows.items()}
+
+
+def _unpacked(rows: Mapping[str, NDArray[Any]], layout: Layout) -> Rows:
+    sizes = [_size(shape) for _, shape in layout]
+    parts = torch.from_numpy(rows["statistics"]).split(sizes, dim=1)
+    near = torch.from_numpy(rows["nearest"]).unbind(1)
+    return {
+        **{
+            name: part.unflatten(1, shape) if shape else part[:, 0]
+            for (name, shape), part in zip(layout, parts, strict=True)
+        },
+        "pixels": torch.from_numpy(rows["pixels"].astype(np.int32)),
+        **dict(zip(NEAREST, near, strict=True)),
+    }
+
+
+def _layout(ruler: Ruler) -> Layout:
+    """Names and shapes of the floating-point rows, in the order in which they are stored."""
+    rows = ruler.measure(ruler.fit[:1])
+    return [(name, tuple(v.shape[1:])) for name, v in rows.items() if v.is_floating_point()]
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))

@@ -1,0 +1,103 @@
+"""Copies: planted ones are flagged at the stated power, real maps at the stated rate."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ood_core.copies import NOISES, chance, planted, power, threshold
+from ood_core.evidence import ValidationReport
+from ood_core.measures import Ruler
+from ood_core.validate import validate
+from tests.oracles import fields
+
+SIDE = 16
+DIHEDRAL = ("flip", "rotate90")
+
+
+def maps(n: int, seed: int) -> torch.Tensor:
+    power_law = fields.gaussian(n, SIDE, lambda k: 9 * np.exp(-((2 * k) ** 2)), seed)
+    return torch.from_numpy(np.exp(0.5 * power_law).astype(np.float32))
+
+
+FIT, HELD_OUT = maps(20, 1), maps(150, 2)
+
+
+def ruler() -> Ruler:
+    return Ruler.lay(FIT, HELD_OUT, DIHEDRAL)
+
+
+def distances(queries: torch.Tensor) -> torch.Tensor:
+    return ruler().nearest_shifted(queries).distance
+
+
+def test_the_threshold_is_a_rank() -> None:
+    values = torch.arange(1.0, 400.0)
+    assert threshold(values, 0.01) == (4.0, 0.01)
+    assert threshold(values[:350], 0.01) == (3.0, 3 / 351)  # rounded down
+    assert threshold(values[:30], 0.01) == (1.0, 1 / 31)  # too few: the rate that they give
+
+
+def test_the_chance_is_that_of_ranks() -> None:
+    # The least of 9 + 3 exchangeable distances is one of the 3 in 3 of 12 cases.
+    assert chance(1, 3, 9) == pytest.approx(3 / 12)
+    assert chance(3, 3, 9) == pytest.approx(6 / (12 * 11 * 10)) and chance(0, 3, 9) == 1
+
+
+def test_real_maps_are_flagged_at_the_stated_rate_only() -> None:
+    # Over the draw of the held-out maps, flags of n further ones follow a beta-binomial law.
+    fresh, flags = 300, 0
+    trials = 4
+    all_real = distances(maps(trials * (150 + fresh), 3)).reshape(trials, -1)
+    limit = stats.betabinom(fresh, 1, 150).isf(1e-3)
+    for row in all_real:
+        within, rate = threshold(row[:150])
+        assert rate <= 0.01
+        flags = int((row[150:] <= within).sum())
+        assert flags <= limit
+
+
+def test_planted_copies_are_flagged_as_the_power_says() -> None:
+    within, _ = threshold(distances(HELD_OUT))
+    stated = dict(power(ruler(), within, root=1))
+    assert list(stated) == list(NOISES)
+    assert stated[0.0] == stated[0.1] == stated[0.2] == 1
+    assert stated[0.4] >= 0.8 and stated[0.8] < 0.5  # as far off as real maps are: no copy
+    for noise in NOISES:
+        share = np.mean(
+            [
+                float((distances(planted(ruler(), noise, 9, n)) <= within).float().mean())
+                for n in range(3)
+            ]
+        )
+        # Either share is of 20 targets; the second of three noises each.
+        error = (max(stated[noise] * (1 - stated[noise]), 1 / 20) / 20) ** 0.5
+        assert abs(share - stated[noise]) < 4 * error
+
+
+def judged(samples: torch.Tensor, domain: torch.Tensor | None = None) -> ValidationReport:
+    return validate(samples, FIT, HELD_OUT, DIHEDRAL, 0, domain)
+
+
+def test_every_planted_copy_among_samples_is_counted() -> None:
+    samples = maps(100, 5)
+    clean = judged(samples).copying
+    copies = planted(ruler(), 0.1, 4, 0)[:7]
+    found = judged(torch.cat([samples[7:], copies])).copying
+    assert [check.level for check in found] == ["shifted", "statistic"]
+    before = int((distances(samples[7:]) <= found[0].threshold).sum())
+    assert found[0].flagged == before + 7
+    # Fewer than one in fifty of fresh maps: one is expected of the 150 that set the limit.
+    assert all(check.flagged <= 5 for check in clean)
+    assert found[0].p_value < 1e-3 < min(check.p_value for check in clean)
+    assert found[1].flagged > clean[1].flagged  # moments of noised copies are near as well
+
+
+def test_maps_of_the_bases_domain_leak_and_real_ones_do_not() -> None:
+    white = torch.from_numpy(fields.rng(1).standard_normal((40, 1, SIDE, SIDE)).astype(np.float32))
+    real = judged(maps(60, 5), white[:20]).leak
+    pulled = judged(torch.cat([maps(40, 5), white[20:]]), white[:20]).leak
+    assert real is not None and pulled is not None
+    assert (real.share, real.real, real.base, real.samples) == (0, 0, 20, 60)
+    assert pulled.share == pytest.approx(20 / 60) and pulled.p_value < 1e-6
+    assert judged(maps(60, 5)).leak is None
