@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, final
 
 from ood_core.errors import ConfigError
+from ood_core.limits import USUAL, Limits
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
@@ -31,7 +32,7 @@ class TargetsSpec:
     `path` is a FITS, `.npy`, `.npz` or Zarr path or a glob of them; `array` names the HDU, the
     `.npz` member or the Zarr array where there is a choice. `held_out` is a fraction in (0, 1) or a
     number of maps; the last maps in file order are held out, so that a file can order its maps by
-    place and keep both splits apart in space.
+    place and keep both splits apart in space. The last three are `Limits` on what is read.
     """
 
     path: str
@@ -39,7 +40,9 @@ class TargetsSpec:
     transform: TransformKind = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
-    max_bytes: int = 2**32
+    max_bytes: int = USUAL.max_bytes
+    max_maps: int = USUAL.max_maps
+    max_header_bytes: int = USUAL.max_header_bytes
 
     def __post_init__(self) -> None:
         _require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
@@ -48,6 +51,15 @@ class TargetsSpec:
             f"held_out: got {self.held_out}; expected a fraction below 1 or a whole number of maps",
         )
         _require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
+
+    @property
+    def limits(self) -> Limits:
+        """Most that is read of the files."""
+        return Limits(
+            max_bytes=self.max_bytes,
+            max_maps=self.max_maps,
+            max_header_bytes=self.max_header_bytes,
+        )
 
     def fit_count(self, maps: int) -> int:
         """Number of maps, counted from the first, that are fitted to; the others are held out."""
