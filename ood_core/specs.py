@@ -4,8 +4,9 @@ The records are the fields of the configuration file as well (`flows.settings`),
 one definition of each. Digests of them name a run; see `RunIdentity`.
 """
 
+import re
 from dataclasses import dataclass, fields, replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from ood_core.errors import ConfigError
 from ood_core.limits import USUAL, Limits
@@ -22,6 +23,13 @@ Domain = Literal["dead_leaves", "random_fields", "mosaic"]
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise ConfigError(message)
+
+
+def _require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
+    """Numbers beyond any use would run for ever, or not fit the types of arrays."""
+    for name in names:
+        value = getattr(spec, name)
+        _require(value is None or value <= most, f"{name}: got {value}; expected at most {most}")
 
 
 @final
@@ -45,6 +53,9 @@ class TargetsSpec:
     max_header_bytes: int = USUAL.max_header_bytes
 
     def __post_init__(self) -> None:
+        _require("\0" not in self.path, "path: got a NUL character; correct the path")
+        for name in ("max_bytes", "max_maps", "max_header_bytes"):
+            _require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
         _require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
         _require(
             self.held_out < 1 or float(self.held_out).is_integer(),
@@ -79,6 +90,7 @@ class CalibrationSpec:
 
     def __post_init__(self) -> None:
         _require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
+        _require_counts(self, "draws", "bands", "members", most=10**6)
         _require(self.members >= 1, "calibration.members: expected 1 or more")
         _require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
 
@@ -95,6 +107,7 @@ class SteeringSpec:
     neighbours: int = 5
 
     def __post_init__(self) -> None:
+        _require_counts(self, "steps", "neighbours", most=10**6)
         _require(self.steps >= 0 and self.rate > 0, "steering: steps >= 0 and rate > 0")
         _require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
         _require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
@@ -119,6 +132,7 @@ class MethodSpec:
     steering: SteeringSpec | None = None
 
     def __post_init__(self) -> None:
+        _require_counts(self, "level", "steps", "passes", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
@@ -190,6 +204,8 @@ class GenerationSpec:
     def __post_init__(self) -> None:
         _require(self.samples >= 1, f"generation.samples: got {self.samples}; expected 1 or more")
         _require(self.shard_size >= 1, "generation.shard_size: expected 1 or more")
+        _require_counts(self, "samples")
+        _require_counts(self, "shard_size", most=10**6)
         _require(0 <= self.seed < 2**63, "generation.seed: expected 0 <= seed < 2^63")
 
 
@@ -246,6 +262,16 @@ class PretrainSpec:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", self.name) is not None,
+            f"name: got {self.name[:100]!r}; expected letters, digits, `_`, `-` and `.`, since it "
+            "names a folder",
+        )
+        _require_counts(self, "size", "patch", "layers", "norm_groups", "batch", most=10**6)
+        _require_counts(self, "steps")
+        _require(1 <= len(self.widths) <= 16, f"widths: got {len(self.widths)}; expected 1 to 16")
+        _require(max(self.widths) <= 10**5, f"widths: got {max(self.widths)}; expected <= 100000")
+        _require(self.norm_groups >= 1, f"norm_groups: got {self.norm_groups}; expected 1 or more")
         _require(len(self.widths) == len(self.attention), "widths and attention: one per level")
         _require(
             all(w % self.norm_groups == 0 for w in self.widths),
