@@ -5,6 +5,7 @@ compared with a limit before memory is taken for them, and what declares no size
 `Metered`, which stops.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, final
 
@@ -39,10 +40,15 @@ class TooMuch(Exception):
 
 @final
 class Metered:
-    """A binary stream of which only so many bytes may be read; seeking costs nothing."""
+    """A binary stream of which only so many bytes may be read; seeking costs nothing.
 
-    def __init__(self, stream: BinaryIO, most: int) -> None:
-        self._stream, self._left = stream, most
+    `look` is shown what is read until `allow` is called.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, most: int, look: Callable[[bytes], None] | None = None
+    ) -> None:
+        self._stream, self._left, self._look = stream, most, look
         self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
 
     @property
@@ -56,7 +62,7 @@ class Metered:
 
     def allow(self, more: int) -> None:
         """Let so many further bytes be read, whatever was left."""
-        self._left = more
+        self._left, self._look = more, None
 
     def read(self, size: int | None = -1) -> bytes:
         """Read as any stream does.
@@ -83,4 +89,6 @@ class Metered:
         self._left -= len(data)
         if self._left < 0:
             raise TooMuch
+        if self._look is not None:
+            self._look(data)
         return data

@@ -28,7 +28,7 @@ from ood_core.maps.mapset import (
     numbered_ids,
     require_count,
 )
-from ood_core.maps.packed import packed_table, require_sound_tiles, unpacked
+from ood_core.maps.packed import packed_table, require_few_axes, require_sound_tiles, unpacked
 
 _COMPANIONS = {"DQ", "ERR", "ERROR", "IVAR", "MASK", "RMS", "VAR", "VARIANCE", "WEIGHT", "WHT"}
 _NOT_COPIED = {
@@ -61,7 +61,7 @@ def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
             open(path, "rb") as file,  # closed by us, whatever the parser does
             unpacked(file, path, limits) as (plain, length),
         ):
-            stream = Metered(plain, limits.max_header_bytes)
+            stream = Metered(plain, limits.max_header_bytes, require_few_axes)
             with fits.open(stream, memmap=False, do_not_scale_image_data=True) as hdus:
                 _require_lengths(hdus, path, length)
                 chosen = _choose(hdus, array, path)

@@ -7,6 +7,7 @@ themselves, up to the size that a tile has.
 
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from ood_core.limits import Limits
 
 _GZIP = b"\x1f\x8b"
 _PIECE = 2**20
+_COUNTS = re.compile(rb"\b(?:Z?NAXIS|TFIELDS) *= *\+?0*[1-9]\d{3,}", re.IGNORECASE)
 _METHODS = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2")
 _LARGEST_PIXEL = 8  # bytes
 _WIDTHS = {"B": 1, "I": 2, "J": 4}
@@ -52,6 +54,17 @@ def unpacked(file: BinaryIO, path: str, limits: Limits) -> Iterator[tuple[Binary
     length = plain.tell()
     plain.seek(0)
     yield plain, length
+
+
+def require_few_axes(block: bytes) -> None:
+    """Refuse header cards by which the parser would count for ever.
+
+    Raises:
+        OverflowError: more axes or columns than the FITS standard allows, 999.
+    """
+    found = _COUNTS.search(block)
+    if found:
+        raise OverflowError(f"{found[0][:60].decode(errors='replace')} is more than 999")
 
 
 def require_sound_tiles(hdu: Any, stream: BinaryIO, source: str) -> None:
@@ -111,6 +124,6 @@ def _require_tile(packed: bytes, most: int, source: str) -> None:
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as tile:
         if len(tile.read(most + 1)) > most:
             raise TargetError(
-                f"{source}: got a tile that unpacks to more than the {most} bytes of a tile; the "
-                "file is damaged or made to do harm: copy or download it again"
+                f"{source}: got a tile that unpacks to more than {most} bytes; expected no more, "
+                "since its pixels have no more; copy or download the file again"
             )

@@ -1,7 +1,7 @@
 """Decoders of Zarr chunks that take no more memory than a chunk has.
 
-The library's own decoders unpack what they are given, to any size; format 2 lets a chunk pass
-through any codec of numcodecs, one of which decodes pickles. Here chunks are unpacked into memory
+The library's own decoders unpack what they are given, to any size, and format 2 lets a chunk pass
+through any codec of numcodecs. Here chunks are unpacked into memory
 of the size that they must have, by codecs of a short list.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, final
 import numpy as np
 import zarr
 from numcodecs import blosc, lz4, zstd
+from numcodecs.abc import Codec
 from numpy.typing import NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import (
@@ -124,12 +125,13 @@ class _BoundedCodec(BytesBytesCodec):
 
 
 @final
-@dataclass(frozen=True)
-class _BoundedNumcodec:
+class _BoundedNumcodec(Codec):  # type: ignore[misc]  # the library has no types
     """Stands in for a compressor of format 2."""
 
-    codec_id: str
-    size: int
+    codec_id = "bounded"  # the library asks the class for it
+
+    def __init__(self, kind: str, size: int) -> None:
+        self._kind, self._size = kind, size
 
     def encode(self, buf: Any) -> Any:
         """Nothing is written through it."""
@@ -137,16 +139,7 @@ class _BoundedNumcodec:
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Unpack a chunk."""
-        return unpack(self.codec_id, bytes(buf), self.size)
-
-    def get_config(self) -> dict[str, Any]:
-        """As metadata name it."""
-        return {"id": self.codec_id}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "_BoundedNumcodec":
-        """Nothing is read through it."""
-        raise NotImplementedError
+        return unpack(self._kind, bytes(buf), self._size)
 
 
 def _blosc(packed: bytes, size: int) -> Bytes:

@@ -2,8 +2,8 @@
 
 Metadata can claim any shape and name any codec, chunks can unpack to any number of bytes, folders
 can hold links to elsewhere. So metadata are measured before they are parsed, shapes are compared
-with the limits in whole chunks, only codecs that decode numbers are let in (numcodecs has one that
-decodes pickles), and every chunk is unpacked into memory of the size that it must have.
+with the limits in whole chunks, only codecs that decode numbers are let in, and every chunk is
+unpacked into memory of the size that it must have.
 """
 
 import math
