@@ -18,8 +18,8 @@ from ood_core.errors import BaseModelError
 from ood_core.limits import Metered, TooMuch
 
 ASKS = "it asks for"
-LARGEST_PICKLE = 2**25
-"""Bytes of names and structure; those of the largest networks have a tenth of it."""
+LARGEST_PICKLE = 2**22
+"""Bytes of names and structure; those of large networks have a tenth of it."""
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, names of storages
 _FILLERS = ("bytearray", "UntypedStorage", "TypedStorage")
 """Globals that take memory of any size for a few bytes; no state dict has them."""
