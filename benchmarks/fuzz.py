@@ -381,7 +381,7 @@ def fuzz(name: str, inputs: int, seed: int, seconds: float) -> dict[str, Any]:
         first.setdefault(outcome, number)
         if number == min(20, inputs - 1):  # libraries are loaded by now
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before if before else 0
     others = {k: [n, first[k]] for k, n in found.items() if k.startswith("other")}
     return {
         "reader": name,
