@@ -14,6 +14,7 @@ from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
+from ood_core.limits import BASE_BYTES
 from ood_core.seeds import root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
@@ -61,7 +62,9 @@ class Line:
         return self.laws.assign(maps)
 
 
-def load_line(run: RunStore, base: str, device: str, dtype: str) -> Line:
+def load_line(
+    run: RunStore, base: str, device: str, dtype: str, max_base_bytes: int = BASE_BYTES
+) -> Line:
     """Load a base and a run's targets and fits onto a device.
 
     Raises:
@@ -69,7 +72,7 @@ def load_line(run: RunStore, base: str, device: str, dtype: str) -> Line:
     """
     record = run.record
     where = choose_device(device)
-    model = load_base(base, where, getattr(torch, dtype))
+    model = load_base(base, where, getattr(torch, dtype), max_base_bytes)
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])

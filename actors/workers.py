@@ -22,6 +22,7 @@ from ood_core.calibration import TargetLaws, calibrate_level
 from ood_core.decode import decode
 from ood_core.draw import draw
 from ood_core.invert import Inversion, invert
+from ood_core.limits import BASE_BYTES
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
@@ -54,6 +55,7 @@ class WorkerSpec:
     dtype: str
     threads: int
     lease: int | None = None
+    max_base_bytes: int = BASE_BYTES
 
 
 class Worker(Protocol):
@@ -68,7 +70,7 @@ def build(spec: WorkerSpec) -> Worker:
     """Load base and fits from the store, once per process."""
     torch.set_num_threads(spec.threads)
     run = RunStore.open(spec.uri)
-    line = load_line(run, spec.base, spec.device, spec.dtype)
+    line = load_line(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
     match spec.stage:
         case "calibrate":
             compute = calibration_rows(run, line)

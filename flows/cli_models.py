@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ood_core.limits import BASE_BYTES
+
 models_app = typer.Typer(help="Base models on this machine.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -59,6 +61,9 @@ def models_import(
     noise_schedule: Annotated[str, typer.Option(help="Guided diffusion: linear or cosine.")] = (
         "linear"
     ),
+    max_bytes: Annotated[
+        int, typer.Option(help="Most bytes of its weights, as stored and in float32.")
+    ] = BASE_BYTES,
     as_json: AsJson = False,
 ) -> None:
     """Turn a checkpoint of another project into a base: a diffusers folder in float32."""
@@ -67,7 +72,7 @@ def models_import(
     from ood_core.bases.importing import Untold
 
     untold = Untold(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
-    found = import_model(checkpoint, out, untold)
+    found = import_model(checkpoint, out, untold, max_bytes)
     show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -74,7 +75,7 @@ class Bars:
 
     def end(self, stage: str, seconds: float, note: str) -> None:
         """Close the stage with a line."""
-        self._progress.console.print(f"[green]✓[/] {stage:<10} {seconds:6.1f} s  {note}")
+        self._progress.console.print(f"[green]✓[/] {stage:<10} {seconds:6.1f} s  {shown(note)}")
 
 
 def show_json(record: Mapping[str, Any]) -> None:
@@ -84,25 +85,35 @@ def show_json(record: Mapping[str, Any]) -> None:
 
 def show_fields(title: str, record: Mapping[str, Any]) -> None:
     """Print a record for people."""
-    table = Table(title=title, show_header=False, title_justify="left", box=None)
+    table = Table(title=shown(title), show_header=False, title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in record.items():
-        table.add_row(str(key), _plain(value))
+        table.add_row(shown(str(key)), shown(_plain(value)))
     OUT.print(table)
 
 
 def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table."""
-    table = Table(*header, title=title, title_justify="left")
+    table = Table(*header, title=shown(title), title_justify="left")
     for row in rows:
-        table.add_row(*(_plain(value) for value in row))
+        table.add_row(*(shown(_plain(value)) for value in row))
     OUT.print(table)
 
 
 def show_error(message: str) -> None:
     """Print one clear error."""
-    ERR.print(Text("error: ", style="bold red") + Text(message))
+    ERR.print(Text("error: ", style="bold red") + Text(printable(message)))
+
+
+def shown(text: str) -> str:
+    """Return text as markup that shows it as it is: names can hold brackets and colours."""
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Return text with control characters spelled out: they could drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def finite(value: Any) -> Any:

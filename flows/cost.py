@@ -38,7 +38,8 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     counts = evaluations(settings, method, fit)
     probe = torch.zeros(PROBE_ROWS, *model.code_shape(shape))
     device = choose_device(settings.execution.device)
-    denoiser = load_base(settings.base, device).denoiser
+    most = settings.execution.max_base_bytes
+    denoiser = load_base(settings.base, device, max_bytes=most).denoiser
     network = _seconds_per_map(lambda x: denoiser(x, method.level // 2), probe.to(device))
     steering = _steering_seconds(method, probe, denoiser.schedule)
     patches = _patch_seconds(method, probe, denoiser.schedule)

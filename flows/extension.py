@@ -64,7 +64,8 @@ def with_samples(settings: RunSettings, samples: int) -> RunSettings:
 
 def _require_same(run: RunStore, settings: RunSettings) -> None:
     """Refuse what `prepare` would refuse, before anything is written."""
-    require_base(load_base(settings.base), run.record)
+    base = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
+    require_base(base, run.record)
     dtype = read_json(run.root / "plan.json")["dtype"]
     if settings.execution.number_type != dtype:
         raise IdentityRefused(

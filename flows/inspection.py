@@ -118,10 +118,10 @@ def describe_base(model: BaseModel) -> dict[str, Any]:
     }
 
 
-def import_model(checkpoint: Path, folder: Path, untold: Untold) -> dict[str, Any]:
+def import_model(checkpoint: Path, folder: Path, untold: Untold, max_bytes: int) -> dict[str, Any]:
     """Import a checkpoint, load the base that it became, and tell what was found."""
-    origin = import_checkpoint(checkpoint, folder, untold)
-    found = describe_model(str(folder))
+    origin = import_checkpoint(checkpoint, folder, untold, max_bytes)
+    found = describe_base(load_base(str(folder), max_bytes=max_bytes))
     del found["rulings"]
     return {"layout": origin.layout, "weights": origin.place, **found}
 

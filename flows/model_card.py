@@ -16,6 +16,7 @@ from ood_core.decode import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import TrainingState
+from ood_core.report.markdown import one_line
 from ood_core.seeds import SeedRange, normal
 from ood_core.specs import PretrainSpec
 from ood_core.store.training import TrainingRecord
@@ -116,10 +117,15 @@ def write_card(folder: Path, spec: PretrainSpec, record: TrainingRecord, samples
         "tags": ", ".join(domain.replace("_", "-") for domain in spec.domains),
         "domain": ", ".join(domain.replace("_", " ") for domain in spec.domains),
         "domains": " and ".join(DOMAINS[domain][0] for domain in spec.domains),
-        "data": "; ".join(DOMAINS[d][1].format(mosaic=spec.mosaic) for d in spec.domains),
-        "start": f"`{spec.start_from}`" if spec.start_from else "random weights",
+        "data": "; ".join(DOMAINS[d][1].format(mosaic=_code(spec.mosaic)) for d in spec.domains),
+        "start": f"`{_code(spec.start_from)}`" if spec.start_from else "random weights",
     }
     (folder / "README.md").write_text(CARD.format(**words))
+
+
+def _code(text: str) -> str:
+    """A path for a code span in a table."""
+    return one_line(text).replace("`", "'").replace("|", "/")
 
 
 def write_sheet(panels: dict[str, Maps], path: Path, limits: tuple[float, float]) -> None:

@@ -9,13 +9,13 @@ from typing import Any, Literal, final
 
 import numpy as np
 import torch
-import yaml
 
 from actors.line import choose_device
 from flows.console import finite
 from flows.gathering import psnr
 from flows.inspection import describe_base
 from flows.model_card import write_sheet
+from flows.plain_yaml import read_plain
 from flows.planning import AUTO_NOISE_TO_SIGNAL
 from flows.progress import listener
 from ood_core.arrays import Maps
@@ -36,6 +36,7 @@ MOST_COMPARED = 8
 PASSES = 2
 ROUND_TRIPS = (20, 50)
 """Network evaluations per map that inverting takes; decoding adds half as many."""
+LARGEST_TEXT = 2**24
 BATCHES, REPEATS = (1, 4, 16), 3
 USUAL_RANGE = 1.5
 """Largest value, of either sign, of a base that works in the range of the line."""
@@ -129,17 +130,26 @@ def read_card(source: str) -> dict[str, str | None]:
         return {"domain": packaged(source).domain, "digest": None}
     card, training = Path(source) / "README.md", Path(source) / "training.json"
     try:
-        text = card.read_text() if card.is_file() else ""
+        text = _text(card)
         block = text[4:].partition("\n---\n")[0] if text.startswith("---\n") else ""
-        stated = {**(yaml.safe_load(block) or {})}
-        if training.is_file():
-            stated |= {k: v for k, v in json.loads(training.read_text()).items() if k == "digest"}
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        stated = {**(read_plain(block) or {})}
+        record = json.loads(_text(training) or "{}")
+        stated |= {k: v for k, v in record.items() if k == "digest"}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BaseModelError(
             f"{source}: cannot read README.md or training.json ({error}); expected YAML front "
             "matter between lines of --- and a JSON object: mend or remove them"
         ) from error
     return {key: str(stated[key]) if key in stated else None for key in ("domain", "digest")}
+
+
+def _text(path: Path) -> str:
+    """Text of a file of a base; '' where there is none."""
+    if not path.is_file():
+        return ""
+    if path.stat().st_size > LARGEST_TEXT:
+        raise ValueError(f"{path.name} has more than {LARGEST_TEXT} bytes")
+    return path.read_text()
 
 
 def _require(model: BaseModel, samples: int, steps: int, out: Path | None) -> None:

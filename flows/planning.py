@@ -107,7 +107,7 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
 def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     """Read and check targets and base, and settle the method."""
     maps = read_targets(settings.targets)
-    model = load_base(settings.base)
+    model = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
     check(maps, model.size_multiple, model.channels)
     _require_size(maps, model)
     _require_square(maps, model)

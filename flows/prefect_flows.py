@@ -4,6 +4,7 @@ Prefect says when. Truth about what is done lives in the store alone, so caching
 results are off; parameters and results are plain settings and a summary, never arrays.
 """
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,8 @@ from flows.progress import Listener, listener
 from flows.settings import RunSettings, parse, parse_recipe
 from flows.stages import Stage, perform
 from flows.synthesise import run_line
-from ood_core.errors import ServiceLost
+from ood_core.errors import ConfigError, ServiceLost
+from ood_core.report.markdown import markdown
 from ood_core.store.place import link, place_at
 from ood_core.store.run import RunStore
 
@@ -113,12 +115,26 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
     """
     token = listener.set(Artifacts(listener.get()))
     try:
-        place = out.replace("{run}", str(flow_run.name))
+        place = out.replace("{run}", folder_name(str(flow_run.name)))
         result = run_line(parse(settings), place, call=_as_task)
     finally:
         listener.reset(token)
     outcome: dict[str, Any] = _publish(result)
     return outcome
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a flow run, which whoever starts it may choose, if it is one of a folder.
+
+    Raises:
+        ConfigError: it would lead elsewhere.
+    """
+    if not re.fullmatch(r"\w[\w .-]{0,199}", name):
+        raise ConfigError(
+            f"got a flow run named {name[:100]!r}; expected letters, digits, spaces, `_`, `-` and "
+            "`.`, since {run} in the place makes a folder of it: rename the flow run"
+        )
+    return name
 
 
 @flow(name="extend", persist_result=False, validate_parameters=False)
@@ -173,7 +189,10 @@ def _publish(result: dict[str, Any]) -> Any:
 
     It is named after the outcome; its data are the result, which the flow's caller gets.
     """
-    lines = [f"- **{key}**: {result[key]}" for key in ("state", "samples_done", "identity", "uri")]
+    lines = [
+        f"- **{key}**: {markdown(result[key])}"
+        for key in ("state", "samples_done", "identity", "uri")
+    ]
     create_markdown_artifact("\n".join(lines), key="farfield-summary")
     page = place_at(result["uri"]) / "report" / "index.html"
     create_link_artifact(link(page), link_text="report", key="farfield-report")

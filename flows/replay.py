@@ -102,7 +102,8 @@ def _load(run: RunStore, settings: RunSettings, sample: int) -> Line:
         raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]
-    return load_line(run, settings.base, settings.execution.device, dtype)
+    most = settings.execution.max_base_bytes
+    return load_line(run, settings.base, settings.execution.device, dtype, most)
 
 
 def _stored(run: RunStore, sample: int) -> Rows | None:

@@ -6,35 +6,48 @@ place in the file. Unknown keys are refused everywhere.
 
 import copy
 import glob
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from flows.plain_yaml import DEEPEST, LARGEST, read_plain
 from ood_core.errors import ConfigError
+from ood_core.limits import BASE_BYTES
 from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, PretrainSpec, TargetsSpec
 
 PROJECT = Path(__file__).resolve().parents[1]
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+SHOWN = 20
+"""Faults of a configuration that are spelled out."""
+MOST = 100_000
+"""Workers, processors or attempts: more are a slip."""
 OPEN = ("base", "gate", "execution")
 """Sections that a session may choose anew; the others belong to the run."""
 
+PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
+"""No control characters, line breaks, NUL."""
+
 
 class Execution(BaseModel):
-    """Where and how the line runs; never part of the identity."""
+    """Where and how the line runs; never part of the identity.
+
+    `max_base_bytes` is the most that the weights of a base may have, as stored and in float32.
+    """
 
     model_config = STRICT
 
     pool: Literal["ray", "inline"] = "ray"
     orchestrator: Literal["prefect", "none"] = "prefect"
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    cpus_per_worker: int = Field(default=1, ge=1)
-    attempts: int = Field(default=3, ge=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = "auto"
+    cpus_per_worker: int = Field(default=1, ge=1, le=MOST)
+    attempts: int = Field(default=3, ge=1, le=MOST)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_base_bytes: int = Field(default=BASE_BYTES, ge=1)
 
     @property
     def number_type(self) -> str:
@@ -47,8 +60,8 @@ class RunSettings(BaseModel):
 
     model_config = STRICT
 
-    name: str = Field(min_length=1, max_length=100)
-    base: str
+    name: str = Field(min_length=1, max_length=100, pattern=PRINTABLE)
+    base: str = Field(min_length=1, pattern=PRINTABLE)
     targets: TargetsSpec
     method: MethodSpec = MethodSpec()
     generation: GenerationSpec = GenerationSpec()
@@ -138,27 +151,33 @@ def absolute(settings: RunSettings, beside: Path) -> RunSettings:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file whose top level is a mapping; tags that would build objects are refused.
+    """Read a YAML file whose top level is a mapping of plain values.
 
     Raises:
         ConfigError: unreadable file or wrong YAML.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    try:
+        content = read_plain(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: got {type(content).__name__}; expected a mapping of keys")
     return content
 
 
 def _find(name: str, places: Sequence[Path]) -> str:
-    for place in places:
-        candidate = str(place / Path(name).expanduser())
-        if glob.glob(candidate, recursive=True):
-            return candidate
+    try:
+        for place in places:
+            candidate = str(place / Path(name).expanduser())
+            if next(glob.iglob(candidate, recursive=True), None) is not None:
+                return candidate
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{name[:100]!r}: no path that can be looked up ({error})") from error
     return name
 
 
@@ -167,20 +186,25 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals:
         raise ConfigError(f"--set {override}: expected key=value, such as generation.samples=64")
     *sections, last = key.strip().split(".")
+    if len(sections) > DEEPEST:
+        raise ConfigError(f"--set {key[:100]}...: got {len(sections)} sections; expected a few")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: not a YAML value: {error}") from error
+        content[last] = read_plain(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {override[:200]}: not a plain YAML value: {error}") from error
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"]) or "configuration"
-        got = "" if item["type"] in ("missing", "value_error") else f" (got {item['input']!r})"
+    lines, faults = [], error.errors()
+    for item in faults[:SHOWN]:
+        place = ".".join(str(part)[:100] for part in item["loc"]) or "configuration"
+        given = reprlib.repr(item["input"])
+        got = "" if item["type"] in ("missing", "value_error") else f" (got {given})"
         lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{got}")
+    if len(faults) > SHOWN:
+        lines.append(f"and {len(faults) - SHOWN} more")
     return "the configuration is not usable:\n  " + "\n  ".join(lines)

@@ -260,6 +260,7 @@ def _worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> W
         dtype=execution.number_type,
         threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
         lease=require_held(),
+        max_base_bytes=execution.max_base_bytes,
     )
 
 

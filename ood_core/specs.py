@@ -4,10 +4,12 @@ The records are the fields of the configuration file as well (`flows.settings`),
 one definition of each. Digests of them name a run; see `RunIdentity`.
 """
 
+import re
 from dataclasses import dataclass, fields, replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from ood_core.errors import ConfigError
+from ood_core.limits import USUAL, Limits
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
@@ -26,6 +28,13 @@ def _require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
+    """Numbers beyond any use would run for ever, or not fit the types of arrays."""
+    for name in names:
+        value = getattr(spec, name)
+        _require(value is None or value <= most, f"{name}: got {value}; expected at most {most}")
+
+
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetsSpec:
@@ -34,7 +43,7 @@ class TargetsSpec:
     `path` is a FITS, `.npy`, `.npz` or Zarr path or a glob of them; `array` names the HDU, the
     `.npz` member or the Zarr array where there is a choice. `held_out` is a fraction in (0, 1) or a
     number of maps; the last maps in file order are held out, so that a file can order its maps by
-    place and keep both splits apart in space.
+    place and keep both splits apart in space. The last three are `Limits` on what is read.
     """
 
     path: str
@@ -42,15 +51,29 @@ class TargetsSpec:
     transform: TransformKind = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
-    max_bytes: int = 2**32
+    max_bytes: int = USUAL.max_bytes
+    max_maps: int = USUAL.max_maps
+    max_header_bytes: int = USUAL.max_header_bytes
 
     def __post_init__(self) -> None:
+        _require("\0" not in self.path, "path: got a NUL character; correct the path")
+        for name in ("max_bytes", "max_maps", "max_header_bytes"):
+            _require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
         _require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
         _require(
             self.held_out < 1 or float(self.held_out).is_integer(),
             f"held_out: got {self.held_out}; expected a fraction below 1 or a whole number of maps",
         )
         _require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
+
+    @property
+    def limits(self) -> Limits:
+        """Most that is read of the files."""
+        return Limits(
+            max_bytes=self.max_bytes,
+            max_maps=self.max_maps,
+            max_header_bytes=self.max_header_bytes,
+        )
 
     def fit_count(self, maps: int) -> int:
         """Number of maps, counted from the first, that are fitted to; the others are held out."""
@@ -74,6 +97,7 @@ class CalibrationSpec:
 
     def __post_init__(self) -> None:
         _require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
+        _require_counts(self, "draws", "bands", "members", most=10**6)
         _require(self.members >= 1, "calibration.members: expected 1 or more")
         _require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
         _require(self.patches >= 0, "calibration.patches: expected 0 or more")
@@ -99,6 +123,7 @@ class SteeringSpec:
     rings: int = 7
 
     def __post_init__(self) -> None:
+        _require_counts(self, "steps", "neighbours", most=10**6)
         _require(self.steps >= 0 and self.rate > 0, "steering: steps >= 0 and rate > 0")
         _require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
         _require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
@@ -125,6 +150,7 @@ class MethodSpec:
     steering: SteeringSpec | None = None
 
     def __post_init__(self) -> None:
+        _require_counts(self, "level", "steps", "passes", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
@@ -200,6 +226,8 @@ class GenerationSpec:
     def __post_init__(self) -> None:
         _require(self.samples >= 1, f"generation.samples: got {self.samples}; expected 1 or more")
         _require(self.shard_size >= 1, "generation.shard_size: expected 1 or more")
+        _require_counts(self, "samples")
+        _require_counts(self, "shard_size", most=10**6)
         _require(0 <= self.seed < 2**63, "generation.seed: expected 0 <= seed < 2^63")
 
 
@@ -256,6 +284,16 @@ class PretrainSpec:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", self.name) is not None,
+            f"name: got {self.name[:100]!r}; expected letters, digits, `_`, `-` and `.`, since it "
+            "names a folder",
+        )
+        _require_counts(self, "size", "patch", "layers", "norm_groups", "batch", most=10**6)
+        _require_counts(self, "steps")
+        _require(1 <= len(self.widths) <= 16, f"widths: got {len(self.widths)}; expected 1 to 16")
+        _require(max(self.widths) <= 10**5, f"widths: got {max(self.widths)}; expected <= 100000")
+        _require(self.norm_groups >= 1, f"norm_groups: got {self.norm_groups}; expected 1 or more")
         _require(len(self.widths) == len(self.attention), "widths and attention: one per level")
         _require(
             all(w % self.norm_groups == 0 for w in self.widths),

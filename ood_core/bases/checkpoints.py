@@ -2,20 +2,18 @@
 
 import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ood_core.bases.pickles import ASKS, load_pickled, require_bytes
 from ood_core.errors import BaseModelError
+from ood_core.limits import BASE_BYTES
 
-MAX_BYTES = 16 * 2**30
 AVERAGES = (
     "ema",
     "ema_state_dict",
@@ -40,7 +38,7 @@ class Checkpoint:
     place: str
 
 
-def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> Checkpoint:
+def read_checkpoint(path: Path, max_bytes: int = BASE_BYTES) -> Checkpoint:
     """Read a torch or safetensors file: its averaged weights where it has them, else its weights.
 
     A state dict may be plain, lie in dicts under the names `AVERAGES` and `WRAPPERS`, or in a list
@@ -57,8 +55,8 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> Checkpoint:
     """
     if not path.is_file():
         raise BaseModelError(f"no file {str(path)!r}; expected a torch or safetensors checkpoint")
-    _check_bytes(path, path.stat().st_size, max_bytes)
-    found = _find(_load(path, max_bytes)) or Checkpoint({}, TOP)
+    require_bytes(path, path.stat().st_size, max_bytes)
+    found = _find(_load(path, max_bytes), set()) or Checkpoint({}, TOP)
     if not found.state:
         raise BaseModelError(
             f"{path}: got no tensors with names ({found.place}); expected a state dict, alone or "
@@ -66,7 +64,7 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> Checkpoint:
             "by itself"
         )
     # A tensor of stride zero takes few bytes of the file and any number in memory.
-    _check_bytes(path, sum(4 * value.numel() for value in found.state.values()), max_bytes)
+    require_bytes(path, sum(4 * value.numel() for value in found.state.values()), max_bytes)
     return found
 
 
@@ -74,12 +72,7 @@ def _load(path: Path, max_bytes: int) -> Any:
     try:
         if _is_safetensors(path):
             return load_file(path)
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            _check_zip(path, max_bytes)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that are refused in a moment
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return load_pickled(path, max_bytes)
     except BaseModelError:
         raise
     except Exception as error:  # damaged pickles make their reader raise anything
@@ -96,48 +89,38 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _check_zip(path: Path, max_bytes: int) -> None:
-    """Compare sizes and checksums, which torch does not look at."""
-    with zipfile.ZipFile(path) as archive:
-        _check_bytes(path, sum(info.file_size for info in archive.infolist()), max_bytes)
-        spoiled = archive.testzip()
-    if spoiled is not None:
-        raise ValueError(f"wrong checksum of {spoiled}")
-
-
-def _check_bytes(path: Path, size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise BaseModelError(
-            f"{path}: got {size} bytes; expected at most {max_bytes} (max_bytes); save the "
-            "network's state_dict() by itself, or raise max_bytes"
-        )
-
-
 def _reason(error: Exception) -> str:
     """What was found; torch's own words go on to advise how to load the file unsafely."""
     text = str(error)
     wanted = re.search(r"GLOBAL (\S+)", text)
     if wanted:
-        return f"it asks for {wanted[1]}, which may run code"
+        return f"{ASKS} {wanted[1]}, which may run code"
+    if text.startswith(ASKS):
+        return text
     if isinstance(error, pickle.UnpicklingError) or not text:
         return type(error).__name__
     return text.splitlines()[0].partition(". ")[0][:200]
 
 
-def _find(content: Any, place: str = "", depth: int = DEEPEST) -> Checkpoint | None:
-    """The average in what was loaded, else its weights, else None."""
-    if depth == 0:
+def _find(content: Any, seen: set[int], place: str = "", depth: int = DEEPEST) -> Checkpoint | None:
+    """The average in what was loaded, else its weights, else None.
+
+    Nothing is looked at twice: a few lists can hold one another any number of times.
+    """
+    if depth == 0 or id(content) in seen:
         return None
     if isinstance(content, list | tuple):
-        parts = [_find(part, f"{place}[{i}]", depth - 1) for i, part in enumerate(content)]
+        seen.add(id(content))
+        parts = [_find(part, seen, f"{place}[{i}]", depth - 1) for i, part in enumerate(content)]
         return next((part for part in reversed(parts) if part), None)
     if not isinstance(content, Mapping):
         return None
     for name in AVERAGES:
         if isinstance(content.get(name), Mapping | list | tuple) and content[name]:
             inside = f"{place}.{name}"
-            return _find(content[name], inside, depth - 1) or Checkpoint({}, inside.lstrip("."))
-    inner = (_find(content.get(name), f"{place}.{name}", depth - 1) for name in WRAPPERS)
+            found = _find(content[name], seen, inside, depth - 1)
+            return found or Checkpoint({}, inside.lstrip("."))
+    inner = (_find(content.get(name), seen, f"{place}.{name}", depth - 1) for name in WRAPPERS)
     return next((part for part in inner if part), None) or _stripped(content, place)
 
 

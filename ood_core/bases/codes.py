@@ -8,6 +8,7 @@ quantisation.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ood_core.arrays import Maps
 from ood_core.bases.networks import read_autoencoder
 from ood_core.bases.weights import weights_file
 from ood_core.errors import BaseModelError
+from ood_core.limits import BASE_BYTES
 
 FOLDERS = ("vqvae", "vae")
 BATCH = 8  # maps through the autoencoder at once, which bounds the memory
@@ -81,16 +83,20 @@ def autoencoder_folder(folder: Path) -> Path | None:
 
 
 def load_autoencoder(
-    folder: Path, config: dict[str, Any], source: str, device: torch.device
+    folder: Path,
+    config: dict[str, Any],
+    source: str,
+    device: torch.device,
+    max_bytes: int = BASE_BYTES,
 ) -> Autoencoder:
     """Load the autoencoder of a latent base.
 
     Raises:
         BaseModelError: another class than `AutoencoderKL` and `VQModel`, weights that cannot be
-            read or do not fit, output channels that are not the input's, or codes that are shifted
-            and scaled channel by channel.
+            read, are more than `max_bytes` or do not fit, output channels that are not the
+            input's, or codes that are shifted and scaled channel by channel.
     """
-    network = read_autoencoder(folder, config, source)
+    network = read_autoencoder(folder, config, source, max_bytes)
     found = cast(Any, network).config
     if found.in_channels != found.out_channels:
         raise BaseModelError(
@@ -103,8 +109,11 @@ def load_autoencoder(
             "scaling_factor for all channels: this version knows no other scaling"
         )
     scale, shift = float(found.scaling_factor), float(found.get("shift_factor") or 0.0)
-    if not scale > 0:
-        raise BaseModelError(f"{source}: got scaling_factor {scale}; expected more than 0")
+    if not (0 < scale < math.inf and math.isfinite(shift)):
+        raise BaseModelError(
+            f"{source}: got scaling_factor {scale}; expected more than 0, and finite, as "
+            f"shift_factor {shift}"
+        )
     words = f"{config['_class_name']}, scale {scale!r}, shift {shift!r}"
     weights = weights_file(folder, source).read_bytes()
     return Autoencoder(

@@ -216,7 +216,7 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError("an array of another npy version")
     try:
         return np.lib.format.read_array_header_1_0(file)
-    except (SyntaxError, TypeError, tokenize.TokenError) as error:
+    except (SyntaxError, TypeError, tokenize.TokenError, MemoryError, RecursionError) as error:
         raise ValueError(f"an unreadable header: {error}") from error
 
 

@@ -7,11 +7,12 @@ from typing import final
 
 from torch import Tensor
 
-from ood_core.bases.checkpoints import MAX_BYTES, read_checkpoint
+from ood_core.bases.checkpoints import read_checkpoint
 from ood_core.bases.guided_layout import GuidedSchedule, from_guided, is_guided
 from ood_core.bases.ho_layout import from_ho, is_ho
 from ood_core.bases.imported import Imported, write_imported
 from ood_core.errors import BaseModelError
+from ood_core.limits import BASE_BYTES
 
 State = dict[str, Tensor]
 
@@ -69,7 +70,7 @@ class Origin:
 
 
 def import_checkpoint(
-    path: Path, folder: Path, untold: Untold | None = None, max_bytes: int = MAX_BYTES
+    path: Path, folder: Path, untold: Untold | None = None, max_bytes: int = BASE_BYTES
 ) -> Origin:
     """Write the diffusers folder of a checkpoint; see `read_checkpoint` for what may be in it.
 

@@ -15,7 +15,10 @@ from ood_core.bases.networks import Patched, read_network
 from ood_core.bases.schedulers import SettingRuling, read_scheduler, suit_network
 from ood_core.bases.weights import weights_file
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.errors import BaseModelError
+from ood_core.errors import BaseModelError, FarfieldError
+from ood_core.limits import BASE_BYTES
+
+LARGEST_JSON = 2**22
 
 
 @final
@@ -47,28 +50,49 @@ class BaseModel:
 
 
 def load_base(
-    source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    source: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    max_bytes: int = BASE_BYTES,
 ) -> BaseModel:
     """Load a diffusers folder or hub id, of pixels or codes, or a packaged `galaxygrad:NAME`.
+
+    Args:
+        source: the base; nothing in its files is run.
+        device: where its network goes.
+        dtype: number type that the network works in.
+        max_bytes: most bytes of its weights, as stored and in float32.
 
     Raises:
         BaseModelError: missing or unreadable files, weights that do not fit, a scheduler that is
             not known or not the network's, a setting of it that cannot be honoured, or a network
             that is not an unconditional `UNet2DModel`, or a package that is not installed.
     """
-    if source.startswith(PREFIX):
-        return _load_packaged(source, device, dtype)
-    folder, where = _folder(source), torch.device(device)
+    try:
+        if source.startswith(PREFIX):
+            return _load_packaged(source, device, dtype)
+        return _load_folder(source, torch.device(device), dtype, max_bytes)
+    except FarfieldError:
+        raise
+    except Exception as error:  # what settings of wrong types do on their way, nobody has listed
+        raise BaseModelError(
+            f"{source[:200]}: got files that make no base ({type(error).__name__}: {error}); "
+            "expected those of a diffusers folder: fetch it again"
+        ) from error
+
+
+def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes: int) -> BaseModel:
+    folder = _folder(source)
     unet_dir = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = _read_json(unet_dir / "config.json", source)
     reading = read_scheduler(_scheduler_config(folder, unet_dir, source))
     schedule, parametrisation, rulings = suit_network(reading, config)
     weights = weights_file(unet_dir, source)
-    network = read_network(unet_dir, config, weights, source).to(where)
+    network = read_network(unet_dir, config, weights, source, max_bytes).to(where)
     unet, patch = (network.unet, network.patch) if isinstance(network, Patched) else (network, 1)
     known = cast(Any, unet).config  # with the defaults of what config.json leaves out
     channels = int(known.in_channels) // patch**2
-    codes = _codes(folder, channels, source, where)
+    codes = _codes(folder, channels, source, where, max_bytes)
     fold = patch * (1 if codes is None else codes.factor)
     digest = weights_digest(weights, parametrisation, schedule)
     return BaseModel(
@@ -115,12 +139,15 @@ def _both(network: str, autoencoder: str) -> str:
     return hashlib.sha256((network + autoencoder).encode()).hexdigest()
 
 
-def _codes(folder: Path, channels: int, source: str, device: torch.device) -> Autoencoder | None:
+def _codes(
+    folder: Path, channels: int, source: str, device: torch.device, max_bytes: int
+) -> Autoencoder | None:
     """The autoencoder of a base whose network takes so many channels, if it has one."""
     found = autoencoder_folder(folder)
     if found is None:
         return None
-    codes = load_autoencoder(found, _read_json(found / "config.json", source), source, device)
+    config = _read_json(found / "config.json", source)
+    codes = load_autoencoder(found, config, source, device, max_bytes)
     if codes.code_channels != channels:
         raise BaseModelError(
             f"{source}: got a network of {channels} channels and codes of {codes.code_channels}; "
@@ -167,11 +194,13 @@ def _scheduler_config(folder: Path, unet_dir: Path, source: str) -> dict[str, An
 
 def _read_json(path: Path, source: str) -> dict[str, Any]:
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"more than {LARGEST_JSON} bytes")
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__}, not an object")
         return cast(dict[str, Any], content)
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise BaseModelError(
             f"{source}: cannot read {path.name} ({error}); expected a diffusers model folder"
         ) from error

@@ -2,15 +2,19 @@
 
 import copy
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ood_core.arrays import Maps
-from ood_core.bases.weights import load_exactly, read_weights, weights_file
+from ood_core.bases.weights import read_weights, require_exactly, weights_file
 from ood_core.errors import BaseModelError
+from ood_core.limits import BASE_BYTES
 from ood_core.specs import Prediction
 
 PATCH_KEY = "patch_size"
@@ -109,21 +113,28 @@ def outline_network(config: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def read_network(unet_dir: Path, config: dict[str, Any], weights: Path, source: str) -> nn.Module:
+def read_network(
+    unet_dir: Path,
+    config: dict[str, Any],
+    weights: Path,
+    source: str,
+    max_bytes: int = BASE_BYTES,
+) -> nn.Module:
     """Read an unconditional `UNet2DModel`, in float32.
 
     It may have twice as many output as input channels: means first, then learned variances.
 
     Raises:
         BaseModelError: another class of network, one with classes or other channels, or weights
-            that cannot be read or do not fit.
+            that cannot be read, are more than `max_bytes`, or do not fit.
     """
     if config.get("_class_name") != "UNet2DModel":
         raise BaseModelError(
             f"{source}: got a {config.get('_class_name')}; expected an unconditional UNet2DModel"
         )
-    network = _build("UNet2DModel", config, f"{source}: {unet_dir.name}")
-    found = cast(Any, network).config
+    state = read_weights(weights, source, max_bytes)
+    outline = _outline("UNet2DModel", config, f"{source}: {unet_dir.name}", len(state))
+    found = cast(Any, outline).config
     if found.class_embed_type is not None or found.num_class_embeds is not None:
         raise BaseModelError(
             f"{source}: got a UNet2DModel with classes (class_embed_type {found.class_embed_type}, "
@@ -140,35 +151,70 @@ def read_network(unet_dir: Path, config: dict[str, Any], weights: Path, source: 
             f"{source}: got {PATCH_KEY} {patch} and {found.in_channels} channels; expected a "
             f"multiple of {patch**2} channels"
         )
-    load_exactly(network, read_weights(weights, source), source)
+    require_exactly(outline, state, source)
+    network = _build("UNet2DModel", config, state)
     return network if patch == 1 else Patched(network, patch)
 
 
-def read_autoencoder(folder: Path, config: dict[str, Any], source: str) -> nn.Module:
+def read_autoencoder(
+    folder: Path, config: dict[str, Any], source: str, max_bytes: int = BASE_BYTES
+) -> nn.Module:
     """Read an `AutoencoderKL` or `VQModel`, in float32, frozen.
 
     Raises:
-        BaseModelError: another class of network, or weights that cannot be read or do not fit.
+        BaseModelError: another class of network, or weights that cannot be read, are more than
+            `max_bytes`, or do not fit.
     """
     name = config.get("_class_name")
     if name not in AUTOENCODERS:
         raise BaseModelError(
             f"{source}: got a {name} in {folder.name}/; expected one of {', '.join(AUTOENCODERS)}"
         )
-    network = _build(name, config, f"{source}: {folder.name}")
-    weights = weights_file(folder, source)
-    load_exactly(network, read_weights(weights, source), f"{source}: {folder.name}")
-    return network.eval().requires_grad_(False)
+    state = read_weights(weights_file(folder, source), source, max_bytes)
+    where = f"{source}: {folder.name}"
+    require_exactly(_outline(name, config, where, len(state)), state, where)
+    return _build(name, config, state).eval().requires_grad_(False)
 
 
-def _build(name: str, config: dict[str, Any], source: str) -> nn.Module:
-    import diffusers
-
-    known = {key: value for key, value in config.items() if key != PATCH_KEY}
+def _outline(name: str, config: dict[str, Any], source: str, tensors: int) -> nn.Module:
+    """Build a network with shapes and without memory, of not many more tensors than there are."""
     try:
-        return cast(nn.Module, getattr(diffusers, name).from_config(known))
+        with torch.device("meta"), _at_most(4 * tensors + 100):
+            return _from_config(name, config)
     except Exception as error:  # what a wrong setting does inside the library, nobody has listed
         raise BaseModelError(
             f"{source}: got a config.json that makes no {name} ({error}); expected that of a "
             "network which diffusers can build"
         ) from error
+
+
+def _build(name: str, config: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    """Build a network whose outline fits its weights."""
+    network = _from_config(name, config)
+    network.load_state_dict(state)
+    return network
+
+
+def _from_config(name: str, config: dict[str, Any]) -> nn.Module:
+    import diffusers
+
+    known = {key: value for key, value in config.items() if key != PATCH_KEY}
+    return cast(nn.Module, getattr(diffusers, name).from_config(known))
+
+
+@contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """Stop a network of more parameters while it is built: layers take memory by themselves."""
+    left = parameters
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("far more layers than there are weights")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -20,6 +20,9 @@ from ood_core.specs import Prediction
 Ruling = Literal["honoured", "overruled"]
 Known = tuple[str, ...]
 
+MOST_STEPS = 100_000
+"""Noise levels of a schedule; usual ones have a thousand."""
+
 PRESERVING: Known = (
     "DDPMScheduler",
     "DDIMScheduler",
@@ -112,6 +115,11 @@ def read_scheduler(config: dict[str, Any]) -> Reading:
     for setting, (harmless, words) in REFUSED.items():
         if config.get(setting) not in harmless:
             raise BaseModelError(f"got {setting}={config[setting]}, {words}")
+    steps = config.get("num_train_timesteps", 1)
+    if not (isinstance(steps, int) and 1 <= steps <= MOST_STEPS):
+        raise BaseModelError(
+            f"got num_train_timesteps {str(steps)[:50]}; expected a whole number up to {MOST_STEPS}"
+        )
     name = config.get("_class_name", "DDPMScheduler")
     if name in PRESERVING:
         return _preserving(name, config)
@@ -203,7 +211,7 @@ def _build(name: str, given: dict[str, Any]) -> Any:
 
     try:
         return getattr(diffusers, name)(**given)
-    except (ArithmeticError, NotImplementedError, TypeError, ValueError) as error:
+    except Exception as error:  # what a wrong setting does inside the library, nobody has listed
         raise BaseModelError(f"scheduler configuration not understood: {error}") from error
 
 

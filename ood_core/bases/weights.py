@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ood_core.bases.pickles import load_pickled, require_bytes
 from ood_core.errors import BaseModelError
+from ood_core.limits import BASE_BYTES
 
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SHOWN = 8
@@ -35,35 +35,46 @@ def weights_file(folder: Path, source: str) -> Path:
     )
 
 
-def read_weights(path: Path, source: str) -> dict[str, Tensor]:
+def read_weights(path: Path, source: str, max_bytes: int = BASE_BYTES) -> dict[str, Tensor]:
     """Read tensors by name from safetensors or a torch pickle, on the CPU.
 
     Names that early versions of diffusers gave to attention layers and to the frequencies of NCSN++
     are brought up to date.
 
+    Args:
+        path: the file.
+        source: the base, for messages.
+        max_bytes: most bytes of the file, and of the weights in float32.
+
     Raises:
-        BaseModelError: a damaged file, or a pickle that holds anything but tensors.
+        BaseModelError: a file that is damaged or too large, or a pickle that holds anything but
+            tensors.
     """
-    state = _read(path, source)
+    require_bytes(path, path.stat().st_size, max_bytes)
+    state = _read(path, source, max_bytes)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BaseModelError(
             f"{source}: got {path.name} with a {type(state).__name__} of other things than "
             "tensors; expected the network's state_dict() alone: save that"
         )
+    # A tensor of stride zero takes few bytes of the file and any number in memory.
+    require_bytes(path, sum(4 * value.numel() for value in state.values()), max_bytes)
     return {_current(str(name)): value for name, value in state.items()}
 
 
-def _read(path: Path, source: str) -> Any:
+def _read(path: Path, source: str, max_bytes: int) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_pickled(path, max_bytes)
+    except BaseModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise BaseModelError(
             f"{source}: got {path.name}, which is damaged or would run code when loaded; expected "
             "tensors alone: fetch it again, or ask its makers for safetensors"
         ) from error
-    except (SafetensorError, EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # damaged pickles make their reader raise anything
         raise BaseModelError(
             f"{source}: cannot read {path.name} ({type(error).__name__}): it is damaged or cut "
             "short: fetch it again"
@@ -77,8 +88,8 @@ def _current(name: str) -> str:
     return f"{old[1]}.{_NAMES[old[2]]}.{old[3]}" if old else name
 
 
-def load_exactly(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy weights into a network that needs these and no others.
+def require_exactly(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Refuse weights that are not those which a network needs; its own may be on no device.
 
     Raises:
         BaseModelError: weights that are missing, left over, or of another shape: all in one error.
@@ -90,7 +101,6 @@ def load_exactly(network: nn.Module, state: dict[str, Tensor], source: str) -> N
             f"of the {type(network).__name__} that config.json describes: check that both files "
             "are of one base"
         )
-    network.load_state_dict(state)
 
 
 def _differences(needed: dict[str, Tensor], given: dict[str, Tensor]) -> Iterator[str]:

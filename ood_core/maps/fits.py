@@ -18,10 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_core.errors import TargetError
-from ood_core.maps.mapset import HEADER_END, MapSet, as_stack, combine, numbered_ids
+from ood_core.limits import Limits, Metered, TooMuch
+from ood_core.maps.mapset import (
+    HEADER_END,
+    MapSet,
+    as_stack,
+    combine,
+    listing,
+    numbered_ids,
+    require_count,
+)
+from ood_core.maps.packed import packed_table, require_few_axes, require_sound_tiles, unpacked
 
 _COMPANIONS = {"DQ", "ERR", "ERROR", "IVAR", "MASK", "RMS", "VAR", "VARIANCE", "WEIGHT", "WHT"}
-_COMPRESSED = {".gz", ".bz2", ".z", ".xz", ".zip"}
 _NOT_COPIED = {
     "BITPIX", "BLANK", "BUNIT", "CHECKSUM", "DATAMAX", "DATAMIN", "DATASUM", "EXTLEVEL", "EXTNAME",
     "EXTVER", "NFIT", "ORIGIN", "SIMPLE", "SYNTH", "XTENSION",
@@ -29,7 +38,7 @@ _NOT_COPIED = {
 _COPIED_NOTE = "The cards below, down to HISTORY, come from the header of the targets."
 
 
-def read_fits(path: str, array: str | None, max_bytes: int) -> MapSet:
+def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
     """Read the maps of a FITS file.
 
     An image is one map (y, x), maps (n, y, x) or maps with channels (n, c, y, x); a binary table
@@ -37,29 +46,33 @@ def read_fits(path: str, array: str | None, max_bytes: int) -> MapSet:
     names of its column ID. Other tables are passed over.
 
     Args:
-        path: the file, compressed or not.
+        path: the file, as it is or compressed by gzip.
         array: name or number of the HDU; None combines all HDUs that hold maps, in order (of
             several HDUs with that name, likewise).
-        max_bytes: most bytes that may be loaded.
+        limits: most that may be loaded.
 
     Raises:
         TargetError: a file that is unreadable, truncated or too large, or holds no such maps.
     """
-    with _refusing(path):
+    with _refusing(path, limits):
         from astropy.io import fits
 
-        length = Path(path).stat().st_size
         with (
-            open(path, "rb") as stream,  # closed by us, whatever the parser does
-            fits.open(stream, memmap=False, do_not_scale_image_data=True) as hdus,
+            open(path, "rb") as file,  # closed by us, whatever the parser does
+            unpacked(file, path, limits) as (plain, length),
         ):
-            _require_lengths(hdus, path, length)
-            chosen = _choose(hdus, array, path)
-            _require_memory([hdus[number] for number in chosen], path, max_bytes)
-            parts = [_read_hdu(hdus, number, path, len(chosen) == 1) for number in chosen]
-            if 0 not in chosen:  # its cards hold for all extensions
-                header = f"{_header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
-                parts[0] = replace(parts[0], header=header)
+            stream = Metered(plain, limits.max_header_bytes, require_few_axes)
+            with fits.open(stream, memmap=False, do_not_scale_image_data=True) as hdus:
+                _require_lengths(hdus, path, length)
+                chosen = _choose(hdus, array, path)
+                _require_room([hdus[number] for number in chosen], path, limits)
+                stream.allow(length)
+                for number in chosen:
+                    require_sound_tiles(hdus[number], plain, f"{path}, HDU {number}")
+                parts = [_read_hdu(hdus, number, path, len(chosen) == 1) for number in chosen]
+                if 0 not in chosen:  # its cards hold for all extensions
+                    header = f"{_header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
+                    parts[0] = replace(parts[0], header=header)
     return combine(parts)
 
 
@@ -105,7 +118,7 @@ def write_fits(
 
 
 @contextmanager
-def _refusing(path: str) -> Iterator[None]:
+def _refusing(path: str, limits: Limits) -> Iterator[None]:
     """Turn whatever a damaged file makes the parser raise or warn about into a TargetError."""
     failure: Exception | None = None
     with warnings.catch_warnings(record=True) as caught:
@@ -114,6 +127,12 @@ def _refusing(path: str) -> Iterator[None]:
             yield
         except Exception as error:  # the parser's own failures have no common type
             failure = error
+    if isinstance(failure, TooMuch):
+        raise TargetError(
+            f"{path}: got more than {limits.max_header_bytes} bytes of FITS headers; expected "
+            "fewer (targets.max_header_bytes); save the maps as one image of shape (n, y, x), or "
+            "raise targets.max_header_bytes"
+        ) from failure
     for message in (str(warning.message) for warning in caught):
         # The parser stops at a damaged extension; its maps must not be lost unnoticed.
         if re.search("truncated|corrupt", message):
@@ -126,20 +145,14 @@ def _refusing(path: str) -> Iterator[None]:
 
 def _unreadable(path: str, reason: str) -> str:
     return (
-        f"{path}: got a file that cannot be read as FITS ({' '.join(reason.split())}); expected a "
-        "complete FITS file; check the path, or copy or download the file again"
+        f"{path}: got a file that cannot be read as FITS ({' '.join(reason.split())[:500]}); "
+        "expected a complete FITS file; check the path, or copy or download the file again"
     )
 
 
 def _require_lengths(hdus: Any, path: str, length: int) -> None:
     """Compare what each header declares with the bytes that the file has."""
-    from astropy.io import fits
-
-    if Path(path).suffix.lower() in _COMPRESSED:
-        return
-    for number, hdu in enumerate(hdus):
-        if isinstance(hdu, fits.CompImageHDU):
-            continue  # declares its unpacked size; the parser checks the packed one
+    for number, hdu in enumerate(map(packed_table, hdus)):
         declared = hdu.fileinfo()["datLoc"] + hdu.size
         if hdu.size < 0 or declared > length:
             raise TargetError(
@@ -149,16 +162,25 @@ def _require_lengths(hdus: Any, path: str, length: int) -> None:
             )
 
 
-def _require_memory(hdus: Sequence[Any], path: str, max_bytes: int) -> None:
-    needed = 0
+def _require_room(hdus: Sequence[Any], path: str, limits: Limits) -> None:
+    """Compare what the chosen headers declare with the limits."""
+    needed = count = 0
     for hdu in hdus:
-        pixels = math.prod(hdu.shape) if hdu.is_image else 0
-        needed += max(int(hdu.size), 4 * pixels)  # maps are kept as float32
-    if needed > max_bytes:
+        shape = hdu.shape if hdu.is_image else _table_shape(hdu)
+        needed += max(int(hdu.size), 4 * math.prod(shape))  # maps are kept as float32
+        count += shape[0] if len(shape) > 2 else 1
+    if needed > limits.max_bytes:
         raise TargetError(
-            f"{path}: got {needed} bytes of maps; expected at most {max_bytes} (max_bytes); name "
-            "one HDU with `array`, save fewer maps, or raise max_bytes"
+            f"{path}: got {needed} bytes of maps; expected at most {limits.max_bytes} "
+            "(targets.max_bytes); name one HDU with `array`, save fewer maps, or raise "
+            "targets.max_bytes"
         )
+    require_count(count, path, limits.max_maps)
+
+
+def _table_shape(hdu: Any) -> tuple[int, ...]:
+    sides = re.findall(r"\d+", str(_cutout_columns(hdu)[0].dim))
+    return (int(hdu.header["NAXIS2"]), *(int(side) for side in sides))
 
 
 def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
@@ -171,13 +193,13 @@ def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
     if not found:
         got = "no maps in the file" if array is None else f"no maps in an HDU {array!r}"
         raise TargetError(
-            f"{path}: got {got}, whose HDUs are {', '.join(names)}; expected an image or a table "
+            f"{path}: got {got}, whose HDUs are {listing(names)}; expected an image or a table "
             "with a column of two-dimensional arrays; correct `array` or choose another file"
         )
     companions = [names[number] for number in found if hdus[number].name in _COMPANIONS]
     if array is None and companions and len(found) > len(companions):
         raise TargetError(
-            f"{path}: got the HDUs {', '.join(names)}, of which {', '.join(companions)} look like "
+            f"{path}: got the HDUs {listing(names)}, of which {listing(companions)} look like "
             "errors or masks; expected maps of one kind; name the HDU of the maps with `array`"
         )
     return found
@@ -221,7 +243,7 @@ def _cutout_column(hdu: Any, source: str) -> Any:
     columns = _cutout_columns(hdu)
     if len(columns) > 1:
         raise TargetError(
-            f"{source}: got the columns {', '.join(column.name for column in columns)}; expected "
+            f"{source}: got the columns {listing([column.name for column in columns])}; expected "
             "one column of two-dimensional arrays; save a table with the one to use"
         )
     return columns[0]
@@ -229,7 +251,8 @@ def _cutout_column(hdu: Any, source: str) -> Any:
 
 def _ids(hdu: Any) -> tuple[str, ...] | None:
     for column in hdu.columns:
-        if column.name.upper() == "ID":
+        # A column of variable lengths could point to the same long text from every row.
+        if column.name.upper() == "ID" and re.fullmatch(r"\d*[ABIJKED]", str(column.format)):
             return tuple(str(name).strip() for name in hdu.data.field(column.name))
     return None
 
@@ -238,8 +261,9 @@ def _physical(
     raw: npt.NDArray[Any], scale: float | int | None, zero: float | int | None, null: int | None
 ) -> npt.NDArray[np.float64]:
     """Stored numbers to physical values in float64; missing pixels become NaN."""
-    values = np.asarray(raw, dtype=np.float64)
-    values = values * (1.0 if scale is None else scale) + (0.0 if zero is None else zero)
+    values = np.array(raw, dtype=np.float64)
+    values *= 1.0 if scale is None else scale  # in place: maps can be large
+    values += 0.0 if zero is None else zero
     if null is not None and raw.dtype.kind in "iu":
         values[raw == null] = np.nan
     return values

@@ -19,6 +19,8 @@ from ood_core.errors import TargetError
 HEADER_END = "END"
 """Line between two header blocks of one text (a primary header and its extensions)."""
 
+LONGEST_UNIT = 200
+LONGEST_ID = 1000
 _NAMED = 5  # ids spelled out in a message; the rest are counted
 
 
@@ -58,7 +60,7 @@ class MapSet:
         twice = [name for name, count in Counter(self.ids).items() if count > 1]
         if twice:
             raise TargetError(
-                f"{self.source}: got the map id {_listing(twice)} more than once; expected "
+                f"{self.source}: got the map id {listing(twice)} more than once; expected "
                 "different ids; rename the maps or give each file once"
             )
         with np.errstate(over="ignore"):
@@ -106,6 +108,19 @@ def as_stack(values: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
     return values[None, None] if values.ndim == 2 else values[:, None]
 
 
+def require_count(maps: int, source: str, most: int) -> None:
+    """Refuse more maps than are allowed.
+
+    Raises:
+        TargetError: that is so.
+    """
+    if maps > most:
+        raise TargetError(
+            f"{source}: got {maps} maps; expected at most {most} (targets.max_maps); choose fewer "
+            "maps or raise targets.max_maps"
+        )
+
+
 def numbered_ids(stem: str, count: int) -> tuple[str, ...]:
     """Return ids of maps that have no names: the stem alone for one map, else `stem:0`, ..."""
     return (stem,) if count == 1 else tuple(f"{stem}:{number}" for number in range(count))
@@ -135,8 +150,36 @@ def combine(parts: Sequence[MapSet]) -> MapSet:
         ids=tuple(ids),
         unit=first.unit,
         header=f"\n{HEADER_END}\n".join(headers),
-        source=_listing(sources),
+        source=listing(sources),
     )
+
+
+def require_words(maps: MapSet) -> None:
+    """Refuse a unit or ids that no report or file could hold.
+
+    Raises:
+        TargetError: a unit of several lines or very many characters, or an id that is no text.
+    """
+    if not maps.unit.isprintable() or len(maps.unit) > LONGEST_UNIT:
+        raise TargetError(
+            f"{maps.source}: got a unit of {len(maps.unit)} characters ({maps.unit[:20]!r}...); "
+            f"expected at most {LONGEST_UNIT} printable ones; correct it in the file"
+        )
+    for name in maps.ids:
+        if len(name) > LONGEST_ID or not _is_text(name):
+            raise TargetError(
+                f"{maps.source}: got the map id {name[:20]!r}... of {len(name)} characters; "
+                f"expected at most {LONGEST_ID} that UTF-8 can hold; rename the file or the map"
+            )
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 has it: file names may hold bytes that are no characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check(maps: MapSet, size_multiple: int, channels: int) -> None:
@@ -177,7 +220,7 @@ def _check_pixels(maps: MapSet) -> None:
         names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
         raise TargetError(
             f"{maps.source}: got {bad.sum()} NaN or infinite pixels in {len(names)} of {len(maps)} "
-            f"maps ({_listing(names)}); expected finite float32 values; fill or mask these pixels "
+            f"maps ({listing(names)}); expected finite float32 values; fill or mask these pixels "
             "yourself, or leave these maps out"
         )
     flat = maps.values.reshape(len(maps), -1)
@@ -185,7 +228,7 @@ def _check_pixels(maps: MapSet) -> None:
     if constant.any():
         names = [name for name, same in zip(maps.ids, constant, strict=True) if same]
         raise TargetError(
-            f"{maps.source}: got {len(names)} constant maps ({_listing(names)}); expected maps "
+            f"{maps.source}: got {len(names)} constant maps ({listing(names)}); expected maps "
             "that vary; leave them out, and if they do vary in the file, change the unit so that "
             "float32 can hold them (7 digits, 1e-38 to 3e38)"
         )
@@ -206,6 +249,7 @@ def _require_alike(first: MapSet, other: MapSet) -> None:
         )
 
 
-def _listing(names: Sequence[str]) -> str:
+def listing(names: Sequence[str]) -> str:
+    """Return the first few names in words, with the number of the others."""
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

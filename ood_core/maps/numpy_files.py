@@ -5,72 +5,108 @@ loaded, so that a small archive that unpacks to a huge array is refused. Pickles
 """
 
 import math
+import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from ood_core.errors import TargetError
-from ood_core.maps.mapset import MapSet, as_stack, numbered_ids
+from ood_core.limits import Limits, Metered, TooMuch
+from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
 
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
 }
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What numpy writes. LZMA members declare the memory that their decoder takes."""
 
 
-def read_npy(path: str, max_bytes: int) -> MapSet:
+def read_npy(path: str, limits: Limits) -> MapSet:
     """Read one array of maps, (y, x), (n, y, x) or (n, c, y, x), from a `.npy` file.
 
     Args:
         path: the file.
-        max_bytes: most bytes that may be loaded.
+        limits: most that may be loaded.
 
     Raises:
         TargetError: a file that is missing, truncated, too large, or not such an array.
     """
-    try:
-        length = Path(path).stat().st_size
-        with open(path, "rb") as stream:
-            values = _read_array(stream, path, length, max_bytes)
-    except (OSError, ValueError, EOFError) as error:
-        raise _mended(error, path) from error
-    return _as_maps(values, path, Path(path).stem, path)
+    with _refusing(path, limits), open(path, "rb") as stream:
+        length = os.fstat(stream.fileno()).st_size
+        values = _read_array(stream, path, length, limits)
+        return _as_maps(values, path, path, limits)
 
 
-def read_npz(path: str, array: str | None, max_bytes: int) -> MapSet:
+def read_npz(path: str, array: str | None, limits: Limits) -> MapSet:
     """Read one member of an `.npz` file, as `read_npy` does.
 
     Args:
         path: the file.
         array: name of the member; may be None when there is only one.
-        max_bytes: most bytes that may be loaded.
+        limits: most that may be loaded.
 
     Raises:
         TargetError: as for `read_npy`; a missing member, or several and none named.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {
-                info.filename.removesuffix(".npy"): info
-                for info in archive.infolist()
-                if info.filename.endswith(".npy")
-            }
-            info = members[_choose(list(members), array, path)]
+    with _refusing(path, limits), open(path, "rb") as stream:
+        metered = Metered(stream, limits.max_header_bytes)
+        with zipfile.ZipFile(cast(BinaryIO, metered)) as archive:
+            info = _member(archive, array, path)
             source = f"{path}, member {info.filename.removesuffix('.npy')}"
-            with archive.open(info) as stream:
-                values = _read_array(stream, source, info.file_size, max_bytes)
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise _mended(error, path) from error
-    return _as_maps(values, source, Path(path).stem, path)
+            metered.allow(os.fstat(stream.fileno()).st_size)
+            with archive.open(info) as inner:
+                values = _read_array(cast(BinaryIO, inner), source, info.file_size, limits)
+        return _as_maps(values, source, path, limits)
 
 
-def _as_maps(values: npt.NDArray[Any], what: str, stem: str, path: str) -> MapSet:
+@contextmanager
+def _refusing(path: str, limits: Limits) -> Iterator[None]:
+    """Turn whatever a damaged file makes its parsers raise into a TargetError."""
+    try:
+        yield
+    except TargetError:
+        raise
+    except TooMuch as error:
+        raise TargetError(
+            f"{path}: got more than {limits.max_header_bytes} bytes of header or directory; "
+            "expected fewer (targets.max_header_bytes); save the maps in one array of their own, "
+            "or raise targets.max_header_bytes"
+        ) from error
+    except Exception as error:  # zlib, tokenizer and parser raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise TargetError(
+            f"{path}: got a file that cannot be read ({reason}); expected a .npy or .npz file of "
+            "plain arrays; check the path, or save it again with numpy.save or numpy.savez"
+        ) from error
+
+
+def _as_maps(values: npt.NDArray[Any], what: str, path: str, limits: Limits) -> MapSet:
     stack = as_stack(values, what)
-    return MapSet(stack, numbered_ids(stem, len(stack)), unit="", header="", source=path)
+    require_count(len(stack), what, limits.max_maps)
+    ids = numbered_ids(Path(path).stem, len(stack))
+    return MapSet(stack, ids, unit="", header="", source=path)
+
+
+def _member(archive: zipfile.ZipFile, array: str | None, path: str) -> zipfile.ZipInfo:
+    members = {
+        info.filename.removesuffix(".npy"): info
+        for info in archive.infolist()
+        if info.filename.endswith(".npy")
+    }
+    info = members[_choose(list(members), array, path)]
+    if info.compress_type not in _METHODS:
+        raise TargetError(
+            f"{path}: got a member compressed by method {info.compress_type}; expected none or "
+            "deflate, as numpy writes; save it again with numpy.savez_compressed"
+        )
+    return info
 
 
 def _choose(members: list[str], array: str | None, path: str) -> str:
@@ -80,37 +116,35 @@ def _choose(members: list[str], array: str | None, path: str) -> str:
         return members[0]
     got = f"no array {array!r}" if array is not None else f"{len(members)} arrays and no choice"
     raise TargetError(
-        f"{path}: got {got}; expected one of: {', '.join(members) or '(the file has none)'}; "
+        f"{path}: got {got}; expected one of: {listing(members) or '(the file has none)'}; "
         "name it with `array`"
     )
 
 
-def _read_array(stream: Any, source: str, length: int, max_bytes: int) -> npt.NDArray[Any]:
+def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> npt.NDArray[Any]:
     """Read an array from a binary stream of `length` bytes, once its header proves harmless."""
-    version = npy_format.read_magic(stream)
-    if version not in _HEADER_READERS:
-        raise TargetError(
-            f"{source}: got .npy format {version}; expected 1.0 or 2.0, which plain arrays have; "
-            "save the array of numbers with numpy.save"
-        )
-    shape, fortran, dtype = _HEADER_READERS[version](stream)
+    metered = Metered(stream, limits.max_header_bytes)
+    shape, fortran, dtype = _read_header(metered, source)
     if dtype.hasobject or dtype.kind not in "biuf":
         raise TargetError(
             f"{source}: got an array of type {dtype}; expected real numbers; convert it with "
             "values.astype('float32') and save it again"
         )
-    declared = math.prod(shape) * dtype.itemsize
-    if declared > max_bytes:
+    pixels = math.prod(shape)
+    declared = pixels * dtype.itemsize
+    if max(declared, 4 * pixels) > limits.max_bytes:  # maps are kept as float32
         raise TargetError(
-            f"{source}: got an array of shape {shape}, {declared} bytes; expected at most "
-            f"{max_bytes} (max_bytes); save fewer maps or raise max_bytes"
+            f"{source}: got an array of shape {shape}, {max(declared, 4 * pixels)} bytes; expected "
+            f"at most {limits.max_bytes} (targets.max_bytes); save fewer maps or raise "
+            "targets.max_bytes"
         )
     if declared > length - stream.tell():
         raise TargetError(
             f"{source}: got {length - stream.tell()} bytes of data; expected {declared} for shape "
             f"{shape}; the file is truncated: copy or save it again"
         )
-    data = stream.read(declared)
+    metered.allow(declared)
+    data = metered.read(declared)
     if len(data) < declared:
         raise TargetError(
             f"{source}: got {len(data)} bytes of data; expected {declared}; the file is truncated: "
@@ -119,10 +153,11 @@ def _read_array(stream: Any, source: str, length: int, max_bytes: int) -> npt.ND
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _mended(error: Exception, path: str) -> TargetError:
-    if isinstance(error, TargetError):
-        return error
-    return TargetError(
-        f"{path}: got a file that cannot be read ({error}); expected a .npy or .npz file of plain "
-        "arrays; check the path, or save it again with numpy.save or numpy.savez"
-    )
+def _read_header(metered: Metered, source: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy_format.read_magic(cast(BinaryIO, metered))
+    if version not in _HEADER_READERS:
+        raise TargetError(
+            f"{source}: got .npy format {version}; expected 1.0 or 2.0, which plain arrays have; "
+            "save the array of numbers with numpy.save"
+        )
+    return _HEADER_READERS[version](cast(BinaryIO, metered))

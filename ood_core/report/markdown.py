@@ -10,6 +10,8 @@ from ood_core.report.page import short
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#!{}])")
 _BLOCK = re.compile(r"^(?:[-+=](?=[-+=\s]|$)|\d{1,9}(?=[.)](?:\s|$)))")  # lists, rules
+_LINK = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
+"""Where GitHub's Markdown, and the hub's, would make a link of bare text."""
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#",
     "_": r"\_", "$": r"\$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -24,8 +26,9 @@ def one_line(text: str) -> str:
 
 
 def markdown(value: Any) -> str:
-    """Return a value as Markdown that shows its text as it is: no markup, HTML, rule or table cell.
+    """Return a value as Markdown that shows its text as it is.
 
+    It makes no markup, HTML, link, rule or table cell.
     `Markup` is passed through; numbers get three significant digits.
     """
     if isinstance(value, Markup):
@@ -33,6 +36,7 @@ def markdown(value: Any) -> str:
     text = one_line(short(value))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _SPECIAL.sub(r"\\\1", text)
+    text = _LINK.sub(r"\\\g<0>", text)
     return _BLOCK.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)
 
 

@@ -2,23 +2,25 @@
 
 import glob
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
+from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
-from ood_core.maps.mapset import MapSet, as_stack, combine, numbered_ids
+from ood_core.maps.mapset import MapSet, combine, require_count, require_words
 from ood_core.maps.numpy_files import read_npy, read_npz
 from ood_core.maps.transforms import RangeTransform
 from ood_core.specs import TargetsSpec
 from ood_core.store.arrays import Table
+from ood_core.store.foreign import read_zarr
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 from ood_core.store.schema import target_columns
@@ -30,63 +32,57 @@ def read_targets(spec: TargetsSpec) -> MapSet:
     """Read all files that the path or glob names, in sorted order.
 
     Raises:
-        TargetError: no such file, an ending that is not understood, or unusable content.
+        TargetError: no such file, an ending that is not understood, unusable content, or more of it
+            than the limits of `spec` allow.
     """
-    paths = sorted(glob.glob(str(Path(spec.path).expanduser()), recursive=True))
+    paths = _matches(spec)
     if not paths:
         raise TargetError(
             f"{spec.path}: got no such file; expected FITS, .npy, .npz or Zarr, or a glob of them: "
             "check targets.path (relative paths start at the working folder)"
         )
-    return combine([_read_one(path, spec) for path in paths])
+    parts, left = [], spec.limits
+    for path in paths:
+        part = _read_one(path, spec.array, left)
+        require_words(part)
+        left = replace(left, max_bytes=left.max_bytes - part.values.nbytes)
+        parts.append(part)
+    require_count(sum(map(len, parts)), spec.path, spec.max_maps)
+    return combine(parts)
 
 
-def _read_one(path: str, spec: TargetsSpec) -> MapSet:
+def _matches(spec: TargetsSpec) -> list[str]:
+    pattern = str(Path(spec.path).expanduser())
+    head, deep, _ = pattern.partition("**")
+    if deep:  # links that lead upwards make endless trees of folders
+        require_count(_count(f"{head}**/", spec.max_maps), spec.path, spec.max_maps)
+    paths = list(islice(glob.iglob(pattern, recursive=True), spec.max_maps + 1))
+    require_count(len(paths), spec.path, spec.max_maps)
+    return sorted(paths)
+
+
+def _count(pattern: str, most: int) -> int:
+    return sum(1 for _ in islice(glob.iglob(pattern, recursive=True), most + 1))
+
+
+def _read_one(path: str, array: str | None, limits: Limits) -> MapSet:
     name = path.lower().rstrip("/")
+    if Path(path).is_dir() and (name.endswith(".zarr") or (Path(path) / "zarr.json").is_file()):
+        return read_zarr(path, array, limits)
+    if Path(path).exists() and not Path(path).is_file():
+        raise TargetError(
+            f"{path}: got a folder or a special file; expected a plain file, or a .zarr folder"
+        )
     if name.endswith(FITS_ENDINGS):
-        return read_fits(path, spec.array, spec.max_bytes)
+        return read_fits(path, array, limits)
     if name.endswith(".npy"):
-        return read_npy(path, spec.max_bytes)
+        return read_npy(path, limits)
     if name.endswith(".npz"):
-        return read_npz(path, spec.array, spec.max_bytes)
-    if name.endswith(".zarr") or (Path(path) / "zarr.json").is_file():
-        return _read_zarr(path, spec)
+        return read_npz(path, array, limits)
     raise TargetError(
         f"{path}: got an unknown kind of file; expected {', '.join(FITS_ENDINGS)}, .npy, .npz or "
         "a .zarr folder: convert the maps, or narrow the glob"
     )
-
-
-def _read_zarr(path: str, spec: TargetsSpec) -> MapSet:
-    try:
-        found = zarr.open(path, mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise TargetError(
-            f"{path}: cannot be opened as Zarr ({error}); check that the folder is complete"
-        ) from error
-    if isinstance(found, zarr.Group):
-        found = _choose(found, path, spec.array)
-    if found.nbytes > spec.max_bytes:
-        raise TargetError(
-            f"{path}: got {found.nbytes} bytes of maps; expected at most {spec.max_bytes}: choose "
-            "fewer maps or raise targets.max_bytes"
-        )
-    values = as_stack(np.asarray(found[...]), path)
-    unit = str(found.attrs.get("units", ""))
-    return MapSet(values, numbered_ids(Path(path).stem, len(values)), unit, "", path)
-
-
-def _choose(group: zarr.Group, path: str, array: str | None) -> "zarr.Array[Any]":
-    maps = [key for key, member in group.arrays() if member.ndim >= 2]
-    wanted = array or ("maps" if "maps" in maps else maps[0] if len(maps) == 1 else None)
-    if wanted not in maps:
-        raise TargetError(
-            f"{path}: got the arrays {maps or 'none'} and targets.array = {array}; expected one "
-            "array of maps: name it with targets.array"
-        )
-    chosen = group[wanted]
-    assert isinstance(chosen, zarr.Array), "filtered above"
-    return chosen
 
 
 @final

@@ -249,10 +249,10 @@ def test_sizes_are_limited_in_the_file_and_unpacked(tmp_path: Path) -> None:
         read_checkpoint(plain, size - 1)
     wide = saved(tmp_path / "wide", {"weight": torch.zeros(1).expand(10**4, 10**4)})
     assert wide.stat().st_size < 10**4
-    with pytest.raises(BaseModelError, match="got 400000000 bytes; expected at most 10000 "):
+    with pytest.raises(BaseModelError, match="got 400000000 bytes; expected at most 10000;"):
         read_checkpoint(wide, 10**4)
     packed = tmp_path / "packed"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**6))
-    with pytest.raises(BaseModelError, match="got 1000000 bytes; expected at most 10000 "):
+    with pytest.raises(BaseModelError, match="packed members"):
         read_checkpoint(packed, 10**4)

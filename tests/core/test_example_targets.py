@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from astropy.io import fits
 
+from ood_core.limits import USUAL
 from ood_core.maps.fits import read_fits
 from ood_core.maps.mapset import check
 
@@ -40,13 +41,13 @@ def test_file_is_what_the_script_makes(script: ModuleType) -> None:
 def test_maps_are_the_mean_of_the_channels_at_their_places(script: ModuleType) -> None:
     pytest.importorskip("skimage", reason="needs the image that scikit-image ships")
     field = script.load_field() / 3
-    maps = read_fits(str(PATH), None, 2**24)
+    maps = read_fits(str(PATH), None, USUAL)
     expected = [field[y - 16 : y + 16, x - 16 : x + 16] for y, x in centres()]
     np.testing.assert_array_equal(maps.values[:, 0], np.array(expected, dtype=np.float32))
 
 
 def test_counts_unit_and_size() -> None:
-    maps = read_fits(str(PATH), None, 2**24)
+    maps = read_fits(str(PATH), None, USUAL)
     check(maps, size_multiple=32, channels=1)
     assert maps.values.shape == (384, 1, 32, 32)
     assert maps.unit == "display"

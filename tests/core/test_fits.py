@@ -9,10 +9,11 @@ import pytest
 from astropy.io import fits
 
 from ood_core.errors import TargetError
+from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits, write_fits
 from ood_core.maps.mapset import check
 
-LIMIT = 2**24
+LIMIT = Limits(max_bytes=2**24)
 CUBE = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
 
 
@@ -172,7 +173,7 @@ def test_tile_compressed_images(tmp_path: Path, dtype: str) -> None:
     path = save(tmp_path / "m.fits", fits.PrimaryHDU(), hdu)
     np.testing.assert_array_equal(read_fits(path, None, LIMIT).values[:, 0], values)
     with pytest.raises(TargetError, match="max_bytes"):
-        read_fits(path, None, 4 * values.size - 1)
+        read_fits(path, None, Limits(max_bytes=4 * values.size - 1))
 
 
 def test_gzipped_file(tmp_path: Path) -> None:

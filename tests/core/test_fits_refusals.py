@@ -9,9 +9,10 @@ import pytest
 from astropy.io import fits
 
 from ood_core.errors import TargetError
+from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
 
-LIMIT = 2**24
+LIMIT = Limits(max_bytes=2**24)
 CUBE = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
 
 
@@ -64,9 +65,9 @@ def test_two_columns_of_cutouts(tmp_path: Path) -> None:
 
 def test_limit_on_loaded_bytes(tmp_path: Path) -> None:
     path = save(tmp_path / "m.fits", fits.PrimaryHDU(np.zeros((2, 8, 8), np.uint8)))
-    assert len(read_fits(path, None, 512)) == 2  # 128 pixels as float32
-    with pytest.raises(TargetError, match=r"m\.fits: got 512 bytes.*at most 511.*raise max_bytes"):
-        read_fits(path, None, 511)
+    assert len(read_fits(path, None, Limits(max_bytes=512))) == 2  # 128 pixels as float32
+    with pytest.raises(TargetError, match=r"m\.fits: got 512 bytes.*at most 511.*max_bytes"):
+        read_fits(path, None, Limits(max_bytes=511))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from astropy.io import fits
 
 from flows.settings import load_settings
+from ood_core.limits import USUAL
 from ood_core.maps.fits import read_fits
 from ood_core.maps.mapset import check
 from ood_core.maps.transforms import RangeTransform
@@ -33,7 +34,7 @@ def path(name: str) -> Path:
 
 
 def values(name: str) -> npt.NDArray[np.float32]:
-    return read_fits(str(path(name)), None, 2**24).values[:, 0]
+    return read_fits(str(path(name)), None, USUAL).values[:, 0]
 
 
 def table(name: str) -> Any:
@@ -55,7 +56,7 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
 
 @every_set
 def test_counts_unit_size_and_transform(name: str) -> None:
-    maps = read_fits(str(path(name)), None, 2**24)
+    maps = read_fits(str(path(name)), None, USUAL)
     check(maps, size_multiple=32, channels=1)  # finite, among others
     assert maps.values.shape == (COUNTS[name], 1, 32, 32)
     assert maps.unit == UNITS[name]

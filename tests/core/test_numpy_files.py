@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ood_core.errors import TargetError
+from ood_core.limits import Limits
 from ood_core.maps.numpy_files import read_npy, read_npz
 
-LIMIT = 2**20
+LIMIT = Limits(max_bytes=2**20)
 MAPS = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
 
 
@@ -94,7 +95,7 @@ def test_bad_npy(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("read", [read_npy, lambda path, limit: read_npz(path, None, limit)])
-def test_missing_file(tmp_path: Path, read: Callable[[str, int], object]) -> None:
+def test_missing_file(tmp_path: Path, read: Callable[[str, Limits], object]) -> None:
     with pytest.raises(TargetError, match="absent.*check the path"):
         read(str(tmp_path / "absent"), LIMIT)
 
@@ -104,8 +105,8 @@ def test_zip_bomb_is_refused_by_its_declared_size(tmp_path: Path) -> None:
     np.savez_compressed(path, maps=np.zeros((64, 64, 64), np.float32))
     assert path.stat().st_size < 4096
     with pytest.raises(TargetError, match=r"bomb\.npz.*1048576 bytes.*at most 1048575"):
-        read_npz(str(path), None, 2**20 - 1)
-    assert read_npz(str(path), None, 2**20).values.shape == (64, 1, 64, 64)
+        read_npz(str(path), None, Limits(max_bytes=2**20 - 1))
+    assert read_npz(str(path), None, Limits(max_bytes=2**20)).values.shape == (64, 1, 64, 64)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200, -30])
