@@ -7,7 +7,10 @@ be killed. One process gets SIGKILL: the driver, a worker, the raylet, or the Pr
 moment is a number of finished shards and a pause, both random, so that it falls into the run on a
 machine of any speed. If the kill ends the session, the same command is given again. Lost are the
 seconds from the kill to the next shard that a living session finishes, or to the end of the run.
-Left over are half-written files and processes that could still write.
+At risk are the seconds of the shards in flight: those of one shard of that stage in the same run,
+times the workers; of validation its own. *Redone* are shards that were finished at the kill and
+computed again, which is never needed. Left over are half-written files and processes that could
+still write.
 """
 
 import argparse
@@ -17,10 +20,12 @@ import os
 import platform
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +45,6 @@ SETTINGS = (
     "method.steps=4",
     "targets.held_out=352",
     "generation.shard_size=8",
-    "execution.workers=2",
 )
 HEADER = (
     "killed",
@@ -49,8 +53,10 @@ HEADER = (
     "session ended",
     "sessions",
     "same bytes",
+    "redone",
     "left",
     "lost s",
+    "at risk s",
 )
 SECONDS = 1800
 PAUSE = 2.0
@@ -61,9 +67,23 @@ Driver = subprocess.Popen[bytes]
 Whole = tuple[dict[str, str], int]
 
 
-def start(out: Path, samples: int, orchestrator: str) -> Driver:
+@dataclass(frozen=True)
+class Size:
+    """How large the runs are."""
+
+    samples: int
+    workers: int
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """As overrides of the configuration."""
+        chosen = f"generation.samples={self.samples}", f"execution.workers={self.workers}"
+        return (*SETTINGS, *chosen)
+
+
+def start(out: Path, size: Size, orchestrator: str) -> Driver:
     """Start `farfield run` in a process session of its own."""
-    sets = [part for s in (*SETTINGS, f"generation.samples={samples}") for part in ("--set", s)]
+    sets = [part for setting in size.settings for part in ("--set", setting)]
     config = str(PROJECT / "examples" / "hubble.yaml")
     command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out)]
     with (out.parent / "log").open("ab") as log:
@@ -124,11 +144,11 @@ def mode_of(kind: str) -> str:
     return "prefect" if kind == "prefect server" else "none"
 
 
-def undisturbed(folder: Path, samples: int) -> Whole:
+def undisturbed(folder: Path, size: Size) -> Whole:
     """Contents and number of shards of a run that nobody disturbs, without Prefect."""
     out = folder / "whole" / "run"
     out.parent.mkdir()
-    if (code := follow(start(out, samples, "none"), out)[0]) not in DONE:
+    if (code := follow(start(out, size, "none"), out)[0]) not in DONE:
         log = (out.parent / "log").read_text()
         raise SystemExit(f"the undisturbed run ended with {code}:\n{log}")
     return contents(out), receipts(out)
@@ -177,40 +197,58 @@ def follow(driver: Driver, out: Path) -> tuple[int, float]:
     return driver.returncode, moved or time.monotonic()
 
 
-def disturbed(out: Path, samples: int, kind: str, rng: random.Random, whole: Whole) -> list[Any]:
+def marks(out: Path) -> dict[Path, bytes]:
+    """What vouches for the shards that are done."""
+    return {path: path.read_bytes() for path in out.glob("receipts/*/*.json")}
+
+
+def at_risk(out: Path, stage: str, workers: int) -> float:
+    """Seconds of the work that a kill in this stage can throw away, by what a finished run took."""
+    records = [json.loads(p.read_text()) for p in out.glob(f"receipts/{stage}/*.json")]
+    if records:
+        return workers * statistics.median(record["seconds"] for record in records)
+    return RunStore(out).timings.get(stage, 0.0)
+
+
+def disturbed(out: Path, size: Size, kind: str, rng: random.Random, whole: Whole) -> list[Any]:
     """One run with one kill, resumed until it is done: a row of the table."""
     moment = rng.randrange(whole[1]), rng.uniform(0, PAUSE)
     out.parent.mkdir()
-    sessions = [start(out, samples, mode_of(kind))]
+    sessions = [start(out, size, mode_of(kind))]
     done, stage = kill(sessions[0], kind, *moment, out)
-    killed = time.monotonic()
+    killed, before = time.monotonic(), marks(out)
     first, moved = follow(sessions[0], out)
     code = first
     while code not in DONE and len(sessions) < SESSIONS:
-        sessions.append(start(out, samples, mode_of(kind)))
+        sessions.append(start(out, size, mode_of(kind)))
         code, moved = follow(sessions[-1], out)
     how = "went on" if first in DONE else f"signal {-first}" if first < 0 else f"exit {first}"
     same = code in DONE and contents(out) == whole[0]
+    after = marks(out)
+    redone = sum(after.get(path) != content for path, content in before.items())
     left = sum(writers(session.pid) for session in sessions) + len(list(out.rglob("*.partial")))
-    return [kind, done, stage, how, len(sessions), same, left, round(moved - killed, 1)]
+    seconds = round(moved - killed, 1), round(at_risk(out, stage, size.workers), 1)
+    return [kind, done, stage, how, len(sessions), same, redone, left, *seconds]
 
 
 def main() -> None:
-    """Kill, resume, compare; print a table and write JSON; exit with 1 if any bytes differ."""
+    """Kill, resume, compare; print a table and write JSON; exit with 1 if anything was lost."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=192)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     rng, rows = random.Random(asked.seed), []
+    size = Size(asked.samples, asked.workers)
     with tempfile.TemporaryDirectory() as place:
-        whole = undisturbed(Path(place), asked.samples)
+        whole = undisturbed(Path(place), size)
         for number in range(asked.kills):
             kind = asked.victims[number % len(asked.victims)]
             out = Path(place) / str(number) / "run"
-            rows.append(disturbed(out, asked.samples, kind, rng, whole))
+            rows.append(disturbed(out, size, kind, rng, whole))
             sys.stderr.write(f"{number + 1}/{asked.kills} {rows[-1]}\n")
     show_rows(f"{asked.kills} kills, seed {asked.seed}", HEADER, rows)
     if asked.json:
@@ -221,7 +259,7 @@ def main() -> None:
         table = [dict(zip(HEADER, row, strict=True)) for row in rows]
         text = json.dumps({**record, "kills": table}, indent=1)
         asked.json.write_text(text + "\n")
-    sys.exit(0 if all(row[5] for row in rows) else 1)
+    sys.exit(0 if all(row[5] and not row[6] for row in rows) else 1)
 
 
 if __name__ == "__main__":
