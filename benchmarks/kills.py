@@ -2,10 +2,10 @@
 
     python benchmarks/kills.py [--kills 20] [--seed 0]
 
-Each run is `farfield run` on the shipped example over Ray, under Prefect where its server is to
-be killed. One process gets SIGKILL: the driver, a worker, the raylet, or the Prefect server. The
-moment is a number of finished shards and a pause, both random, so that it falls into the run on a
-machine of any speed. If the kill ends the session, the same command is given again. Lost are the
+Each run is `farfield run` on the shipped example over Ray. In each, one process of every kind gets
+SIGKILL in turn: the driver, a worker, the raylet, and, in a session under Prefect, its server. The
+moments are random numbers of finished shards and a random pause, so that they fall into the run on
+a machine of any speed. If a kill ends the session, the same command is given again. Lost are the
 seconds from the kill to the next shard that a living session finishes, or to the end of the run.
 At risk are the seconds of the shards in flight: those of one shard of that stage in the same run,
 times the workers; of validation its own. *Redone* are shards that were finished at the kill and
@@ -25,7 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,13 @@ SETTINGS = (
     "generation.shard_size=8",
 )
 HEADER = (
-    "killed",
-    "after shards",
-    "during",
-    "session ended",
-    "sessions",
-    "same bytes",
-    "redone",
-    "left",
-    "lost s",
-    "at risk s",
-)
+    "run, killed, after shards, during, session, same bytes, redone, left, lost s, at risk s"
+).split(", ")
 SECONDS = 1800
 PAUSE = 2.0
-SESSIONS = 4
+SESSIONS = 12
+ENDING = ("driver", "raylet")
+"""Kills that end the session; without its Prefect server a session does its work first."""
 DONE = (0, 3, 4)  # complete or published, quarantined, undecided
 
 Driver = subprocess.Popen[bytes]
@@ -81,11 +75,38 @@ class Size:
         return (*SETTINGS, *chosen)
 
 
-def start(out: Path, size: Size, orchestrator: str) -> Driver:
+@dataclass
+class Sessions:
+    """The sessions of one run; the last one counts."""
+
+    out: Path
+    size: Size
+    started: list[Driver] = field(default_factory=list)
+
+    def begin(self, ahead: Sequence[str]) -> None:
+        """Give the command, under Prefect if its server is to be killed in this session."""
+        self.started.append(start(self.out, self.size, mode_of(ahead)))
+
+    @property
+    def last(self) -> Driver:
+        """The session that counts."""
+        return self.started[-1]
+
+    def go_on(self, ahead: Sequence[str], before: set[Path]) -> float:
+        """Give the command again while sessions fail; return when the next shard was done."""
+        while len(self.started) < SESSIONS:
+            if self.last.poll() not in (None, *DONE):
+                self.begin(ahead)
+            if (moved := next_shard(self.last, self.out, before)) is not None:
+                return moved
+        raise SystemExit(f"{self.out}: {SESSIONS} sessions did not finish the run")
+
+
+def start(out: Path, size: Size, orchestrator: str, pool: str = "ray") -> Driver:
     """Start `farfield run` in a process session of its own."""
     sets = [part for setting in size.settings for part in ("--set", setting)]
     config = str(PROJECT / "examples" / "hubble.yaml")
-    command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out)]
+    command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out), "--pool", pool]
     with (out.parent / "log").open("ab") as log:
         return subprocess.Popen(
             [*command, "--orchestrator", orchestrator, *sets],
@@ -139,16 +160,21 @@ def contents(out: Path) -> dict[str, str]:
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def mode_of(kind: str) -> str:
-    """The orchestrator of a run, by what is to be killed in it."""
-    return "prefect" if kind == "prefect server" else "none"
+def mode_of(ahead: Sequence[str]) -> str:
+    """The orchestrator of a session, by what is to be killed in it."""
+    for kind in ahead:
+        if kind in ENDING:
+            break
+        if kind == "prefect server":
+            return "prefect"
+    return "none"
 
 
 def undisturbed(folder: Path, size: Size) -> Whole:
-    """Contents and number of shards of a run that nobody disturbs, without Prefect."""
+    """Contents and number of shards of a run that nobody disturbs, without Ray and Prefect."""
     out = folder / "whole" / "run"
     out.parent.mkdir()
-    if (code := follow(start(out, size, "none"), out)[0]) not in DONE:
+    if (code := end(start(out, size, "none", "inline"))) not in DONE:
         log = (out.parent / "log").read_text()
         raise SystemExit(f"the undisturbed run ended with {code}:\n{log}")
     return contents(out), receipts(out)
@@ -180,21 +206,26 @@ def kill(driver: Driver, kind: str, least: int, pause: float, out: Path) -> tupl
     return receipts(out), "too late"
 
 
-def follow(driver: Driver, out: Path) -> tuple[int, float]:
-    """Wait for the end of a session; return its exit code and when it had done its next shard.
+def end(driver: Driver) -> int:
+    """Wait for the end of a session; one that hangs is killed, which is an error."""
+    try:
+        return driver.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(driver.pid, signal.SIGKILL)
+        raise SystemExit(f"session {driver.pid} hangs") from None
 
-    A session that hangs is killed and counts as 124. Without a next shard its end counts.
+
+def next_shard(driver: Driver, out: Path, before: set[Path]) -> float | None:
+    """Wait until a session has done a shard that was not there; return when, or when it ended.
+
+    None if it ended without one and without finishing the run.
     """
-    before, end, moved = set(out.glob("receipts/*/*.json")), time.monotonic() + SECONDS, None
-    while driver.poll() is None:
-        if moved is None and written_by(driver.pid, out) - before:
-            moved = time.monotonic()
-        if time.monotonic() > end:
-            os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait()
-            return 124, end
+    limit = time.monotonic() + SECONDS
+    while driver.poll() is None and not written_by(driver.pid, out) - before:
+        if time.monotonic() > limit:
+            end(driver)
         time.sleep(0.2)
-    return driver.returncode, moved or time.monotonic()
+    return time.monotonic() if driver.poll() in (None, *DONE) else None
 
 
 def marks(out: Path) -> dict[Path, bytes]:
@@ -210,25 +241,34 @@ def at_risk(out: Path, stage: str, workers: int) -> float:
     return RunStore(out).timings.get(stage, 0.0)
 
 
-def disturbed(out: Path, size: Size, kind: str, rng: random.Random, whole: Whole) -> list[Any]:
-    """One run with one kill, resumed until it is done: a row of the table."""
-    moment = rng.randrange(whole[1]), rng.uniform(0, PAUSE)
+def disturbed(
+    out: Path, size: Size, kinds: Sequence[str], rng: random.Random, whole: Whole
+) -> list[list[Any]]:
+    """One run with a kill of each kind, resumed until it is done: a row of the table each."""
     out.parent.mkdir()
-    sessions = [start(out, size, mode_of(kind))]
-    done, stage = kill(sessions[0], kind, *moment, out)
-    killed, before = time.monotonic(), marks(out)
-    first, moved = follow(sessions[0], out)
-    code = first
-    while code not in DONE and len(sessions) < SESSIONS:
-        sessions.append(start(out, size, mode_of(kind)))
-        code, moved = follow(sessions[-1], out)
-    how = "went on" if first in DONE else f"signal {-first}" if first < 0 else f"exit {first}"
-    same = code in DONE and contents(out) == whole[0]
-    after = marks(out)
-    redone = sum(after.get(path) != content for path, content in before.items())
-    left = sum(writers(session.pid) for session in sessions) + len(list(out.rglob("*.partial")))
-    seconds = round(moved - killed, 1), round(at_risk(out, stage, size.workers), 1)
-    return [kind, done, stage, how, len(sessions), same, redone, left, *seconds]
+    sessions, hits = Sessions(out, size), []
+    sessions.begin(kinds)
+    for number, least in enumerate(sorted(rng.sample(range(whole[1]), len(kinds)))):
+        kind, ahead = kinds[number], kinds[number + 1 :]
+        done, stage = kill(sessions.last, kind, least, rng.uniform(0, PAUSE), out)
+        if stage == "too late":
+            break
+        before, killed, count = marks(out), time.monotonic(), len(sessions.started)
+        code = end(sessions.last) if kind in ENDING else None
+        moved = sessions.go_on(ahead, set(before))
+        how = "went on" if count == len(sessions.started) else f"ended with {code}"
+        hits.append((kind, done, stage, how, before, moved - killed))
+    while end(sessions.last) not in DONE:
+        sessions.go_on((), set(marks(out)))
+    same, after = contents(out) == whole[0], marks(out)
+    left = sum(writers(session.pid) for session in sessions.started)
+    left += len(list(out.rglob("*.partial")))
+    rows = []
+    for kind, done, stage, how, before, lost in hits:
+        redone = sum(after.get(path) != content for path, content in before.items())
+        seconds = round(lost, 1), round(at_risk(out, stage, size.workers), 1)
+        rows.append([out.parent.name, kind, done, stage, how, same, redone, left, *seconds])
+    return rows
 
 
 def main() -> None:
@@ -241,15 +281,16 @@ def main() -> None:
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    rng, rows = random.Random(asked.seed), []
+    rng, rows = random.Random(asked.seed), list[list[Any]]()
     size = Size(asked.samples, asked.workers)
     with tempfile.TemporaryDirectory() as place:
         whole = undisturbed(Path(place), size)
-        for number in range(asked.kills):
-            kind = asked.victims[number % len(asked.victims)]
-            out = Path(place) / str(number) / "run"
-            rows.append(disturbed(out, size, kind, rng, whole))
-            sys.stderr.write(f"{number + 1}/{asked.kills} {rows[-1]}\n")
+        while len(rows) < asked.kills:
+            out = Path(place) / str(len(rows)) / "run"
+            kinds = asked.victims[: asked.kills - len(rows)]
+            for row in disturbed(out, size, kinds, rng, whole):
+                rows.append(row)
+                sys.stderr.write(f"{len(rows)}/{asked.kills} {row}\n")
     show_rows(f"{asked.kills} kills, seed {asked.seed}", HEADER, rows)
     if asked.json:
         commit = subprocess.run(
