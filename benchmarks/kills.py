@@ -47,9 +47,8 @@ SETTINGS = (
     "targets.held_out=352",
     "generation.shard_size=8",
 )
-HEADER = (
-    "run, killed, after shards, during, session, same bytes, redone, left, lost s, at risk s"
-).split(", ")
+HEADER = ("run", "killed", "after shards", "during", "session")
+HEADER += ("same bytes", "redone", "left", "lost s", "at risk s")
 SECONDS = 1800
 PAUSE = 2.0
 SESSIONS = 12
