@@ -25,6 +25,7 @@ from ood_core.invert import Inversion, invert
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
 from ood_core.store.latents import read_latents
 from ood_core.store.lease import require
@@ -105,7 +106,9 @@ class ShardWorker:
             return self._store(shard, rows, began, before)
 
     def _store(self, shard: Shard, rows: Rows, began: float, before: int) -> Receipt:
-        digest = self.store.table(self.stage).write(shard, rows)
+        table = self.store.table(self.stage)
+        digest = table.write(shard, rows)
+        persist_shard(table, shard)
         receipt = Receipt(
             stage=self.stage,
             shard=shard.index,

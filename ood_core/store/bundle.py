@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from ood_core.store.durable import persist
 from ood_core.store.files import PARTIAL
 
 Named = tuple[tuple[str, ...], NDArray[Any]]
@@ -23,6 +24,7 @@ def write_bundle(path: Path, arrays: Mapping[str, Named], attributes: Mapping[st
     for name, (axes, values) in arrays.items():
         group.create_array(name=name, data=np.ascontiguousarray(values), dimension_names=axes)
     shutil.rmtree(path, ignore_errors=True)
+    persist(partial, partial)
     os.replace(partial, path)
 
 

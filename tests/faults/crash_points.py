@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,12 +39,22 @@ Tree = dict[str, bytes | None]
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk before an operation on some paths, and the stage of the line."""
+    """The disk before an operation on some paths, and the stage of the line.
+
+    `held` are files whose bytes the system may still hold back.
+    """
 
     stage: str
     operation: str
     paths: tuple[str, ...]
     tree: Tree = field(repr=False)
+    held: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def powerless(self) -> "Moment":
+        """The disk after a power cut: names are there, bytes that were not flushed are not."""
+        tree = {name: b"" if name in self.held else content for name, content in self.tree.items()}
+        return replace(self, tree=tree)
 
     @property
     def lasting(self) -> frozenset[tuple[str, bytes | None]]:
@@ -181,7 +192,16 @@ class _Recorder:
         self.stage = "planning"
         self.moments: list[Moment] = []
         self.known: dict[tuple[int, int, int], bytes] = {}
+        old = [path.stat() for path in root.rglob("*")]
+        self.flushed = {found.st_ino: (found.st_mtime_ns, found.st_size) for found in old}
         self.one_by_one, self.here = Lock(), local()
+        self.flush, os.fsync = os.fsync, self.fsync  # the one operation that no hook is told of
+
+    def fsync(self, number: int) -> None:
+        """Flush, and remember what was there to flush."""
+        self.flush(number)
+        now = os.fstat(number)
+        self.flushed[now.st_ino] = (now.st_mtime_ns, now.st_size)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if getattr(self.here, "busy", False) or not _changes(event, arguments):
@@ -197,31 +217,32 @@ class _Recorder:
             self.here.busy = False
 
     def see(self, event: str, paths: tuple[str, ...] = ()) -> None:
-        self.moments.append(Moment(self.stage, event, paths, self._tree()))
+        self.moments.append(Moment(self.stage, event, paths, *self._tree()))
 
     def _inside(self, path: str) -> str:
         return os.path.relpath(path, self.root) if path.startswith(self.root) else ""
 
-    def _tree(self) -> Tree:
+    def _tree(self) -> tuple[Tree, frozenset[str]]:
         found: Tree = {}
+        held = []
         for folder, _, files in os.walk(self.root):
             found[os.path.relpath(folder, self.root)] = None
             for name in files:
                 path = os.path.join(folder, name)
-                if (content := self._content(path)) is not None:
-                    found[os.path.relpath(path, self.root)] = content
-        return found
+                with suppress(FileNotFoundError):  # another thread has just taken it away
+                    content, safe = self._content(path)
+                    found[short := os.path.relpath(path, self.root)] = content
+                    held += [] if safe else [short]
+        return found, frozenset(held)
 
-    def _content(self, path: str) -> bytes | None:
-        """Bytes of a file; None if another thread has just taken it away."""
-        try:
-            now = os.stat(path)
-            key = (now.st_ino, now.st_mtime_ns, now.st_size)
-            if key not in self.known or not now.st_size:
-                self.known[key] = Path(path).read_bytes()
-            return self.known[key]
-        except FileNotFoundError:
-            return None
+    def _content(self, path: str) -> tuple[bytes, bool]:
+        """Bytes of a file, and whether they are flushed."""
+        now = os.stat(path)
+        state = (now.st_mtime_ns, now.st_size)
+        key = (now.st_ino, *state)
+        if key not in self.known or not now.st_size:
+            self.known[key] = Path(path).read_bytes()
+        return self.known[key], self.flushed.get(now.st_ino) == state
 
 
 def _changes(event: str, arguments: tuple[Any, ...]) -> bool:

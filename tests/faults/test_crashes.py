@@ -12,10 +12,12 @@ import pytest
 import xarray as xr
 import zarr
 
+from actors import workers
 from actors.workers import ShardWorker
 from flows import planning, stages
 from flows.extension import extend_run, stored_settings, with_samples
 from flows.synthesise import run_line
+from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import rows_digest
 from ood_core.store.files import PARTIAL, write_json
 from ood_core.store.receipts import Receipt
@@ -82,8 +84,11 @@ def test_every_change_of_the_disk_is_seen(recorded):
         assert file in names
 
 
-def test_at_every_moment_what_is_marked_done_is_done(recorded, tmp_path):
-    for number, moment in enumerate(distinct(with_torn(recorded[1]), "lasting")):
+@pytest.mark.parametrize("power", [True, False])
+def test_at_every_moment_what_is_marked_done_is_done(recorded, tmp_path, power):
+    """Whether a process dies, or the machine with all that was not flushed."""
+    moments = with_torn(recorded[1]) if power else [moment.powerless for moment in recorded[1]]
+    for number, moment in enumerate(distinct(moments, "lasting")):
         root = lay_out(moment.tree, tmp_path / str(number))
         assert_honest(root)
         if (root / "verdict.json").exists():
@@ -101,6 +106,13 @@ def test_from_every_moment_the_run_ends_as_the_unbroken_one(
     for number, moment in enumerate(found[::STRIDE]):
         root = tmp_path / str(number)
         survive(moment, root, lambda root: resume(root, small, stage == "validate"), clean)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "fit", "generate"])
+def test_after_a_power_cut_the_run_ends_as_the_unbroken_one(recorded, small, tmp_path, stage):
+    clean, moments = recorded
+    last = [moment.powerless for moment in moments if moment.stage == stage and moment.held][-1]
+    survive(last, tmp_path / "run", lambda root: resume(root, small, validate=False), clean)
 
 
 def test_a_torn_lease_is_waited_for_and_then_replaced(recorded, small, tmp_path):
@@ -130,22 +142,31 @@ def vouch_first(self, shard, rows, began, before):
     return receipt
 
 
-def drive_rashly(root, say, settings):
+def rashly(root, say, settings):
     ShardWorker._store = vouch_first
     run_line(settings, str(root), without_validation)
 
 
-def test_who_vouches_before_the_bytes_are_there_is_found_out(ready, tiny, tmp_path):
-    """Negative control: a worker that writes the receipt first."""
+def unflushed(root, say, settings):
+    workers.persist_shard = lambda table, shard: None
+    run_line(settings, str(root), without_validation)
+
+
+@pytest.mark.parametrize(("act", "power"), [(rashly, True), (unflushed, True), (unflushed, False)])
+def test_who_vouches_too_early_is_found_out(ready, tiny, tmp_path, act, power):
+    """Negative controls: a worker that writes the receipt first, and one that does not flush.
+
+    The second one is found out by a power cut alone.
+    """
     dishonest = 0
-    for number, moment in enumerate(record(ready, drive_rashly, tiny())):
-        root = lay_out(moment.tree, tmp_path / str(number))
+    for number, moment in enumerate(record(ready, act, tiny())):
+        root = lay_out((moment if power else moment.powerless).tree, tmp_path / str(number))
         try:
             assert_honest(root)
-        except AssertionError:
+        except (AssertionError, ShardCorrupt):
             dishonest += 1
         shutil.rmtree(root)
-    assert dishonest > 0
+    assert (dishonest > 0) == (act is rashly or not power)
 
 
 def extend(root, samples):
