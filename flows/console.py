@@ -28,6 +28,7 @@ UNITS = {
     "generate": "maps",
     "pretrain": "steps",
     "check": "evaluations",
+    "drill": "faults",
 }
 
 

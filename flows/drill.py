@@ -16,6 +16,7 @@ from typing import final
 
 from flows.drill_copy import Patient
 from flows.drill_faults import FAULTS, Fault, kill_worker
+from flows.drill_sessions import warm
 from flows.inspection import verify_run
 from flows.progress import listener
 from ood_core.errors import InputError, RunIncomplete, ShardCorrupt
@@ -82,6 +83,7 @@ def _outcomes(
             f"{root}: got damaged shards {', '.join(damaged)} before any drill; expected a "
             "whole run: `farfield verify` it, then `farfield run` again"
         )
+    warm()
     listener.get().begin("drill", len(faults), 0)
     for name, fault in faults.items():
         outcome = _undergo(patient, name, fault)

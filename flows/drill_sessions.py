@@ -31,6 +31,21 @@ SECONDS = 1800.0
 LOOK = 0.002
 
 
+def warm() -> None:
+    """Start the process that drivers are forked from and wait until it has its imports done.
+
+    A driver that is killed leaves a semaphore to be cleaned up, which is not worth a warning.
+    """
+    before = os.environ.get("PYTHONWARNINGS", "")
+    os.environ["PYTHONWARNINGS"] = f"ignore:resource_tracker,{before}".rstrip(",")
+    try:
+        process = CONTEXT.Process(target=len, args=((),))
+        process.start()
+        process.join(SECONDS)
+    finally:
+        os.environ["PYTHONWARNINGS"] = before
+
+
 @final
 @dataclass(slots=True)
 class Doom:
