@@ -123,6 +123,8 @@ def test_refusals(ready, finished, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="got 1 bytes of free space; .* give another --work"):
         drill(RunStore(finished))
     monkeypatch.undo()
+    with pytest.raises(InputError, match="got no such folder"):
+        drill(RunStore(finished), tmp_path / "nowhere")
     assert everything(tmp_path) == before
     (finished / "dataset.zarr" / "maps" / "c" / "1" / "0" / "0" / "0").write_bytes(b"")
     with pytest.raises(ShardCorrupt, match="damaged shards generate/00001 before any drill"):
