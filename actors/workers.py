@@ -26,6 +26,7 @@ from ood_core.limits import BASE_BYTES
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
 from ood_core.store.latents import read_latents
 from ood_core.store.lease import require
@@ -118,7 +119,10 @@ class ShardWorker:
     def _store(
         self, shard: Shard, rows: Rows, statistics: str, began: float, before: int
     ) -> Receipt:
-        digest = self.store.table(self.stage).write(shard, rows)
+        table = self.store.table(self.stage)
+        digest = table.write(shard, rows)
+        for written in (table, self.store.statistics) if statistics else (table,):
+            persist_shard(written, shard)
         receipt = Receipt(
             stage=self.stage,
             shard=shard.index,

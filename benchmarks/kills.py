@@ -2,12 +2,15 @@
 
     python benchmarks/kills.py [--kills 20] [--seed 0]
 
-Each run is `farfield run` on the shipped example over Ray, under Prefect where its server is to
-be killed. One process gets SIGKILL: the driver, a worker, the raylet, or the Prefect server. The
-moment is a number of finished shards and a pause, both random, so that it falls into the run on a
-machine of any speed. If the kill ends the session, the same command is given again. Lost are the
+Each run is `farfield run` on the shipped example over Ray. In each, one process of every kind gets
+SIGKILL in turn: the driver, a worker, the raylet, and, in a session under Prefect, its server. The
+moments are random numbers of finished shards and a random pause, so that they fall into the run on
+a machine of any speed. If a kill ends the session, the same command is given again. Lost are the
 seconds from the kill to the next shard that a living session finishes, or to the end of the run.
-Left over are half-written files and processes that could still write.
+At risk are the seconds of the shards in flight: those of one shard of that stage in the same run,
+times the workers; of validation its own. *Redone* are shards that were finished at the kill and
+computed again, which is never needed. Left over are half-written files and processes that could
+still write.
 """
 
 import argparse
@@ -17,10 +20,13 @@ import os
 import platform
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +46,66 @@ SETTINGS = (
     "method.steps=4",
     "targets.held_out=352",
     "generation.shard_size=8",
-    "execution.workers=2",
 )
-HEADER = (
-    "killed",
-    "after shards",
-    "during",
-    "session ended",
-    "sessions",
-    "same bytes",
-    "left",
-    "lost s",
-)
+HEADER = ("run", "killed", "after shards", "during", "session")
+HEADER += ("same bytes", "redone", "left", "lost s", "at risk s")
 SECONDS = 1800
 PAUSE = 2.0
-SESSIONS = 4
+SESSIONS = 12
+ENDING = ("driver", "raylet")
+"""Kills that end the session; without its Prefect server a session does its work first."""
 DONE = (0, 3, 4)  # complete or published, quarantined, undecided
 
 Driver = subprocess.Popen[bytes]
 Whole = tuple[dict[str, str], int]
 
 
-def start(out: Path, samples: int, orchestrator: str) -> Driver:
+@dataclass(frozen=True)
+class Size:
+    """How large the runs are."""
+
+    samples: int
+    workers: int
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """As overrides of the configuration."""
+        chosen = f"generation.samples={self.samples}", f"execution.workers={self.workers}"
+        return (*SETTINGS, *chosen)
+
+
+@dataclass
+class Sessions:
+    """The sessions of one run; the last one counts."""
+
+    out: Path
+    size: Size
+    started: list[Driver] = field(default_factory=list)
+
+    def begin(self, ahead: Sequence[str]) -> None:
+        """Give the command, under Prefect if its server is to be killed in this session."""
+        self.started.append(start(self.out, self.size, mode_of(ahead)))
+
+    @property
+    def last(self) -> Driver:
+        """The session that counts."""
+        return self.started[-1]
+
+    def go_on(self, ahead: Sequence[str], before: set[Path]) -> float:
+        """Give the command again while sessions fail; return when the next shard was done."""
+        while len(self.started) < SESSIONS:
+            if self.last.poll() not in (None, *DONE):
+                self.begin(ahead)
+            if (moved := next_shard(self.last, self.out, before)) is not None:
+                return moved
+        raise SystemExit(f"{self.out}: {SESSIONS} sessions did not finish the run")
+
+
+def start(out: Path, size: Size, orchestrator: str, pool: str = "ray") -> Driver:
     """Start `farfield run` in a process session of its own."""
-    sets = [part for s in (*SETTINGS, f"generation.samples={samples}") for part in ("--set", s)]
+    sets = [part for setting in size.settings for part in ("--set", setting)]
     config = str(PROJECT / "examples" / "hubble.yaml")
-    command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out)]
+    command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out), "--pool", pool]
     with (out.parent / "log").open("ab") as log:
         return subprocess.Popen(
             [*command, "--orchestrator", orchestrator, *sets],
@@ -119,16 +159,21 @@ def contents(out: Path) -> dict[str, str]:
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def mode_of(kind: str) -> str:
-    """The orchestrator of a run, by what is to be killed in it."""
-    return "prefect" if kind == "prefect server" else "none"
+def mode_of(ahead: Sequence[str]) -> str:
+    """The orchestrator of a session, by what is to be killed in it."""
+    for kind in ahead:
+        if kind in ENDING:
+            break
+        if kind == "prefect server":
+            return "prefect"
+    return "none"
 
 
-def undisturbed(folder: Path, samples: int) -> Whole:
-    """Contents and number of shards of a run that nobody disturbs, without Prefect."""
+def undisturbed(folder: Path, size: Size) -> Whole:
+    """Contents and number of shards of a run that nobody disturbs, without Ray and Prefect."""
     out = folder / "whole" / "run"
     out.parent.mkdir()
-    if (code := follow(start(out, samples, "none"), out)[0]) not in DONE:
+    if (code := end(start(out, size, "none", "inline"))) not in DONE:
         log = (out.parent / "log").read_text()
         raise SystemExit(f"the undisturbed run ended with {code}:\n{log}")
     return contents(out), receipts(out)
@@ -160,58 +205,91 @@ def kill(driver: Driver, kind: str, least: int, pause: float, out: Path) -> tupl
     return receipts(out), "too late"
 
 
-def follow(driver: Driver, out: Path) -> tuple[int, float]:
-    """Wait for the end of a session; return its exit code and when it had done its next shard.
+def end(driver: Driver) -> int:
+    """Wait for the end of a session; one that hangs is killed, which is an error."""
+    try:
+        return driver.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(driver.pid, signal.SIGKILL)
+        raise SystemExit(f"session {driver.pid} hangs") from None
 
-    A session that hangs is killed and counts as 124. Without a next shard its end counts.
+
+def next_shard(driver: Driver, out: Path, before: set[Path]) -> float | None:
+    """Wait until a session has done a shard that was not there; return when, or when it ended.
+
+    None if it ended without one and without finishing the run.
     """
-    before, end, moved = set(out.glob("receipts/*/*.json")), time.monotonic() + SECONDS, None
-    while driver.poll() is None:
-        if moved is None and written_by(driver.pid, out) - before:
-            moved = time.monotonic()
-        if time.monotonic() > end:
-            os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait()
-            return 124, end
+    limit = time.monotonic() + SECONDS
+    while driver.poll() is None and not written_by(driver.pid, out) - before:
+        if time.monotonic() > limit:
+            end(driver)
         time.sleep(0.2)
-    return driver.returncode, moved or time.monotonic()
+    return time.monotonic() if driver.poll() in (None, *DONE) else None
 
 
-def disturbed(out: Path, samples: int, kind: str, rng: random.Random, whole: Whole) -> list[Any]:
-    """One run with one kill, resumed until it is done: a row of the table."""
-    moment = rng.randrange(whole[1]), rng.uniform(0, PAUSE)
+def marks(out: Path) -> dict[Path, bytes]:
+    """What vouches for the shards that are done."""
+    return {path: path.read_bytes() for path in out.glob("receipts/*/*.json")}
+
+
+def at_risk(out: Path, stage: str, workers: int) -> float:
+    """Seconds of the work that a kill in this stage can throw away, by what a finished run took."""
+    records = [json.loads(p.read_text()) for p in out.glob(f"receipts/{stage}/*.json")]
+    if records:
+        return workers * statistics.median(record["seconds"] for record in records)
+    return RunStore(out).timings.get(stage, 0.0)
+
+
+def disturbed(
+    out: Path, size: Size, kinds: Sequence[str], rng: random.Random, whole: Whole
+) -> list[list[Any]]:
+    """One run with a kill of each kind, resumed until it is done: a row of the table each."""
     out.parent.mkdir()
-    sessions = [start(out, samples, mode_of(kind))]
-    done, stage = kill(sessions[0], kind, *moment, out)
-    killed = time.monotonic()
-    first, moved = follow(sessions[0], out)
-    code = first
-    while code not in DONE and len(sessions) < SESSIONS:
-        sessions.append(start(out, samples, mode_of(kind)))
-        code, moved = follow(sessions[-1], out)
-    how = "went on" if first in DONE else f"signal {-first}" if first < 0 else f"exit {first}"
-    same = code in DONE and contents(out) == whole[0]
-    left = sum(writers(session.pid) for session in sessions) + len(list(out.rglob("*.partial")))
-    return [kind, done, stage, how, len(sessions), same, left, round(moved - killed, 1)]
+    sessions, hits = Sessions(out, size), []
+    sessions.begin(kinds)
+    for number, least in enumerate(sorted(rng.sample(range(whole[1]), len(kinds)))):
+        kind, ahead = kinds[number], kinds[number + 1 :]
+        done, stage = kill(sessions.last, kind, least, rng.uniform(0, PAUSE), out)
+        if stage == "too late":
+            break
+        before, killed, count = marks(out), time.monotonic(), len(sessions.started)
+        code = end(sessions.last) if kind in ENDING else None
+        moved = sessions.go_on(ahead, set(before))
+        how = "went on" if count == len(sessions.started) else f"ended with {code}"
+        hits.append((kind, done, stage, how, before, moved - killed))
+    while end(sessions.last) not in DONE:
+        sessions.go_on((), set(marks(out)))
+    same, after = contents(out) == whole[0], marks(out)
+    left = sum(writers(session.pid) for session in sessions.started)
+    left += len(list(out.rglob("*.partial")))
+    rows = []
+    for kind, done, stage, how, before, lost in hits:
+        redone = sum(after.get(path) != content for path, content in before.items())
+        seconds = round(lost, 1), round(at_risk(out, stage, size.workers), 1)
+        rows.append([out.parent.name, kind, done, stage, how, same, redone, left, *seconds])
+    return rows
 
 
 def main() -> None:
-    """Kill, resume, compare; print a table and write JSON; exit with 1 if any bytes differ."""
+    """Kill, resume, compare; print a table and write JSON; exit with 1 if anything was lost."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=192)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    rng, rows = random.Random(asked.seed), []
+    rng, rows = random.Random(asked.seed), list[list[Any]]()
+    size = Size(asked.samples, asked.workers)
     with tempfile.TemporaryDirectory() as place:
-        whole = undisturbed(Path(place), asked.samples)
-        for number in range(asked.kills):
-            kind = asked.victims[number % len(asked.victims)]
-            out = Path(place) / str(number) / "run"
-            rows.append(disturbed(out, asked.samples, kind, rng, whole))
-            sys.stderr.write(f"{number + 1}/{asked.kills} {rows[-1]}\n")
+        whole = undisturbed(Path(place), size)
+        while len(rows) < asked.kills:
+            out = Path(place) / str(len(rows)) / "run"
+            kinds = asked.victims[: asked.kills - len(rows)]
+            for row in disturbed(out, size, kinds, rng, whole):
+                rows.append(row)
+                sys.stderr.write(f"{len(rows)}/{asked.kills} {row}\n")
     show_rows(f"{asked.kills} kills, seed {asked.seed}", HEADER, rows)
     if asked.json:
         commit = subprocess.run(
@@ -221,7 +299,7 @@ def main() -> None:
         table = [dict(zip(HEADER, row, strict=True)) for row in rows]
         text = json.dumps({**record, "kills": table}, indent=1)
         asked.json.write_text(text + "\n")
-    sys.exit(0 if all(row[5] for row in rows) else 1)
+    sys.exit(0 if all(row[5] and not row[6] for row in rows) else 1)
 
 
 if __name__ == "__main__":

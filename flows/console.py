@@ -29,6 +29,7 @@ UNITS = {
     "generate": "maps",
     "pretrain": "steps",
     "check": "evaluations",
+    "drill": "faults",
 }
 
 

@@ -21,6 +21,7 @@ from ood_core.priors.gaussian import fit_gaussian
 from ood_core.priors.patches import patch_shapes
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
+from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove_tree, sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
@@ -191,6 +192,7 @@ def _write(asked: Asked) -> None:
     kept = _record(settings, asked.model, method, targets.fit)
     ruler = lay_ruler(targets, settings.targets.symmetries)
     create_statistics(run, ruler, plans["generate"])
+    persist_tables(run.root)
     run.write_plan(asked.record, kept, plans, settings.execution.number_type)
 
 

@@ -14,6 +14,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from ood_core.store.arrays import zarr_store
+from ood_core.store.durable import persist
 from ood_core.store.files import PARTIAL, exists, remove, remove_tree, write_atomic
 from ood_core.store.objects import ObjectPlace, answering
 from ood_core.store.place import Place
@@ -49,6 +50,7 @@ def _rename(path: Path, arrays: Mapping[str, Named], attributes: Mapping[str, An
     shutil.rmtree(partial, ignore_errors=True)
     _fill(str(partial), arrays, attributes)
     shutil.rmtree(path, ignore_errors=True)
+    persist(partial, partial)
     os.replace(partial, path)
 
 

@@ -5,11 +5,8 @@ was marked done.*
 """
 
 import json
-import subprocess
-from dataclasses import replace
 from pathlib import Path
 
-from ood_core.store.lease import Lease
 from ood_core.store.run import SHARDED, RunStore
 
 Marks = dict[str, tuple[int, bytes]]
@@ -42,6 +39,7 @@ def answers(root: Path) -> dict[str, tuple[object, ...]]:
 def assert_equal(resumed: Path, unbroken: Path) -> None:
     """The resumed store equals the unbroken one, and no half-written file is left."""
     assert answers(resumed) == answers(unbroken)
+    assert (resumed / "plan.json").read_bytes() == (unbroken / "plan.json").read_bytes()
     one, other = arrays(resumed), arrays(unbroken)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
@@ -65,11 +63,3 @@ def assert_honest(root: Path) -> None:
             assert run.table(stage).digest(receipt) == receipt.digest
             if receipt.statistics:
                 assert run.statistics.digest(receipt) == receipt.statistics
-
-
-def dead_driver(root: Path) -> None:
-    """Let a copied run be held by a driver that has died since: its process is no more."""
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    lease = Lease.take(root / "lease")
-    lease.say(replace(lease.holder, pid=ended.pid))

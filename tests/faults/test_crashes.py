@@ -1,38 +1,44 @@
-"""Crashes at every store operation: the same run, every time. Real kills are in `test_kills.py`.
+"""Crashes at every operation that changes the disk: the same run, every time.
 
-A process that dies leaves the disk as it is at that moment. So one clean run is copied just before
-each of its renames, the only operations by which anything comes to exist, and each copy is resumed.
+Real kills are in `test_kills.py`. `python -m benchmarks.crash_points` resumes from every moment;
+here it is every one of them that is looked at, and some that are resumed from.
 """
 
 import json
-import os
-import re
 import shutil
-from contextlib import suppress
-from pathlib import Path
-from threading import RLock
+from collections import Counter
 
 import pytest
 import xarray as xr
 import zarr
 
+from actors import workers
+from actors.workers import ShardWorker
+from flows import planning, stages
 from flows.extension import extend_run, stored_settings, with_samples
-from flows.stages import perform
 from flows.synthesise import run_line
-from ood_core.store.files import write_json
+from ood_core.errors import ShardCorrupt
+from ood_core.store.arrays import rows_digest
+from ood_core.store.files import PARTIAL, write_json
+from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
-from tests.contracts.store import (
-    answers,
-    assert_equal,
-    assert_honest,
-    assert_kept,
-    dead_driver,
-    marks,
+from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
+from tests.faults.crash_points import (
+    distinct,
+    drive,
+    lay_out,
+    record,
+    resume,
+    survive,
+    torn_lease,
+    unexplained,
+    with_torn,
 )
+from tests.faults.drivers import without_validation
 
-
-def without_validation(name, stage, run, settings):
-    return "" if name == "validate" else perform(name, stage, run, settings)
+STAGES = ("planning", "calibrate", "invert", "fit", "generate", "validate")
+STRIDE = 5
+"""One in so many moments of each stage is resumed from, besides those named by a test."""
 
 
 @pytest.fixture(scope="module")
@@ -44,69 +50,123 @@ def small(tiny):
     )
 
 
-def copy_if_there(source, target):
-    """Zarr links some files into place and removes its own in another thread meanwhile."""
-    with suppress(FileNotFoundError):
-        shutil.copy2(source, target)
-
-
-def before_each_rename(clean, place, act):
-    """Copies of a folder as it was before each rename that `act` does in it."""
-    copies, rename = [], os.replace
-    one_by_one = RLock()  # Zarr writes from several threads
-
-    def recorded(source, target, **rest):
-        with one_by_one:
-            return copied(source, target, **rest)
-
-    def copied(source, target, **rest):
-        if Path(target).is_relative_to(clean) and Path(target).parent.name != "lease":
-            copies.append(place / f"{len(copies):03d}")
-            but_lease = shutil.ignore_patterns("lease")
-            shutil.copytree(clean, copies[-1], ignore=but_lease, copy_function=copy_if_there)
-            dead_driver(copies[-1])
-        return rename(source, target, **rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", recorded)
-        act()
-    return copies
-
-
 @pytest.fixture(scope="module")
-def crashes(tmp_path_factory, small):
-    """The clean run, and its folder as it was before each rename."""
-    place = tmp_path_factory.mktemp("crashes")
-    clean = place / "clean"
-    copies = before_each_rename(
-        clean, place, lambda: run_line(small, str(clean), call=without_validation)
-    )
-    litter = (path.name for copy in copies for path in copy.rglob("*.partial"))
-    partial = {re.sub(r"\.[0-9a-f]{32}", "", name) for name in litter}
-    done = {len(list(copy.glob("receipts/generate/*.json"))) for copy in copies}
-    return clean, copies, (partial, done)
+def recorded(tmp_path_factory, small):
+    """The clean run and its disk before each operation."""
+    clean = tmp_path_factory.mktemp("crashes") / "clean"
+    return clean, record(clean, drive, small)
 
 
-def test_every_crash_resumes_to_the_unbroken_run(crashes, small):
-    clean, copies, _ = crashes
-    assert len(copies) > 40
-    planned = 0
-    for copy in copies:
-        assert_honest(copy)
-        before, existed = marks(copy), RunStore(copy).exists
-        planned += existed
-        run_line(small, str(copy), call=without_validation)
-        if existed:
-            assert_kept(before, copy)
-        assert_equal(copy, clean)
-    assert 0 < planned < len(copies)
+@pytest.fixture
+def scored_once(monkeypatch):
+    """Scores are a function of what is stored: computed once for all resumes of one set."""
+    compute, known = stages.validate, {}
+
+    def validate(samples, *rest):
+        key = samples.numpy().tobytes()
+        known.setdefault(key, None)
+        known[key] = known[key] or compute(samples, *rest)
+        return known[key]
+
+    monkeypatch.setattr(stages, "validate", validate)
 
 
-def test_the_crashes_cover_every_kind_of_write(crashes):
-    partial, done = crashes[2]
-    assert {"run.json.partial", "plan.json.partial", "prior.zarr.partial"} <= partial
-    assert "00001.json.partial" in partial
-    assert done == {0, 1, 2}
+def test_every_change_of_the_disk_is_seen(recorded):
+    """Nothing appears that no operation names, and all kinds of operations and stages are there."""
+    _, moments = recorded
+    assert unexplained(moments) == set()
+    kinds = Counter(moment.operation for moment in moments)
+    assert {"open", "os.rename", "os.mkdir", "os.remove", "os.link"} <= kinds.keys()
+    assert len(moments) > 300
+    assert {moment.stage for moment in moments} == set(STAGES)
+    names = {path.rpartition("/")[2] for moment in moments for path in moment.paths}
+    for file in ("run.json", "plan.json", "00001.json", "verdict.json", "index.html", "00001.free"):
+        assert file in names
+
+
+@pytest.mark.parametrize("power", [True, False])
+def test_at_every_moment_what_is_marked_done_is_done(recorded, tmp_path, power):
+    """Whether a process dies, or the machine with all that was not flushed."""
+    moments = with_torn(recorded[1]) if power else [moment.powerless for moment in recorded[1]]
+    for number, moment in enumerate(distinct(moments, "lasting")):
+        root = lay_out(moment.tree, tmp_path / str(number))
+        assert_honest(root)
+        if (root / "verdict.json").exists():
+            assert moment.stage == "validate"
+            assert (root / "report" / "report.json").exists()
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_from_every_moment_the_run_ends_as_the_unbroken_one(
+    recorded, small, tmp_path, scored_once, stage
+):
+    clean, moments = recorded
+    found = [m for m in distinct(with_torn(moments), "lasting") if m.stage == stage]
+    for number, moment in enumerate(found[::STRIDE]):
+        root = tmp_path / str(number)
+        survive(moment, root, lambda root: resume(root, small, stage == "validate"), clean)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "fit", "generate"])
+def test_after_a_power_cut_the_run_ends_as_the_unbroken_one(recorded, small, tmp_path, stage):
+    clean, moments = recorded
+    last = [moment.powerless for moment in moments if moment.stage == stage and moment.held][-1]
+    survive(last, tmp_path / "run", lambda root: resume(root, small, validate=False), clean)
+
+
+def test_a_torn_lease_is_waited_for_and_then_replaced(recorded, small, tmp_path):
+    clean, moments = recorded
+    torn = next(moment for moment in with_torn(moments) if torn_lease(moment))
+    survive(torn, tmp_path / "run", lambda root: resume(root, small, False), clean)
+
+
+def test_who_does_not_sweep_is_found_out(recorded, small, tmp_path, monkeypatch):
+    """Negative control: without sweeping, litter stays."""
+    clean, moments = recorded
+    littered = next(m for m in moments if m.stage == "generate" and PARTIAL in "".join(m.tree))
+    monkeypatch.setattr(planning, "sweep", lambda root: 0)
+    root = lay_out(littered.tree, tmp_path / "run")
+    resume(root, small, validate=False)
+    with pytest.raises(AssertionError):
+        assert_equal(root, clean)
+    assert [path for path in root.rglob("*") if PARTIAL in path.name] != []
+
+
+def vouch_first(self, shard, rows, began, before):
+    """The order that must never be: the receipt before the bytes."""
+    stop = shard.start + len(next(iter(rows.values())))
+    receipt = Receipt(self.stage, shard.index, shard.start, stop, rows_digest(rows), 0, 0.0, "")
+    self.store.receipts(self.stage).write(receipt)
+    self.store.table(self.stage).write(shard, rows)
+    return receipt
+
+
+def rashly(root, say, settings):
+    ShardWorker._store = vouch_first
+    run_line(settings, str(root), without_validation)
+
+
+def unflushed(root, say, settings):
+    workers.persist_shard = lambda table, shard: None
+    run_line(settings, str(root), without_validation)
+
+
+@pytest.mark.parametrize(("act", "power"), [(rashly, True), (unflushed, True), (unflushed, False)])
+def test_who_vouches_too_early_is_found_out(ready, tiny, tmp_path, act, power):
+    """Negative controls: a worker that writes the receipt first, and one that does not flush.
+
+    The second one is found out by a power cut alone.
+    """
+    dishonest = 0
+    for number, moment in enumerate(record(ready, act, tiny())):
+        root = lay_out((moment if power else moment.powerless).tree, tmp_path / str(number))
+        try:
+            assert_honest(root)
+        except (AssertionError, ShardCorrupt):
+            dishonest += 1
+        shutil.rmtree(root)
+    assert (dishonest > 0) == (act is rashly or not power)
 
 
 def extend(root, samples):
@@ -115,42 +175,52 @@ def extend(root, samples):
     return extend_run(run, settings, call=without_validation)
 
 
-def test_every_crash_of_a_growth_grows_to_the_unbroken_run(tmp_path, crashes, small):
+def lengthen(root, say, samples):
+    say("extend")
+    extend(root, samples)
+
+
+def vouched(root):
+    return {name: content for name, (_, content) in marks(root).items()}
+
+
+def test_from_every_moment_of_a_growth_it_grows_to_the_unbroken_run(tmp_path, recorded, small):
     """From 6 samples (shards of 4, so that the last one is short) to 14."""
-    old, clean, fresh = crashes[0], tmp_path / "clean", tmp_path / "fresh"
-    shutil.copytree(old, clean)
+    clean, fresh = tmp_path / "clean", tmp_path / "fresh"
+    shutil.copytree(recorded[0], clean)
     gate = {"min_held_out": 30}
     write_json(clean / "verdict.json", {"state": "complete", "reasons": [], "gate": gate})
     longer = with_samples(small, 14)
     run_line(longer, str(fresh), call=without_validation)
-    kept, seen = marks(clean), set()
-    copies = before_each_rename(clean, tmp_path, lambda: extend(clean, 14))
-    assert len(copies) > 15
-    for copy in copies:
-        run = RunStore(copy)
-        dead_driver(copy)
+    kept, seen = vouched(clean), set()
+    moments = distinct(with_torn(record(clean, lengthen, 14)), "lasting")
+    assert len(moments) > 30
+    for number, moment in enumerate(moments):
+        root = lay_out(moment.tree, tmp_path / str(number))
+        run = RunStore(root)
         planned = run.plan("generate").rows
-        with xr.open_zarr(copy / "dataset.zarr") as data:
-            shown = data.sizes["sample"]
-        seen.add((planned, shown, run.state))
-        assert_honest(copy)
-        assert_kept(kept, copy)
-        before = marks(copy)
-        if planned == 6:
-            extend(copy, 14)
-        else:  # the plain resume goes on as well
-            run_line(longer, str(copy), call=without_validation)
-        assert_kept(before, copy)
-        assert_equal(copy, fresh)
+        with xr.open_zarr(root / "dataset.zarr") as data:
+            seen.add((planned, data.sizes["sample"], run.state))
+        assert_honest(root)
+        assert kept.items() <= vouched(root).items()
+        before = marks(root)
+        if number % STRIDE == 0 and not torn_lease(moment):
+            if planned == 6:
+                extend(root, 14)
+            else:  # the plain resume goes on as well
+                resume(root, longer, False)
+            assert_kept(before, root)
+            assert_equal(root, fresh)
+        shutil.rmtree(root)
     # the plan first, then what readers see; never a set that looks whole and is not
     assert seen == {(6, 6, "complete"), (14, 6, "incomplete"), (14, 14, "incomplete")}
 
 
-def test_a_growth_is_finished_by_the_same_command(tmp_path, crashes):
+def test_a_growth_is_finished_by_the_same_command(tmp_path, recorded):
     """A crash between the plan and the tables, and one between two tables."""
     for tables in (0, 2):
         root = tmp_path / str(tables)
-        shutil.copytree(crashes[0], root)
+        shutil.copytree(recorded[0], root)
         plan = json.loads((root / "plan.json").read_text())
         plan["generate"]["rows"] = 14
         write_json(root / "plan.json", plan)
