@@ -9,7 +9,7 @@ from ood_core.bases.loading import load_base
 from ood_core.errors import BaseModelError
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import Share, TrainingState, go_on_from, start, train
-from ood_core.specs import PretrainSpec
+from ood_core.recipe import PretrainSpec
 from ood_core.store.training import CURVE_EVERY, TrainingFolder, TrainingRecord
 
 CHECKPOINT_SECONDS = 60.0

@@ -16,9 +16,9 @@ from ood_core.decode import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import TrainingState
+from ood_core.recipe import PretrainSpec
 from ood_core.report.markdown import one_line
 from ood_core.seeds import SeedRange, normal
-from ood_core.specs import PretrainSpec
 from ood_core.store.training import TrainingRecord
 
 SHEET = 16

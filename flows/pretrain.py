@@ -12,7 +12,7 @@ from flows.progress import listener
 from flows.settings import PROJECT
 from ood_core.bases.networks import save_base
 from ood_core.pretraining.trainer import start
-from ood_core.specs import PretrainSpec
+from ood_core.recipe import PretrainSpec
 from ood_core.store.training import TrainingFolder
 
 LOOK_SECONDS = 1.0

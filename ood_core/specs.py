@@ -4,7 +4,6 @@ The records are the fields of the configuration file as well (`flows.settings`),
 one definition of each. Digests of them name a run; see `RunIdentity`.
 """
 
-import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, final
 
@@ -18,21 +17,25 @@ PriorKind = Literal["isotropic", "spectral_low_rank"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral"]
 Coordinates = Literal["pixels", "posterior"]
 Preset = Literal["calibrated", "discovery"]
-Domain = Literal["dead_leaves", "random_fields", "mosaic"]
 
 CALIBRATED_STEPS = 12
 
 
-def _require(ok: bool, message: str) -> None:
+def require(ok: bool, message: str) -> None:
+    """Check one value of a spec.
+
+    Raises:
+        ConfigError: it is not as it should be.
+    """
     if not ok:
         raise ConfigError(message)
 
 
-def _require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
+def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
     """Numbers beyond any use would run for ever, or not fit the types of arrays."""
     for name in names:
         value = getattr(spec, name)
-        _require(value is None or value <= most, f"{name}: got {value}; expected at most {most}")
+        require(value is None or value <= most, f"{name}: got {value}; expected at most {most}")
 
 
 @final
@@ -56,15 +59,15 @@ class TargetsSpec:
     max_header_bytes: int = USUAL.max_header_bytes
 
     def __post_init__(self) -> None:
-        _require("\0" not in self.path, "path: got a NUL character; correct the path")
+        require("\0" not in self.path, "path: got a NUL character; correct the path")
         for name in ("max_bytes", "max_maps", "max_header_bytes"):
-            _require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
-        _require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
-        _require(
+            require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
+        require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
+        require(
             self.held_out < 1 or float(self.held_out).is_integer(),
             f"held_out: got {self.held_out}; expected a fraction below 1 or a whole number of maps",
         )
-        _require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
+        require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
 
     @property
     def limits(self) -> Limits:
@@ -96,11 +99,11 @@ class CalibrationSpec:
     patches: int = 24
 
     def __post_init__(self) -> None:
-        _require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
-        _require_counts(self, "draws", "bands", "members", most=10**6)
-        _require(self.members >= 1, "calibration.members: expected 1 or more")
-        _require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
-        _require(self.patches >= 0, "calibration.patches: expected 0 or more")
+        require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
+        require_counts(self, "draws", "bands", "members", most=10**6)
+        require(self.members >= 1, "calibration.members: expected 1 or more")
+        require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
+        require(self.patches >= 0, "calibration.patches: expected 0 or more")
 
 
 @final
@@ -123,11 +126,11 @@ class SteeringSpec:
     rings: int = 7
 
     def __post_init__(self) -> None:
-        _require_counts(self, "steps", "neighbours", most=10**6)
-        _require(self.steps >= 0 and self.rate > 0, "steering: steps >= 0 and rate > 0")
-        _require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
-        _require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
-        _require(self.rings >= 0, "steering.rings: expected 0 or more")
+        require_counts(self, "steps", "neighbours", most=10**6)
+        require(self.steps >= 0 and self.rate > 0, "steering: steps >= 0 and rate > 0")
+        require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
+        require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
+        require(self.rings >= 0, "steering.rings: expected 0 or more")
 
 
 @final
@@ -150,13 +153,13 @@ class MethodSpec:
     steering: SteeringSpec | None = None
 
     def __post_init__(self) -> None:
-        _require_counts(self, "level", "steps", "passes", most=10**6)
+        require_counts(self, "level", "steps", "passes", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
-        _require(self.floor is None or self.floor >= 0, "method.floor: expected 0 or more")
+            require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
+        require(self.floor is None or self.floor >= 0, "method.floor: expected 0 or more")
         if self.preset == "discovery":
-            _require(
+            require(
                 self.calibration is None and self.steering is None,
                 "method: the discovery preset has neither calibration nor steering; "
                 "remove these keys or use the calibrated preset",
@@ -206,7 +209,7 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     method = replace(open_fields, **given)
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
-    _require(
+    require(
         method.steps <= method.level - method.floor,
         f"method.steps: got {method.steps} steps from index {method.floor} up to {method.level}; "
         "expected at most one step per index",
@@ -224,11 +227,11 @@ class GenerationSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.samples >= 1, f"generation.samples: got {self.samples}; expected 1 or more")
-        _require(self.shard_size >= 1, "generation.shard_size: expected 1 or more")
-        _require_counts(self, "samples")
-        _require_counts(self, "shard_size", most=10**6)
-        _require(0 <= self.seed < 2**63, "generation.seed: expected 0 <= seed < 2^63")
+        require(self.samples >= 1, f"generation.samples: got {self.samples}; expected 1 or more")
+        require(self.shard_size >= 1, "generation.shard_size: expected 1 or more")
+        require_counts(self, "samples")
+        require_counts(self, "shard_size", most=10**6)
+        require(0 <= self.seed < 2**63, "generation.seed: expected 0 <= seed < 2^63")
 
 
 @final
@@ -248,74 +251,6 @@ class GateSpec:
     min_held_out: int = 30
 
     def __post_init__(self) -> None:
-        _require(self.min_held_out >= 2, "gate.min_held_out: expected 2 or more")
+        require(self.min_held_out >= 2, "gate.min_held_out: expected 2 or more")
         p = self.unsteered_p
-        _require(p is None or 0 < p < 1, "gate.unsteered_p: expected a number between 0 and 1")
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainSpec:
-    """Recipe of a base model: training domain, network, optimisation.
-
-    Several `domains` share each batch equally. `mosaic` is the image file of that domain, of which
-    the fraction `mosaic_margin` at top and bottom is left out (stretched poles of a globe). `patch`
-    folds squares of that many pixels into channels before the first convolution. `start_from` is a
-    base of the same shape whose weights the training starts with.
-    """
-
-    name: str
-    domains: tuple[Domain, ...] = ("dead_leaves",)
-    mosaic: str = ""
-    mosaic_margin: float = 0.0
-    seed: int = 0
-    size: int = 32
-    patch: int = 1
-    start_from: str = ""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    widths: tuple[int, ...] = (24, 64, 128, 128)
-    layers: int = 1
-    attention: tuple[bool, ...] = (False, False, True, True)
-    norm_groups: int = 8
-    prediction: Prediction = "v_prediction"
-    steps: int = 6500
-    batch: int = 32
-    rate: float = 4e-4
-    ema: float = 0.999
-
-    def __post_init__(self) -> None:
-        _require(
-            re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", self.name) is not None,
-            f"name: got {self.name[:100]!r}; expected letters, digits, `_`, `-` and `.`, since it "
-            "names a folder",
-        )
-        _require_counts(self, "size", "patch", "layers", "norm_groups", "batch", most=10**6)
-        _require_counts(self, "steps")
-        _require(1 <= len(self.widths) <= 16, f"widths: got {len(self.widths)}; expected 1 to 16")
-        _require(max(self.widths) <= 10**5, f"widths: got {max(self.widths)}; expected <= 100000")
-        _require(self.norm_groups >= 1, f"norm_groups: got {self.norm_groups}; expected 1 or more")
-        _require(len(self.widths) == len(self.attention), "widths and attention: one per level")
-        _require(
-            all(w % self.norm_groups == 0 for w in self.widths),
-            f"got widths {self.widths}; expected multiples of norm_groups {self.norm_groups}",
-        )
-        _require(
-            self.patch >= 1 and self.size % self.multiple == 0,
-            f"got size {self.size}; expected a multiple of {self.multiple}",
-        )
-        _require(
-            len(self.domains) >= 1 and self.batch % len(self.domains) == 0,
-            f"got batch {self.batch}; expected a multiple of the {len(self.domains)} domains",
-        )
-        _require(
-            ("mosaic" in self.domains) == bool(self.mosaic),
-            "mosaic: give an image file with the mosaic domain, and only then",
-        )
-        _require(0 <= self.mosaic_margin < 0.5, "mosaic_margin: expected 0 or more, below 0.5")
-        _require(self.steps > 0 and self.batch > 0, "steps and batch must be positive")
-        _require(0 <= self.ema < 1 and self.rate > 0, "ema in [0, 1) and a positive rate")
-
-    @property
-    def multiple(self) -> int:
-        """Map sides must be a multiple of this many pixels."""
-        return self.patch * int(2 ** (len(self.widths) - 1))
+        require(p is None or 0 < p < 1, "gate.unsteered_p: expected a number between 0 and 1")

@@ -12,7 +12,7 @@ from ood_core.errors import InputError
 from ood_core.pretraining.dead_leaves import dead_leaves
 from ood_core.pretraining.mosaic import cut_outs
 from ood_core.pretraining.random_fields import random_fields
-from ood_core.specs import PretrainSpec
+from ood_core.recipe import PretrainSpec
 
 Draw = Callable[[int], Maps]
 
