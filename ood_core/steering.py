@@ -34,6 +34,7 @@ from ood_core.symmetry import orbit
 
 QUANTILES = 24
 BANDS = 9
+ROWS = 16  # maps that are pulled at once on a CPU: wavelet responses then fit into the cache
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
@@ -152,23 +153,25 @@ class SteeredDenoiser:
         noise_to_signal = self.schedule.noise_to_signal(t)
         if not self._spec.above <= noise_to_signal <= self._spec.below:
             return x0
-        return self._pull(x0, noise_to_signal)
+        rows = len(x0) if x0.is_cuda else ROWS
+        blocks = zip(x0.split(rows), self._aim.to(x0).split(rows), strict=True)
+        return torch.cat([self._pull(block, aim, noise_to_signal) for block, aim in blocks])
 
     def distance(self, maps: Maps) -> PerSample:
         """Root-mean-square distance to the aims, in spreads of the targets."""
-        return self._gaps(maps).square().mean(dim=1).sqrt()
+        return self._gaps(maps, self._aim).square().mean(dim=1).sqrt()
 
-    def _gaps(self, maps: Maps) -> Float[Tensor, "n f"]:
-        return (self._statistics(maps) - self._aim.to(maps)) / self._spread.to(maps)
+    def _gaps(self, maps: Maps, aim: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
+        return (self._statistics(maps) - aim.to(maps)) / self._spread.to(maps)
 
-    def _pull(self, x0: Maps, noise_to_signal: float) -> Maps:
+    def _pull(self, x0: Maps, aim: Float[Tensor, "n f"], noise_to_signal: float) -> Maps:
         rate, start, map_of = self._coordinates(x0.detach(), noise_to_signal)
         with torch.enable_grad():
             u = start.requires_grad_(True)
             adam = torch.optim.Adam([u], lr=rate)
             for _ in range(self._spec.steps):
                 adam.zero_grad(set_to_none=True)
-                self._gaps(map_of(u)).square().mean(dim=1).sum().backward()
+                self._gaps(map_of(u), aim).square().mean(dim=1).sum().backward()
                 adam.step()
         return map_of(u.detach())
 
