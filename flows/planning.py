@@ -21,7 +21,7 @@ from ood_core.maps.transforms import RangeTransform
 from ood_core.priors.gaussian import fit_gaussian
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
-from ood_core.store.durable import persist
+from ood_core.store.durable import persist_tables
 from ood_core.store.files import sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
@@ -186,7 +186,7 @@ def _write(asked: Asked) -> None:
         fitted = _calibration_words(run, settings, method.calibration)
         _create(run, "calibrate", "level", plans, columns, fitted)
     kept = _record(settings, asked.model, method, load_targets(run).fit)
-    persist(run.root, run.root)
+    persist_tables(run.root)
     run.write_plan(asked.record, kept, plans, settings.execution.number_type)
 
 

@@ -18,6 +18,13 @@ def persist(folder: Path, top: Path) -> None:
         _flush(path)
 
 
+def persist_tables(root: Path) -> None:
+    """Flush all tables of a run; an object store needs no flush."""
+    if isinstance(root, Path):
+        for table in root.glob("*.zarr"):
+            persist(table, root)
+
+
 def persist_shard(table: Table, shard: Shard) -> None:
     """Flush one shard of every array of a table; an object store needs no flush."""
     top = table.path
@@ -27,7 +34,11 @@ def persist_shard(table: Table, shard: Shard) -> None:
 
 
 def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file or a folder; what another writer has just renamed is its own to flush."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(number)
     finally:
