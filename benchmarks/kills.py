@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import signal
 import statistics
@@ -67,7 +66,6 @@ class Size:
     samples: int
     workers: int
 
-    @property
     def settings(self) -> tuple[str, ...]:
         """As overrides of the configuration."""
         chosen = f"generation.samples={self.samples}", f"execution.workers={self.workers}"
@@ -87,8 +85,7 @@ class Sessions:
         self.started.append(start(self.out, self.size, mode_of(ahead)))
 
     @property
-    def last(self) -> Driver:
-        """The session that counts."""
+    def last(self) -> Driver:  # noqa: D102
         return self.started[-1]
 
     def go_on(self, ahead: Sequence[str], before: set[Path]) -> float:
@@ -103,7 +100,7 @@ class Sessions:
 
 def start(out: Path, size: Size, orchestrator: str, pool: str = "ray") -> Driver:
     """Start `farfield run` in a process session of its own."""
-    sets = [part for setting in size.settings for part in ("--set", setting)]
+    sets = [part for setting in size.settings() for part in ("--set", setting)]
     config = str(PROJECT / "examples" / "hubble.yaml")
     command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out), "--pool", pool]
     with (out.parent / "log").open("ab") as log:
@@ -253,8 +250,10 @@ def disturbed(
         if stage == "too late":
             break
         before, killed, count = marks(out), time.monotonic(), len(sessions.started)
-        code = end(sessions.last) if kind in ENDING else None
+        if kind in ENDING:
+            end(sessions.last)
         moved = sessions.go_on(ahead, set(before))
+        code = sessions.started[count - 1].returncode
         how = "went on" if count == len(sessions.started) else f"ended with {code}"
         hits.append((kind, done, stage, how, before, moved - killed))
     while end(sessions.last) not in DONE:
@@ -292,12 +291,8 @@ def main() -> None:
                 sys.stderr.write(f"{len(rows)}/{asked.kills} {row}\n")
     show_rows(f"{asked.kills} kills, seed {asked.seed}", HEADER, rows)
     if asked.json:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        record = {"commit": commit, "machine": platform.processor(), "seed": asked.seed}
         table = [dict(zip(HEADER, row, strict=True)) for row in rows]
-        text = json.dumps({**record, "kills": table}, indent=1)
+        text = json.dumps({"seed": asked.seed, "kills": table}, indent=1)
         asked.json.write_text(text + "\n")
     sys.exit(0 if all(row[5] and not row[6] for row in rows) else 1)
 

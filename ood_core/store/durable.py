@@ -20,9 +20,10 @@ def persist(folder: Path, top: Path) -> None:
 
 
 def persist_tables(root: Place) -> None:
-    """Flush all that planning wrote; an object store needs no flush."""
+    """Flush all tables of a run; an object store needs no flush."""
     if isinstance(root, Path):
-        persist(root, root)
+        for table in root.glob("*.zarr"):
+            persist(table, root)
 
 
 def persist_shard(table: Table, shard: Shard) -> None:
@@ -34,7 +35,11 @@ def persist_shard(table: Table, shard: Shard) -> None:
 
 
 def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file or a folder; what another writer has just renamed is its own to flush."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(number)
     finally:
