@@ -22,7 +22,7 @@ from ood_core.priors.patches import patch_shapes
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
 from ood_core.store.durable import persist_tables
-from ood_core.store.files import remove_tree, sweep
+from ood_core.store.files import remove, remove_tree, sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore, ShardedStage
@@ -33,6 +33,7 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
 LEAST_SIDE = 16
+FITTED = ("patches.zarr", "prior.zarr", "domain.zarr")
 AUTO_NOISE_TO_SIGNAL = 12.0
 AUTO_LEAST_NOISE = 0.05  # below it estimates are the map itself, and steps are wasted
 GAUSSIAN_WHITE = 1.0
@@ -173,8 +174,9 @@ def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
 def _write(asked: Asked) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
-    for book in ("receipts", "failures"):  # they were of another run
-        remove_tree(run.root / book)
+    remove(run.root / "verdict.json")
+    for name in ("receipts", "failures", *FITTED):  # they were of another run
+        remove_tree(run.root / name)
     codes = asked.model.codes
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
     shape = asked.maps.values.shape[1:]

@@ -115,3 +115,14 @@ def test_no_run_is_an_input_error_with_a_remedy(tmp_path):
 
 def test_file_uris_are_local_folders(tmp_path):
     assert RunStore.at(f"file://{tmp_path}/run").root == tmp_path / "run"
+
+
+def test_a_place_whose_run_was_removed_keeps_nothing_fitted(finished, unbroken, tiny):
+    """Without `run.json` there is no run; what was fitted belonged to the one that was there."""
+    other = tiny(generation={"seed": 5})
+    (finished / "run.json").unlink()
+    left = {"prior.zarr", "patches.zarr", "verdict.json"}
+    assert left <= {path.name for path in unbroken.iterdir()}
+    prepare(other, str(finished))
+    assert not left & {path.name for path in finished.iterdir()}
+    assert not list(finished.glob("receipts/*/*"))
