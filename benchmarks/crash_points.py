@@ -14,13 +14,21 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from benchmarks.memory import prepare
 from flows import stages
 from flows.console import show_rows
 from flows.settings import RunSettings, parse
-from tests.faults.crash_points import Moment, distinct, drive, record, resume, survive, with_torn
+from tests.faults.crash_points import (
+    Moment,
+    distinct,
+    drive,
+    once,
+    record,
+    resume,
+    survive,
+    with_torn,
+)
 
 HEADER = ("stage", "operations", "with torn files", "distinct states", "resumed", "lost")
 STAGES = ("planning", "calibrate", "invert", "fit", "generate", "validate")
@@ -45,19 +53,6 @@ def small(place: Path) -> RunSettings:
     )
 
 
-def score_once() -> None:
-    """Compute the scores of one set of samples once: they are a function of what is stored."""
-    compute, known = stages.validate, dict[bytes, Any]()
-
-    def validate(samples: Any, *rest: Any) -> Any:
-        key = samples.numpy().tobytes()
-        if key not in known:
-            known[key] = compute(samples, *rest)
-        return known[key]
-
-    stages.validate = validate
-
-
 def survives(moment: Moment, root: Path, settings: RunSettings, clean: Path) -> bool:
     """Whether a run that dies at this moment ends as the unbroken one."""
     try:
@@ -73,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1, help="one state in so many")
     every = parser.parse_args().every
-    score_once()
+    stages.compare = once(stages.compare)  # which is slow, and a function of what is stored
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         settings, clean = small(place), place / "clean"

@@ -38,6 +38,7 @@ def report(judgement: Judgement | None = None, **values: float) -> ValidationRep
         nearest_real=torch.zeros(2),
         closest=(),
         worst=(),
+        count=64,
         copies=0,
         judgement=judgement or judged(1.0),
         verdict="",

@@ -81,6 +81,7 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "CALIBRATION": 3,
         "TRAINING": 5,
         "RESAMPLE": 6,
+        "SOLVER": 7,
     }
 
 

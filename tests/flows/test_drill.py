@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from flows import drill as drilling
@@ -47,10 +46,10 @@ def recompute_differs(run):
     shard = run.plan("generate")[2]
     table, book = run.table("generate"), run.receipts("generate")
     receipt = book.read(shard)
-    rows = {name: np.array(array[8:10]) for name, array in table.arrays()}
+    rows = table.rows(receipt.start, receipt.stop)
     rows["maps"][0, 0, 0, 0] += 1
     digest = table.write(shard, rows)
-    book.write(replace(receipt, stop=shard.stop, digest=digest))
+    book.write(replace(receipt, digest=digest))
 
 
 def test_a_run_that_this_machine_computes_otherwise_does_not_survive(
