@@ -88,13 +88,18 @@ class _Actor:
 
 @dataclass
 class _Crew:
-    """Actors with their load, and what is in flight."""
+    """Actors with their load, and what is in flight.
+
+    An actor that dies says nothing of the shard that it was at: answers for finished ones can die
+    with it. So all of them are suspects, and each has an actor to itself until it lands.
+    """
 
     pool: RayPool
     spec: WorkerSpec
     size: int
     actors: list[Any] = field(default_factory=list)
     flying: dict[Any, tuple[Any, Shard]] = field(default_factory=dict)
+    suspects: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.actors = [self._hire() for _ in range(self.size)]
@@ -105,22 +110,26 @@ class _Crew:
         )
         return remote.remote(self.spec)
 
-    def idle(self) -> Any | None:
-        """Least loaded actor with room in its window."""
+    def idle(self, shard: Shard) -> Any | None:
+        """Least loaded actor with room for this shard, if any."""
         load = Counter(id(actor) for actor, _ in self.flying.values())
-        actor = min(self.actors, key=lambda a: load[id(a)])
-        return actor if load[id(actor)] <= self.pool.queued else None
+        kept = {id(a) for a, other in self.flying.values() if other.index in self.suspects}
+        free = [actor for actor in self.actors if id(actor) not in kept]
+        actor = min(free, key=lambda a: load[id(a)], default=None)
+        room = 0 if shard.index in self.suspects else self.pool.queued
+        return actor if actor is not None and load[id(actor)] <= room else None
 
     def send(self, actor: Any, shard: Shard) -> None:
         """Put one shard in flight."""
         self.flying[actor.run.remote(shard)] = (actor, shard)
 
-    def bury(self, actor: Any) -> tuple[Shard, list[Shard]]:
-        """Replace a dead actor; return the shard it was at, and those queued behind it."""
+    def bury(self, actor: Any) -> list[Shard]:
+        """Replace a dead actor; return the shards that it had."""
         lost = [ref for ref, (owner, _) in self.flying.items() if owner is actor]
-        at, *queued = [self.flying.pop(ref)[1] for ref in lost]  # in the order they were sent
+        shards = [self.flying.pop(ref)[1] for ref in lost]
+        self.suspects |= {shard.index for shard in shards}
         self.actors = [a for a in self.actors if a is not actor] + [self._hire()]
-        return at, queued
+        return shards
 
     def dismiss(self) -> None:
         """Remove all actors."""
@@ -131,7 +140,7 @@ class _Crew:
 def _dispatch(crew: _Crew, shards: Sequence[Shard], tries: int) -> Iterator[Receipt | ShardFailure]:
     waiting, failures = deque(shards), Counter[int]()
     while waiting or crew.flying:
-        while waiting and (actor := crew.idle()) is not None:
+        while waiting and (actor := crew.idle(waiting[0])) is not None:
             crew.send(actor, waiting.popleft())
         ready, _ = ray.wait(list(crew.flying), num_returns=1, timeout=LOOK_SECONDS)
         if not ready:
@@ -141,8 +150,10 @@ def _dispatch(crew: _Crew, shards: Sequence[Shard], tries: int) -> Iterator[Rece
         try:
             receipt = ray.get(ready[0])
         except RayActorError as error:
-            shard, queued = crew.bury(actor)
-            waiting.extend(queued)
+            lost = crew.bury(actor)
+            if len(lost) > 1:
+                waiting.extend(lost)
+                continue
             reason = f"worker died: {error.__class__.__name__}"
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
@@ -152,6 +163,7 @@ def _dispatch(crew: _Crew, shards: Sequence[Shard], tries: int) -> Iterator[Rece
             reason = f"{type(cause).__name__}: {cause}"
         else:
             del crew.flying[ready[0]]
+            crew.suspects.discard(shard.index)
             yield receipt
             continue
         failures[shard.index] += 1

@@ -94,11 +94,31 @@ def test_the_run_survives_a_killed_actor(ready, unbroken):
 def test_a_bounded_number_of_shards_is_in_flight(ready):
     crew = _Crew(RayPool(workers=2, queued=1), spec_of(ready), size=2)
     shards = iter(ShardPlan(100, 1))
-    while (actor := crew.idle()) is not None:
-        crew.send(actor, next(shards))
+    shard = next(shards)
+    while (actor := crew.idle(shard)) is not None:
+        crew.send(actor, shard)
+        shard = next(shards)
     assert len(crew.flying) == 2 * (1 + 1)
     owners = [id(actor) for actor, _ in crew.flying.values()]
     assert sorted(owners.count(id(actor)) for actor in crew.actors) == [2, 2]
+    crew.dismiss()
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_a_shard_that_may_have_killed_an_actor_has_one_to_itself(ready):
+    crew = _Crew(RayPool(workers=2, queued=1), spec_of(ready), size=2)
+    first, second, suspect, later = ShardPlan(4, 1)
+    crew.suspects = {suspect.index}
+    crew.send(crew.actors[0], first)
+    assert crew.idle(suspect) is crew.actors[1]
+    crew.send(crew.actors[1], second)
+    assert crew.idle(suspect) is None  # nobody is free, and it does not queue
+    assert crew.idle(later) is not None
+    crew.flying = {ref: pair for ref, pair in crew.flying.items() if pair[0] is crew.actors[0]}
+    crew.send(crew.actors[1], suspect)
+    crew.send(crew.actors[0], later)
+    assert crew.idle(first) is None  # nobody queues behind it
     crew.dismiss()
 
 

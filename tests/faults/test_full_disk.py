@@ -120,8 +120,8 @@ def test_a_place_that_refuses_is_not_tried_again_and_again(ready, monkeypatch, n
 def test_a_read_only_run_can_be_read_and_nothing_else(
     ready, tiny, unbroken, config, farfield, seal
 ):
-    shutil.copytree(unbroken / "dataset.zarr", ready / "dataset.zarr", dirs_exist_ok=True)
-    shutil.copytree(unbroken / "receipts", ready / "receipts", dirs_exist_ok=True)
+    for name in ("dataset.zarr", "statistics.zarr", "receipts"):
+        shutil.copytree(unbroken / name, ready / name, dirs_exist_ok=True)
     (ready / "receipts" / "generate" / "00002.json").unlink()
     damaged = ready / "dataset.zarr" / "maps" / "c" / "1" / "0" / "0" / "0"
     content = damaged.read_bytes()
