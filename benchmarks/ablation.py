@@ -38,8 +38,6 @@ ROWS: dict[str, list[str]] = {
     "+ ancestral solver": [*PIXELS, *OLD],
     "+ posterior coordinates": NO_RINGS,
     "+ rings: the default": [],
-    "default without patches": NO_PATCHES,
-    "default with the ODE": ODE,
 }
 SCORES = ("spectrum_error", "pixel_wasserstein", "fsd", "c2st", "nearest_ratio")
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
