@@ -125,8 +125,8 @@ def main() -> None:
         for pool in arguments.pools:
             for samples in arguments.samples:
                 found = apart("run", place, str(samples), pool)
-                for verb in VERBS:
-                    found |= apart(verb, f"{place}/{pool}-{samples}")
+                for verb in VERBS:  # `validate` is a stage too
+                    found[f"farfield {verb}"] = apart(verb, f"{place}/{pool}-{samples}")[verb]
                 rows.append([pool, samples, *(round(value) for value in found.values())])
     header = ["pool", "samples", "fit", "generate", "validate", *VERBS]
     show_rows("peak memory of the driver, MiB", header, rows)
