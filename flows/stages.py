@@ -19,15 +19,13 @@ from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
 from flows.settings import Execution, RunSettings
-from ood_core.arrays import Maps
 from ood_core.calibration import halves
-from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evidence import ValidationReport
 from ood_core.gate import Verdict, decide
 from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
-from ood_core.priors.patches import fit_patches, patch_shapes
+from ood_core.priors.patches import fit_patches_of
 from ood_core.report.stored import read_evidence
 from ood_core.seeds import SeedRange, root_key
 from ood_core.store.bundle import bundle_exists
@@ -61,14 +59,8 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     seen, symmetries = load_targets(run).seen, settings.targets.symmetries
     root = root_key(run.record["identity"] + "/patches")
 
-    def fitted(maps: Maps) -> tuple[PatchMixture, ...]:
-        return tuple(
-            fit_patches(maps, side, scale, spec.patches, symmetries, root)
-            for side, scale in patch_shapes(*maps.shape[1:])
-        )
-
-    first, second = halves(seen)
-    laws = PatchLaws(fitted(seen), (fitted(first), fitted(second)))
+    every, first, second = fit_patches_of((seen, *halves(seen)), spec.patches, symmetries, root)
+    laws = PatchLaws(every, (first, second))
     require_held()
     write_patches(run, laws)
 

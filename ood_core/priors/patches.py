@@ -7,12 +7,15 @@ field looks close by, at several sizes. That is where textures and sources are t
 import math
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ood_core.arrays import Maps
@@ -51,9 +54,7 @@ def fit_patches(
     rows = rows[torch.from_numpy(rng.permutation(len(rows))[:SAMPLE])]
     members = max(1, min(count, len(rows) // FEWEST))
     found = GaussianMixture(members, reg_covar=FLOOR, max_iter=ROUNDS, random_state=root % 2**32)
-    with warnings.catch_warnings():  # it stops after so many rounds on purpose
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found.fit(rows.double().numpy())
+    found.fit(rows.double().numpy())
     values, vectors = torch.linalg.eigh(torch.from_numpy(found.covariances_))
     return PatchMixture(
         weights=torch.from_numpy(found.weights_).float(),
@@ -63,6 +64,27 @@ def fit_patches(
         side=side,
         scale=scale,
     )
+
+
+def fit_patches_of(
+    sets: Sequence[Maps], count: int, symmetries: Sequence[Symmetry], root: int
+) -> list[tuple[PatchMixture, ...]]:
+    """Fit all shapes of patches to each set of maps, side by side, in one thread each.
+
+    Several threads in one fit spin for one another on a machine that has other work.
+    """
+    shapes = patch_shapes(*sets[0].shape[1:])
+    jobs = [(maps, side, scale) for maps in sets for side, scale in shapes]
+
+    def fitted(job: tuple[Maps, int, int]) -> PatchMixture:
+        maps, side, scale = job
+        return fit_patches(maps, side, scale, count, symmetries, root)
+
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu_count()) as pool:
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fits stop after so many rounds
+        found = list(pool.map(fitted, jobs))
+    each = len(shapes)
+    return [tuple(found[i * each : (i + 1) * each]) for i in range(len(sets))]
 
 
 def _patches(maps: Maps, side: int, scale: int) -> Float[Tensor, "n d"]:

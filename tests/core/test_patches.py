@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from ood_core.arrays import Maps
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.priors.patches import FLOOR, fit_patches, patch_shapes
+from ood_core.priors.patches import FLOOR, fit_patches, fit_patches_of, patch_shapes
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()
@@ -124,6 +124,18 @@ def test_a_fit_is_a_function_of_maps_and_root() -> None:
     assert torch.equal(one.means, same.means)
     assert torch.equal(one.values, same.values)
     assert not torch.equal(one.means, fit_patches(maps, 5, 1, 4, ("flip",), root=3).means)
+
+
+def test_fits_side_by_side_are_those_one_by_one() -> None:
+    maps = kinds(12, seed=12)
+    sets = (maps, maps[1::2], maps[0::2])
+    found = fit_patches_of(sets, 3, (), root=4)
+    for given, laws in zip(sets, found, strict=True):
+        for law, (side, scale) in zip(laws, patch_shapes(1, 16, 16), strict=True):
+            alone = fit_patches(given, side, scale, 3, (), root=4)
+            # One thread or several: rounding of sums in double precision, then float32.
+            torch.testing.assert_close(law.means, alone.means, rtol=0, atol=1e-5)
+            torch.testing.assert_close(law.values, alone.values, rtol=0, atol=1e-5)
 
 
 def test_no_direction_is_certain() -> None:
