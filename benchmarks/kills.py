@@ -41,11 +41,7 @@ VICTIMS = {
     "raylet": "raylet/raylet",
     "prefect server": "prefect.server",
 }
-SETTINGS = (
-    "method.steps=4",
-    "targets.held_out=352",
-    "generation.shard_size=8",
-)
+SETTINGS = ("method.steps=4", "targets.held_out=352", "generation.shard_size=8")
 HEADER = ("run", "killed", "after shards", "during", "session")
 HEADER += ("same bytes", "redone", "left", "lost s", "at risk s")
 SECONDS = 1800

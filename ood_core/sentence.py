@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 
-from ood_core.evidence import COPY_RATIO, FamilyTest, Judgement, Score
+from ood_core.evidence import COPY_RATIO, LEVEL, CopyCheck, FamilyTest, Judgement, Score
 
 
-def verdict(scores: Sequence[Score], copies: int, judgement: Judgement) -> str:
+def verdict(
+    scores: Sequence[Score],
+    copies: int,
+    judgement: Judgement,
+    copying: Sequence[CopyCheck] = (),
+) -> str:
     """Say in one sentence what lies inside the real band, what not, what unsteered tests found."""
     compared = [score for score in scores if score.name != "nearest_ratio"]
     inside = [score.title for score in compared if score.inside]
@@ -17,6 +22,7 @@ def verdict(scores: Sequence[Score], copies: int, judgement: Judgement) -> str:
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
     parts.extend(_copying(score, copies) for score in scores if score.name == "nearest_ratio")
+    parts.extend(_too_near(check) for check in copying if check.p_value < LEVEL)
     parts.append(_judged(judgement))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
@@ -60,6 +66,11 @@ def _copying(score: Score, copies: int) -> str:
     if score.value > score.high:
         return f"{seen}; samples lie further off than real maps do: {ratio}"
     return f"{seen}: {ratio}"
+
+
+def _too_near(check: CopyCheck) -> str:
+    rarely = f"than {100 * (1 - check.rate):.0f} % of real maps do"
+    return f"by {check.title}, {check.flagged:,} samples lie nearer to a target {rarely}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -132,6 +132,7 @@ def compare(
         ruler,
     )
     judgement = judge(rows, fit, real, features, root)
+    copying = _copying(found, limits, rates, ruler, root)
     k = power_spectrum(ruler.fit[:1])[0]
     return ValidationReport(
         scores=scores,
@@ -144,8 +145,8 @@ def compare(
         count=count,
         copies=found.copies["plain"],
         judgement=judgement,
-        verdict=verdict(scores, found.copies["plain"], judgement),
-        copying=_copying(found, limits, rates, ruler, root),
+        verdict=verdict(scores, found.copies["plain"], judgement, copying),
+        copying=copying,
         leak=None if domain is None else _leak(*features, limits.fit, whitening(domain)),
     )
 

@@ -28,7 +28,7 @@ SHAPES = ((5, 1), (8, 1), (8, 2))  # side of the patch, pixels that are averaged
 MOST_NUMBERS = 100  # of a patch with its channels: the cost goes with the square
 SAMPLE = 12_000
 FEWEST = 100  # patches per Gaussian
-ROUNDS = 10  # more change the held-out error by less than the draw of patches does
+ROUNDS = 10  # of expectation-maximisation
 FLOOR = 1e-3
 """Least variance in any direction, model range squared: patches of one map are hardly independent,
 and an empty direction would be taken for a certain one."""

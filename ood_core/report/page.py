@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -180,7 +181,7 @@ def _plots(report: ReportInput) -> list[Plot]:
     ]
     if len(report.psnr):
         caption = f"Median {np.median(report.psnr):.1f} dB, worst {np.min(report.psnr):.1f} dB."
-        draw = lambda theme: figures.psnr(report.psnr, theme)  # noqa: E731
+        draw = partial(figures.psnr, report.psnr)
         plots.append(_plot("Round trips of the targets", draw, caption, series.ROUND_TRIPS))
     return plots
 
@@ -193,8 +194,7 @@ def _trust(report: ReportInput) -> Plot | None:
         "Weight of each expert in the calibrated denoiser, found by regression on noised targets:"
         " where the base can be trusted, and where the targets' own statistics take over."
     )
-    draw = lambda theme: figures.trust(trust, theme)  # noqa: E731
-    return _plot("Trust map", draw, caption, series.TRUST)
+    return _plot("Trust map", partial(figures.trust, trust), caption, series.TRUST)
 
 
 def _plot(title: str, draw: Callable[[Theme], bytes], caption: str, data: str) -> Plot:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.evidence import Judgement, Score
+from ood_core.evidence import CopyCheck, Judgement, Score
 from ood_core.sentence import verdict
 from ood_core.specs import Symmetry
 from ood_core.validate import ValidationReport, validate
@@ -133,3 +133,14 @@ def test_the_verdict_names_the_excess() -> None:
         " samples lie further off than real maps do: the median distance to the nearest target is"
         " 1.60 times that of real maps; too few maps to test what was not steered."
     )
+
+
+def test_the_verdict_does_not_hide_samples_that_lie_too_near() -> None:
+    """Far in pixels and near in statistics is still near, and said."""
+    none = Judgement(2, 4, (), 1.0, None, ())
+    near = CopyCheck("statistic", "scattering moments", 5.0, 0.01, 517, 1e-12)
+    chance = CopyCheck("shifted", "pixels", 0.5, 0.01, 9, 0.6)
+    said = "by scattering moments, 517 samples lie nearer to a target than 99 % of real maps do"
+    found = verdict((), 0, none, (chance, near))
+    assert said in found.replace("By", "by", 1)
+    assert "nearer to a target" not in verdict((), 0, none, (chance,))

@@ -43,15 +43,6 @@ STRIDE = 8
 
 
 @pytest.fixture(scope="module")
-def small(tiny):
-    """Two noise levels, one batch of targets, two shards of samples."""
-    return tiny(
-        method={"steps": 1, "steering": {"steps": 1, "neighbours": 1}},
-        generation={"samples": 6, "shard_size": 4},
-    )
-
-
-@pytest.fixture(scope="module")
 def recorded(tmp_path_factory, small):
     """The clean run and its disk before each operation."""
     clean = tmp_path_factory.mktemp("crashes") / "clean"

@@ -24,15 +24,6 @@ SOME = 6
 
 
 @pytest.fixture(scope="module")
-def small(tiny):
-    """Two noise levels, one batch of targets, two shards of samples."""
-    return tiny(
-        method={"steps": 1, "steering": {"steps": 1, "neighbours": 1}},
-        generation={"samples": 6, "shard_size": 4},
-    )
-
-
-@pytest.fixture(scope="module")
 def local(tmp_path_factory, small):
     root = tmp_path_factory.mktemp("local") / "run"
     run_line(small, str(root), call=without_validation)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import READERS, judge
+from tests.hostile.readers import READERS, judge
 from tests.strategies import repeatable
 
 
