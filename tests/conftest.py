@@ -50,22 +50,12 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 import pytest
 import yaml
 
+from tests.fields import SIZE, TARGETS, smooth_fields
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     help_ = "crash a run in a bucket before each of its changes, not before some of them"
     parser.addoption("--every-crash", action="store_true", help=help_)
-
-
-SIZE = 16
-TARGETS = 14
-
-
-def smooth_fields(count: int, seed: int = 0) -> np.ndarray:
-    """Random fields with a falling spectrum, (n, y, x) float32, positive."""
-    rng = np.random.default_rng(seed)
-    k = np.hypot(*np.meshgrid(np.fft.fftfreq(SIZE), np.fft.fftfreq(SIZE))) + 0.05
-    noise = np.fft.fft2(rng.standard_normal((count, SIZE, SIZE)))
-    return np.exp(0.05 * np.fft.ifft2(noise * k**-1.0).real).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from ood_core.seeds import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import lay_ruler
 from ood_core.store.targets import load_targets
-from tests.conftest import smooth_fields
+from tests.fields import smooth_fields
 
 
 @pytest.fixture

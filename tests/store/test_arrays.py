@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import SIZE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from ood_core.store.bundle import read_bundle, write_bundle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, marks
+from tests.fields import SIZE
 
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 

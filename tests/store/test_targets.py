@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import zarr
 from astropy.io import fits
-from conftest import SIZE, smooth_fields
 
 from ood_core.errors import TargetError
 from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
+from tests.fields import SIZE, smooth_fields
 
 
 def write_zarr(path: Path, **arrays: np.ndarray) -> None:
