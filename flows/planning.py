@@ -181,9 +181,9 @@ def _write(asked: Asked) -> None:
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
     shape = asked.maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
-    _create(
-        run, "invert", "row", plans, latent_columns(shape, asked.model.code_shape(shape)), words
-    )
+    paired = method.inverter != "fixed_point"
+    columns = latent_columns(shape, asked.model.code_shape(shape), paired)
+    _create(run, "invert", "row", plans, columns, words)
     synthetic = {**words, "synthetic": True}
     _create(run, "generate", "sample", plans, sample_columns(shape, asked.maps.unit), synthetic)
     if method.calibration is not None:
