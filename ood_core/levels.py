@@ -35,6 +35,7 @@ from ood_core.seeds import SeedRange, Stream, normal
 
 EXPLAINED, SEPARABLE, ERRORS = 0.995, 0.95, 2.0
 LAW_DRAWS, LAW_BANDS = 64, 8
+LEAD = 6  # points from the floor up to the first level
 LAW_LEVELS = (8.0, 2.0)
 """Levels of `sigma/alpha` at which the affine law is read off, the second at draws of the first."""
 
@@ -86,12 +87,15 @@ def level_curve(
     One way up with two passes per step serves all levels; each has its own way down.
     """
     schedule, law = base.schedule, in_domain_law(base, fit.shape[1:], root)
-    grid = torch.tensor([floor, *levels])
+    lead = log_levels(
+        schedule, schedule.noise_to_signal(floor), schedule.noise_to_signal(levels[0]), LEAD
+    )[:-1]
+    grid = torch.tensor([*lead, *levels])
     both = torch.cat([fit, held_out]) * float(schedule.alpha[floor])
-    states = list(integrate(base, FixedPointDdim(2), both, grid))[1:]
+    states = list(integrate(base, FixedPointDdim(2), both, grid))[len(lead) :]
     points = []
     for number, (t, state) in enumerate(zip(levels, states, strict=True)):
-        down = descending(grid[: number + 2])
+        down = descending(grid[: len(lead) + number + 1])
         back = last(base, Ddim(), state.x[: len(fit)], down) / float(schedule.alpha[floor])
         points.append(
             LevelPoint(
