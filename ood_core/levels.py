@@ -52,8 +52,10 @@ class LevelPoint:
     separability: float
 
 
-def in_domain_law(base: Denoiser, shape: Sequence[int], root: int) -> GaussianDenoiser:
-    """Gaussian whose exact denoiser is the affine part of a base at high noise.
+def in_domain_law(
+    base: Denoiser, shape: Sequence[int], root: int, device: torch.device | str = "cpu"
+) -> GaussianDenoiser:
+    """Gaussian whose exact denoiser is the affine part of a base, on `device`, at high noise.
 
     Regression of `D` on `y` per band of wavenumbers: the gain of `N(mu, C)` is `l / (l + s^2)`.
     """
@@ -66,7 +68,7 @@ def in_domain_law(base: Denoiser, shape: Sequence[int], root: int) -> GaussianDe
         s = schedule.noise_to_signal(t)
         white = normal(SeedRange(root, 0, LAW_DRAWS), shape, number, Stream.CALIBRATION)
         y = mean + Stationary(power + s**2).colour(white, white)
-        clean = base(y * float(schedule.alpha[t]), t)
+        clean = base((y * float(schedule.alpha[t])).to(device), t).cpu()
         mean = clean.mean(dim=0)
         seen, made = (torch.fft.fft2(x - x.mean(dim=0)) for x in (y, clean))
         gains = []
