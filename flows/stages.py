@@ -31,7 +31,7 @@ from ood_core.seeds import SeedRange, root_key
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
@@ -82,8 +82,11 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
     draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
     require_held()
-    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents))
-    return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    ids, lost = load_targets(run).ids, failed_round_trips(run)
+    names = [ids[row] for row in lost]
+    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents), names)
+    note = f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:
