@@ -12,17 +12,17 @@ choice of scales, logarithms and normalisation is our own), per channel:
 with `P_a = <U_a^2>` of the map itself, and the mean of the map. S3 and S4 are averaged over common
 rotations of all their orientations (the authors' isotropic reduction); since a rotation by half a
 turn conjugates both, only real parts are left. By Parseval's theorem the averages are sums over
-Fourier modes, so that no second-order map is formed.
+the Fourier modes of the coarsest wavelet's band: per orientation one Gram matrix of map and moduli.
 """
 
 from typing import final
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.metrics.scattering import FLOOR, morlet_bank
+from ood_core.metrics.scattering import FLOOR, crop, morlet_bank
 
 SMOOTH = 1e-12  # under the root of the modulus: its gradient stays finite
 
@@ -32,12 +32,15 @@ class ScatteringCovariance:
     """Statistics of maps of `size` pixels, at `log2(size) - 1` dyadic scales."""
 
     def __init__(self, size: int, orientations: int = 4) -> None:
-        self.scales, self.orientations = size.bit_length() - 2, orientations
+        self.size, self.scales, self.orientations = size, size.bit_length() - 2, orientations
         if self.scales < 2:
             raise ValueError(f"got size {size}; expected at least 8 pixels, for two scales")
         banks = [morlet_bank(size, j, orientations) for j in range(self.scales)]
         self._bank = torch.stack(banks)
-        self._squares = self._bank.square().flatten(2) / float(size) ** 4
+        # A wavelet of scale j >= 2 has no modes beyond the Nyquist frequency of a thinned grid.
+        self._sides = [size // 2 ** max(0, j - 1) for j in range(self.scales)]
+        self._bands = [crop(b, side) for b, side in zip(banks, self._sides, strict=True)]
+        self._turns = {places: common_turns(orientations, places) for places in (2, 3)}
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels one after the other."""
@@ -51,41 +54,43 @@ class ScatteringCovariance:
         response = torch.fft.ifft2(modes[:, None, None] * self._bank)
         energy = torch.view_as_real(response).square().sum(-1) + SMOOTH
         moduli = energy.sqrt()
-        means, power = moduli.mean((-2, -1)), energy.mean((-2, -1))
-        inner = torch.fft.fft2(moduli).flatten(3)
-        root = power.sqrt() + FLOOR
-        first = [torch.log(means + FLOOR).flatten(1), torch.log(root).flatten(1)]
-        third = self._third(modes.flatten(1), inner, root)
-        return [*first, *third, *self._fourth(inner, root)]
-
-    def _third(
-        self, modes: Complex[Tensor, "m k"], inner: Complex[Tensor, "m j l k"], root: Tensor
-    ) -> list[Float[Tensor, "m l"]]:
-        found = []
+        means, root = moduli.mean((-2, -1)), energy.mean((-2, -1)).sqrt() + FLOOR
+        found = [torch.log(means + FLOOR).flatten(1), torch.log(root).flatten(1)]
+        rows = torch.cat([modes[:, None], torch.fft.fft2(moduli[:, :-1]).flatten(1, 2)], dim=1)
         for coarse in range(1, self.scales):
-            for fine in range(coarse):
-                cross = (modes[:, None] * inner[:, fine].conj()).real
-                value = torch.einsum("mak,bk->mab", cross, self._squares[coarse])
-                value = value / root[:, fine, :, None] / root[:, coarse, None, :]
-                found.append(self._turned(value))
+            found += self._at(coarse, rows[:, : 1 + coarse * self.orientations], root)
         return found
 
-    def _fourth(
-        self, inner: Complex[Tensor, "m j l k"], root: Tensor
+    def _at(
+        self, coarse: int, rows: Complex[Tensor, "m r y x"], root: Float[Tensor, "m j l"]
     ) -> list[Float[Tensor, "m _"]]:
-        found = []
-        for second in range(self.scales - 1):
-            for first in range(second + 1):
-                pair = (inner[:, first, :, None] * inner[:, second, None].conj()).real
-                pair = pair / root[:, first, :, None, None] / root[:, second, None, :, None]
-                for third in range(second + 1, self.scales):
-                    value = torch.einsum("mabk,ck->mabc", pair, self._squares[third])
-                    found.append(self._turned(value))
-        return found
+        """Third and fourth order whose coarsest wavelet is of one scale; row 0 is the map."""
+        cut = crop(rows, self._sides[coarse])
+        band = (cut[:, None] * self._bands[coarse][None, :, None]).flatten(3)
+        real = torch.cat([band.real, band.imag], dim=-1)
+        gram = (real @ real.transpose(-2, -1)).permute(0, 2, 3, 1) / float(self.size) ** 4
+        tiles = self._tiled(gram[:, 1:, 1:])
+        finer = root[:, :coarse]
+        third = gram[:, 0, 1:].unflatten(1, finer.shape[1:]) / finer[..., None]
+        third = third / root[:, None, coarse, None]
+        first, second = torch.tril_indices(coarse, coarse).flip(0)
+        fourth = tiles[:, first, second]
+        fourth = fourth / finer[:, first, :, None, None] / finer[:, second, None, :, None]
+        return [self._turned(third), self._turned(fourth)]
 
-    def _turned(self, value: Float[Tensor, "m ..."]) -> Float[Tensor, "m _"]:
+    def _tiled(self, gram: Float[Tensor, "m a b l"]) -> Float[Tensor, "m j k l l l"]:
+        shape = (-1, self.orientations)
+        return gram.unflatten(2, shape).unflatten(1, shape).transpose(2, 3)
+
+    def _turned(self, value: Float[Tensor, "m p ..."]) -> Float[Tensor, "m _"]:
         """Average over common rotations: what is left are differences to the first orientation."""
-        steps = range(self.orientations)
-        axes = tuple(range(1, value.ndim))
-        turned = torch.stack([value.roll([-s] * len(axes), axes)[:, 0] for s in steps])
-        return turned.mean(0).flatten(1)
+        turns = self._turns[value.ndim - 2]
+        return value.flatten(2)[..., turns].mean(-2).flatten(1)
+
+
+def common_turns(orientations: int, places: int) -> Int[Tensor, "turns differences"]:
+    """Flat places of `orientations^places` values that a common rotation carries to one another."""
+    grid = torch.arange(orientations**places).reshape([orientations] * places)
+    axes = tuple(range(places))
+    turned = [grid.roll([-step] * places, axes)[0].flatten() for step in range(orientations)]
+    return torch.stack(turned)
