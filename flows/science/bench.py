@@ -50,7 +50,7 @@ def run_science(spec: ScienceSpec, out: Path) -> dict[str, Any]:
         RunIncomplete: some cells failed; the others are stored and in the table.
     """
     torch.set_num_threads(1)
-    grounds = [_ground(config) for config in spec.configs]
+    grounds = [ground_of(config) for config in spec.configs]
     cells = list(grid(grounds, spec.methods, spec.numbers, spec.seeds, spec.samples))
     missing = [cell for cell in cells if cell.stored(out) is None]
     listener.get().begin(STAGE, len(cells), len(cells) - len(missing))
@@ -97,7 +97,12 @@ def write_table(cells: Sequence[Cell], spec: ScienceSpec, out: Path) -> dict[str
     }
 
 
-def _ground(config: Path) -> Ground:
+def ground_of(config: Path) -> Ground:
+    """Read a target set and its base.
+
+    Raises:
+        InputError: unusable configuration, targets or base.
+    """
     targets = TargetSet.load(config)
     return Ground(targets, load_base(targets.settings.base))
 

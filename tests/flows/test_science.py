@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flows.science.asked import read_spec
-from flows.science.bench import _ground
+from flows.science.bench import ground_of
 from flows.science.cells import Cell, Ground, grid
 from flows.science.methods import METHODS
 from flows.science.table import Interval
@@ -26,7 +26,7 @@ SMALL = ("--n", "4", "--samples", "8")
 
 @pytest.fixture
 def ground(config: Config) -> Ground:
-    return _ground(config())
+    return ground_of(config())
 
 
 def stamps(out: Path) -> dict[str, int]:
@@ -104,11 +104,11 @@ def test_what_determines_a_cell_is_in_its_name(ground: Ground, config: Config) -
         Cell(ground, "mixing", 4, 0, 16),
         Cell(ground, "mixing", 4, 1, 8),
         Cell(ground, "mixing", 5, 0, 8),
-        Cell(_ground(config(targets={"symmetries": ["flip"]})), "mixing", 4, 0, 8),
+        Cell(ground_of(config(targets={"symmetries": ["flip"]})), "mixing", 4, 0, 8),
     ]
     names = {c.place(out).name for c in (cell, *others)}
     assert len(names) == 5
-    assert Cell(_ground(config()), "mixing", 4, 0, 8).place(out) == cell.place(out)
+    assert Cell(ground_of(config()), "mixing", 4, 0, 8).place(out) == cell.place(out)
 
 
 def test_judges_are_never_fitted_and_small_numbers_differ_by_seed(ground: Ground) -> None:
