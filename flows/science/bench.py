@@ -1,6 +1,6 @@
 """The whole table: cells that are not stored are made, then table, CSV and pictures are written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -52,19 +52,22 @@ def run_science(spec: ScienceSpec, out: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     grounds = [ground_of(config) for config in spec.configs]
     cells = list(grid(grounds, spec.methods, spec.numbers, spec.seeds, spec.samples))
-    missing = [cell for cell in cells if cell.stored(out) is None]
-    listener.get().begin(STAGE, len(cells), len(cells) - len(missing))
+    done = {cell: stored for cell in cells if (stored := cell.stored(out)) is not None}
+    out.mkdir(parents=True, exist_ok=True)
+    listener.get().begin(STAGE, len(cells), len(done))
     failed = []
-    for cell in missing:
+    for cell in [cell for cell in cells if cell not in done]:
         try:
-            stored = cell.stored(out) or work_on(cell, out)
+            done[cell] = cell.stored(out) or work_on(cell, out)
         except (FarfieldError, ArithmeticError) as error:
             failed.append(f"{cell.name}: {error}")
             listener.get().end(cell.name, 0.0, "failed")
             continue
+        _write_table(done, spec, out)
         listener.get().advance(STAGE, 1)
-        listener.get().end(cell.name, stored["wall_seconds"], _words(stored))
-    found = write_table(cells, spec, out)
+        listener.get().end(cell.name, done[cell]["wall_seconds"], _words(done[cell]))
+    found = {"cells": len(cells), "done": len(done), **_write_table(done, spec, out)}
+    found |= _draw(done, out)
     if failed:
         raise RunIncomplete(
             f"{len(failed)} of {len(cells)} cells failed; run the same command again to retry "
@@ -73,28 +76,24 @@ def run_science(spec: ScienceSpec, out: Path) -> dict[str, Any]:
     return found
 
 
-def write_table(cells: Sequence[Cell], spec: ScienceSpec, out: Path) -> dict[str, Any]:
-    """Write table, CSV and pictures of the cells that are stored."""
-    done = [(cell, stored) for cell in cells if (stored := cell.stored(out)) is not None]
-    table = rows(done)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "table.md", markdown(table, spec.samples).encode())
-    write_atomic(out / "table.csv", as_csv(done).encode())
-    if done:
-        draw_scores(table, out / "scores.png")
+def _write_table(done: Mapping[Cell, Stored], spec: ScienceSpec, out: Path) -> dict[str, Any]:
+    table, figures = out / "table.md", out / "table.csv"
+    write_atomic(table, markdown(rows(list(done.items())), spec.samples).encode())
+    write_atomic(figures, as_csv(list(done.items())).encode())
+    return {"table": str(table), "csv": str(figures)}
+
+
+def _draw(done: Mapping[Cell, Stored], out: Path) -> dict[str, Any]:
+    """Draw the scores of all cells, and maps of seed 0 per target set and number of targets."""
+    if not done:
+        return {}
+    draw_scores(rows(list(done.items())), out / "scores.png")
     sheets = []
-    for ground, n in dict.fromkeys((cell.ground, cell.n) for cell, _ in done):
-        chosen = [c for c, _ in done if (c.ground, c.n, c.seed) == (ground, n, 0)]
+    for ground, n in dict.fromkeys((cell.ground, cell.n) for cell in done):
+        chosen = [c for c in done if (c.ground, c.n, c.seed) == (ground, n, 0)]
         sheets.append(out / f"maps-{ground.targets.name}-n{n}.png")
         draw_maps(chosen, ground.targets.judging_values, out, sheets[-1])
-    return {
-        "cells": len(cells),
-        "done": len(done),
-        "table": str(out / "table.md"),
-        "csv": str(out / "table.csv"),
-        "figure": str(out / "scores.png"),
-        "maps": [str(sheet) for sheet in sheets],
-    }
+    return {"figure": str(out / "scores.png"), "maps": [str(sheet) for sheet in sheets]}
 
 
 def ground_of(config: Path) -> Ground:

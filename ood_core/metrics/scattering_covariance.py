@@ -80,7 +80,8 @@ class ScatteringCovariance:
 
     def _tiled(self, gram: Float[Tensor, "m a b l"]) -> Float[Tensor, "m j k l l l"]:
         shape = (-1, self.orientations)
-        return gram.unflatten(2, shape).unflatten(1, shape).transpose(2, 3)
+        tiles: Tensor = gram.unflatten(2, shape).unflatten(1, shape).transpose(2, 3)
+        return tiles
 
     def _turned(self, value: Float[Tensor, "m p ..."]) -> Float[Tensor, "m _"]:
         """Average over common rotations: what is left are differences to the first orientation."""
