@@ -70,6 +70,6 @@ def draw_maps(cells: Sequence[Cell], real: npt.NDArray[np.float32], out: Path, p
         framed = np.pad(maps[:MAPS, 0], ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
         strip = stretch(np.concatenate(list(framed), axis=1))
         axes.imshow(strip, COLOURS, vmin=0, vmax=1, interpolation="nearest")
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.text(-0.01, 0.5, name, ha="right", va="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=DOTS)

@@ -8,6 +8,10 @@ or the mean over all images of all targets (`ensemble` in the authors' code), on
 Each map starts from a field with the mean and spectrum of its own target, or of all. Statistics
 are scattering covariances and, as among the authors' further targets, the pixels' distribution;
 each counts in units of its spread over the targets.
+
+Wavelets are periodic and cut-outs are not: the jump between opposite edges is a strong edge to
+them, which synthesis would write into the middle of its maps. So covariances are those of the map
+and its mirror images side by side, without a jump, unless the field is declared periodic.
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,7 @@ from ood_core.seeds import SeedRange, normal
 from ood_core.specs import Symmetry
 from ood_core.symmetry import orbit
 
-QUANTILES = 24
+PARTS = 32  # of the sorted pixels; means of parts, so that every pixel is pulled
 SPREAD_FLOOR = 0.02  # of a log unit, of a correlation or of model range
 HISTORY = 20  # steps that L-BFGS remembers
 
@@ -36,14 +40,23 @@ HISTORY = 20  # steps that L-BFGS remembers
 class SynthesisStatistics:
     """Scattering covariances and sorted pixels of square maps, channels one after the other."""
 
-    def __init__(self, size: int) -> None:
-        self._covariance = ScatteringCovariance(size)
-        self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
+    def __init__(self, size: int, periodic: bool = False) -> None:
+        scales = size.bit_length() - 2
+        self._covariance = ScatteringCovariance(size if periodic else 2 * size, scales)
+        self._periodic = periodic
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics, differentiable."""
-        pixels = maps.flatten(2).sort(dim=-1).values[..., self._ranks]
-        return torch.cat([self._covariance(maps), pixels.flatten(1)], dim=1)
+        ranked = maps.flatten(2).sort(dim=-1).values.tensor_split(PARTS, dim=-1)
+        pixels = torch.stack([part.mean(-1) for part in ranked], dim=-1)
+        whole = maps if self._periodic else mirrored(maps)
+        return torch.cat([self._covariance(whole), pixels.flatten(1)], dim=1)
+
+
+def mirrored(maps: Maps) -> Maps:
+    """Maps of twice the side, periodic without a jump."""
+    wide = torch.cat([maps, maps.flip(-1)], dim=-1)
+    return torch.cat([wide, wide.flip(-2)], dim=-2)
 
 
 @final
@@ -57,7 +70,7 @@ class Synthesis:
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Synthesise one map per seed, each by itself; see `Baseline`."""
         require_targets(targets, 2)
-        statistics = SynthesisStatistics(targets.shape[-1])
+        statistics = SynthesisStatistics(targets.shape[-1], "translate" in symmetries)
         images = torch.cat(orbit(targets, symmetries))
         values = torch.cat([statistics(block) for block in images.split(64)])
         spread = values.std(dim=0).clamp_min(SPREAD_FLOOR)

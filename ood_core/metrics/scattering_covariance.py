@@ -29,14 +29,19 @@ SMOOTH = 1e-12  # under the root of the modulus: its gradient stays finite
 
 @final
 class ScatteringCovariance:
-    """Statistics of maps of `size` pixels, at `log2(size) - 1` dyadic scales."""
+    """Statistics of maps of `size` pixels, by default at `log2(size) - 1` dyadic scales.
 
-    def __init__(self, size: int, orientations: int = 4) -> None:
-        self.size, self.scales, self.orientations = size, size.bit_length() - 2, orientations
-        if self.scales < 2:
-            raise ValueError(f"got size {size}; expected at least 8 pixels, for two scales")
+    From scale 2 on, first-order moduli lie on grids thinned by `2^(scale - 1)`, as in `Scattering`.
+    """
+
+    def __init__(self, size: int, scales: int | None = None, orientations: int = 4) -> None:
+        most = size.bit_length() - 2
+        self.size, self.scales, self.orientations = size, scales or most, orientations
+        if not 2 <= self.scales <= most:
+            raise ValueError(
+                f"got size {size} for {self.scales} scales; expected at least 8 pixels and 2 scales"
+            )
         banks = [morlet_bank(size, j, orientations) for j in range(self.scales)]
-        self._bank = torch.stack(banks)
         # A wavelet of scale j >= 2 has no modes beyond the Nyquist frequency of a thinned grid.
         self._sides = [size // 2 ** max(0, j - 1) for j in range(self.scales)]
         self._bands = [crop(b, side) for b, side in zip(banks, self._sides, strict=True)]
@@ -51,22 +56,31 @@ class ScatteringCovariance:
 
     def _features(self, maps: Float[Tensor, "m y x"]) -> list[Float[Tensor, "m _"]]:
         modes = torch.fft.fft2(maps)
-        response = torch.fft.ifft2(modes[:, None, None] * self._bank)
-        energy = torch.view_as_real(response).square().sum(-1) + SMOOTH
-        moduli = energy.sqrt()
-        means, root = moduli.mean((-2, -1)), energy.mean((-2, -1)).sqrt() + FLOOR
+        energies = [self._energy(modes, j) for j in range(self.scales)]
+        moduli = [energy.sqrt() for energy in energies]
+        means = torch.stack([u.mean((-2, -1)) for u in moduli], dim=1)
+        root = torch.stack([e.mean((-2, -1)) for e in energies], dim=1).sqrt() + FLOOR
         found = [torch.log(means + FLOOR).flatten(1), torch.log(root).flatten(1)]
-        rows = torch.cat([modes[:, None], torch.fft.fft2(moduli[:, :-1]).flatten(1, 2)], dim=1)
+        inner = [torch.fft.fft2(u) * self._thinned(j) for j, u in enumerate(moduli[:-1])]
         for coarse in range(1, self.scales):
-            found += self._at(coarse, rows[:, : 1 + coarse * self.orientations], root)
+            side = self._sides[coarse]
+            rows = [crop(modes, side)[:, None], *(crop(u, side) for u in inner[:coarse])]
+            found += self._at(coarse, torch.cat(rows, dim=1), root)
         return found
+
+    def _energy(self, modes: Complex[Tensor, "m y x"], scale: int) -> Float[Tensor, "m l y x"]:
+        cut = crop(modes, self._sides[scale])[:, None] * (self._bands[scale] / self._thinned(scale))
+        return torch.view_as_real(torch.fft.ifft2(cut)).square().sum(-1) + SMOOTH
+
+    def _thinned(self, scale: int) -> float:
+        """Pixels of the map per pixel of the grid on which a scale lies."""
+        return float((self.size / self._sides[scale]) ** 2)
 
     def _at(
         self, coarse: int, rows: Complex[Tensor, "m r y x"], root: Float[Tensor, "m j l"]
     ) -> list[Float[Tensor, "m _"]]:
         """Third and fourth order whose coarsest wavelet is of one scale; row 0 is the map."""
-        cut = crop(rows, self._sides[coarse])
-        band = (cut[:, None] * self._bands[coarse][None, :, None]).flatten(3)
+        band = (rows[:, None] * self._bands[coarse][None, :, None]).flatten(3)
         real = torch.cat([band.real, band.imag], dim=-1)
         gram = (real @ real.transpose(-2, -1)).permute(0, 2, 3, 1) / float(self.size) ** 4
         tiles = self._tiled(gram[:, 1:, 1:])

@@ -10,7 +10,7 @@ from ood_core.baselines.copies import Copies
 from ood_core.baselines.gaussian import GaussianField, GaussianLaw
 from ood_core.baselines.mixing import Mixing, mix
 from ood_core.baselines.restart import Restart
-from ood_core.baselines.synthesis import Synthesis, SynthesisStatistics, descend, start
+from ood_core.baselines.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import isotropic
@@ -158,6 +158,12 @@ class TestSynthesis(BaselineContract):
         # It is another map than the target all the same: pixels are as far as those of others.
         apart = nearest(made, targets[:1], ()).distance / nearest(x, targets[:1], ()).distance
         assert apart > 0.5
+
+    def test_mirror_images_have_no_jump(self) -> None:
+        ramp = torch.linspace(-1, 1, SIZE).expand(1, 1, SIZE, SIZE)
+        step = 2 / (SIZE - 1)
+        for maps, jump in ((ramp, 2.0), (mirrored(ramp), step)):
+            assert (maps - maps.roll(1, -1)).abs().max() == pytest.approx(jump)
 
     def test_the_ensemble_has_one_aim(self) -> None:
         targets, statistics = fields(), SynthesisStatistics(SIZE)

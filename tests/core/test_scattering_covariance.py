@@ -70,9 +70,9 @@ def test_they_are_the_averages_of_direct_convolution() -> None:
     assert np.abs(found - np.roll(expected, 1)).max() > 0.1  # the order of the features matters
 
 
-def test_shifts_change_nothing() -> None:
+def test_shifts_by_the_thinned_grid_change_nothing() -> None:
     statistics, x = ScatteringCovariance(SIDE), maps()
-    torch.testing.assert_close(statistics(x.roll((3, 5), (-2, -1))), statistics(x))
+    torch.testing.assert_close(statistics(x.roll((4, 6), (-2, -1))), statistics(x))
 
 
 def test_contrast_changes_first_orders_alone_and_sign_the_third() -> None:
