@@ -30,6 +30,7 @@ UNITS = {
     "pretrain": "steps",
     "check": "evaluations",
     "drill": "faults",
+    "science": "cells",
 }
 
 
