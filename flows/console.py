@@ -30,6 +30,7 @@ UNITS = {
     "pretrain": "steps",
     "check": "evaluations",
     "drill": "faults",
+    "utility": "trainings",
 }
 
 

@@ -16,9 +16,10 @@ from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
-from ood_core.store.files import read_bytes
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.files import exists, read_bytes, read_json
+from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
+from ood_core.utility import Utility, read_utility
 from ood_core.validate import ValidationReport
 
 MOST_SHOWN = 512
@@ -66,7 +67,14 @@ def report_input(
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
+        utility=stored_utility(run),
     )
+
+
+def stored_utility(run: RunStore) -> Utility | None:
+    """What `farfield utility` found, where it was asked."""
+    place = run.root / UTILITY
+    return read_utility(read_json(place)) if exists(place) else None
 
 
 def card_input(

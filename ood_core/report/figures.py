@@ -13,7 +13,9 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from torch import Tensor
 
 from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
+from ood_core.learners import LEARNERS
 from ood_core.report.record import TrustMap
+from ood_core.utility import ArmScore, Utility
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
 WIDTH, HEIGHT = 5.2, 3.7  # inches
@@ -108,6 +110,41 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     axes.set_xlabel("targets, best to worst")
     axes.set_ylabel("round trip, PSNR in dB")
     return _png(figure)
+
+
+def utility(found: Utility, theme: Theme) -> bytes:
+    """Plot the augmentation curve of every learner with its 95 % interval, beside other sets."""
+    learners = list(dict.fromkeys(arm.learner for arm in found.arms))
+    figure = Figure(figsize=(WIDTH * 1.9, HEIGHT), layout="constrained")
+    panels = list(figure.subplots(1, len(learners), squeeze=False, sharey=True)[0])
+    for axes, learner in zip(panels, learners, strict=True):
+        _dress(axes, theme)
+        title = LEARNERS[learner][0]
+        axes.set_title(title, fontsize=10, color=theme.ink, loc="left")
+        arms = [arm for arm in found.arms if arm.learner == learner]
+        curve = [arm for arm in arms if arm.arm == "real" or arm.arm.startswith("real+")]
+        words = [str(arm.multiple or 0) for arm in curve]
+        _points(axes, words, curve, theme.samples, "real + k × synthetic", joined=True)
+        axes.axhline(curve[0].score, color=theme.samples, linewidth=1, linestyle=(0, (2, 3)))
+        others = [arm for arm in arms if arm not in curve]
+        names = {"flips": "flips", "fields": "Gaussian\nfields", "synthetic": "synthetic\nalone"}
+        _points(axes, [names[a.arm] for a in others], others, theme.real, "", joined=False)
+        axes.axhline(found.chance, color=theme.ink, linewidth=0.8, linestyle=(0, (1, 2)))
+    panels[0].set_ylabel(found.measure)
+    figure.supxlabel("synthetic maps per real one, and other sets", fontsize=9.5, color=theme.ink)
+    return _png(figure)
+
+
+def _points(
+    axes: Axes, words: list[str], arms: list[ArmScore], colour: str, label: str, joined: bool
+) -> None:
+    score = np.array([arm.score for arm in arms])
+    below = np.array([max(arm.score - arm.low, 0) for arm in arms])
+    above = np.array([max(arm.high - arm.score, 0) for arm in arms])
+    axes.errorbar(
+        words, score, yerr=np.stack([below, above]), fmt="o-" if joined else "s", color=colour,
+        markersize=5, linewidth=1.5, capsize=3, label=label,
+    )  # fmt: skip
 
 
 def trust(trust_map: TrustMap, theme: Theme) -> bytes:

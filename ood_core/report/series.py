@@ -10,6 +10,7 @@ from typing import Any
 
 from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
 from ood_core.report.record import ReportInput, TrustMap
+from ood_core.utility import Utility
 
 SCORES = "scores.csv"
 SPECTRUM = "spectrum.csv"
@@ -17,6 +18,7 @@ HISTOGRAM = "pixel-values.csv"
 NEAREST = "nearest.csv"
 ROUND_TRIPS = "round-trips.csv"
 TRUST = "trust-map.csv"
+UTILITY = "utility.csv"
 
 Row = tuple[Any, ...]
 
@@ -35,6 +37,8 @@ def series(report: ReportInput) -> dict[str, bytes]:
         files[ROUND_TRIPS] = _csv([("fit_target", "psnr_db"), *rows])
     if report.trust is not None:
         files[TRUST] = _csv(_trust(report.trust))
+    if report.utility is not None:
+        files[UTILITY] = _csv(_utility(report.utility))
     return files
 
 
@@ -88,6 +92,19 @@ def _trust(trust: TrustMap) -> Iterator[Row]:
         for band, weights in zip(trust.bands.tolist(), bands, strict=True):
             for expert, weight in zip(trust.experts, weights, strict=True):
                 yield (level, band, expert, weight)
+
+
+def _utility(found: Utility) -> Iterator[Row]:
+    yield (
+        "learner", "trained_on", "synthetic_per_real", "maps", "score", "score_2.5_percent",
+        "score_97.5_percent", "gain", "gain_2.5_percent", "gain_97.5_percent",
+    )  # fmt: skip
+    for arm in found.arms:
+        per_real = "" if arm.multiple is None else arm.multiple
+        yield (
+            arm.learner, arm.title, per_real, arm.maps, arm.score, arm.low, arm.high,
+            arm.gain, arm.gain_low, arm.gain_high,
+        )  # fmt: skip
 
 
 def _csv(rows: Iterable[Row]) -> bytes:
