@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flows.drawn import drawn_latents
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
+from ood_core.atlas import MOST as ATLAS_DRAWS
+from ood_core.atlas import atlas
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
@@ -68,6 +71,7 @@ def report_input(
         base=record["base"],
         trust=_trust(run),
         utility=stored_utility(run),
+        atlas=atlas(*drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries),
     )
 
 

@@ -14,6 +14,7 @@ from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
 from flows.domain import domain_rows
+from flows.drawn import drawn_latents
 from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
@@ -101,7 +102,9 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     ruler = lay_ruler(targets, settings.targets.symmetries)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
-    found = compare(ruler, blocks, count, root, domain_rows(run, settings, ruler))
+    latents, drawn, _ = drawn_latents(run)
+    domain = domain_rows(run, settings, ruler)
+    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
     verdict = decide(settings.gate, found, len(targets.held_out))
     _show(run, settings, targets, found, verdict)
     content = {

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 from torch import Tensor
 
+from ood_core.atlas import LatentAtlas
 from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
 from ood_core.learners import LEARNERS
 from ood_core.report.record import TrustMap
@@ -21,6 +22,8 @@ DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts 
 WIDTH, HEIGHT = 5.2, 3.7  # inches
 WAVENUMBERS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # labelled
 DECADES = (0.01, 0.1)  # labelled where there is little room
+OUTLYING = 0.01  # membership below which a target is named
+NAMED = 12
 CHANNELS = 3  # plotted side by side; more would be too small to read
 
 
@@ -109,6 +112,37 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     axes.plot(np.arange(1, len(ordered) + 1), ordered, ".", color=theme.real, markersize=5)
     axes.set_xlabel("targets, best to worst")
     axes.set_ylabel("round trip, PSNR in dB")
+    return _png(figure)
+
+
+def latents(found: LatentAtlas, psnr: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
+    """Plot latents of targets, coloured by their round trip, and those samples began from."""
+    figure = Figure(figsize=(WIDTH * 1.5, HEIGHT * 1.35), layout="constrained")
+    axes = figure.subplots()
+    _dress(axes, theme)
+    draws, targets = _array(found.draws), _array(found.targets)
+    for start, end in zip(targets, targets[found.neighbour.numpy()], strict=True):
+        axes.plot(*zip(start, end, strict=True), color=theme.faint, linewidth=0.8, zorder=1)
+    axes.scatter(
+        draws[:, 0], draws[:, 1], s=12, facecolors="none", edgecolors=theme.samples,
+        linewidths=0.8, zorder=2, label="samples, as drawn",
+    )  # fmt: skip
+    dots = axes.scatter(
+        targets[:, 0], targets[:, 1], s=42, c=psnr[: len(targets)], cmap="viridis",
+        edgecolors=theme.ink, linewidths=0.6, zorder=3, label="targets, inverted",
+    )  # fmt: skip
+    for i in np.flatnonzero(_array(found.membership) < OUTLYING)[:NAMED]:
+        axes.annotate(
+            str(i), targets[i], xytext=(5, 4), textcoords="offset points", color=theme.ink,
+            fontsize=8,
+        )  # fmt: skip
+    bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=30)
+    bar.set_label("round trip, PSNR in dB", color=theme.ink, fontsize=9)
+    bar.ax.tick_params(colors=theme.ink, labelsize=8, length=3)
+    bar.outline.set_visible(False)
+    axes.set_xlabel(f"first component, {100 * found.explained[0]:.1f} % of the variance")
+    axes.set_ylabel(f"second, {100 * found.explained[1]:.1f} %")
+    _legend(axes, theme)
     return _png(figure)
 
 

@@ -70,6 +70,7 @@ def render(report: ReportInput) -> str:
         plots=_plots(report),
         trust=_trust(report),
         useful=_utility(report),
+        latents=_latents(report),
         scores_data=series.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
@@ -197,6 +198,21 @@ def _trust(report: ReportInput) -> Plot | None:
         " where the base can be trusted, and where the targets' own statistics take over."
     )
     return _plot("Trust map", partial(figures.trust, trust), caption, series.TRUST)
+
+
+def _latents(report: ReportInput) -> Plot | None:
+    found = report.atlas
+    if found is None:
+        return None
+    far = int((found.membership < figures.OUTLYING).sum())
+    caption = (
+        "Lines lead to each target's nearest other one among whole latents; the plane holds only"
+        f" {100 * sum(found.explained):.0f} % of their variance, so near in it need not be near."
+        f" {far} of {len(found.membership)} targets are less probable under the prior than 99 % of"
+        " its own draws; such are numbered."
+    )
+    draw = partial(figures.latents, found, report.psnr)
+    return _plot("Latents of the targets", draw, caption, series.ATLAS)
 
 
 def _utility(report: ReportInput) -> Plot | None:

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from ood_core.atlas import LatentAtlas
 from ood_core.errors import InputError
 from ood_core.evidence import ValidationReport
 from ood_core.specs import Symmetry
@@ -57,7 +58,7 @@ class ReportInput:
     `validation` names; `sample_numbers` says which, in rising order, and is empty where they are
     all samples. `fit` has all fit targets. `round_trips[i]` is `round_trip_targets[i]` inverted
     and decoded, with peak signal-to-noise ratio `psnr[i]` in dB. `utility` is there where it was
-    measured.
+    measured. `atlas` has the latents of `round_trip_targets`, in their order.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ReportInput:
     base: Mapping[str, Any]
     trust: TrustMap | None = None
     utility: Utility | None = None
+    atlas: LatentAtlas | None = None
     sample_numbers: tuple[int, ...] = ()
 
     @property

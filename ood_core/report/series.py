@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ood_core.atlas import LatentAtlas
 from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
 from ood_core.report.record import ReportInput, TrustMap
 from ood_core.utility import Utility
@@ -19,6 +20,7 @@ NEAREST = "nearest.csv"
 ROUND_TRIPS = "round-trips.csv"
 TRUST = "trust-map.csv"
 UTILITY = "utility.csv"
+ATLAS = "latents.csv"
 
 Row = tuple[Any, ...]
 
@@ -37,6 +39,8 @@ def series(report: ReportInput) -> dict[str, bytes]:
         files[ROUND_TRIPS] = _csv([("fit_target", "psnr_db"), *rows])
     if report.trust is not None:
         files[TRUST] = _csv(_trust(report.trust))
+    if report.atlas is not None:
+        files[ATLAS] = _csv(_atlas(report.atlas, report.psnr.tolist()))
     if report.utility is not None:
         files[UTILITY] = _csv(_utility(report.utility))
     return files
@@ -92,6 +96,19 @@ def _trust(trust: TrustMap) -> Iterator[Row]:
         for band, weights in zip(trust.bands.tolist(), bands, strict=True):
             for expert, weight in zip(trust.experts, weights, strict=True):
                 yield (level, band, expert, weight)
+
+
+def _atlas(found: LatentAtlas, psnr: list[float]) -> Iterator[Row]:
+    yield (
+        "set", "number", "first_axis", "second_axis", "psnr_db", "nearest_target",
+        "distance_own_units", "log_density_nats_per_dimension", "prior_membership",
+    )  # fmt: skip
+    columns = found.neighbour, found.distance, found.log_density, found.membership
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for i, (place, words) in enumerate(zip(found.targets.tolist(), rows, strict=True)):
+        yield ("target", i, *place, psnr[i], *words)
+    for i, place in enumerate(found.draws.tolist()):
+        yield ("sample", i, *place, "", "", "", "", "")
 
 
 def _utility(found: Utility) -> Iterator[Row]:
