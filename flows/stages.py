@@ -19,6 +19,7 @@ from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
+from flows.running import RunningCard
 from flows.settings import Execution, RunSettings
 from ood_core.calibration import halves
 from ood_core.errors import InputError, RunIncomplete
@@ -179,7 +180,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """
     plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
     missing = book.missing(plan)
-    listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
+    left = sum(len(shard) for shard in missing)
+    listener.get().begin(stage, plan.rows, plan.rows - left)
+    card = RunningCard(run, stage, left)
     for outcome in make_pool(settings.execution).run(_worker_spec(run, stage, settings), missing):
         require_held()
         if isinstance(outcome, ShardFailure):
@@ -187,7 +190,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
             continue
         listed.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
+        card.advance(len(plan[outcome.shard]))
     if failed := listed.among(book.missing(plan)):
+        card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
         raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in book.all(plan))
     return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"
