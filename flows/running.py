@@ -24,7 +24,9 @@ class RunningCard:
         before = SHARDED[: SHARDED.index(stage)]  # done, or this one would not have begun
         known = {**dict.fromkeys(rows, 0), **{name: rows[name] for name in before}}
         known[stage] = rows[stage] - missing
-        self._counts = {name: (known[name], rows[name]) for name in SHARDED if rows[name]}
+        self._counts: dict[str, tuple[int, int]] = {
+            name: (known[name], rows[name]) for name in SHARDED if rows[name]
+        }
         self._run, self._stage, self._busy = run, stage, missing > 0
         self._record = run.record
         self._done, self._began = 0, time.monotonic()
