@@ -26,7 +26,7 @@ from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.run import UTILITY, RunStore, ShardedStage
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
 from ood_core.store.statistics import create_statistics, lay_ruler
 from ood_core.store.targets import load_targets, read_targets, write_targets
@@ -185,8 +185,9 @@ def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
 def _write(asked: Asked) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
-    remove(run.root / "verdict.json")
-    for name in ("receipts", "failures", *FITTED):  # they were of another run
+    for name in ("verdict.json", UTILITY):  # they were of another run, as are these:
+        remove(run.root / name)
+    for name in ("receipts", "failures", *FITTED):
         remove_tree(run.root / name)
     codes = asked.model.codes
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
