@@ -87,7 +87,7 @@ def decibels(found: Inversion, maps: Maps) -> str:
 def show(axes: Any, name: str, sets: dict[str, Latents]) -> None:
     """Band powers, norms and entries of sets of latents."""
     for label, latents in sets.items():
-        k, power = power_spectrum(latents.double())
+        k, power = power_spectrum(latents.double())[:2]
         axes[0].plot(k[1:], power.mean((0, 1))[1:], label=label)
         radius = latents.double().square().flatten(1).mean(1).sqrt()
         axes[1].hist(radius.numpy(), np.linspace(0.3, 1.7, 57), histtype="step", label=label)
@@ -113,6 +113,7 @@ def main() -> None:
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip())
     say(*HEADER)
     say(*["---"] * len(HEADER))
+    asked.out.mkdir(parents=True, exist_ok=True)
     count = len(asked.runs)
     figure, axes = plt.subplots(count, 3, figsize=(12, 3 * count), constrained_layout=True)
     for uri, place in zip(asked.runs, np.atleast_2d(axes), strict=True):
@@ -127,15 +128,16 @@ def main() -> None:
         white = features(normal(seeds, shape))
         calibrated = [line.denoiser(line.labels(block)) for block in maps.split(AT_ONCE)]
         ways = {"the calibrated denoiser": calibrated, "the base": [line.base] * len(calibrated)}
-        sets: dict[str, Latents] = {}
+        sets: dict[str, Latents] = {}  # kept, so that the figure can be drawn anew
         for way, denoisers in ways.items():
             found = inverted(line, denoisers, maps)
             sets[way] = found.latents
             say(name, way, *row(found.latents, white), decibels(found, maps))
         sets["white noise"] = normal(SeedRange(seeds.root, WHITE, WHITE + len(maps)), shape)
         say(name, "(white noise)", *row(sets["white noise"], white), "")
+        kept = {way: latents.numpy() for way, latents in sets.items()}
+        np.savez(asked.out / f"{name}.npz", **kept)
         show(place, name, sets)
-    asked.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(asked.out / "whiteness.png", dpi=110)
     sys.stdout.write(f"{asked.out / 'whiteness.png'}\n")
 
