@@ -12,6 +12,7 @@ from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, Target
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.draw_spec import DrawSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
 from ood_core.limits import BASE_BYTES
@@ -124,8 +125,9 @@ def read_method(record: dict[str, Any]) -> Method:
         IdentityRefused: the record has a field that this version does not know.
     """
     parts = complete({"method": record})["method"]
+    kinds = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
     try:
-        for name, kind in (("calibration", CalibrationSpec), ("steering", SteeringSpec)):
+        for name, kind in kinds.items():
             if parts[name] is not None:
                 parts[name] = kind(**parts[name])
         return Method(**parts)

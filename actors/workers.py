@@ -19,6 +19,7 @@ from actors.line import Line, load_line
 from ood_core.arrays import Maps
 from ood_core.bases.codes import Autoencoder
 from ood_core.calibration import TargetLaws, calibrate_level
+from ood_core.constructs import construct_of
 from ood_core.decode import decode
 from ood_core.draw import draw
 from ood_core.invert import Inversion, invert
@@ -221,6 +222,8 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     """
     prior, geometry = read_prior(run.root / "prior.zarr")
     references = read_latents(run)
+    construct = construct_of(line.method.draw, prior, references)
+    stored = {name for name, _ in run.table("generate").arrays()}  # fewer in early runs
     seen = line.targets.seen
     labels = line.labels(seen)
     steering = line.method.steering
@@ -230,21 +233,26 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
 
     def rows(shard: Shard) -> Rows:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
-        drawn = draw(prior, seeds, geometry, references)
+        drawn = draw(construct, seeds, geometry, references)
         aim, parents = aims.draw(seeds)
-        plain = line.denoiser(labels[parents[:, 0]])
+        of = drawn.kept.sources if drawn.kept.sources.shape[1] else parents
+        plain = line.denoiser(labels[of[:, 0]])
         steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
         latents = drawn.latents.to(line.device)
         made = decode(denoiser, line.method.solver, latents, line.grid, seeds)
         distance = steered.distance(made)
-        return {
+        found: Rows = {
             "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
             "maps": line.targets.physical(line.maps(made).cpu()),
             "attempts": drawn.attempts.numpy().astype(np.int16),
             "parents": parents.numpy().astype(np.int32),
             "aim_distance": distance.cpu().numpy().astype(np.float32),
+            "refusals": drawn.refusals.numpy().astype(np.int16),
+            "sources": drawn.kept.sources.numpy().astype(np.int32),
+            "source_weights": drawn.kept.weights.numpy().astype(np.float32),
         }
+        return {name: values for name, values in found.items() if name in stored}
 
     return rows
 

@@ -30,6 +30,8 @@ UNITS = {
     "pretrain": "steps",
     "check": "evaluations",
     "drill": "faults",
+    "walk": "maps",
+    "separate": "maps",
 }
 
 

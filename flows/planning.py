@@ -13,6 +13,7 @@ from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import EXPERTS, band_knots
+from ood_core.constructs import require_parents
 from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
@@ -33,7 +34,7 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
 LEAST_SIDE = 16
-FITTED = ("patches.zarr", "prior.zarr", "domain.zarr")
+FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 AUTO_NOISE_TO_SIGNAL = 12.0
 AUTO_LEAST_NOISE = 0.05  # below it estimates are the map itself, and steps are wasted
 GAUSSIAN_WHITE = 1.0
@@ -119,6 +120,8 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_LEAST_NOISE)
     method = resolve_method(settings.method, *ends)
     require_fit(settings.base, method.level, schedule)
+    if method.draw is not None and method.draw.construct == "combination":
+        require_parents(method.draw.sources, settings.targets.fit_count(len(maps)))
     return maps, model, method
 
 
@@ -185,7 +188,9 @@ def _write(asked: Asked) -> None:
         run, "invert", "row", plans, latent_columns(shape, asked.model.code_shape(shape)), words
     )
     synthetic = {**words, "synthetic": True}
-    _create(run, "generate", "sample", plans, sample_columns(shape, asked.maps.unit), synthetic)
+    sources = 0 if method.draw is None else method.draw.sources
+    columns = sample_columns(shape, asked.maps.unit, sources)
+    _create(run, "generate", "sample", plans, columns, synthetic)
     if method.calibration is not None:
         fitted = _calibration_words(run, settings, method.calibration)
         columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))

@@ -25,6 +25,9 @@ LATER: dict[str, Any] = {
     "method.calibration.patches": 0,
     "method.steering.coordinates": "pixels",
     "method.steering.rings": 0,
+    "method.draw": None,
+    "method.eta": 0.0,
+    "method.eta_above": 0,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

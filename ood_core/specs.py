@@ -7,7 +7,8 @@ one definition of each. Digests of them name a run; see `RunIdentity`.
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, final
 
-from ood_core.errors import ConfigError
+from ood_core.draw_spec import DrawSpec
+from ood_core.errors import require
 from ood_core.limits import USUAL, Limits
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -16,19 +17,9 @@ TransformKind = Literal["linear", "log", "asinh"]
 PriorKind = Literal["isotropic", "spectral_low_rank"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral"]
 Coordinates = Literal["pixels", "posterior"]
-Preset = Literal["calibrated", "discovery"]
+Preset = Literal["calibrated", "discovery", "cluster"]
 
 CALIBRATED_STEPS = 12
-
-
-def require(ok: bool, message: str) -> None:
-    """Check one value of a spec.
-
-    Raises:
-        ConfigError: it is not as it should be.
-    """
-    if not ok:
-        raise ConfigError(message)
 
 
 def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
@@ -139,7 +130,8 @@ class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
     `level` is the time index up to which targets are inverted, `floor` the one at which they start,
-    and `steps` the number of solver steps between both.
+    and `steps` the number of solver steps between both. `eta` is the share of fresh noise in every
+    step of the solver `ddim` that starts above the index `eta_above`; 1 is ancestral.
     """
 
     preset: Preset = "calibrated"
@@ -151,6 +143,9 @@ class MethodSpec:
     prior: PriorKind | None = None
     calibration: CalibrationSpec | None = None
     steering: SteeringSpec | None = None
+    draw: DrawSpec | None = None
+    eta: float | None = None
+    eta_above: int | None = None
 
     def __post_init__(self) -> None:
         require_counts(self, "level", "steps", "passes", most=10**6)
@@ -158,10 +153,12 @@ class MethodSpec:
             value = getattr(self, name)
             require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
         require(self.floor is None or self.floor >= 0, "method.floor: expected 0 or more")
-        if self.preset == "discovery":
+        require(self.eta is None or 0 <= self.eta <= 1, "method.eta: expected 0 to 1")
+        require(self.eta_above is None or self.eta_above >= 0, "method.eta_above: expected 0 or up")
+        if self.preset != "calibrated":
             require(
                 self.calibration is None and self.steering is None,
-                "method: the discovery preset has neither calibration nor steering; "
+                f"method: the {self.preset} preset has neither calibration nor steering; "
                 "remove these keys or use the calibrated preset",
             )
 
@@ -169,7 +166,10 @@ class MethodSpec:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A method with nothing left open; `calibration` and `steering` are None where not used."""
+    """A method with nothing left open; `calibration` and `steering` are None where not used.
+
+    Without `draw`, latents are drawn from the prior, and accepted where such draws lie.
+    """
 
     level: int
     floor: int
@@ -180,6 +180,9 @@ class Method:
     prior: PriorKind
     calibration: CalibrationSpec | None
     steering: SteeringSpec | None
+    draw: DrawSpec | None = None
+    eta: float = 0.0
+    eta_above: int = 0
 
 
 def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Method:
@@ -187,12 +190,15 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
 
     `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
     `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
-    80, isotropic Gaussian) with one evaluation per inversion step, without the published filters.
+    80, isotropic Gaussian) with one evaluation per inversion step. Its interpolations and filters
+    are those of `draw`. `cluster` is the same line with draws from the cluster of the latents on
+    their sphere: a reconstruction of Ramachandran et al. (2024), whose formulas are not known.
     """
-    if spec.preset == "discovery":
+    if spec.preset != "calibrated":
         open_fields = Method(
             level=900, floor=0, steps=79, spacing="uniform", passes=1, solver="ddim",
             prior="isotropic", calibration=None, steering=None,
+            draw=DrawSpec(construct="cluster") if spec.preset == "cluster" else None,
         )  # fmt: skip
     else:
         room = (spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
@@ -209,6 +215,13 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     method = replace(open_fields, **given)
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
+    draw = method.draw
+    if draw is not None:  # the default of all fields is what runs do without any
+        method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
+    require(
+        method.eta == 0 or method.solver == "ddim",
+        f"method.eta: got {method.eta} for the solver {method.solver}; expected it for ddim only",
+    )
     require(
         method.steps <= method.level - method.floor,
         f"method.steps: got {method.steps} steps from index {method.floor} up to {method.level}; "
