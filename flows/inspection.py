@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.gathering import psnr
+from flows.gathering import draw_record, psnr
+from flows.separability import stored_separability
 from flows.settings import PROJECT
 from ood_core.bases.importing import Untold, import_checkpoint
 from ood_core.bases.loading import BaseModel, load_base
@@ -41,6 +42,8 @@ def describe(run: RunStore) -> dict[str, Any]:
             "median": float(np.median(decibels)),
         },
         "method": record["method"],
+        "draws": draw_record(run),
+        "separability": stored_separability(run),
         "arrays": arrays,
     }
 

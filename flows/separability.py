@@ -19,8 +19,12 @@ from ood_core.invert import invert
 from ood_core.metrics.separation import separation
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.seeds import SeedRange, Stream, generator, normal
+from ood_core.store.files import exists, read_json, write_json
+from ood_core.store.run import RunStore
 
 BATCH = 16
+WALKS = "walks"
+STORED = "separability.json"
 
 
 def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | None:
@@ -44,6 +48,17 @@ def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | No
         for row, (name, pair) in enumerate(rows.items())
     }
     return {"level": line.method.level, "in_domain": count, "targets": len(latents), **found}
+
+
+def stored_separability(run: RunStore) -> dict[str, Any] | None:
+    """What was measured of a run; None where nothing was."""
+    place = run.root / WALKS / STORED
+    return read_json(place) if exists(place) else None
+
+
+def store_separability(run: RunStore, found: dict[str, Any]) -> None:
+    """Keep what was measured, beside the walks of the run."""
+    write_json(run.root / WALKS / STORED, found)
 
 
 def in_domain_latents(line: Line, count: int, root: int) -> Latents:

@@ -18,7 +18,12 @@ from torch import Tensor
 
 from actors.line import Line
 from flows.progress import listener
-from flows.separability import separability
+from flows.separability import (
+    WALKS,
+    separability,
+    store_separability,
+    stored_separability,
+)
 from flows.settings import RunSettings
 from flows.stored_line import fitted_line
 from ood_core.arrays import Latents, Maps
@@ -32,15 +37,13 @@ from ood_core.report.pictures import Stretch
 from ood_core.report.strip import Path, animation, strip
 from ood_core.seeds import Stream, generator, root_key
 from ood_core.sphere import Points, angle, exp_map, log_map, project, transport
-from ood_core.store.files import as_bytes, exists, read_json, write_atomic, writing
+from ood_core.store.files import as_bytes, write_atomic, writing
 from ood_core.store.latents import read_latents
 from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
 
 BATCH = 16
 MOST_STEPS = 500
-WALKS = "walks"
-SEPARABILITY = "separability.json"
 FINE = 0.25  # cycles per pixel, above which power is of small scales
 
 Numbers = Float[np.ndarray, " n"]
@@ -105,12 +108,6 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         told["separability"] = _separability(run, line, latents, spec, out)
         told["files"] = _write(place, told, _pictures(run, line, ways, maps, shares), maps, line)
     return {"place": str(place), **told}
-
-
-def stored_separability(run: RunStore) -> dict[str, Any] | None:
-    """What a walk measured of the run; None where none did."""
-    place = run.root / WALKS / SEPARABILITY
-    return read_json(place) if exists(place) else None
 
 
 def _target(line: Line, name: str) -> int:
@@ -236,7 +233,7 @@ def _separability(
         return known
     found = separability(line, latents, root_key(run.record["identity"] + "/separability"))
     if found is not None and out is None:
-        write_atomic(run.root / WALKS / SEPARABILITY, as_bytes(found))
+        store_separability(run, found)
     return found
 
 
