@@ -18,6 +18,7 @@ from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
 from ood_core.store.files import read_bytes
+from ood_core.store.latents import failed_round_trips
 from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.validate import ValidationReport
@@ -65,6 +66,7 @@ def report_input(
         settings={
             **record["method"],
             "draws": draw_record(run),
+            "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
             "gate": list(verdict.reasons),
             **_asked(run, record),
         },

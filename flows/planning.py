@@ -184,9 +184,9 @@ def _write(asked: Asked) -> None:
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
     shape = asked.maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
-    _create(
-        run, "invert", "row", plans, latent_columns(shape, asked.model.code_shape(shape)), words
-    )
+    paired = method.inverter != "fixed_point"
+    columns = latent_columns(shape, asked.model.code_shape(shape), paired)
+    _create(run, "invert", "row", plans, columns, words)
     synthetic = {**words, "synthetic": True}
     sources = 0 if method.draw is None else method.draw.sources
     columns = sample_columns(shape, asked.maps.unit, sources)

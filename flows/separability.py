@@ -15,7 +15,6 @@ from flows.domain import FEWEST, MOST, STEPS
 from flows.progress import listener
 from ood_core.arrays import Latents
 from ood_core.decode import decode
-from ood_core.invert import invert
 from ood_core.metrics.separation import separation
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.seeds import SeedRange, Stream, generator, normal
@@ -72,7 +71,7 @@ def in_domain_latents(line: Line, count: int, root: int) -> Latents:
         batch = padded(part, min(BATCH, count)).to(line.device)
         made = decode(line.base, "ddim", batch, grid)
         denoiser = line.denoiser(line.labels(made.cpu()))
-        done = invert(denoiser, made, line.grid, line.method.passes)
+        done = line.invert(denoiser, made)
         found.append(done.latents.cpu()[: len(part)])
         listener.get().advance("separate", len(part))
     return torch.cat(found)

@@ -32,7 +32,7 @@ from ood_core.seeds import root_key
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
@@ -81,8 +81,11 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     root = root_key(record["identity"] + "/geometry")
     geometry = measure_geometry(method.draw, construct, root, latents)
     require_held()
-    write_prior(run.root / "prior.zarr", prior, geometry)
-    return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    ids, lost = load_targets(run).ids, failed_round_trips(run)
+    names = [ids[row] for row in lost]
+    write_prior(run.root / "prior.zarr", prior, geometry, names)
+    note = f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:

@@ -38,7 +38,7 @@ from ood_core.report.strip import Path, animation, strip
 from ood_core.seeds import Stream, generator, root_key
 from ood_core.sphere import Points, angle, exp_map, log_map, project, transport
 from ood_core.store.files import as_bytes, write_atomic, writing
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import all_latents, held_targets, read_latents
 from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
 
@@ -82,7 +82,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     """
     if not 2 <= spec.steps <= MOST_STEPS:
         raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MOST_STEPS}")
-    line, latents = fitted_line(run, settings), read_latents(run)
+    line, latents = fitted_line(run, settings), all_latents(run)
     a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
@@ -97,7 +97,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         "steps": spec.steps,
         "level": line.method.level,
         **_angles(latents, a, b, others),
-        "shared_attributes": _shared(line, latents, root),
+        "shared_attributes": _shared(run, line, root),
         "paths": [
             _path_numbers(line, way, made, shares) for way, made in zip(ways, maps, strict=True)
         ],
@@ -105,7 +105,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{told['from']}-to-{told['to']}")
     place = run.root / WALKS / name if out is None else place_at(out)
     with writing(place):
-        told["separability"] = _separability(run, line, latents, spec, out)
+        told["separability"] = _separability(run, line, spec, out)
         told["files"] = _write(place, told, _pictures(run, line, ways, maps, shares), maps, line)
     return {"place": str(place), **told}
 
@@ -155,7 +155,7 @@ def _decoded(line: Line, ways: Sequence[Way]) -> list[Maps]:
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        down = decode(line.denoiser(own), "ddim", part.to(line.device), line.grid)
+        down = decode(line.denoiser(own), "ddim", part.to(line.device), line.grid, above=line.above)
         made.append(line.maps(down).cpu())
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
@@ -188,12 +188,13 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _shared(line: Line, latents: Latents, root: int) -> list[dict[str, Any]]:
+def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
+    latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
     if len(latents) < FEWEST:
         return []
     points: Points = project(latents)[0]
-    measured = attributes(line.targets.fit)
+    measured = attributes(targets)
     found = [
         (name, shared_direction(points, values, generator(root, row, stream=Stream.RESAMPLE)))
         for row, (name, values) in enumerate(measured.items())
@@ -225,13 +226,14 @@ def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> 
 
 
 def _separability(
-    run: RunStore, line: Line, latents: Latents, spec: WalkSpec, out: str | None
+    run: RunStore, line: Line, spec: WalkSpec, out: str | None
 ) -> dict[str, Any] | None:
     """What is stored of the run, or is measured now and stored, unless the walk goes elsewhere."""
     known = stored_separability(run)
     if known is not None or not spec.separability:
         return known
-    found = separability(line, latents, root_key(run.record["identity"] + "/separability"))
+    root = root_key(run.record["identity"] + "/separability")
+    found = separability(line, read_latents(run), root)
     if found is not None and out is None:
         store_separability(run, found)
     return found

@@ -15,7 +15,8 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
 PriorKind = Literal["isotropic", "spectral_low_rank"]
-SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral"]
+SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
+InverterName = Literal["fixed_point", "bdia", "obelm"]
 Coordinates = Literal["pixels", "posterior"]
 Preset = Literal["calibrated", "discovery", "cluster"]
 
@@ -130,8 +131,12 @@ class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
     `level` is the time index up to which targets are inverted, `floor` the one at which they start,
-    and `steps` the number of solver steps between both. `eta` is the share of fresh noise in every
-    step of the solver `ddim` that starts above the index `eta_above`; 1 is ancestral.
+    and `steps` the number of solver steps between both. `inverter` goes up: by fixed point in
+    `passes` passes, and up to `extra_passes` more where they leave much, or by a solver that keeps
+    pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
+    index `eta_floor`. Above the index `teleport` (0: none) no step is taken, but the flow of a
+    Gaussian in closed form. A target whose round trip errs by more than `round_trip_limit` (0:
+    none) of its spread is left out of the prior's fit.
     """
 
     preset: Preset = "calibrated"
@@ -139,22 +144,27 @@ class MethodSpec:
     floor: int | None = None
     steps: int | None = None
     passes: int | None = None
+    extra_passes: int | None = None
+    inverter: InverterName | None = None
     solver: SolverName | None = None
+    eta: float | None = None
+    teleport: int | None = None
+    round_trip_limit: float | None = None
     prior: PriorKind | None = None
     calibration: CalibrationSpec | None = None
     steering: SteeringSpec | None = None
     draw: DrawSpec | None = None
-    eta: float | None = None
-    eta_above: int | None = None
+    eta_floor: int | None = None
 
     def __post_init__(self) -> None:
-        require_counts(self, "level", "steps", "passes", most=10**6)
+        require_counts(self, "level", "steps", "passes", "extra_passes", "teleport", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
-        require(self.floor is None or self.floor >= 0, "method.floor: expected 0 or more")
+        for name in ("floor", "eta_floor", "extra_passes", "teleport", "round_trip_limit"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"method.{name}: got {value}; expected 0 or more")
         require(self.eta is None or 0 <= self.eta <= 1, "method.eta: expected 0 to 1")
-        require(self.eta_above is None or self.eta_above >= 0, "method.eta_above: expected 0 or up")
         if self.preset != "calibrated":
             require(
                 self.calibration is None and self.steering is None,
@@ -169,6 +179,7 @@ class Method:
     """A method with nothing left open; `calibration` and `steering` are None where not used.
 
     Without `draw`, latents are drawn from the prior, and accepted where such draws lie.
+    Fields with a value came later; it is what runs did before (`LATER` in `identity.py`).
     """
 
     level: int
@@ -181,8 +192,17 @@ class Method:
     calibration: CalibrationSpec | None
     steering: SteeringSpec | None
     draw: DrawSpec | None = None
+    eta_floor: int = 0
+    extra_passes: int = 0
+    inverter: InverterName = "fixed_point"
     eta: float = 0.0
-    eta_above: int = 0
+    teleport: int = 0
+    round_trip_limit: float = 0.0
+
+    @property
+    def top(self) -> int:
+        """Index at which the grid of steps ends."""
+        return self.teleport or self.level
 
 
 def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Method:
@@ -201,7 +221,7 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
             draw=DrawSpec(construct="cluster") if spec.preset == "cluster" else None,
         )  # fmt: skip
     else:
-        room = (spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
+        room = (spec.teleport or spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
         open_fields = Method(
             level=auto_level, floor=max(0, min(auto_floor, room)), steps=CALIBRATED_STEPS,
             spacing="log_snr", passes=2, solver="ancestral", prior="spectral_low_rank",
@@ -219,13 +239,17 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     if draw is not None:  # the default of all fields is what runs do without any
         method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
     require(
-        method.eta == 0 or method.solver == "ddim",
-        f"method.eta: got {method.eta} for the solver {method.solver}; expected it for ddim only",
+        method.steps <= method.top - method.floor,
+        f"method.steps: got {method.steps} steps from index {method.floor} up to {method.top}; "
+        "expected at most one step per index",
     )
     require(
-        method.steps <= method.level - method.floor,
-        f"method.steps: got {method.steps} steps from index {method.floor} up to {method.level}; "
-        "expected at most one step per index",
+        method.top <= method.level,
+        f"method.teleport: got index {method.teleport}; expected at most the level, {method.level}",
+    )
+    require(
+        method.eta == 0 or method.solver == "ddim",
+        f"method.eta: got {method.eta} with the solver {method.solver}; only ddim takes one",
     )
     return method
 

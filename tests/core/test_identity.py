@@ -84,8 +84,12 @@ OTHER: dict[str, Any] = {
     "coordinates": "posterior",
     "rings": 3,
     "draw": DrawSpec(construct="slerp", share=0.15),
-    "eta": 0.1,
-    "eta_above": 300,
+    "eta_floor": 300,
+    "extra_passes": 1,
+    "inverter": "bdia",
+    "eta": 0.5,
+    "teleport": 600,
+    "round_trip_limit": 0.1,
 }
 
 
