@@ -235,10 +235,9 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     def rows(shard: Shard) -> Rows:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
         drawn = draw(construct, seeds, geometry, references)
-        aim, parents = aims.draw(seeds)
         sources = targets[drawn.kept.sources]
-        of = sources if sources.shape[1] else parents
-        plain = line.denoiser(labels[of[:, 0]])
+        aim, parents = aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
+        plain = line.denoiser(labels[parents[:, 0]])
         steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
         latents = drawn.latents.to(line.device)

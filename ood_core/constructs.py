@@ -105,7 +105,7 @@ class Interpolations:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Combinations:
-    """Sums of `parents` latents with random weights, uniform on the simplex.
+    """Sums of `parents` latents with random weights, uniform on the simplex, the largest first.
 
         z = mean + sum_i w_i (z_i - mean) / sqrt(beta - alpha^2 / n),  alpha = sum w, beta = sum w^2
 
@@ -123,9 +123,9 @@ class Combinations:
         for i in seeds:
             rng = generator(seeds.root, i, attempt, Stream.SOURCE)
             sources.append(rng.choice(len(self.fitted), self.parents, replace=False))
-            weights.append(rng.dirichlet([1.0] * self.parents))
+            weights.append(np.sort(rng.dirichlet([1.0] * self.parents))[::-1])
         chosen = torch.from_numpy(np.stack(sources))
-        raw = torch.from_numpy(np.stack(weights))
+        raw = torch.from_numpy(np.array(weights))
         scaled = corrected_weights(raw, len(self.fitted)).to(self.fitted)
         made = [
             self.mean + torch.einsum("k,kcyx->cyx", w, self.fitted[rows] - self.mean)

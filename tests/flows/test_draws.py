@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from flows.extension import stored_settings
@@ -51,6 +52,7 @@ def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
         sources = table.read("sources")
         assert sources.shape == table.read("source_weights").shape == (10, SOURCES[name])
         assert sources.min() >= 0 and sources.max() < 7
+        np.testing.assert_array_equal(table.read("parents")[:, 0], sources[:, 0])
     again = replay_sample(run, stored_settings(run), 5, False, None)
     assert again["verdict"] == "equal"
     assert len(again["sources"]) == SOURCES[name]
