@@ -2,14 +2,14 @@
 
     python -m benchmarks.draws runs/discovery --out runs/draws [--samples 64] [--steps 16]
 
-The run is one of the bare base (preset `discovery` or `cluster`). Base, targets, inversion and prior
-are those of the run; only what a latent is made of differs. All
-are decoded by DPM-Solver++(2M) in a few steps uniform in `ln(sigma/alpha)`, without steering.
-`round trips` are the targets' own latents, so copies. `real maps` are as many held-out maps, held
-against the others. `refused` is the share of first draws that the intervals of their own construct
-refuse, and that those of the latents among themselves refuse: all, distance, origin angle, pair
-angle. A picture of each row's first maps goes to DIR/draws.png. Lower is better but for the nearest
-ratio, where 1 is as novel as real.
+The run is one of the bare base (preset `discovery` or `cluster`). Base, targets, inversion and
+prior are those of the run; only what a latent is made of differs. All are decoded by
+DPM-Solver++(2M) in a few steps uniform in `ln(sigma/alpha)`, without steering. `round trips` are
+the targets' own latents, so copies. `real maps` are as many held-out maps against the others.
+Behind the scores: the share of draws that intervals of their own construct refuse, and the shares
+that those of the latents among themselves refuse: all, by distance, origin angle, pair angle. A
+picture of each row's first maps goes to DIR/draws.png. Lower is better but for the nearest ratio,
+where 1 is as novel as real.
 """
 
 import argparse

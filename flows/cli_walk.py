@@ -26,7 +26,7 @@ def walk(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Walk between the latents of two targets; write maps, a strip, an animation and numbers."""
-    from flows.console import OUT, Bars, show_json, show_rows
+    from flows.console import OUT, Bars, show_json, show_rows, shown
     from flows.extension import stored_settings
     from flows.progress import listener
     from flows.walk import WalkSpec
@@ -52,4 +52,4 @@ def walk(
         rows = [[by, *(apart[by][key] for key in keys)] for by in ("latents", "spectra")]
         title = f"targets against the base's own maps at level {apart['level']}"
         show_rows(title, ("told apart by", *keys), rows)
-    OUT.print(f"{found['angle_degrees']:.1f} degrees apart\n{found['place']}")
+    OUT.print(f"{found['angle_degrees']:.1f} degrees apart\n{shown(found['place'])}")

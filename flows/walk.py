@@ -4,10 +4,8 @@ Written beneath `walks/` of a run, or anywhere; nothing of the run is changed or
 except what `farfield inspect` shows of it.
 """
 
-import csv
-import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -26,6 +24,7 @@ from flows.separability import (
 )
 from flows.settings import RunSettings
 from flows.stored_line import fitted_line
+from flows.walk_files import write_walk
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.directions import FEWEST, shared_direction
@@ -33,17 +32,18 @@ from ood_core.errors import ConfigError
 from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.report.pictures import Stretch
-from ood_core.report.strip import Path, animation, strip
+from ood_core.report.record import PhysicalMaps
+from ood_core.report.strip import Path
 from ood_core.seeds import Stream, generator, root_key
 from ood_core.sphere import Points, angle, exp_map, log_map, project, transport
-from ood_core.store.files import as_bytes, write_atomic, writing
+from ood_core.store.files import writing
 from ood_core.store.latents import all_latents, held_targets, read_latents
-from ood_core.store.place import Place, place_at
+from ood_core.store.place import place_at
 from ood_core.store.run import RunStore
 
 BATCH = 16
 MOST_STEPS = 500
+LONGEST = 100  # characters of a folder's name
 FINE = 0.25  # cycles per pixel, above which power is of small scales
 
 Numbers = Float[np.ndarray, " n"]
@@ -103,10 +103,12 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         ],
     }
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{told['from']}-to-{told['to']}")
-    place = run.root / WALKS / name if out is None else place_at(out)
+    place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
     with writing(place):
         told["separability"] = _separability(run, line, spec, out)
-        told["files"] = _write(place, told, _pictures(run, line, ways, maps, shares), maps, line)
+        fit = line.targets.physical(line.targets.fit)
+        title = f"{run.record['name']}: from {told['from']} to {told['to']}"
+        told["files"] = write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
 
 
@@ -239,58 +241,13 @@ def _separability(
     return found
 
 
-def _pictures(
-    run: RunStore, line: Line, ways: Sequence[Way], maps: Sequence[Maps], shares: Sequence[float]
-) -> dict[str, Callable[[], bytes]]:
-    physical, ids = line.targets.physical(line.targets.fit), line.targets.ids
-    stretch = Stretch.fit(physical[:, 0])
-    paths = [
+def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps) -> list[Path]:
+    return [
         Path(
-            "walk" if way.end is not None else f"from {ids[way.start]}",
-            physical[way.start],
+            "walk" if way.end is not None else f"from {line.targets.ids[way.start]}",
+            fit[way.start],
             line.targets.physical(made),
-            None if way.end is None else physical[way.end],
+            None if way.end is None else fit[way.end],
         )
         for way, made in zip(ways, maps, strict=True)
     ]
-    first = ways[0]
-    assert first.end is not None, "the first path is the one between both targets"
-    title = f"{run.record['name']}: from {ids[first.start]} to {ids[first.end]}"
-    return {
-        "strip.png": lambda: strip(paths, shares, stretch, title),
-        "walk.gif": lambda: animation(paths, stretch),
-    }
-
-
-def _write(
-    place: Place,
-    told: dict[str, Any],
-    pictures: dict[str, Callable[[], bytes]],
-    maps: Sequence[Maps],
-    line: Line,
-) -> list[str]:
-    stream = io.BytesIO()
-    np.save(stream, np.stack([line.targets.physical(made) for made in maps]))
-    contents = {
-        **{name: draw() for name, draw in pictures.items()},
-        "walk.csv": _table(told["paths"]),
-        "maps.npy": stream.getvalue(),
-    }
-    files = [*contents, "walk.json"]
-    contents["walk.json"] = as_bytes({**told, "synthetic": True, "files": files})
-    for name, content in contents.items():
-        write_atomic(place / name, content)
-    return files
-
-
-def _table(paths: Sequence[dict[str, Any]]) -> bytes:
-    """One row per map, as CSV."""
-    text = io.StringIO()
-    names = ["start", "end", "frame", *paths[0]["frames"][0]]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for path in paths:
-        for number, frame in enumerate(path["frames"]):
-            ends = {"start": path["start"], "end": path["end"] or ""}
-            writer.writerow({**ends, "frame": number, **frame})
-    return text.getvalue().encode()

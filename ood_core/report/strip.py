@@ -49,7 +49,9 @@ def strip(paths: Sequence[Path], shares: Sequence[float], stretch: Stretch, titl
     rows = figure.subplots(len(paths), width, squeeze=False)
     for row, path in zip(rows, paths, strict=True):
         _show(row[0], path.start, stretch, "real", LIGHT.real)
-        row[0].set_ylabel(path.title, fontsize=8, color=LIGHT.ink, parse_math=False)
+        row[0].set_ylabel(
+            " ".join(path.title.split()), fontsize=8, color=LIGHT.ink, parse_math=False
+        )
         for axes, column in zip(row[1:-1], columns, strict=True):
             _show(axes, path.maps[column], stretch, f"{shares[column]:.2f}", LIGHT.samples)
         if path.end is None:
