@@ -132,8 +132,8 @@ class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
     `level` is the time index up to which targets are inverted (`auto`: chosen by measurement when
-    the run is planned, see `ood_core/levels.py`), `floor` the one at which they start,
-    and `steps` the number of solver steps between both. `inverter` goes up: by fixed point in
+    the run is planned, `ood_core/levels.py`), `floor` the one at which they start, and `steps` the
+    number of solver steps between both. `inverter` goes up: by fixed point in
     `passes` passes, and up to `extra_passes` more where they leave much, or by a solver that keeps
     pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
     index `eta_floor`. Above the index `teleport` (0: none) no step is taken, but the flow of a
@@ -159,9 +159,8 @@ class MethodSpec:
     eta_floor: int | None = None
 
     def __post_init__(self) -> None:
-        if self.level != "auto":
-            require_counts(self, "level", most=10**6)
-        require_counts(self, "steps", "passes", "extra_passes", "teleport", most=10**6)
+        measured = () if self.level == "auto" else ("level",)
+        require_counts(self, *measured, "steps", "passes", "extra_passes", "teleport", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
             settled = value is None or value == "auto" or value >= 1
