@@ -19,6 +19,7 @@ from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
+from ood_core.shapes import shapes
 from ood_core.store.files import exists, read_bytes, read_json
 from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
@@ -50,14 +51,15 @@ def report_input(
     inverted = run.table("invert")
     extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
     samples, numbers = shown_samples(run, extremes)
+    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
         state=verdict.outcome,
         unit=targets.unit,
-        fit=targets.physical(targets.fit),
-        held_out=targets.physical(targets.held_out),
+        fit=fit,
+        held_out=held_out,
         samples=samples,
         sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
@@ -72,6 +74,7 @@ def report_input(
         trust=_trust(run),
         utility=stored_utility(run),
         atlas=atlas(*drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries),
+        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
     )
 
 

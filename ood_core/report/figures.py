@@ -16,6 +16,7 @@ from ood_core.atlas import LatentAtlas
 from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
 from ood_core.learners import LEARNERS
 from ood_core.report.record import TrustMap
+from ood_core.shapes import Shapes
 from ood_core.utility import ArmScore, Utility
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
@@ -112,6 +113,23 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     axes.plot(np.arange(1, len(ordered) + 1), ordered, ".", color=theme.real, markersize=5)
     axes.set_xlabel("targets, best to worst")
     axes.set_ylabel("round trip, PSNR in dB")
+    return _png(figure)
+
+
+def profiles(found: Shapes, unit: str, theme: Theme) -> bytes:
+    """Plot the light of objects over radius with the 16 to 84 % range of single maps."""
+    figure, (axes,) = _panels(1, theme)
+    radius = _array(found.radius)
+    for band, colour, label in (
+        (found.real, theme.real, "real, held out"),
+        (found.samples, theme.samples, "synthetic"),
+    ):
+        low, high = _array(band.low[0]), _array(band.high[0])
+        axes.fill_between(radius, low, high, color=colour, alpha=0.22, linewidth=0)
+        axes.plot(radius, _array(band.median[0]), color=colour, linewidth=1.8, label=label)
+    axes.set_xlabel("radius, pixels")
+    axes.set_ylabel(f"mean of a ring over background{', ' if unit else ''}{unit}", parse_math=False)
+    _legend(axes, theme)
     return _png(figure)
 
 
