@@ -139,19 +139,22 @@ def latents(found: LatentAtlas, psnr: Float[np.ndarray, " targets"], theme: Them
     axes = figure.subplots()
     _dress(axes, theme)
     draws, targets = _array(found.draws), _array(found.targets)
-    for start, end in zip(targets, targets[found.neighbour.numpy()], strict=True):
+    numbers = found.numbers.numpy()
+    for start, end in zip(
+        targets, targets[np.searchsorted(numbers, found.neighbour.numpy())], strict=True
+    ):
         axes.plot(*zip(start, end, strict=True), color=theme.faint, linewidth=0.8, zorder=1)
     axes.scatter(
         draws[:, 0], draws[:, 1], s=12, facecolors="none", edgecolors=theme.samples,
         linewidths=0.8, zorder=2, label="samples, as drawn",
     )  # fmt: skip
     dots = axes.scatter(
-        targets[:, 0], targets[:, 1], s=42, c=psnr[: len(targets)], cmap="viridis",
+        targets[:, 0], targets[:, 1], s=42, c=psnr[numbers], cmap="viridis",
         edgecolors=theme.ink, linewidths=0.6, zorder=3, label="targets, inverted",
     )  # fmt: skip
     for i in np.flatnonzero(_array(found.membership) < OUTLYING)[:NAMED]:
         axes.annotate(
-            str(i), targets[i], xytext=(5, 4), textcoords="offset points", color=theme.ink,
+            str(numbers[i]), targets[i], xytext=(5, 4), textcoords="offset points", color=theme.ink,
             fontsize=8,
         )  # fmt: skip
     bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=30)

@@ -70,6 +70,7 @@ def render(report: ReportInput) -> str:
         plots=_plots(report),
         trust=_trust(report),
         useful=_utility(report),
+        walks=[(walk, data_uri(walk.picture)) for walk in report.walks],
         latents=_latents(report),
         scores_data=series.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],

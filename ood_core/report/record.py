@@ -51,6 +51,16 @@ class TrustMap:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class WalkStrip:
+    """Picture of a walk between two targets, and where its numbers lie from the page."""
+
+    title: str
+    picture: bytes
+    data: str
+
+
+@final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ReportInput:
     """Everything a report shows. Maps are in physical units; `validation` is in model range.
@@ -83,6 +93,7 @@ class ReportInput:
     utility: Utility | None = None
     atlas: LatentAtlas | None = None
     shapes: Shapes | None = None
+    walks: tuple[WalkStrip, ...] = ()
     sample_numbers: tuple[int, ...] = ()
 
     @property

@@ -119,7 +119,7 @@ def _atlas(found: LatentAtlas, psnr: list[float]) -> Iterator[Row]:
     )  # fmt: skip
     columns = found.neighbour, found.distance, found.log_density, found.membership
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    for i, (place, words) in enumerate(zip(found.targets.tolist(), rows, strict=True)):
+    for i, place, words in zip(found.numbers.tolist(), found.targets.tolist(), rows, strict=True):
         yield ("target", i, *place, psnr[i], *words)
     for i, place in enumerate(found.draws.tolist()):
         yield ("sample", i, *place, "", "", "", "", "")

@@ -21,12 +21,15 @@ from ood_core.learners import LEARNERS
 from ood_core.report.galleries import element_words
 from ood_core.report.page import flatten, numbers, render, score_strip, short
 from ood_core.report.pictures import Stretch, map_png
-from ood_core.report.record import ReportInput, TimingRow, TrustMap
+from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.report.series import series
 from ood_core.shapes import Shape, Shapes
 from ood_core.utility import ArmScore, Utility, sentence
 from ood_core.validate import validate
 
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 HOSTILE = '<script>alert("x")</script>'
 
 
@@ -230,14 +233,16 @@ def test_worth_latents_and_objects_are_shown_where_they_were_measured(report: Re
     worth = replace(worth, sentence=sentence(worth))
     rng = np.random.default_rng(1)
     plane, row = torch.from_numpy(rng.normal(size=(12, 2))), torch.from_numpy(rng.random(12))
-    latents = LatentAtlas(plane, plane + 1, torch.arange(12).roll(1), row, -row, row, (0.1, 0.05))
+    order = torch.arange(12)
+    latents = LatentAtlas(order, plane, plane + 1, order.roll(1), row, -row, row, (0.1, 0.05))
     band = Band(*(torch.from_numpy(rng.random((1, 8))) for _ in range(3)))
     shape = Shape("flux", "flux in the circle", (1.0, 2.0, 3.0), (1.5, 2.5, 3.5), 0.2, 0.6)
     objects = Shapes(torch.arange(8) + 0.5, band, band, (shape,), 40)
-    whole = replace(report, utility=worth, atlas=latents, shapes=objects)
+    walks = (WalkStrip(HOSTILE, base64.b64decode(PIXEL), "../walks/a-to-b/walk.csv"),)
+    whole = replace(report, utility=worth, atlas=latents, shapes=objects, walks=walks)
     page, files = render(whole), series(whole)
     linked = [attributes["href"] for tag, attributes in tags(page) if tag == "a"]
-    assert sorted(linked, key=str) == sorted(files)
+    assert sorted(linked, key=str) == sorted([*files, walks[0].data])
     assert {"utility.csv", "latents.csv", "profiles.csv"} == files.keys() - series(report).keys()
     assert "do not help a linear model on statistics" in page and "<script" not in page
     assert "flux in the circle" in page and "15 % of their variance" in page
