@@ -121,17 +121,21 @@ def load_line(
         grid=time_grid(counted.schedule, method),
         root=root_key(record["identity"]),
         device=where,
-        above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method),
+        above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method, where),
     )
 
 
 def _shortcut(
-    base: Denoiser, laws: TargetLaws | None, shape: tuple[int, ...], method: Method
+    base: Denoiser,
+    laws: TargetLaws | None,
+    shape: tuple[int, ...],
+    method: Method,
+    device: torch.device,
 ) -> Shortcut | None:
     """The way above the grid: of the targets' Gaussian, or of the base's own affine law."""
     if not method.teleport:
         return None
-    law = in_domain_law(base, shape, LAW_ROOT) if laws is None else laws.gaussian
+    law = in_domain_law(base, shape, LAW_ROOT, device) if laws is None else laws.gaussian
     flow = Teleport(base.schedule, law.mean, law.covariance)
     return Shortcut(flow, method.top, method.level)
 

@@ -32,6 +32,8 @@ UNITS = {
     "drill": "faults",
     "walk": "maps",
     "separate": "maps",
+    "science": "cells",
+    "utility": "trainings",
 }
 
 

@@ -47,6 +47,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         "method": record["method"],
         "draws": draw_record(run),
         "separability": stored_separability(run),
+        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
         "arrays": arrays,
     }
 

@@ -14,10 +14,12 @@ from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
 from flows.domain import domain_rows
+from flows.drawn import drawn_latents
 from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
+from flows.running import RunningCard
 from flows.settings import Execution, RunSettings
 from ood_core.calibration import halves
 from ood_core.constructs import construct_of
@@ -103,7 +105,9 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     ruler = lay_ruler(targets, settings.targets.symmetries)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
-    found = compare(ruler, blocks, count, root, domain_rows(run, settings, ruler))
+    latents, drawn, _ = drawn_latents(run)
+    domain = domain_rows(run, settings, ruler)
+    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
     verdict = decide(settings.gate, found, len(targets.held_out))
     _show(run, settings, targets, found, verdict)
     content = {
@@ -178,7 +182,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """
     plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
     missing = book.missing(plan)
-    listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
+    left = sum(len(shard) for shard in missing)
+    listener.get().begin(stage, plan.rows, plan.rows - left)
+    card = RunningCard(run, stage, left)
     for outcome in make_pool(settings.execution).run(_worker_spec(run, stage, settings), missing):
         require_held()
         if isinstance(outcome, ShardFailure):
@@ -186,7 +192,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
             continue
         listed.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
+        card.advance(len(plan[outcome.shard]))
     if failed := listed.among(book.missing(plan)):
+        card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
         raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in book.all(plan))
     return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"

@@ -18,6 +18,7 @@ from ood_core.specs import InverterName
 
 FAILED_MEDIANS = 5.0
 """A round trip fails only if it errs by this many times the median of its set."""
+FEWEST_HELD = 4  # as a prior needs
 
 
 @final
@@ -74,11 +75,14 @@ def held(error: PerSample, spread: PerSample, limit: float) -> Bool[Tensor, " n"
     """Which round trips hold; own rule.
 
     One fails if its error exceeds `limit` times the target's own standard deviation `spread` and
-    `FAILED_MEDIANS` times the median error of the set. With `limit` 0 all hold. At least half do.
+    `FAILED_MEDIANS` times the median error of the set. With `limit` 0 all hold; the best half and
+    the best four always do.
     """
     if limit == 0:
         return torch.ones(len(error), dtype=torch.bool)
-    return (error <= limit * spread) | (error <= FAILED_MEDIANS * error.median())
+    best = error.sort().values[:FEWEST_HELD][-1]
+    usual = torch.maximum(FAILED_MEDIANS * error.median(), best)
+    return (error <= limit * spread) | (error <= usual)
 
 
 def evaluations_per_target(inverter: InverterName, steps: int, passes: int) -> int:

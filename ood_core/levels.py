@@ -20,10 +20,8 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ood_core.arrays import Maps, PerSample
+from ood_core.arrays import Maps
 from ood_core.calibration import band_knots, fit_level, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
@@ -31,10 +29,12 @@ from ood_core.diffusion.flow import descending, integrate, last
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Ddim, FixedPointDdim
 from ood_core.linalg import Stationary
+from ood_core.metrics.separation import auc
 from ood_core.seeds import SeedRange, Stream, normal
 
 EXPLAINED, SEPARABLE, ERRORS = 0.995, 0.95, 2.0
 LAW_DRAWS, LAW_BANDS = 64, 8
+LEAD = 6  # points from the floor up to the first level
 LAW_LEVELS = (8.0, 2.0)
 """Levels of `sigma/alpha` at which the affine law is read off, the second at draws of the first."""
 
@@ -51,8 +51,10 @@ class LevelPoint:
     separability: float
 
 
-def in_domain_law(base: Denoiser, shape: Sequence[int], root: int) -> GaussianDenoiser:
-    """Gaussian whose exact denoiser is the affine part of a base at high noise.
+def in_domain_law(
+    base: Denoiser, shape: Sequence[int], root: int, device: torch.device | str = "cpu"
+) -> GaussianDenoiser:
+    """Gaussian whose exact denoiser is the affine part of a base, on `device`, at high noise.
 
     Regression of `D` on `y` per band of wavenumbers: the gain of `N(mu, C)` is `l / (l + s^2)`.
     """
@@ -65,7 +67,7 @@ def in_domain_law(base: Denoiser, shape: Sequence[int], root: int) -> GaussianDe
         s = schedule.noise_to_signal(t)
         white = normal(SeedRange(root, 0, LAW_DRAWS), shape, number, Stream.CALIBRATION)
         y = mean + Stationary(power + s**2).colour(white, white)
-        clean = base(y * float(schedule.alpha[t]), t)
+        clean = base((y * float(schedule.alpha[t])).to(device), t).cpu()
         mean = clean.mean(dim=0)
         seen, made = (torch.fft.fft2(x - x.mean(dim=0)) for x in (y, clean))
         gains = []
@@ -86,12 +88,15 @@ def level_curve(
     One way up with two passes per step serves all levels; each has its own way down.
     """
     schedule, law = base.schedule, in_domain_law(base, fit.shape[1:], root)
-    grid = torch.tensor([floor, *levels])
+    lead = log_levels(
+        schedule, schedule.noise_to_signal(floor), schedule.noise_to_signal(levels[0]), LEAD
+    )[:-1]
+    grid = torch.tensor([*lead, *levels])
     both = torch.cat([fit, held_out]) * float(schedule.alpha[floor])
-    states = list(integrate(base, FixedPointDdim(2), both, grid))[1:]
+    states = list(integrate(base, FixedPointDdim(2), both, grid))[len(lead) :]
     points = []
     for number, (t, state) in enumerate(zip(levels, states, strict=True)):
-        down = descending(grid[: number + 2])
+        down = descending(grid[: len(lead) + number + 1])
         back = last(base, Ddim(), state.x[: len(fit)], down) / float(schedule.alpha[floor])
         points.append(
             LevelPoint(
@@ -142,9 +147,3 @@ def _separability(law: GaussianDenoiser, y: Maps, fit: int, t: int) -> float:
     own = mean + noised.colour(white, white)
     direction = (y[:fit].mean(dim=0) - mean).flatten()
     return auc(held_out.flatten(1) @ direction, own.flatten(1) @ direction)
-
-
-def auc(above: PerSample, below: PerSample) -> float:
-    """Probability that a value of the first exceeds one of the second; ties count half."""
-    difference: Float[Tensor, "n m"] = above[:, None] - below[None, :]
-    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())

@@ -21,6 +21,7 @@ Coordinates = Literal["pixels", "posterior"]
 Preset = Literal["calibrated", "discovery", "cluster"]
 
 CALIBRATED_STEPS = 12
+ROUND_TRIP_LIMIT = 0.1  # of a target's own standard deviation; real ones err by 0.01 to 0.03
 
 
 def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
@@ -130,7 +131,8 @@ class SteeringSpec:
 class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
-    `level` is the time index up to which targets are inverted, `floor` the one at which they start,
+    `level` is the time index up to which targets are inverted (`auto`: chosen by measurement when
+    the run is planned, see `ood_core/levels.py`), `floor` the one at which they start,
     and `steps` the number of solver steps between both. `inverter` goes up: by fixed point in
     `passes` passes, and up to `extra_passes` more where they leave much, or by a solver that keeps
     pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
@@ -140,7 +142,7 @@ class MethodSpec:
     """
 
     preset: Preset = "calibrated"
-    level: int | None = None
+    level: int | Literal["auto"] | None = None
     floor: int | None = None
     steps: int | None = None
     passes: int | None = None
@@ -157,10 +159,13 @@ class MethodSpec:
     eta_floor: int | None = None
 
     def __post_init__(self) -> None:
-        require_counts(self, "level", "steps", "passes", "extra_passes", "teleport", most=10**6)
+        if self.level != "auto":
+            require_counts(self, "level", most=10**6)
+        require_counts(self, "steps", "passes", "extra_passes", "teleport", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
+            settled = value is None or value == "auto" or value >= 1
+            require(settled, f"method.{name}: got {value}; expected 1 or more")
         for name in ("floor", "eta_floor", "extra_passes", "teleport", "round_trip_limit"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"method.{name}: got {value}; expected 0 or more")
@@ -210,10 +215,12 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
 
     `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
     `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
-    80, isotropic Gaussian) with one evaluation per inversion step. Its interpolations and filters
-    are those of `draw`. `cluster` is the same line with draws from the cluster of the latents on
-    their sphere: a reconstruction of Ramachandran et al. (2024), whose formulas are not known.
+    80, isotropic Gaussian) with one evaluation per inversion step; interpolations and filters are
+    those of `draw`. `cluster` is the same with other draws: our reconstruction of Ramachandran et
+    al. (2024), whose formulas are not known.
     """
+    if spec.level == "auto":
+        raise ValueError("got level auto; expected a level that was measured")
     if spec.preset != "calibrated":
         open_fields = Method(
             level=900, floor=0, steps=79, spacing="uniform", passes=1, solver="ddim",
@@ -226,6 +233,7 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
             level=auto_level, floor=max(0, min(auto_floor, room)), steps=CALIBRATED_STEPS,
             spacing="log_snr", passes=2, solver="ancestral", prior="spectral_low_rank",
             calibration=CalibrationSpec(), steering=SteeringSpec(),
+            round_trip_limit=ROUND_TRIP_LIMIT,
         )  # fmt: skip
     given = {
         f.name: getattr(spec, f.name)
@@ -235,8 +243,7 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     method = replace(open_fields, **given)
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
-    draw = method.draw
-    if draw is not None:  # the default of all fields is what runs do without any
+    if (draw := method.draw) is not None:  # the default of all fields is that of runs without it
         method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
     require(
         method.steps <= method.top - method.floor,
