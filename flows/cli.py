@@ -166,19 +166,8 @@ def schema() -> None:
     show_json(RunSettings.model_json_schema())
 
 
-for verb in (
-    status,
-    inspect,
-    verify,
-    validate,
-    report,
-    gallery,
-    walk,
-    extend,
-    replay,
-    drill,
-    utility,
-):
+VERBS = (status, inspect, verify, validate, report, gallery, walk, extend, replay, drill, utility)
+for verb in VERBS:
     app.command()(verb)
 
 

@@ -30,10 +30,10 @@ UNITS = {
     "pretrain": "steps",
     "check": "evaluations",
     "drill": "faults",
-    "walk": "maps",
-    "separate": "maps",
     "science": "cells",
     "utility": "trainings",
+    "walk": "maps",
+    "separate": "maps",
 }
 
 

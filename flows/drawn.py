@@ -17,9 +17,10 @@ MOST_VALUES = 2**25  # of all of them, an eighth of a gigabyte
 def drawn_latents(run: RunStore, most: int = MOST) -> tuple[Latents, Latents, GaussianPrior]:
     """Return the latents of the fit targets, those of the first samples, and their prior."""
     references = read_latents(run)
-    method = read_method(run.record["identity_record"]["method"])
     prior, geometry = read_prior(run.root / "prior.zarr")
     count = min(most, run.plan("generate").rows, max(2, MOST_VALUES // prior.mean.numel()))
-    seeds = SeedRange(root_key(run.record["identity"]), 0, count)
+    record = run.record
+    method = read_method(record["identity_record"]["method"])
+    seeds = SeedRange(root_key(record["identity"]), 0, count)
     construct = construct_of(method.draw, prior, references)
     return references, draw(construct, seeds, geometry, references).latents, prior

@@ -45,9 +45,9 @@ def describe(run: RunStore) -> dict[str, Any]:
         },
         "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
+        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
         "draws": draw_record(run),
         "separability": stored_separability(run),
-        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
         "arrays": arrays,
     }
 
