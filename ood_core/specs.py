@@ -214,9 +214,9 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
 
     `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
     `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
-    80, isotropic Gaussian) with one evaluation per inversion step. Its interpolations and filters
-    are those of `draw`. `cluster` is the same line with draws from the cluster of the latents on
-    their sphere: a reconstruction of Ramachandran et al. (2024), whose formulas are not known.
+    80, isotropic Gaussian) with one evaluation per inversion step; interpolations and filters are
+    those of `draw`. `cluster` is the same with other draws: our reconstruction of Ramachandran et
+    al. (2024), whose formulas are not known.
     """
     if spec.level == "auto":
         raise ValueError("got level auto; expected a level that was measured")
@@ -242,8 +242,7 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     method = replace(open_fields, **given)
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
-    draw = method.draw
-    if draw is not None:  # the default of all fields is what runs do without any
+    if (draw := method.draw) is not None:  # the default of all fields is that of runs without it
         method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
     require(
         method.steps <= method.top - method.floor,
