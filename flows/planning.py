@@ -17,7 +17,7 @@ from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
-from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.families import fit_gaussian
 from ood_core.priors.patches import patch_shapes
 from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table

@@ -24,7 +24,7 @@ from ood_core.errors import InputError, RunIncomplete
 from ood_core.evidence import ValidationReport
 from ood_core.gate import Verdict, decide
 from ood_core.geometry import ShellGeometry
-from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.choice import fit_prior
 from ood_core.priors.patches import fit_patches_of
 from ood_core.report.stored import read_evidence
 from ood_core.seeds import SeedRange, root_key
@@ -78,12 +78,12 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     method = read_method(record["identity_record"]["method"])
     symmetries = settings.targets.symmetries
     latents = read_latents(run)
-    prior = fit_gaussian(latents, method.prior, symmetries)
+    prior, choice = fit_prior(latents, method.prior, symmetries)
     root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
     draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
     require_held()
-    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents))
-    return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents), choice)
+    return f"{len(latents)} latents, {choice.words}, {prior.words}"
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ood_core.arrays import Latents
 from ood_core.geometry import ShellGeometry
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.priors.choice import Prior
 from ood_core.seeds import SeedRange
 
 ATTEMPTS = 20
@@ -24,9 +24,7 @@ class Draws:
     attempts: Int[Tensor, " n"]
 
 
-def draw(
-    prior: GaussianPrior, seeds: SeedRange, geometry: ShellGeometry, references: Latents
-) -> Draws:
+def draw(prior: Prior, seeds: SeedRange, geometry: ShellGeometry, references: Latents) -> Draws:
     """Draw one accepted latent per seed; each sample's attempts depend on its own seed alone."""
     latents = prior.sample(seeds)
     attempts = torch.ones(len(seeds), dtype=torch.int64)

@@ -13,7 +13,11 @@ from ood_core.limits import USUAL, Limits
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
-PriorKind = Literal["isotropic", "spectral_low_rank"]
+GaussianKind = Literal[
+    "isotropic", "diagonal", "low_rank", "ledoit_wolf", "oas",
+    "spectral", "spectral_low_rank", "spectral_factors",
+]  # fmt: skip
+PriorKind = Literal[GaussianKind, "mixture", "auto"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral"]
 Coordinates = Literal["pixels", "posterior"]
 Preset = Literal["calibrated", "discovery"]

@@ -8,15 +8,9 @@ import torch
 
 from ood_core.errors import PriorUnderdetermined
 from ood_core.linalg import Diagonal, LowRank, Stationary
-from ood_core.priors.gaussian import (
-    RHO_GRID,
-    SPECTRUM_FLOOR,
-    GaussianPrior,
-    band_spectrum,
-    estimate,
-    fit_gaussian,
-    symmetric_mean,
-)
+from ood_core.priors.annuli import SPECTRUM_FLOOR
+from ood_core.priors.families import RHO_GRID, fit_gaussian
+from ood_core.priors.gaussian import GaussianPrior, band_spectrum, estimate, symmetric_mean
 from ood_core.specs import Symmetry
 from ood_core.symmetry import orbit
 from tests.contracts.prior import PriorContract
