@@ -1,7 +1,7 @@
 """Seconds and peak memory of fitting each kind of prior to many large latents, one process each.
 
-    python -m benchmarks.priors --targets 1000 --shape 3 256 256
-    python -m benchmarks.priors --run runs/demo        # scores of all kinds on stored latents
+python -m benchmarks.priors --targets 1000 --shape 3 256 256
+python -m benchmarks.priors --run runs/demo        # scores of all kinds on stored latents
 """
 
 import argparse
@@ -26,7 +26,7 @@ MIB = 1024  # getrusage counts KiB on Linux
 COLUMNS = ("kind", "seconds", "CPU seconds", "peak MiB", "of it latents", "score", "found")
 
 
-def synthetic(targets: int, shape: list[int], factors: int = 12, seed: int = 0) -> Maps:
+def synthetic(targets: int, shape: list[int], factors: int = 3, seed: int = 0) -> Maps:
     """Latents of a red spectrum with a smooth mean and a few smooth factors, in one array."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(targets, *shape, generator=generator)

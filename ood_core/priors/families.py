@@ -17,7 +17,7 @@ from ood_core.priors.sectors import leading_modes, most_modes
 from ood_core.priors.shrinkage import Traces
 from ood_core.priors.spectra import Spectra
 from ood_core.priors.truncated import fit_truncated
-from ood_core.specs import GaussianKind, Symmetry
+from ood_core.specs import GaussianKind, PriorKind, Symmetry
 from ood_core.symmetry import orbit
 
 Law = tuple[Map, Covariance]
@@ -77,11 +77,7 @@ def _diagonal(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
 
 def _sample(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> Family:
     """`(1 - share) S + share nu I`; what is beyond the factors there is room for is white."""
-    if "translate" in symmetries:
-        raise PriorUnderdetermined(
-            f"got a prior of kind {kind} under the symmetry translate, whose sample covariance is "
-            "a spectrum; expected isotropic, spectral or mixture: change method.prior"
-        )
+    require_ruled_in(kind, symmetries)
     n, mean = len(maps), shrunk_mean(maps, symmetries)
     residuals = maps - group_mean(maps, symmetries)
     d = mean.numel()
@@ -174,6 +170,19 @@ def require_maps(maps: Maps, kind: GaussianKind) -> None:
         raise PriorUnderdetermined(
             f"got {len(maps)} maps; a prior of kind {kind} needs at least {needed}: "
             "add targets, or hold fewer out"
+        )
+
+
+def require_ruled_in(kind: PriorKind | None, symmetries: Sequence[Symmetry]) -> None:
+    """Refuse shrunk sample covariances under `translate`: averaged over shifts, they are spectra.
+
+    Raises:
+        PriorUnderdetermined: the symmetries rule the kind out.
+    """
+    if kind in ("low_rank", "ledoit_wolf", "oas") and "translate" in symmetries:
+        raise PriorUnderdetermined(
+            f"method.prior: got {kind} with the symmetry translate, under which a sample "
+            "covariance is a spectrum; expected another kind: choose spectral, or auto"
         )
 
 

@@ -85,13 +85,13 @@ def fit_mixture(maps: Maps, members: int, symmetries: Sequence[Symmetry] = ()) -
     return _clusters(maps, members, by_variance, law, WHITE)
 
 
-def find_members(maps: Maps, symmetries: Sequence[Symmetry], white: float, most: int) -> int:
+def find_members(maps: Maps, symmetries: Sequence[Symmetry], white: float) -> int:
     """Number of clusters of `fit_mixture` that left-out maps are likeliest under, blurred."""
 
     def fitted(some: Maps, members: int) -> Mixture:
         return fit_mixture(some, members, symmetries)
 
-    return _likeliest_number(maps, fitted, white, most)[0]
+    return _likeliest_number(maps, fitted, white)[0]
 
 
 def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> MixturePrior:
@@ -115,7 +115,7 @@ def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> Mixtur
         best = max(found, key=lambda mixture: float(mixture_log_density(few, *mixture).mean()))
         return best if len(few) == len(some) else _laws(some, nearest(some, best, 0.0), law)
 
-    members, score = _likeliest_number(maps, fitted, 0.0, MOST_CLUSTERS)
+    members, score = _likeliest_number(maps, fitted, 0.0)
     weights, laws = fitted(maps, members)
     return MixturePrior(weights, tuple(laws), score)
 
@@ -150,10 +150,10 @@ def _joint(
 
 
 def _likeliest_number(
-    maps: Maps, fitted: Callable[[Maps, int], Mixture], white: float, most: int
+    maps: Maps, fitted: Callable[[Maps, int], Mixture], white: float
 ) -> tuple[int, float]:
     """Number of clusters and its score per map and dimension, over even and odd maps."""
-    numbers = range(1, max(1, min(most, len(maps) // (4 * LEAST_MEMBERS))) + 1)
+    numbers = range(1, max(1, min(MOST_CLUSTERS, len(maps) // (4 * LEAST_MEMBERS))) + 1)
     scores = []
     for members in numbers:
         held_out = 0.0
