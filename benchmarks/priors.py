@@ -9,9 +9,11 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from typing import get_args
 
+import numpy as np
 import torch
 
 from ood_core.arrays import Maps
@@ -40,9 +42,9 @@ def synthetic(targets: int, shape: list[int], factors: int = 3, seed: int = 0) -
     return latents
 
 
-def measure(kind: PriorKind, targets: int, shape: list[int], symmetries: list[Symmetry]) -> None:
+def measure(kind: PriorKind, file: str, symmetries: list[Symmetry]) -> None:
     """Fit in this process and print one line of JSON."""
-    latents = synthetic(targets, shape)
+    latents = torch.from_numpy(np.load(file))
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.perf_counter()
     try:
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(get_args(PriorKind)))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--run", action="append", default=[])
-    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     for uri in given.run:
@@ -107,14 +109,16 @@ def main() -> None:
     if given.run:
         return
     if given.alone:
-        measure(given.alone, given.targets, given.shape, given.symmetries)
+        measure(*given.alone, given.symmetries)
         return
     show(COLUMNS, {column: column for column in COLUMNS})
     show(COLUMNS, dict.fromkeys(COLUMNS, "---"))
-    passed = [f"--targets={given.targets}", f"--threads={given.threads}"]
-    passed += ["--shape", *map(str, given.shape), "--symmetries", *given.symmetries]
-    for kind in given.kinds:
-        show(COLUMNS, {"kind": kind, **alone([*passed, f"--alone={kind}"])})
+    passed = [f"--threads={given.threads}", "--symmetries", *given.symmetries]
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/latents.npy"
+        np.save(file, synthetic(given.targets, given.shape).numpy())
+        for kind in given.kinds:
+            show(COLUMNS, {"kind": kind, **alone([*passed, "--alone", kind, file])})
 
 
 if __name__ == "__main__":

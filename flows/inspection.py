@@ -12,6 +12,7 @@ from ood_core.bases.importing import Untold, import_checkpoint
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
+from ood_core.store.priors import describe_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.targets import load_targets
@@ -41,6 +42,7 @@ def describe(run: RunStore) -> dict[str, Any]:
             "median": float(np.median(decibels)),
         },
         "method": record["method"],
+        "prior": describe_prior(run.root / "prior.zarr") if run.has_prior else None,
         "arrays": arrays,
     }
 

@@ -81,7 +81,7 @@ def _sample(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> F
     n, mean = len(maps), shrunk_mean(maps, symmetries)
     residuals = maps - group_mean(maps, symmetries)
     d = mean.numel()
-    trace = float((residuals.double() ** 2).sum()) / (n - 1)
+    trace = sum(float((row.double() ** 2).sum()) for row in residuals) / (n - 1)
     modes = leading_modes(residuals, symmetries, most_modes(d))
     values = modes.values * (n / (n - 1))
     rest = max(0.0, trace - float(values.sum())) / d
@@ -189,7 +189,7 @@ def require_ruled_in(kind: PriorKind | None, symmetries: Sequence[Symmetry]) -> 
 def score(left_out: Maps, law: Law, white: float) -> float:
     """Mean log density per map and dimension under `C + white^2 I`."""
     mean, covariance = law
-    blurred = covariance.plus_white(white**2)
+    blurred = covariance.plus_white(white**2) if white else covariance
     return float(log_density(scored(left_out), mean, blurred).mean()) / mean.numel()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -25,6 +26,9 @@ from ood_core.specs import Symmetry
 LEAST_MEMBERS = 4
 MOST_CLUSTERS = 6
 ROUNDS = 10
+COARSE = 64
+SOUGHT = 2**21
+"""Numbers of maps among which clusters of latents are sought, 170 maps of 3 x 64 x 64."""
 STATIONARY_SHARE = 0.5
 WHITE = 0.1
 """Standard deviation in model range that blurs the laws while maps choose their cluster, so that a
@@ -91,14 +95,15 @@ def find_members(maps: Maps, symmetries: Sequence[Symmetry], white: float) -> in
     def fitted(some: Maps, members: int) -> Mixture:
         return fit_mixture(some, members, symmetries)
 
-    return _likeliest_number(maps, fitted, white)[0]
+    return _likeliest_number(_thinned(_coarse(maps)), fitted, white)[0]
 
 
 def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> MixturePrior:
     """Fit stationary laws to as many clusters as left-out maps ask for, means shrunk.
 
-    Clusters are sought among as many maps as are scored (`families.SCORED`), and from two starts:
-    by the maps' variance, and along their first principal component. The likelier one is kept.
+    Clusters are sought from two starts: by the maps' variance, and along their first principal
+    component. The likelier one is kept. Among many or large maps they are sought on some of them,
+    at `COARSE` pixels a side; then all maps choose their cluster, and laws are of whole maps.
 
     Raises:
         PriorUnderdetermined: fewer maps than a stationary law needs.
@@ -109,15 +114,35 @@ def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> Mixtur
         return fit_family(some, "spectral", symmetries).at(share)
 
     def fitted(some: Maps, members: int) -> Mixture:
-        few = scored(some)
-        starts = [few.flatten(1).var(dim=1).argsort(), _along_first_component(few)]
-        found = [_clusters(few, members, start, law, 0.0) for start in starts]
-        best = max(found, key=lambda mixture: float(mixture_log_density(few, *mixture).mean()))
-        return best if len(few) == len(some) else _laws(some, nearest(some, best, 0.0), law)
+        coarse = _coarse(some)
+        few = _thinned(coarse)
+        found = _likeliest_start(few, members, law)
+        return found if few is some else _laws(some, nearest(coarse, found, 0.0), law)
 
-    members, score = _likeliest_number(maps, fitted, 0.0)
+    few = _thinned(_coarse(maps))
+    members, score = _likeliest_number(few, fitted, 0.0)
     weights, laws = fitted(maps, members)
+    if few is not maps:
+        score = _held_out(maps, fitted, members, 0.0)
     return MixturePrior(weights, tuple(laws), score)
+
+
+def _likeliest_start(maps: Maps, members: int, law: Callable[[Maps], Law]) -> Mixture:
+    starts = [maps.flatten(1).var(dim=1).argsort(), _along_first_component(maps)]
+    found = [_clusters(maps, members, start, law, 0.0) for start in starts[:members]]
+    return max(found, key=lambda mixture: float(mixture_log_density(maps, *mixture).mean()))
+
+
+def _coarse(maps: Maps) -> Maps:
+    """Maps averaged over blocks of pixels down to about `COARSE` a side; small ones themselves."""
+    block = min(maps.shape[-2:]) // COARSE
+    return F.avg_pool2d(maps, block) if block > 1 else maps
+
+
+def _thinned(maps: Maps) -> Maps:
+    """Evenly spaced maps of at most `SOUGHT` numbers; few ones themselves."""
+    step = -(-maps.numel() // SOUGHT)
+    return maps[::step] if step > 1 else maps
 
 
 def mixture_log_density(
@@ -143,7 +168,8 @@ def _joint(
     maps: Maps, weights: Weights, laws: Sequence[tuple[Map, Covariance]], white: float
 ) -> Float[Tensor, "k n"]:
     scores = [
-        log_density(maps, mean, covariance.plus_white(white**2)) + math.log(float(weight))
+        log_density(maps, mean, covariance.plus_white(white**2) if white else covariance)
+        + math.log(float(weight))
         for weight, (mean, covariance) in zip(weights, laws, strict=True)
     ]
     return torch.stack(scores)
@@ -152,18 +178,27 @@ def _joint(
 def _likeliest_number(
     maps: Maps, fitted: Callable[[Maps, int], Mixture], white: float
 ) -> tuple[int, float]:
-    """Number of clusters and its score per map and dimension, over even and odd maps."""
-    numbers = range(1, max(1, min(MOST_CLUSTERS, len(maps) // (4 * LEAST_MEMBERS))) + 1)
-    scores = []
-    for members in numbers:
-        held_out = 0.0
-        for parity in (0, 1):
-            mixture = fitted(maps[parity::2], members)
-            left = scored(maps[1 - parity :: 2])
-            held_out += float(mixture_log_density(left, *mixture, white).mean()) / 2
-        scores.append(held_out / maps[0].numel())
-    best = max(range(len(scores)), key=lambda index: scores[index])
-    return numbers[best], scores[best]
+    """Number of clusters and its score per map and dimension, tried upwards until it falls."""
+    most = max(1, min(MOST_CLUSTERS, len(maps) // (4 * LEAST_MEMBERS)))
+    best = 1, _held_out(maps, fitted, 1, white)
+    for members in range(2, most + 1):
+        score = _held_out(maps, fitted, members, white)
+        if score <= best[1]:
+            break
+        best = members, score
+    return best
+
+
+def _held_out(
+    maps: Maps, fitted: Callable[[Maps, int], Mixture], members: int, white: float
+) -> float:
+    """Mean log density of left-out maps per dimension, over even and odd maps."""
+    total = 0.0
+    for parity in (0, 1):
+        mixture = fitted(maps[parity::2], members)
+        left = scored(maps[1 - parity :: 2])
+        total += float(mixture_log_density(left, *mixture, white).mean()) / 2
+    return total / maps[0].numel()
 
 
 def _clusters(

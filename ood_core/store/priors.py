@@ -15,7 +15,7 @@ from ood_core.priors.choice import Choice, Prior
 from ood_core.priors.families import Law
 from ood_core.priors.gaussian import GaussianPrior
 from ood_core.priors.mixture import MixturePrior
-from ood_core.store.bundle import Named, read_bundle, write_bundle
+from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
 from ood_core.store.place import Place
 
 AXES = ("channel", "y", "x")
@@ -56,6 +56,14 @@ def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
         prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
     intervals = {name: Interval(**ends) for name, ends in attributes["geometry"].items()}
     return prior, ShellGeometry(**intervals)
+
+
+def describe_prior(path: Place) -> dict[str, Any]:
+    """Kind, scores of all candidates, norms, share and score of a stored prior; no array is read.
+
+    Priors of early runs have share and score alone.
+    """
+    return {k: v for k, v in read_attributes(path).items() if k != "geometry"}
 
 
 def _member(number: int) -> str:
