@@ -259,9 +259,9 @@ def mixed(x: Maps, gain: Complex[Tensor, "c c y x"]) -> Maps:
     """Multiply the Fourier modes of real maps by a matrix of channels, `G(-k) = conj G(k)`."""
     if x.numel() == 0:
         return x
-    matrix = gain.to(x.device, torch.complex128 if x.dtype == torch.float64 else torch.complex64)
-    modes = torch.einsum("abyx,nbyx->nayx", matrix, torch.fft.fft2(x))
-    maps: Tensor = torch.fft.ifft2(modes).real
+    modes = torch.fft.rfft2(x)
+    half = gain[..., : modes.shape[-1]].to(modes)
+    maps: Tensor = torch.fft.irfft2(torch.einsum("abyx,nbyx->nayx", half, modes), s=x.shape[-2:])
     return maps
 
 

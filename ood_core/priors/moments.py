@@ -15,8 +15,8 @@ import torch
 from ood_core.arrays import Map, Maps
 from ood_core.linalg import filtered
 from ood_core.priors.annuli import radial_mean
+from ood_core.priors.spectra import mode_powers
 from ood_core.specs import Symmetry
-from ood_core.symmetry import orbit, orbit_size
 
 
 @final
@@ -61,10 +61,7 @@ def norms(maps: Maps) -> Norms:
 
 def group_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
     """Mean over maps, then over its images: one constant per channel under translations."""
-    mean = maps.mean(dim=0)
-    if "translate" in symmetries:
-        return mean.mean((-2, -1), keepdim=True).expand_as(mean).contiguous()
-    return torch.cat(orbit(mean[None], symmetries)).mean(dim=0)
+    return _symmetrised(maps.mean(dim=0, keepdim=True), symmetries)[0].contiguous()
 
 
 def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
@@ -82,14 +79,13 @@ def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
     total = torch.zeros(maps.shape[1:], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for block in maps.split(64):
-        level = block.mean((-2, -1), keepdim=True).expand_as(block)
-        images = level if "translate" in symmetries else _symmetrised(block, symmetries)
+        images = _symmetrised(block, symmetries)
         total += images.sum(dim=0)
-        squares += _power(images).sum(dim=0)
+        squares += _power(images) * len(images)
     mean = total / n
     if "translate" in symmetries:
         return mean.to(maps)
-    power = _power(mean)
+    power = _power(mean[None])
     noise = (squares / n - power).clamp_min(0) / (n - 1)
     seen = radial_mean(power.float()).clamp_min(torch.finfo().tiny)
     gain = (1 - radial_mean(noise.float()) / seen).clamp(0, 1)
@@ -98,12 +94,15 @@ def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
 
 
 def _symmetrised(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
-    total = torch.zeros_like(maps)
-    for image in orbit(maps, symmetries):
-        total += image
-    return total / orbit_size(symmetries)
+    """Each map averaged over its images: half turns, quarter turns, then flips."""
+    if "translate" in symmetries:
+        return maps.mean((-2, -1), keepdim=True).expand_as(maps)
+    if "rotate90" in symmetries:
+        for quarters in (2, 1):
+            maps = (maps + torch.rot90(maps, quarters, dims=(-2, -1))) / 2
+    return (maps + maps.flip(-1)) / 2 if "flip" in symmetries else maps
 
 
-def _power(maps: torch.Tensor) -> torch.Tensor:
-    power: torch.Tensor = torch.fft.fft2(maps, norm="ortho").abs() ** 2
-    return power
+def _power(maps: Maps) -> Map:
+    """Mean power per mode, double precision."""
+    return mode_powers(maps, torch.zeros_like(maps[0])).diagonal().real.permute(2, 0, 1)

@@ -95,14 +95,16 @@ def _turns(residuals: Maps) -> Iterator[Sector]:
 def _dihedral(residuals: Maps) -> Iterator[Sector]:
     """Flips and quarter turns: parity in y and x, then in the diagonal, on a quarter of pixels."""
     shape = residuals.shape[1:]
+    pairs = []
     for odd in (False, True):
-        part = folded(folded(residuals, -1, odd), -2, odd)
+        along = folded(residuals, -1, odd)
+        part = folded(along, -2, odd)
         back = _unfolding(part, shape, (odd, odd))
         for sign in (1, -1):
             rows = (part + sign * part.transpose(-2, -1)) / 2
             yield Sector(rows.flatten(1), 1.0, (back,))
-    first = folded(folded(residuals, -1, True), -2, False)
-    second = folded(folded(residuals, -1, False), -2, True).transpose(-2, -1)
+        pairs.append(folded(along, -2, not odd))
+    second, first = pairs[0].transpose(-2, -1), pairs[1]
     straight = _unfolding(first, shape, (False, True))
     rows = torch.cat([first, second]).flatten(1)
     yield Sector(rows, 0.5, (straight, lambda some: straight(some).transpose(-2, -1)))
@@ -152,33 +154,46 @@ def most_modes(dimensions: int) -> int:
 
 def leading_modes(residuals: Maps, symmetries: Sequence[Symmetry], most: int) -> Modes:
     """Return at most `most` eigenmodes of the mean of `r r^T` over maps and their images."""
-    values, maps = [], []
-    for sector in sectors(residuals, symmetries):
-        found, vectors = torch.linalg.eigh(sector.gram() / len(residuals))
-        found, vectors = found.flip(0), vectors.flip(1)
-        real = found > 1e-6 * found[0].clamp_min(torch.finfo().tiny)
-        keep = min(int(real.sum()), most // len(sector.back))
-        scale = (found[:keep] * len(residuals) / sector.weight).rsqrt()
-        rows = (vectors[:, :keep] * scale).T.to(sector.rows) @ sector.rows
-        values.append(found[:keep])
-        maps.append(torch.stack([back(rows) for back in sector.back]))
-    order = torch.cat(values).argsort(descending=True, stable=True)
-    return _sorted(order, values, maps, most)
+    parts = list(sectors(residuals, symmetries))
+    found = [_eigen(sector, len(residuals)) for sector in parts]
+    families = _largest(parts, found, most)
+    copies = torch.tensor([len(parts[number].back) for number, _ in families], dtype=torch.int64)
+    starts = copies.cumsum(0) - copies
+    maps = residuals.new_empty(int(copies.sum()), *residuals.shape[1:])
+    for number, sector in enumerate(parts):
+        mine = [at for at, (where, _) in enumerate(families) if where == number]
+        values, vectors = found[number]
+        kept = [families[at][1] for at in mine]
+        scale = (values[kept] * len(residuals) / sector.weight).rsqrt()
+        rows = (vectors[:, kept] * scale).T.to(sector.rows) @ sector.rows
+        for copy, back in enumerate(sector.back if mine else ()):
+            maps[starts[mine] + copy] = back(rows)
+    largest = torch.tensor([float(found[number][0][index]) for number, index in families])
+    numbers = torch.arange(len(families)).repeat_interleave(copies)
+    return Modes(largest[numbers], maps, numbers)
 
 
-def _sorted(order: Int[Tensor, " k"], values: list[Tensor], maps: list[Tensor], most: int) -> Modes:
-    """Modes of all sectors by eigenvalue, those of one family side by side."""
-    where = [(s, i) for s, found in enumerate(values) for i in range(len(found))]
-    kept: list[tuple[float, Tensor, int]] = []
-    for number, place in enumerate(order.tolist()):
-        sector, index = where[place]
-        images = maps[sector][:, index]
-        if len(kept) + len(images) > most:
+def _largest(
+    parts: Sequence[Sector], found: Sequence[tuple[Tensor, Tensor]], most: int
+) -> list[tuple[int, int]]:
+    """Sector and number of the largest eigenvalues whose modes, with all copies, are few enough."""
+    every = [
+        (float(value), number, index)
+        for number, (values, _) in enumerate(found)
+        for index, value in enumerate(values)
+    ]
+    chosen, room = [], most
+    for _, number, index in sorted(every, key=lambda entry: -entry[0]):
+        room -= len(parts[number].back)
+        if room < 0:
             break
-        kept += [(float(values[sector][index]), image, number) for image in images]
-    shape = maps[0].shape[2:]
-    return Modes(
-        torch.tensor([value for value, _, _ in kept]),
-        torch.stack([image for _, image, _ in kept]) if kept else torch.empty(0, *shape),
-        torch.tensor([number for _, _, number in kept], dtype=torch.int64),
-    )
+        chosen.append((number, index))
+    return chosen
+
+
+def _eigen(sector: Sector, n: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of a sector that are not rounding, largest first, and their dual vectors."""
+    values, vectors = torch.linalg.eigh(sector.gram() / n)
+    values, vectors = values.flip(0), vectors.flip(1)
+    real = int((values > 1e-6 * values[0].clamp_min(torch.finfo().tiny)).sum())
+    return values[:real], vectors[:, :real]
