@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_bench import bench_app
 from flows.cli_gallery import gallery
 from flows.cli_models import models_app
 from flows.cli_samples import extend, replay
 from flows.cli_stored import drill, inspect, report, status, validate, verify
+from flows.cli_utility import utility
+from flows.cli_walk import walk
 from flows.exits import EXIT_OF_STATE
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
 
@@ -28,6 +31,7 @@ app = typer.Typer(
     epilog=__doc__.split("\n\n", 1)[1] if __doc__ else None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(bench_app, name="bench")
 
 Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -162,7 +166,8 @@ def schema() -> None:
     show_json(RunSettings.model_json_schema())
 
 
-for verb in (status, inspect, verify, validate, report, gallery, extend, replay, drill):
+VERBS = (status, inspect, verify, validate, report, gallery, walk, extend, replay, drill, utility)
+for verb in VERBS:
     app.command()(verb)
 
 

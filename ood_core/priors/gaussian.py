@@ -13,7 +13,8 @@ from typing import Literal, final
 
 import torch
 
-from ood_core.arrays import Latents, Map, Maps
+from ood_core.arrays import Latents, Map, Maps, PerSample
+from ood_core.diffusion.analytic import log_density
 from ood_core.linalg import Covariance, LowRank, Stationary, isotropic
 from ood_core.priors.annuli import SPECTRUM_FLOOR, radial_mean
 from ood_core.priors.truncated import fit_truncated
@@ -49,6 +50,10 @@ class GaussianPrior:
         white = normal(seeds, self.mean.shape, attempt, Stream.LATENT)
         factors = normal(seeds, (self.covariance.rank,), attempt, Stream.FACTOR)
         return self.mean + self.covariance.colour(white, factors)
+
+    def log_density(self, latents: Latents) -> PerSample:
+        """Log density per latent, natural units."""
+        return log_density(latents, self.mean, self.covariance)
 
 
 def estimate(

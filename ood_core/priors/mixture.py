@@ -72,6 +72,10 @@ class MixturePrior:
             latents[rows] = mean + some
         return latents
 
+    def log_density(self, latents: Latents) -> PerSample:
+        """Log density per latent, natural units."""
+        return mixture_log_density(latents, self.weights, self.laws)
+
     def members(self, seeds: SeedRange, attempt: int = 0) -> Labels:
         """Return which law each sample is drawn from."""
         uniform = [generator(seeds.root, i, attempt, Stream.MEMBER).random() for i in seeds]

@@ -1,7 +1,7 @@
 """Priors on disk: mean, covariance in its structured form, geometry and why it was chosen."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ood_core.geometry import Interval, ShellGeometry
+from ood_core.geometry import TESTS, Interval, ShellGeometry
 from ood_core.linalg import CrossStationary, Diagonal, LowRank, Stationary
 from ood_core.priors.choice import Choice, Prior
 from ood_core.priors.families import Law
@@ -22,12 +22,17 @@ AXES = ("channel", "y", "x")
 
 
 def write_prior(
-    path: Place, prior: Prior, geometry: ShellGeometry, choice: Choice | None = None
+    path: Place,
+    prior: Prior,
+    geometry: ShellGeometry,
+    left_out: Sequence[str] = (),
+    choice: Choice | None = None,
 ) -> None:
-    """Write a prior, its geometry and what it was chosen from."""
+    """Write a prior, its geometry, what it was not fitted to and what it was chosen from."""
     attributes: dict[str, Any] = {
         "held_out_log_density": prior.held_out_log_density,
-        "geometry": asdict(geometry),
+        "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
+        "left_out": list(left_out),
     }
     match prior:
         case GaussianPrior():
@@ -54,7 +59,8 @@ def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
         prior = MixturePrior(arrays["weights"], laws, score)
     else:
         prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
-    intervals = {name: Interval(**ends) for name, ends in attributes["geometry"].items()}
+    measured = attributes["geometry"]
+    intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
     return prior, ShellGeometry(**intervals)
 
 
