@@ -26,6 +26,7 @@ from ood_core.specs import Symmetry
 
 LEAST_SHARE = 0.02  # of an annulus' power that factors leave to the stationary part
 STANDARD_ERRORS = 2.0
+MOST_FACTORS = 256
 
 
 def confirmed_factors(
@@ -91,4 +92,5 @@ def _modes(
     maps: Maps, mean: Map, law: Stationary | CrossStationary, symmetries: Sequence[Symmetry]
 ) -> Modes:
     residuals = whitened(maps, mean, law)
-    return leading_modes(residuals, symmetries, most_modes(mean.numel()))
+    most = min(MOST_FACTORS, most_modes(mean.numel()))
+    return leading_modes(residuals, symmetries, most)
