@@ -12,8 +12,10 @@ from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, Target
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.teleport import Shortcut, Teleport
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
+from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
 from ood_core.seeds import root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
@@ -21,6 +23,8 @@ from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
+
+LAW_ROOT = root_key("affine law of a base")
 
 
 @final
@@ -30,7 +34,8 @@ class Line:
 
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
-    network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`.
+    network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`. `above` leads
+    from the top of the grid to the level of the latents where the method teleports.
     """
 
     base: CountingDenoiser
@@ -44,6 +49,7 @@ class Line:
     grid: TimeGrid
     root: int
     device: torch.device
+    above: Shortcut | None = None
 
     def denoiser(self, labels: Labels) -> Denoiser:
         """The denoiser for maps of the given clusters: the calibrated stack, or the base."""
@@ -98,7 +104,23 @@ def load_line(
         grid=time_grid(counted.schedule, method),
         root=root_key(record["identity"]),
         device=where,
+        above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method, where),
     )
+
+
+def _shortcut(
+    base: Denoiser,
+    laws: TargetLaws | None,
+    shape: tuple[int, ...],
+    method: Method,
+    device: torch.device,
+) -> Shortcut | None:
+    """The way above the grid: of the targets' Gaussian, or of the base's own affine law."""
+    if not method.teleport:
+        return None
+    law = in_domain_law(base, shape, LAW_ROOT, device) if laws is None else laws.gaussian
+    flow = Teleport(base.schedule, law.mean, law.covariance)
+    return Shortcut(flow, method.top, method.level)
 
 
 def choose_device(name: str) -> torch.device:
@@ -112,9 +134,9 @@ def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
     """The ascending grid of a method."""
     match method.spacing:
         case "uniform":
-            return schedule.uniform_grid(method.steps + 1, method.level, method.floor)
+            return schedule.uniform_grid(method.steps + 1, method.top, method.floor)
         case "log_snr":
-            return schedule.log_snr_grid(method.steps + 1, method.level, method.floor)
+            return schedule.log_snr_grid(method.steps + 1, method.top, method.floor)
 
 
 def read_method(record: dict[str, Any]) -> Method:

@@ -189,14 +189,24 @@ def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
     def rows(shard: Shard) -> Rows:
         seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
         denoiser = line.denoiser(line.labels(seen))
-        done = invert(denoiser, seen.to(line.device), line.grid, line.method.passes)
+        done = invert(
+            denoiser,
+            seen.to(line.device),
+            line.grid,
+            line.method.passes,
+            line.method.inverter,
+            line.method.extra_passes,
+            line.above,
+        )
         keep = slice(0, len(shard))
         if line.codes is not None:
             maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
             done = through_pixels(done, line.codes, maps.to(line.device))
+        pair = {} if done.before is None else {"before": done.before.cpu().numpy()[keep]}
         return {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
             "latents": done.latents.cpu().numpy()[keep],
+            **pair,
             "round_trip": done.round_trip.cpu().numpy()[keep],
             "error": done.error.cpu().numpy()[keep],
             "residual": done.residual.cpu().numpy()[keep],
@@ -236,7 +246,8 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
         latents = drawn.latents.to(line.device)
-        made = decode(denoiser, line.method.solver, latents, line.grid, seeds)
+        method = line.method
+        made = decode(denoiser, method.solver, latents, line.grid, seeds, method.eta, line.above)
         distance = steered.distance(made)
         return {
             "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),

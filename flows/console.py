@@ -31,6 +31,7 @@ UNITS = {
     "check": "evaluations",
     "drill": "faults",
     "science": "cells",
+    "utility": "trainings",
 }
 
 

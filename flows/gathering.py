@@ -10,15 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flows.drawn import drawn_latents
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
+from ood_core.atlas import MOST as ATLAS_DRAWS
+from ood_core.atlas import atlas
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
-from ood_core.store.files import read_bytes
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.files import exists, read_bytes, read_json
+from ood_core.store.latents import failed_round_trips
+from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
+from ood_core.utility import Utility, read_utility
 from ood_core.validate import ValidationReport
 
 MOST_SHOWN = 512
@@ -61,12 +66,25 @@ def report_input(
         psnr=psnr(targets.fit, error),
         validation=validation,
         symmetries=settings.targets.symmetries,
-        settings={**record["method"], "gate": list(verdict.reasons), **_asked(run, record)},
+        settings={
+            **record["method"],
+            "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
+            "gate": list(verdict.reasons),
+            **_asked(run, record),
+        },
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
+        utility=stored_utility(run),
+        atlas=atlas(*drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries),
     )
+
+
+def stored_utility(run: RunStore) -> Utility | None:
+    """What `farfield utility` found, where it was asked."""
+    place = run.root / UTILITY
+    return read_utility(read_json(place)) if exists(place) else None
 
 
 def card_input(

@@ -14,10 +14,12 @@ from actors.line import read_method
 from actors.pool import InlinePool, Pool, ShardFailure
 from actors.workers import WorkerSpec
 from flows.domain import domain_rows
+from flows.drawn import drawn_latents
 from flows.gathering import card_input, report_input
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
+from flows.running import RunningCard
 from flows.settings import Execution, RunSettings
 from ood_core.calibration import halves
 from ood_core.errors import InputError, RunIncomplete
@@ -31,7 +33,7 @@ from ood_core.seeds import SeedRange, root_key
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
@@ -82,8 +84,11 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
     draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
     require_held()
-    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents))
-    return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    ids, lost = load_targets(run).ids, failed_round_trips(run)
+    names = [ids[row] for row in lost]
+    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents), names)
+    note = f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:
@@ -101,7 +106,9 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     ruler = lay_ruler(targets, settings.targets.symmetries)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
-    found = compare(ruler, blocks, count, root, domain_rows(run, settings, ruler))
+    latents, drawn, _ = drawn_latents(run)
+    domain = domain_rows(run, settings, ruler)
+    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
     verdict = decide(settings.gate, found, len(targets.held_out))
     _show(run, settings, targets, found, verdict)
     content = {
@@ -176,7 +183,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """
     plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
     missing = book.missing(plan)
-    listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
+    left = sum(len(shard) for shard in missing)
+    listener.get().begin(stage, plan.rows, plan.rows - left)
+    card = RunningCard(run, stage, left)
     for outcome in make_pool(settings.execution).run(_worker_spec(run, stage, settings), missing):
         require_held()
         if isinstance(outcome, ShardFailure):
@@ -184,7 +193,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
             continue
         listed.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
+        card.advance(len(plan[outcome.shard]))
     if failed := listed.among(book.missing(plan)):
+        card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
         raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in book.all(plan))
     return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"

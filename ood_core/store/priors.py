@@ -1,5 +1,6 @@
 """Priors on disk: mean, covariance in its structured form, geometry and diagnostics."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,8 +17,10 @@ from ood_core.store.place import Place
 AXES = ("channel", "y", "x")
 
 
-def write_prior(path: Place, prior: GaussianPrior, geometry: ShellGeometry) -> None:
-    """Write a prior and its geometry."""
+def write_prior(
+    path: Place, prior: GaussianPrior, geometry: ShellGeometry, left_out: Sequence[str] = ()
+) -> None:
+    """Write a prior, its geometry, and the names of targets that it was not fitted to."""
     covariance = prior.covariance
     base = covariance.base if isinstance(covariance, LowRank) else covariance
     arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {"mean": (AXES, prior.mean.numpy())}
@@ -32,6 +35,7 @@ def write_prior(path: Place, prior: GaussianPrior, geometry: ShellGeometry) -> N
         "rho": prior.rho,
         "held_out_log_density": prior.held_out_log_density,
         "geometry": asdict(geometry),
+        "left_out": list(left_out),
     }
     write_bundle(path, arrays, attributes)
 

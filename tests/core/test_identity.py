@@ -82,6 +82,11 @@ OTHER: dict[str, Any] = {
     "patches": 8,
     "coordinates": "posterior",
     "rings": 3,
+    "extra_passes": 1,
+    "inverter": "bdia",
+    "eta": 0.5,
+    "teleport": 600,
+    "round_trip_limit": 0.1,
 }
 
 
