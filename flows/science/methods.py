@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, assert_never, final, get_args
 
@@ -26,6 +26,7 @@ from ood_core.baselines.mixing import Mixing
 from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
 from ood_core.bases.loading import BaseModel
+from ood_core.identity import identity_record
 from ood_core.maps.transforms import RangeTransform
 from ood_core.seeds import SeedRange, normal
 from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, SteeringSpec
@@ -99,10 +100,17 @@ def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
 def settled(name: MethodName, targets: TargetSet, base: BaseModel) -> dict[str, Any]:
     """All settings that decide what a method makes, as plain values.
 
-    The budget of fine-tuning is measured, so it is named by the line that it is taken from.
+    A line is named as in its runs' identity, so that later fields leave stored cells alone. The
+    budget of fine-tuning is measured, so it is named by the line that it is taken from.
     """
     if is_line(name):
-        return asdict(inspect_inputs(line_settings(name, targets.settings))[2])
+        settings = line_settings(name, targets.settings)
+        maps, model, method = inspect_inputs(settings)
+        record = identity_record(
+            settings.targets, maps.digest(), model.digest, method, settings.generation
+        )
+        found: dict[str, Any] = record["method"]
+        return found
     how: Any = baseline(name, base)
     plain = {f.name: getattr(how, f.name) for f in fields(how) if f.name != "base"}
     if name == "fine-tuning":

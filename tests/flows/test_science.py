@@ -64,15 +64,18 @@ def test_lines_and_fine_tuning_with_their_budget(
     out = tmp_path / "science"
     answer = farfield(
         *("bench", "science", "--targets", config(), *SMALL, "--out", out, "--json"),
-        *("--methods", "fine-tuning", "--seeds", "1"),
+        *("--methods", "fine-tuning,discovery,calibrated-unsteered", "--seeds", "1"),
     )
     assert answer.code == 0, answer.err
-    cells = {json.loads(Path(p).read_text())["record"]["method"]: p for p in stamps(out)}
-    assert set(cells) == {"fine-tuning", "calibrated"}  # the budget is the line's
-    line = json.loads(Path(cells["calibrated"]).read_text())
-    assert line["nfe_per_map"] == 3 and line["cpu_seconds"] > 0  # 2 steps and the last estimate
+    made = [json.loads(Path(path).read_text()) for path in stamps(out)]
+    cells = {cell["record"]["method"]: cell for cell in made}
+    assert set(cells) == {"fine-tuning", "discovery", "calibrated-unsteered", "calibrated"}
+    assert cells["fine-tuning"]["notes"]["steps"] >= 1  # within the seconds of `calibrated`
+    nfe = {name: cell["nfe_per_map"] for name, cell in cells.items()}
+    # 2 steps and the last estimate; 79 steps of the published 80 points; 20 steps and the last.
+    expected = {"calibrated": 3, "calibrated-unsteered": 3, "discovery": 79, "fine-tuning": 21}
+    assert nfe == expected
     assert not list((out / "work").rglob("*.zarr"))
-    assert json.loads(Path(cells["fine-tuning"]).read_text())["notes"]["steps"] >= 1
 
 
 def test_scores_are_those_of_validate(
