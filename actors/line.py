@@ -5,19 +5,22 @@ from typing import Any, final
 
 import torch
 
-from ood_core.arrays import Maps, TimeGrid
+from ood_core.arrays import Latents, Maps, TimeGrid
 from ood_core.bases.codes import Autoencoder
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
+from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.teleport import Shortcut, Teleport
+from ood_core.draw_spec import DrawSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
+from ood_core.invert import Inversion, invert
 from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
-from ood_core.seeds import root_key
+from ood_core.seeds import SeedRange, root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
@@ -56,6 +59,20 @@ class Line:
         if self.laws is None or self.bands is None:
             return self.base
         return CalibratedDenoiser(self.base, self.laws, self.bands, labels)
+
+    def invert(self, denoiser: Denoiser, seen: Maps) -> Inversion:
+        """Invert maps, or codes, as the method says."""
+        how = self.method
+        return invert(
+            denoiser, seen, self.grid, how.passes, how.inverter, how.extra_passes, self.above
+        )
+
+    def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:
+        """Decode latents, one per seed, as the method says."""
+        how = self.method
+        return decode(
+            denoiser, how.solver, latents, self.grid, seeds, how.eta, self.above, how.eta_floor
+        )
 
     def maps(self, seen: Maps) -> Maps:
         """Maps in model range of what the denoiser makes: decoded where it makes codes."""
@@ -146,8 +163,9 @@ def read_method(record: dict[str, Any]) -> Method:
         IdentityRefused: the record has a field that this version does not know.
     """
     parts = complete({"method": record})["method"]
+    kinds = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
     try:
-        for name, kind in (("calibration", CalibrationSpec), ("steering", SteeringSpec)):
+        for name, kind in kinds.items():
             if parts[name] is not None:
                 parts[name] = kind(**parts[name])
         return Method(**parts)

@@ -19,16 +19,16 @@ from actors.line import Line, load_line
 from ood_core.arrays import Maps
 from ood_core.bases.codes import Autoencoder
 from ood_core.calibration import TargetLaws, calibrate_level
-from ood_core.decode import decode
+from ood_core.constructs import construct_of
 from ood_core.draw import draw
-from ood_core.invert import Inversion, invert
+from ood_core.invert import Inversion
 from ood_core.limits import BASE_BYTES
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import held_targets, read_latents
 from ood_core.store.lease import require
 from ood_core.store.patches import read_patches
 from ood_core.store.plan import Shard
@@ -189,15 +189,7 @@ def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
     def rows(shard: Shard) -> Rows:
         seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
         denoiser = line.denoiser(line.labels(seen))
-        done = invert(
-            denoiser,
-            seen.to(line.device),
-            line.grid,
-            line.method.passes,
-            line.method.inverter,
-            line.method.extra_passes,
-            line.above,
-        )
+        done = line.invert(denoiser, seen.to(line.device))
         keep = slice(0, len(shard))
         if line.codes is not None:
             maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
@@ -230,7 +222,9 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     which cluster it belongs to, and both say how far it ends from where real maps lie.
     """
     prior, geometry = read_prior(run.root / "prior.zarr")
-    references = read_latents(run)
+    references, targets = read_latents(run), torch.tensor(held_targets(run))
+    construct = construct_of(line.method.draw, prior, references)
+    stored = {name for name, _ in run.table("generate").arrays()}  # fewer in early runs
     seen = line.targets.seen
     labels = line.labels(seen)
     steering = line.method.steering
@@ -240,22 +234,26 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
 
     def rows(shard: Shard) -> Rows:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
-        drawn = draw(prior, seeds, geometry, references)
-        aim, parents = aims.draw(seeds)
+        drawn = draw(construct, seeds, geometry, references)
+        sources = targets[drawn.kept.sources]
+        aim, parents = aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = line.denoiser(labels[parents[:, 0]])
         steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
         latents = drawn.latents.to(line.device)
-        method = line.method
-        made = decode(denoiser, method.solver, latents, line.grid, seeds, method.eta, line.above)
+        made = line.decode(denoiser, latents, seeds)
         distance = steered.distance(made)
-        return {
+        found: Rows = {
             "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
             "maps": line.targets.physical(line.maps(made).cpu()),
             "attempts": drawn.attempts.numpy().astype(np.int16),
             "parents": parents.numpy().astype(np.int32),
             "aim_distance": distance.cpu().numpy().astype(np.float32),
+            "refusals": drawn.refusals.numpy().astype(np.int16),
+            "sources": sources.numpy().astype(np.int32),
+            "source_weights": drawn.kept.weights.numpy().astype(np.float32),
         }
+        return {name: values for name, values in found.items() if name in stored}
 
     return rows
 

@@ -32,6 +32,8 @@ UNITS = {
     "drill": "faults",
     "science": "cells",
     "utility": "trainings",
+    "walk": "maps",
+    "separate": "maps",
 }
 
 

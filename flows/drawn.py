@@ -1,6 +1,8 @@
 """The latents that samples began from: drawn again, since they are a function of seed and prior."""
 
+from actors.line import read_method
 from ood_core.arrays import Latents
+from ood_core.constructs import construct_of
 from ood_core.draw import draw
 from ood_core.priors.gaussian import GaussianPrior
 from ood_core.seeds import SeedRange, root_key
@@ -17,5 +19,8 @@ def drawn_latents(run: RunStore, most: int = MOST) -> tuple[Latents, Latents, Ga
     references = read_latents(run)
     prior, geometry = read_prior(run.root / "prior.zarr")
     count = min(most, run.plan("generate").rows, max(2, MOST_VALUES // prior.mean.numel()))
-    seeds = SeedRange(root_key(run.record["identity"]), 0, count)
-    return references, draw(prior, seeds, geometry, references).latents, prior
+    record = run.record
+    method = read_method(record["identity_record"]["method"])
+    seeds = SeedRange(root_key(record["identity"]), 0, count)
+    construct = construct_of(method.draw, prior, references)
+    return references, draw(construct, seeds, geometry, references).latents, prior

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.gathering import psnr
+from flows.gathering import draw_record, psnr
+from flows.separability import stored_separability
 from flows.settings import PROJECT
 from ood_core.bases.importing import Untold, import_checkpoint
 from ood_core.bases.loading import BaseModel, load_base
@@ -45,6 +46,8 @@ def describe(run: RunStore) -> dict[str, Any]:
         "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
         **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
+        "draws": draw_record(run),
+        "separability": stored_separability(run),
         "arrays": arrays,
     }
 

@@ -14,6 +14,7 @@ from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import EXPERTS, band_knots
+from ood_core.constructs import require_parents
 from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
@@ -34,7 +35,7 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
 LEAST_SIDE = 16
-FITTED = ("patches.zarr", "prior.zarr", "domain.zarr")
+FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 AUTO_NOISE_TO_SIGNAL = 12.0
 AUTO_LEAST_NOISE = 0.05  # below it estimates are the map itself, and steps are wasted
 GAUSSIAN_WHITE = 1.0
@@ -130,6 +131,8 @@ def _inspected(
     choice = settle_level(settings, maps, model, ends[1], run)
     method = resolve_method(with_level(settings.method, choice), *ends)
     require_fit(settings.base, method.level, schedule)
+    if method.draw is not None and method.draw.construct == "combination":
+        require_parents(method.draw.sources, settings.targets.fit_count(len(maps)))
     return maps, model, method, choice
 
 
@@ -197,7 +200,9 @@ def _write(asked: Asked) -> None:
     columns = latent_columns(shape, asked.model.code_shape(shape), paired)
     _create(run, "invert", "row", plans, columns, words)
     synthetic = {**words, "synthetic": True}
-    _create(run, "generate", "sample", plans, sample_columns(shape, asked.maps.unit), synthetic)
+    sources = 0 if method.draw is None else method.draw.sources
+    columns = sample_columns(shape, asked.maps.unit, sources)
+    _create(run, "generate", "sample", plans, columns, synthetic)
     if method.calibration is not None:
         fitted = _calibration_words(run, settings, method.calibration)
         columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))

@@ -22,14 +22,15 @@ from flows.publishing import write_report
 from flows.running import RunningCard
 from flows.settings import Execution, RunSettings
 from ood_core.calibration import halves
+from ood_core.constructs import construct_of
+from ood_core.draw import measure_geometry
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evidence import ValidationReport
 from ood_core.gate import Verdict, decide
-from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
 from ood_core.priors.patches import fit_patches_of
 from ood_core.report.stored import read_evidence
-from ood_core.seeds import SeedRange, root_key
+from ood_core.seeds import root_key
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
@@ -41,9 +42,6 @@ from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
 from ood_core.store.targets import StoredTargets, load_targets
 from ood_core.validate import compare
-
-GEOMETRY_DRAWS = 200
-"""Enough draws to know a standard deviation to 5 %; the intervals are 5 of them wide."""
 
 Stage = Callable[[RunStore, RunSettings], str]
 
@@ -81,12 +79,13 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     symmetries = settings.targets.symmetries
     latents = read_latents(run)
     prior = fit_gaussian(latents, method.prior, symmetries)
-    root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
-    draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
+    construct = construct_of(method.draw, prior, latents)
+    root = root_key(record["identity"] + "/geometry")
+    geometry = measure_geometry(method.draw, construct, root, latents)
     require_held()
     ids, lost = load_targets(run).ids, failed_round_trips(run)
     names = [ids[row] for row in lost]
-    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents), names)
+    write_prior(run.root / "prior.zarr", prior, geometry, names)
     note = f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 

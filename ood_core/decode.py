@@ -20,6 +20,7 @@ def decode(
     seeds: SeedRange | None = None,
     eta: float = 0.0,
     above: Shortcut | None = None,
+    eta_floor: int = 0,
 ) -> Maps:
     """Decode latents at the grid's last index, or above a shortcut, to maps in model range.
 
@@ -41,7 +42,9 @@ def decode(
         return end / float(schedule.alpha[first])
     if seeds is None or len(seeds) != len(latents):
         raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
-    noisy: Solver[Any] = StochasticDdim(seeds, eta) if solver == "ddim" else StochasticDdim(seeds)
+    noisy: Solver[Any] = StochasticDdim(seeds)
+    if solver == "ddim":
+        noisy = StochasticDdim(seeds, eta, eta_floor)
     if solver == "dpmpp_2m_sde":
         noisy = DpmSolver2MSde(seeds)
     return denoiser(noisy.read(last(denoiser, noisy, start, down)), first)

@@ -25,6 +25,8 @@ LATER: dict[str, Any] = {
     "method.calibration.patches": 0,
     "method.steering.coordinates": "pixels",
     "method.steering.rings": 0,
+    "method.draw": None,
+    "method.eta_floor": 0,
     "method.extra_passes": 0,
     "method.inverter": "fixed_point",
     "method.eta": 0.0,

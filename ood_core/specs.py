@@ -7,7 +7,8 @@ one definition of each. Digests of them name a run; see `RunIdentity`.
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, final
 
-from ood_core.errors import ConfigError
+from ood_core.draw_spec import DrawSpec
+from ood_core.errors import require
 from ood_core.limits import USUAL, Limits
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -17,20 +18,10 @@ PriorKind = Literal["isotropic", "spectral_low_rank"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
 InverterName = Literal["fixed_point", "bdia", "obelm"]
 Coordinates = Literal["pixels", "posterior"]
-Preset = Literal["calibrated", "discovery"]
+Preset = Literal["calibrated", "discovery", "cluster"]
 
 CALIBRATED_STEPS = 12
 ROUND_TRIP_LIMIT = 0.1  # of a target's own standard deviation; real ones err by 0.01 to 0.03
-
-
-def require(ok: bool, message: str) -> None:
-    """Check one value of a spec.
-
-    Raises:
-        ConfigError: it is not as it should be.
-    """
-    if not ok:
-        raise ConfigError(message)
 
 
 def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
@@ -144,9 +135,10 @@ class MethodSpec:
     the run is planned, see `ood_core/levels.py`), `floor` the one at which they start,
     and `steps` the number of solver steps between both. `inverter` goes up: by fixed point in
     `passes` passes, and up to `extra_passes` more where they leave much, or by a solver that keeps
-    pairs. `eta` is the share of fresh noise of the `ddim` solver. Above the index `teleport` (0:
-    none) no step is taken, but the flow of a Gaussian in closed form. A target whose round trip
-    errs by more than `round_trip_limit` (0: none) of its spread is left out of the prior's fit.
+    pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
+    index `eta_floor`. Above the index `teleport` (0: none) no step is taken, but the flow of a
+    Gaussian in closed form. A target whose round trip errs by more than `round_trip_limit` (0:
+    none) of its spread is left out of the prior's fit.
     """
 
     preset: Preset = "calibrated"
@@ -163,6 +155,8 @@ class MethodSpec:
     prior: PriorKind | None = None
     calibration: CalibrationSpec | None = None
     steering: SteeringSpec | None = None
+    draw: DrawSpec | None = None
+    eta_floor: int | None = None
 
     def __post_init__(self) -> None:
         if self.level != "auto":
@@ -172,14 +166,14 @@ class MethodSpec:
             value = getattr(self, name)
             settled = value is None or value == "auto" or value >= 1
             require(settled, f"method.{name}: got {value}; expected 1 or more")
-        for name in ("floor", "extra_passes", "teleport", "round_trip_limit"):
+        for name in ("floor", "eta_floor", "extra_passes", "teleport", "round_trip_limit"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"method.{name}: got {value}; expected 0 or more")
         require(self.eta is None or 0 <= self.eta <= 1, "method.eta: expected 0 to 1")
-        if self.preset == "discovery":
+        if self.preset != "calibrated":
             require(
                 self.calibration is None and self.steering is None,
-                "method: the discovery preset has neither calibration nor steering; "
+                f"method: the {self.preset} preset has neither calibration nor steering; "
                 "remove these keys or use the calibrated preset",
             )
 
@@ -189,6 +183,7 @@ class MethodSpec:
 class Method:
     """A method with nothing left open; `calibration` and `steering` are None where not used.
 
+    Without `draw`, latents are drawn from the prior, and accepted where such draws lie.
     Fields with a value came later; it is what runs did before (`LATER` in `identity.py`).
     """
 
@@ -201,6 +196,8 @@ class Method:
     prior: PriorKind
     calibration: CalibrationSpec | None
     steering: SteeringSpec | None
+    draw: DrawSpec | None = None
+    eta_floor: int = 0
     extra_passes: int = 0
     inverter: InverterName = "fixed_point"
     eta: float = 0.0
@@ -218,14 +215,17 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
 
     `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
     `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
-    80, isotropic Gaussian) with one evaluation per inversion step, without the published filters.
+    80, isotropic Gaussian) with one evaluation per inversion step. Its interpolations and filters
+    are those of `draw`. `cluster` is the same line with draws from the cluster of the latents on
+    their sphere: a reconstruction of Ramachandran et al. (2024), whose formulas are not known.
     """
     if spec.level == "auto":
         raise ValueError("got level auto; expected a level that was measured")
-    if spec.preset == "discovery":
+    if spec.preset != "calibrated":
         open_fields = Method(
             level=900, floor=0, steps=79, spacing="uniform", passes=1, solver="ddim",
             prior="isotropic", calibration=None, steering=None,
+            draw=DrawSpec(construct="cluster") if spec.preset == "cluster" else None,
         )  # fmt: skip
     else:
         room = (spec.teleport or spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
@@ -243,6 +243,9 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     method = replace(open_fields, **given)
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
+    draw = method.draw
+    if draw is not None:  # the default of all fields is what runs do without any
+        method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
     require(
         method.steps <= method.top - method.floor,
         f"method.steps: got {method.steps} steps from index {method.floor} up to {method.top}; "

@@ -11,9 +11,18 @@ from ood_core.store.targets import load_targets
 
 def read_latents(run: RunStore) -> Latents:
     """Read the latents whose round trip holds: those that a prior is fitted to."""
-    latents = torch.from_numpy(run.table("invert").read("latents"))
+    return all_latents(run)[held_targets(run)]
+
+
+def all_latents(run: RunStore) -> Latents:
+    """Read the latents of all fit targets, whatever their round trip."""
+    return torch.from_numpy(run.table("invert").read("latents"))
+
+
+def held_targets(run: RunStore) -> list[int]:
+    """Numbers of the fit targets whose round trip holds: those of the rows of `read_latents`."""
     lost = set(failed_round_trips(run))
-    return latents[[row for row in range(len(latents)) if row not in lost]]
+    return [row for row in range(run.plan("invert").rows) if row not in lost]
 
 
 def failed_round_trips(run: RunStore) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ood_core.geometry import Interval, ShellGeometry
+from ood_core.geometry import TESTS, Interval, ShellGeometry
 from ood_core.linalg import Diagonal, LowRank, Stationary
 from ood_core.priors.gaussian import GaussianPrior
 from ood_core.store.bundle import read_bundle, write_bundle
@@ -34,7 +34,7 @@ def write_prior(
     attributes = {
         "rho": prior.rho,
         "held_out_log_density": prior.held_out_log_density,
-        "geometry": asdict(geometry),
+        "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
         "left_out": list(left_out),
     }
     write_bundle(path, arrays, attributes)
@@ -49,5 +49,6 @@ def read_prior(path: Place) -> tuple[GaussianPrior, ShellGeometry]:
     prior = GaussianPrior(
         arrays["mean"], covariance, attributes["rho"], attributes["held_out_log_density"]
     )
-    intervals = {name: Interval(**ends) for name, ends in attributes["geometry"].items()}
+    measured = attributes["geometry"]
+    intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
     return prior, ShellGeometry(**intervals)
