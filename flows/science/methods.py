@@ -26,6 +26,7 @@ from ood_core.baselines.mixing import Mixing
 from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
 from ood_core.bases.loading import BaseModel
+from ood_core.draw_spec import DrawSpec
 from ood_core.identity import identity_record
 from ood_core.maps.transforms import RangeTransform
 from ood_core.seeds import SeedRange, normal
@@ -34,7 +35,7 @@ from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, SteeringSpec
 BaselineName = Literal[
     "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
 ]
-LineName = Literal["discovery", "calibrated-unsteered", "calibrated"]
+LineName = Literal["discovery", "discovery-slerp", "cluster", "calibrated-unsteered", "calibrated"]
 MethodName = BaselineName | LineName
 LINES: tuple[LineName, ...] = get_args(LineName)
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -90,6 +91,11 @@ def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
     match name:
         case "discovery":
             return MethodSpec(preset="discovery")
+        case "discovery-slerp":
+            published = DrawSpec(construct="slerp", share="grid", accept="latents")
+            return MethodSpec(preset="discovery", draw=published)
+        case "cluster":
+            return MethodSpec(preset="cluster")
         case "calibrated-unsteered":
             return replace(calibrated, steering=SteeringSpec(steps=0))
         case "calibrated":
