@@ -5,6 +5,7 @@ from typing import Any, final
 
 import torch
 
+from actors.clock import TimedDenoiser
 from ood_core.arrays import Maps, TimeGrid
 from ood_core.bases.codes import Autoencoder
 from ood_core.bases.loading import BaseModel, load_base
@@ -30,10 +31,12 @@ class Line:
 
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
-    network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`.
+    network evaluations wherever it is used, `clock` their seconds. `rho` belongs to the Gaussian
+    of `laws`.
     """
 
     base: CountingDenoiser
+    clock: TimedDenoiser
     codes: Autoencoder | None
     laws: TargetLaws | None
     bands: BandWeights | None
@@ -76,7 +79,8 @@ def load_line(
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
-    counted, targets = CountingDenoiser(model.denoiser), load_targets(run)
+    clock = TimedDenoiser(model.denoiser)
+    counted, targets = CountingDenoiser(clock), load_targets(run)
     laws, rho = None, 1.0
     bands = None
     if method.calibration is not None:
@@ -88,6 +92,7 @@ def load_line(
             bands = read_calibration(run)
     return Line(
         base=counted,
+        clock=clock,
         codes=model.codes,
         laws=laws,
         bands=bands,

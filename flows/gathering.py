@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from flows.settings import RunSettings
+from flows.spent import shares
 from ood_core.arrays import Maps
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
@@ -126,14 +127,15 @@ def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timings(run: RunStore) -> tuple[TimingRow, ...]:
-    rows = []
+    rows, splits = [], run.splits
     for stage, seconds in run.timings.items():
         if stage in SHARDED:
             plan = run.plan(stage)
             receipts = run.receipts(stage).all(plan)
             done = sum(len(plan[r.shard]) for r in receipts)
             nfe = sum(r.nfe for r in receipts)
-            rows.append(TimingRow(stage, len(receipts), done, nfe, seconds))
+            spent = shares(splits[stage]) if stage in splits else {}
+            rows.append(TimingRow(stage, len(receipts), done, nfe, seconds, spent))
         else:
             rows.append(TimingRow(stage, 1, 0, 0, seconds))
     return tuple(rows)
