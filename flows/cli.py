@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_bench import bench_app
 from flows.cli_gallery import gallery
 from flows.cli_models import models_app
 from flows.cli_samples import extend, replay
@@ -28,6 +29,7 @@ app = typer.Typer(
     epilog=__doc__.split("\n\n", 1)[1] if __doc__ else None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(bench_app, name="bench")
 
 Config = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
