@@ -6,22 +6,29 @@ from typing import Any, final
 import torch
 
 from actors.clock import TimedDenoiser
-from ood_core.arrays import Maps, TimeGrid
+from ood_core.arrays import Latents, Maps, TimeGrid
 from ood_core.bases.codes import Autoencoder
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
+from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.teleport import Shortcut, Teleport
+from ood_core.draw_spec import DrawSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
+from ood_core.invert import Inversion, invert
+from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
-from ood_core.seeds import root_key
+from ood_core.seeds import SeedRange, root_key
 from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
+
+LAW_ROOT = root_key("affine law of a base")
 
 
 @final
@@ -32,7 +39,8 @@ class Line:
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
     network evaluations wherever it is used, `clock` their seconds. `rho` belongs to the Gaussian
-    of `laws`.
+    of `laws`. `above` leads from the top of the grid to the level of the latents where the method
+    teleports.
     """
 
     base: CountingDenoiser
@@ -47,12 +55,27 @@ class Line:
     grid: TimeGrid
     root: int
     device: torch.device
+    above: Shortcut | None = None
 
     def denoiser(self, labels: Labels) -> Denoiser:
         """The denoiser for maps of the given clusters: the calibrated stack, or the base."""
         if self.laws is None or self.bands is None:
             return self.base
         return CalibratedDenoiser(self.base, self.laws, self.bands, labels)
+
+    def invert(self, denoiser: Denoiser, seen: Maps) -> Inversion:
+        """Invert maps, or codes, as the method says."""
+        how = self.method
+        return invert(
+            denoiser, seen, self.grid, how.passes, how.inverter, how.extra_passes, self.above
+        )
+
+    def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:
+        """Decode latents, one per seed, as the method says."""
+        how = self.method
+        return decode(
+            denoiser, how.solver, latents, self.grid, seeds, how.eta, self.above, how.eta_floor
+        )
 
     def maps(self, seen: Maps) -> Maps:
         """Maps in model range of what the denoiser makes: decoded where it makes codes."""
@@ -103,7 +126,23 @@ def load_line(
         grid=time_grid(counted.schedule, method),
         root=root_key(record["identity"]),
         device=where,
+        above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method, where),
     )
+
+
+def _shortcut(
+    base: Denoiser,
+    laws: TargetLaws | None,
+    shape: tuple[int, ...],
+    method: Method,
+    device: torch.device,
+) -> Shortcut | None:
+    """The way above the grid: of the targets' Gaussian, or of the base's own affine law."""
+    if not method.teleport:
+        return None
+    law = in_domain_law(base, shape, LAW_ROOT, device) if laws is None else laws.gaussian
+    flow = Teleport(base.schedule, law.mean, law.covariance)
+    return Shortcut(flow, method.top, method.level)
 
 
 def choose_device(name: str) -> torch.device:
@@ -117,9 +156,9 @@ def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
     """The ascending grid of a method."""
     match method.spacing:
         case "uniform":
-            return schedule.uniform_grid(method.steps + 1, method.level, method.floor)
+            return schedule.uniform_grid(method.steps + 1, method.top, method.floor)
         case "log_snr":
-            return schedule.log_snr_grid(method.steps + 1, method.level, method.floor)
+            return schedule.log_snr_grid(method.steps + 1, method.top, method.floor)
 
 
 def read_method(record: dict[str, Any]) -> Method:
@@ -129,8 +168,9 @@ def read_method(record: dict[str, Any]) -> Method:
         IdentityRefused: the record has a field that this version does not know.
     """
     parts = complete({"method": record})["method"]
+    kinds = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
     try:
-        for name, kind in (("calibration", CalibrationSpec), ("steering", SteeringSpec)):
+        for name, kind in kinds.items():
             if parts[name] is not None:
                 parts[name] = kind(**parts[name])
         return Method(**parts)

@@ -21,16 +21,16 @@ from actors.transfer import entering, leaving
 from ood_core.arrays import Maps
 from ood_core.bases.codes import Autoencoder
 from ood_core.calibration import TargetLaws, calibrate_level
-from ood_core.decode import decode
+from ood_core.constructs import construct_of
 from ood_core.draw import draw
-from ood_core.invert import Inversion, invert
+from ood_core.invert import Inversion
 from ood_core.limits import BASE_BYTES
 from ood_core.seeds import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import held_targets, read_latents
 from ood_core.store.lease import require
 from ood_core.store.patches import read_patches
 from ood_core.store.plan import Shard
@@ -40,6 +40,7 @@ from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
 
 Rows = Mapping[str, NDArray[Any]]
+INVERTED = ("latents", "before", "round_trip", "error", "residual")
 Pending = Callable[[], Rows]
 """Rows that are computed, and may be on their way from the device."""
 
@@ -208,15 +209,13 @@ def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
     def rows(shard: Shard) -> Pending:
         seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
         denoiser = line.denoiser(line.labels(seen))
-        done = invert(denoiser, entering(seen, line.device), line.grid, line.method.passes)
+        done = line.invert(denoiser, entering(seen, line.device))
         keep = slice(0, len(shard))
         if line.codes is not None:
             maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
             done = through_pixels(done, line.codes, maps.to(line.device))
-        made = {
-            name: leaving(getattr(done, name))
-            for name in ("latents", "round_trip", "error", "residual")
-        }
+        parts = {name: getattr(done, name) for name in INVERTED}
+        made = {name: leaving(rows) for name, rows in parts.items() if rows is not None}
         return lambda: {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
             **{name: arrived().numpy()[keep] for name, arrived in made.items()},
@@ -240,7 +239,9 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     which cluster it belongs to, and both say how far it ends from where real maps lie.
     """
     prior, geometry = read_prior(run.root / "prior.zarr")
-    references = read_latents(run)
+    references, targets = read_latents(run), torch.tensor(held_targets(run))
+    construct = construct_of(line.method.draw, prior, references)
+    stored = {name for name, _ in run.table("generate").arrays()}  # fewer in early runs
     seen = line.targets.seen
     labels = line.labels(seen)
     steering = line.method.steering
@@ -250,21 +251,26 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
 
     def rows(shard: Shard) -> Pending:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
-        drawn = draw(prior, seeds, geometry, references)
-        aim, parents = aims.draw(seeds)
+        drawn = draw(construct, seeds, geometry, references)
+        sources = targets[drawn.kept.sources]
+        aim, parents = aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = line.denoiser(labels[parents[:, 0]])
         steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
         denoiser = plain if steering is None else steered
         latents = entering(drawn.latents, line.device)
-        made = decode(denoiser, line.method.solver, latents, line.grid, seeds)
+        made = line.decode(denoiser, latents, seeds)
         distance, maps = leaving(steered.distance(made)), leaving(line.maps(made))
-        return lambda: {
-            "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
-            "maps": line.targets.physical(maps()),
-            "attempts": drawn.attempts.numpy().astype(np.int16),
-            "parents": parents.numpy().astype(np.int32),
-            "aim_distance": distance().numpy().astype(np.float32),
+        found: dict[str, Callable[[], NDArray[Any]]] = {
+            "sample": lambda: np.arange(seeds.start, seeds.stop, dtype=np.int64),
+            "maps": lambda: line.targets.physical(maps()),
+            "attempts": lambda: drawn.attempts.numpy().astype(np.int16),
+            "parents": lambda: parents.numpy().astype(np.int32),
+            "aim_distance": lambda: distance().numpy().astype(np.float32),
+            "refusals": lambda: drawn.refusals.numpy().astype(np.int16),
+            "sources": lambda: sources.numpy().astype(np.int32),
+            "source_weights": lambda: drawn.kept.weights.numpy().astype(np.float32),
         }
+        return lambda: {name: values() for name, values in found.items() if name in stored}
 
     return rows
 

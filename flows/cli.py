@@ -15,6 +15,8 @@ from flows.cli_gallery import gallery
 from flows.cli_models import models_app
 from flows.cli_samples import extend, replay
 from flows.cli_stored import drill, inspect, report, status, validate, verify
+from flows.cli_utility import utility
+from flows.cli_walk import walk
 from flows.exits import EXIT_OF_STATE
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
 
@@ -164,7 +166,8 @@ def schema() -> None:
     show_json(RunSettings.model_json_schema())
 
 
-for verb in (status, inspect, verify, validate, report, gallery, extend, replay, drill):
+VERBS = (status, inspect, verify, validate, report, gallery, walk, extend, replay, drill, utility)
+for verb in VERBS:
     app.command()(verb)
 
 

@@ -42,6 +42,36 @@ def scale(
     _script("scale", ["--samples", samples, "--shards", shards], out, as_json)
 
 
+@bench_app.command("science")
+def science(
+    targets: Annotated[
+        list[Path] | None, typer.Option(help="Configuration of a target set; may be repeated.")
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Names, comma-separated; by default all.")] = "",
+    n: Annotated[str, typer.Option("--n", help="Numbers of targets, in order.")] = "64,16,256",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per cell.")] = 3,
+    samples: Annotated[int, typer.Option(min=8, help="Samples per cell.")] = 128,
+    out: Annotated[Path, typer.Option(help="Folder; finished cells are kept.")] = Path(
+        "runs/science"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Compare the method with its rivals: methods x target sets x numbers of targets."""
+    from flows.console import Bars, show_fields, show_json
+    from flows.progress import listener
+    from flows.science.asked import read_spec
+    from flows.science.bench import run_science
+
+    spec = read_spec(targets or (), methods, n, seeds, samples)
+    with Bars() as bars:
+        token = listener.set(bars)
+        try:
+            found = run_science(spec, out)
+        finally:
+            listener.reset(token)
+    show_json(found) if as_json else show_fields("science", found)
+
+
 def _script(name: str, words: list[object], out: Path | None, as_json: bool) -> None:
     """Run a script of benchmarks/, in a process of its own that nothing has warmed up."""
     import subprocess

@@ -30,6 +30,10 @@ UNITS = {
     "pretrain": "steps",
     "check": "evaluations",
     "drill": "faults",
+    "science": "cells",
+    "utility": "trainings",
+    "walk": "maps",
+    "separate": "maps",
 }
 
 

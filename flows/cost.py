@@ -15,9 +15,11 @@ from flows.planning import INVERSION_SHARD, inspect_inputs, shard_plans
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.bases.loading import load_base
+from ood_core.decode import evaluations_per_map
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.invert import evaluations_per_target
 from ood_core.linalg import isotropic
 from ood_core.priors.patches import patch_shapes
 from ood_core.seeds import SeedRange, normal
@@ -69,8 +71,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
 
 
 def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
-    """Network evaluations per stage, as the receipts will count them."""
-    per_map = {"heun": 2 * method.steps, "ancestral": method.steps + 1}
+    """Network evaluations per stage, as the receipts will count them but for extra passes."""
     calibration = method.calibration
     levels = method.steps + 1
     rows = shard_plans(settings, method, fit)["invert"]
@@ -78,9 +79,9 @@ def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, in
     shards = shard_plans(settings, method, fit)["generate"]
     return {
         "calibrate": levels * fit * calibration.draws if calibration else 0,
-        "invert": padded * method.steps * (method.passes + 1),
+        "invert": padded * evaluations_per_target(method.inverter, method.steps, method.passes),
         "generate": sum(shard.capacity for shard in shards)
-        * per_map.get(method.solver, method.steps),
+        * evaluations_per_map(method.solver, method.steps, method.eta),
     }
 
 

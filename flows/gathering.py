@@ -10,16 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flows.drawn import drawn_latents
 from flows.settings import RunSettings
 from flows.spent import shares
 from ood_core.arrays import Maps
+from ood_core.atlas import MOST as ATLAS_DRAWS
+from ood_core.atlas import atlas
+from ood_core.draw import COUNTED
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap
-from ood_core.store.files import read_bytes
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.files import exists, read_bytes, read_json
+from ood_core.store.latents import failed_round_trips
+from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
+from ood_core.utility import Utility, read_utility
 from ood_core.validate import ValidationReport
 
 MOST_SHOWN = 512
@@ -62,12 +68,26 @@ def report_input(
         psnr=psnr(targets.fit, error),
         validation=validation,
         symmetries=settings.targets.symmetries,
-        settings={**record["method"], "gate": list(verdict.reasons), **_asked(run, record)},
+        settings={
+            **record["method"],
+            "draws": draw_record(run),
+            "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
+            "gate": list(verdict.reasons),
+            **_asked(run, record),
+        },
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
+        utility=stored_utility(run),
+        atlas=atlas(*drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries),
     )
+
+
+def stored_utility(run: RunStore) -> Utility | None:
+    """What `farfield utility` found, where it was asked."""
+    place = run.root / UTILITY
+    return read_utility(read_json(place)) if exists(place) else None
 
 
 def card_input(
@@ -115,6 +135,27 @@ def psnr(targets: Maps, error: Any) -> Any:
     """Peak signal-to-noise ratio in dB per map: range of the fit targets over the error."""
     peak = float(targets.max() - targets.min())
     return 20 * np.log10(peak / np.maximum(error, 1e-12))
+
+
+def draw_record(run: RunStore) -> dict[str, Any] | None:
+    """How many latents were drawn, how many of them were refused, and by which test.
+
+    Returns None while no samples are stored, and for runs of early versions, which did not count.
+    """
+    table, plan = run.table("generate"), run.plan("generate")
+    done = [shard for shard in plan if run.receipts("generate").read(shard) is not None]
+    if not done or "refusals" not in dict(table.arrays()):
+        return None
+    rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
+    attempts, refusals = (table.read(name)[rows] for name in ("attempts", "refusals"))
+    drawn, counts = int(attempts.sum()), refusals.sum(axis=0)
+    return {
+        "drawn": drawn,
+        "kept_though_refused": int((attempts == refusals[:, 0]).sum()),
+        "refused": {
+            name: float(count / drawn) for name, count in zip(COUNTED, counts, strict=True)
+        },
+    }
 
 
 def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:

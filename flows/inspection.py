@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from flows.gathering import psnr
+from flows.gathering import draw_record, psnr
+from flows.separability import stored_separability
 from flows.settings import PROJECT
 from ood_core.bases.importing import Untold, import_checkpoint
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
+from ood_core.store.latents import failed_round_trips
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.targets import load_targets
@@ -27,6 +29,7 @@ def describe(run: RunStore) -> dict[str, Any]:
     targets = load_targets(run)
     done = not run.receipts("invert").missing(run.plan("invert"))
     decibels = psnr(targets.fit, run.table("invert").read("error")) if done else np.array([np.nan])
+    lost = failed_round_trips(run) if done else []
     record = run.record
     return {
         "name": record["name"],
@@ -40,7 +43,11 @@ def describe(run: RunStore) -> dict[str, Any]:
             "least": float(decibels.min()),
             "median": float(np.median(decibels)),
         },
+        "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
+        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
+        "draws": draw_record(run),
+        "separability": stored_separability(run),
         "arrays": arrays,
     }
 

@@ -9,11 +9,13 @@ import torch
 
 from actors.line import require_fit
 from flows.holding import holding
+from flows.level_choice import LevelChoice, recorded, settle_level, with_level
 from flows.number_type import settle_type
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import EXPERTS, band_knots
+from ood_core.constructs import require_parents
 from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
@@ -26,7 +28,7 @@ from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.run import UTILITY, RunStore, ShardedStage
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
 from ood_core.store.statistics import create_statistics, lay_ruler
 from ood_core.store.targets import load_targets, read_targets, write_targets
@@ -34,7 +36,7 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
 LEAST_SIDE = 16
-FITTED = ("patches.zarr", "prior.zarr", "domain.zarr")
+FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 AUTO_NOISE_TO_SIGNAL = 12.0
 AUTO_LEAST_NOISE = 0.05  # below it estimates are the map itself, and steps are wasted
 GAUSSIAN_WHITE = 1.0
@@ -55,6 +57,7 @@ class Asked:
     record: dict[str, Any]
     plans: dict[ShardedStage, ShardPlan]
     dtype: str
+    choice: LevelChoice | None = None
 
     @property
     def is_new(self) -> bool:
@@ -83,14 +86,14 @@ def ask(settings: RunSettings, out: str) -> Asked:
         InputError: unusable targets, base or settings.
         IdentityRefused: another run lives at `out`.
     """
-    maps, model, method = inspect_inputs(settings)
+    run = RunStore.at(out)
+    maps, model, method, choice = _inspected(settings, run)
     record = identity_record(
         settings.targets, maps.digest(), model.digest, method, settings.generation
     )
     plans = shard_plans(settings, method, settings.targets.fit_count(len(maps)))
-    run = RunStore.at(out)
-    dtype = settle_type(settings, maps, method, run)
-    asked = Asked(run, settings, maps, model, method, record, plans, dtype)
+    run_type = settle_type(settings, maps, method, run)
+    asked = Asked(run, settings, maps, model, method, record, plans, run_type, choice)
     _ = asked.is_new
     return asked
 
@@ -112,6 +115,13 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
 
 def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     """Read and check targets and base, and settle the method."""
+    return _inspected(settings, None)[:3]
+
+
+def _inspected(
+    settings: RunSettings, run: RunStore | None
+) -> tuple[MapSet, BaseModel, Method, LevelChoice | None]:
+    """The inputs, and how the level was chosen where that was left to measurement."""
     maps = read_targets(settings.targets)
     model = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
     check(maps, model.size_multiple, model.channels)
@@ -121,9 +131,12 @@ def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
     _require_range(settings.targets, maps)
     schedule = model.denoiser.schedule
     ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_LEAST_NOISE)
-    method = resolve_method(settings.method, *ends)
+    choice = settle_level(settings, maps, model, ends[1], run)
+    method = resolve_method(with_level(settings.method, choice), *ends)
     require_fit(settings.base, method.level, schedule)
-    return maps, model, method
+    if method.draw is not None and method.draw.construct == "combination":
+        require_parents(method.draw.sources, settings.targets.fit_count(len(maps)))
+    return maps, model, method, choice
 
 
 def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[ShardedStage, ShardPlan]:
@@ -178,24 +191,27 @@ def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
 def _write(asked: Asked) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
-    remove(run.root / "verdict.json")
-    for name in ("receipts", "failures", *FITTED):  # they were of another run
+    for name in ("verdict.json", UTILITY):  # they were of another run, as are these:
+        remove(run.root / name)
+    for name in ("receipts", "failures", *FITTED):
         remove_tree(run.root / name)
     codes = asked.model.codes
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
     shape = asked.maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
-    _create(
-        run, "invert", "row", plans, latent_columns(shape, asked.model.code_shape(shape)), words
-    )
+    paired = method.inverter != "fixed_point"
+    columns = latent_columns(shape, asked.model.code_shape(shape), paired)
+    _create(run, "invert", "row", plans, columns, words)
     synthetic = {**words, "synthetic": True}
-    _create(run, "generate", "sample", plans, sample_columns(shape, asked.maps.unit), synthetic)
+    sources = 0 if method.draw is None else method.draw.sources
+    columns = sample_columns(shape, asked.maps.unit, sources)
+    _create(run, "generate", "sample", plans, columns, synthetic)
     if method.calibration is not None:
         fitted = _calibration_words(run, settings, method.calibration)
         columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))
         _create(run, "calibrate", "level", plans, columns, fitted)
     targets = load_targets(run)
-    kept = _record(settings, asked.model, method, targets.fit)
+    kept = _record(settings, asked.model, method, targets.fit) | recorded(asked.choice)
     ruler = lay_ruler(targets, settings.targets.symmetries)
     create_statistics(run, ruler, plans["generate"])
     persist_tables(run.root)

@@ -2,7 +2,7 @@
 
 import io
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.line import Line, load_line
+from actors.line import Line
 from actors.workers import Rows, sample_rows
 from flows.settings import RunSettings
+from flows.stored_line import fitted_line
+from ood_core.constructs import construct_of
 from ood_core.errors import ConfigError, RunIncomplete
 from ood_core.metrics.novelty import nearest
 from ood_core.report.pictures import Stretch, map_png
 from ood_core.seeds import SeedRange
-from ood_core.store.files import read_json, write_atomic
+from ood_core.store.files import write_atomic
+from ood_core.store.latents import read_latents
 from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
@@ -95,15 +98,10 @@ def replay_sample(
 def _load(run: RunStore, settings: RunSettings, sample: int) -> Line:
     if sample < 0:
         raise ConfigError(f"--sample: got {sample}; expected 0 or more")
-    for stage in ("calibrate", "invert"):
-        if run.receipts(stage).missing(run.plan(stage)):
-            raise RunIncomplete(f"{run.root}: {stage} is not finished; `farfield run` it first")
+    line = fitted_line(run, settings)
     if not run.has_prior:
         raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
-    torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
-    dtype = read_json(run.root / "plan.json")["dtype"]
-    most = settings.execution.max_base_bytes
-    return load_line(run, settings.base, settings.execution.device, dtype, most)
+    return line
 
 
 def _stored(run: RunStore, sample: int) -> Rows | None:
@@ -132,7 +130,8 @@ def _told(run: RunStore, line: Line, again: Replay, alone: bool) -> dict[str, An
             "attempt": int(again.now["attempts"]) - 1,
         },
         "noise": _noise(run, line, sample, int(again.now["attempts"]) - 1),
-        "parents": [line.targets.ids[int(parent)] for parent in again.now["parents"]],
+        "parents": _names(line, again.now["parents"]),
+        "sources": _names(line, again.now.get("sources", ())),
         "scores": _scores(line, again.now),
         "unit": line.targets.unit,
         "values": _range(again.now["maps"]),
@@ -142,10 +141,15 @@ def _told(run: RunStore, line: Line, again: Replay, alone: bool) -> dict[str, An
     return {**told, "note": STEERED} if steered else told
 
 
+def _names(line: Line, rows: Iterable[int]) -> list[str]:
+    return [line.targets.ids[int(row)] for row in rows]
+
+
 def _noise(run: RunStore, line: Line, sample: int, attempt: int) -> dict[str, float]:
     """The accepted latent, by numbers that can be compared: radius is 1 for white noise."""
     prior, _ = read_prior(run.root / "prior.zarr")
-    latent = prior.sample(SeedRange(line.root, sample, sample + 1), attempt)[0]
+    construct = construct_of(line.method.draw, prior, read_latents(run))
+    latent = construct.sample(SeedRange(line.root, sample, sample + 1), attempt).latents[0]
     return {
         "radius": float(latent.double().square().mean().sqrt()),
         "mean": float(latent.double().mean()),

@@ -11,26 +11,29 @@ from typing import Any
 from actors.line import read_method
 from actors.pool import ShardFailure
 from flows.domain import domain_rows
+from flows.drawn import drawn_latents
 from flows.gathering import card_input, report_input
 from flows.hiring import pool_for, worker_count, worker_spec
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
+from flows.running import RunningCard
 from flows.settings import RunSettings
 from flows.spent import Spent, shares
 from ood_core.calibration import halves
+from ood_core.constructs import construct_of
+from ood_core.draw import measure_geometry
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evidence import ValidationReport
 from ood_core.gate import Verdict, decide
-from ood_core.geometry import ShellGeometry
 from ood_core.priors.gaussian import fit_gaussian
 from ood_core.priors.patches import fit_patches_of
 from ood_core.report.stored import read_evidence
-from ood_core.seeds import SeedRange, root_key
+from ood_core.seeds import root_key
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.latents import read_latents
+from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
@@ -38,9 +41,6 @@ from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
 from ood_core.store.targets import StoredTargets, load_targets
 from ood_core.validate import compare
-
-GEOMETRY_DRAWS = 200
-"""Enough draws to know a standard deviation to 5 %; the intervals are 5 of them wide."""
 
 Stage = Callable[[RunStore, RunSettings], str]
 
@@ -78,11 +78,15 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     symmetries = settings.targets.symmetries
     latents = read_latents(run)
     prior = fit_gaussian(latents, method.prior, symmetries)
-    root = root_key(record["identity"] + "/geometry")  # draws that no sample shares
-    draws = prior.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
+    construct = construct_of(method.draw, prior, latents)
+    root = root_key(record["identity"] + "/geometry")
+    geometry = measure_geometry(method.draw, construct, root, latents)
     require_held()
-    write_prior(run.root / "prior.zarr", prior, ShellGeometry.measure(draws, latents))
-    return f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    ids, lost = load_targets(run).ids, failed_round_trips(run)
+    names = [ids[row] for row in lost]
+    write_prior(run.root / "prior.zarr", prior, geometry, names)
+    note = f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:
@@ -100,7 +104,9 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     ruler = lay_ruler(targets, settings.targets.symmetries)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
-    found = compare(ruler, blocks, count, root, domain_rows(run, settings, ruler))
+    latents, drawn, _ = drawn_latents(run)
+    domain = domain_rows(run, settings, ruler)
+    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
     verdict = decide(settings.gate, found, len(targets.held_out))
     _show(run, settings, targets, found, verdict)
     content = {
@@ -175,7 +181,9 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """
     plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
     missing = book.missing(plan)
-    listener.get().begin(stage, plan.rows, plan.rows - sum(len(s) for s in missing))
+    left = sum(len(shard) for shard in missing)
+    listener.get().begin(stage, plan.rows, plan.rows - left)
+    card = RunningCard(run, stage, left)
     pool, spent = pool_for(settings.execution), Spent.begin(worker_count(settings.execution))
     for outcome in pool.run(worker_spec(run, stage, settings), missing):
         require_held()
@@ -185,11 +193,13 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
         spent.add(outcome.parts)
         listed.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
+        card.advance(len(plan[outcome.shard]))
     if missing:
         run.add_split(stage, spent.end())
     receipts = book.all(plan)
     there = {receipt.shard for receipt in receipts}
     if failed := listed.among([shard for shard in plan if shard.index not in there]):
+        card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
         raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in receipts)
     return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"

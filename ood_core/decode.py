@@ -1,9 +1,13 @@
 """Latents to maps: the flow downward."""
 
+from typing import Any
+
 from ood_core.arrays import Latents, Maps, TimeGrid
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import descending, last
-from ood_core.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Heun
+from ood_core.diffusion.solvers import Ddim, DpmSolver2M, Heun, Solver
+from ood_core.diffusion.stochastic import DpmSolver2MSde, StochasticDdim
+from ood_core.diffusion.teleport import Shortcut
 from ood_core.seeds import SeedRange
 from ood_core.specs import SolverName
 
@@ -14,26 +18,53 @@ def decode(
     latents: Latents,
     grid: TimeGrid,
     seeds: SeedRange | None = None,
+    eta: float = 0.0,
+    above: Shortcut | None = None,
+    eta_floor: int = 0,
 ) -> Maps:
-    """Decode latents at the grid's last index to maps in model range.
+    """Decode latents at the grid's last index, or above a shortcut, to maps in model range.
 
-    The ancestral solver ends with the clean estimate at the grid's first index, the others with the
-    point there.
+    Solvers that add noise (`ancestral`, `dpmpp_2m_sde`, and `ddim` with `eta` above 0) end with the
+    clean estimate at the grid's first index, the others with the point there.
 
     Raises:
-        ValueError: the ancestral solver has no `seeds`, one per latent, to draw from.
+        ValueError: a solver that adds noise has no `seeds`, one per latent, to draw from.
     """
-    start = latents * denoiser.schedule.scale(int(grid[-1]))
+    schedule = denoiser.schedule
+    if above is None:
+        start = latents * schedule.scale(int(grid[-1]))
+    else:
+        start = above.down(latents * schedule.scale(above.high))
     down, first = descending(grid), int(grid[0])
+    if not is_stochastic(solver, eta):
+        walker = _deterministic(solver)
+        end = walker.read(last(denoiser, walker, start, down))
+        return end / float(schedule.alpha[first])
+    if seeds is None or len(seeds) != len(latents):
+        raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
+    noisy: Solver[Any] = StochasticDdim(seeds)
+    if solver == "ddim":
+        noisy = StochasticDdim(seeds, eta, eta_floor)
+    if solver == "dpmpp_2m_sde":
+        noisy = DpmSolver2MSde(seeds)
+    return denoiser(noisy.read(last(denoiser, noisy, start, down)), first)
+
+
+def is_stochastic(solver: SolverName, eta: float) -> bool:
+    """Whether a solver adds noise, and so ends with one more evaluation."""
+    return solver in ("ancestral", "dpmpp_2m_sde") or eta > 0
+
+
+def evaluations_per_map(solver: SolverName, steps: int, eta: float = 0.0) -> int:
+    """Network evaluations that decoding one map takes."""
+    return (2 if solver == "heun" else 1) * steps + int(is_stochastic(solver, eta))
+
+
+def _deterministic(solver: SolverName) -> Solver[Any]:
     match solver:
-        case "ancestral":
-            if seeds is None or len(seeds) != len(latents):
-                raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
-            return denoiser(last(denoiser, Ancestral(seeds), start, down), first)
-        case "ddim":
-            end = last(denoiser, Ddim(), start, down)
         case "heun":
-            end = last(denoiser, Heun(), start, down)
+            return Heun()
         case "dpmpp_2m":
-            end = last(denoiser, DpmSolver2M(), start, down).x
-    return end / float(denoiser.schedule.alpha[first])
+            return DpmSolver2M()
+        case _:
+            return Ddim()

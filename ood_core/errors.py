@@ -54,3 +54,13 @@ class StoreUnreachable(FarfieldError, RuntimeError):
 
 class ServiceLost(FarfieldError, RuntimeError):
     """What a session runs on, Ray's node or Prefect's server, is gone."""
+
+
+def require(ok: bool, message: str) -> None:
+    """Check one value of a spec.
+
+    Raises:
+        ConfigError: it is not as it should be.
+    """
+    if not ok:
+        raise ConfigError(message)

@@ -180,7 +180,7 @@ class CopyCheck:
     `threshold` is calibrated on the distances of held-out maps to fit targets, such that a further
     real map is within it with probability `rate`. `flagged` of all samples are; `p_value` is how
     often as many real maps would be or more. `power` has, per noise in standard deviations of the
-    copied map, the share of planted copies that are.
+    copied map, the share of planted copies that are. `asked` counts the samples looked at.
     """
 
     level: str
@@ -190,6 +190,7 @@ class CopyCheck:
     flagged: int
     p_value: float
     power: tuple[tuple[float, float], ...] = ()
+    asked: int = 0
 
 
 @final

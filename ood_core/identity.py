@@ -25,6 +25,13 @@ LATER: dict[str, Any] = {
     "method.calibration.patches": 0,
     "method.steering.coordinates": "pixels",
     "method.steering.rings": 0,
+    "method.draw": None,
+    "method.eta_floor": 0,
+    "method.extra_passes": 0,
+    "method.inverter": "fixed_point",
+    "method.eta": 0.0,
+    "method.teleport": 0,
+    "method.round_trip_limit": 0.0,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

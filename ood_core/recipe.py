@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, final
 
-from ood_core.specs import Prediction, require, require_counts
+from ood_core.errors import require
+from ood_core.specs import Prediction, require_counts
 
 Domain = Literal["dead_leaves", "random_fields", "mosaic"]
 

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     TRAINING = 5
     RESAMPLE = 6
     SOLVER = 7
+    SOURCE = 8
 
 
 @final

@@ -7,28 +7,21 @@ one definition of each. Digests of them name a run; see `RunIdentity`.
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, final
 
-from ood_core.errors import ConfigError
+from ood_core.draw_spec import DrawSpec
+from ood_core.errors import require
 from ood_core.limits import USUAL, Limits
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
 PriorKind = Literal["isotropic", "spectral_low_rank"]
-SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral"]
+SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
+InverterName = Literal["fixed_point", "bdia", "obelm"]
 Coordinates = Literal["pixels", "posterior"]
-Preset = Literal["calibrated", "discovery"]
+Preset = Literal["calibrated", "discovery", "cluster"]
 
 CALIBRATED_STEPS = 12
-
-
-def require(ok: bool, message: str) -> None:
-    """Check one value of a spec.
-
-    Raises:
-        ConfigError: it is not as it should be.
-    """
-    if not ok:
-        raise ConfigError(message)
+ROUND_TRIP_LIMIT = 0.1  # of a target's own standard deviation; real ones err by 0.01 to 0.03
 
 
 def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
@@ -138,30 +131,49 @@ class SteeringSpec:
 class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
-    `level` is the time index up to which targets are inverted, `floor` the one at which they start,
-    and `steps` the number of solver steps between both.
+    `level` is the time index up to which targets are inverted (`auto`: chosen by measurement when
+    the run is planned, see `ood_core/levels.py`), `floor` the one at which they start,
+    and `steps` the number of solver steps between both. `inverter` goes up: by fixed point in
+    `passes` passes, and up to `extra_passes` more where they leave much, or by a solver that keeps
+    pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
+    index `eta_floor`. Above the index `teleport` (0: none) no step is taken, but the flow of a
+    Gaussian in closed form. A target whose round trip errs by more than `round_trip_limit` (0:
+    none) of its spread is left out of the prior's fit.
     """
 
     preset: Preset = "calibrated"
-    level: int | None = None
+    level: int | Literal["auto"] | None = None
     floor: int | None = None
     steps: int | None = None
     passes: int | None = None
+    extra_passes: int | None = None
+    inverter: InverterName | None = None
     solver: SolverName | None = None
+    eta: float | None = None
+    teleport: int | None = None
+    round_trip_limit: float | None = None
     prior: PriorKind | None = None
     calibration: CalibrationSpec | None = None
     steering: SteeringSpec | None = None
+    draw: DrawSpec | None = None
+    eta_floor: int | None = None
 
     def __post_init__(self) -> None:
-        require_counts(self, "level", "steps", "passes", most=10**6)
+        if self.level != "auto":
+            require_counts(self, "level", most=10**6)
+        require_counts(self, "steps", "passes", "extra_passes", "teleport", most=10**6)
         for name in ("level", "steps", "passes"):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"method.{name}: got {value}; expected 1 or more")
-        require(self.floor is None or self.floor >= 0, "method.floor: expected 0 or more")
-        if self.preset == "discovery":
+            settled = value is None or value == "auto" or value >= 1
+            require(settled, f"method.{name}: got {value}; expected 1 or more")
+        for name in ("floor", "eta_floor", "extra_passes", "teleport", "round_trip_limit"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"method.{name}: got {value}; expected 0 or more")
+        require(self.eta is None or 0 <= self.eta <= 1, "method.eta: expected 0 to 1")
+        if self.preset != "calibrated":
             require(
                 self.calibration is None and self.steering is None,
-                "method: the discovery preset has neither calibration nor steering; "
+                f"method: the {self.preset} preset has neither calibration nor steering; "
                 "remove these keys or use the calibrated preset",
             )
 
@@ -169,7 +181,11 @@ class MethodSpec:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A method with nothing left open; `calibration` and `steering` are None where not used."""
+    """A method with nothing left open; `calibration` and `steering` are None where not used.
+
+    Without `draw`, latents are drawn from the prior, and accepted where such draws lie.
+    Fields with a value came later; it is what runs did before (`LATER` in `identity.py`).
+    """
 
     level: int
     floor: int
@@ -180,6 +196,18 @@ class Method:
     prior: PriorKind
     calibration: CalibrationSpec | None
     steering: SteeringSpec | None
+    draw: DrawSpec | None = None
+    eta_floor: int = 0
+    extra_passes: int = 0
+    inverter: InverterName = "fixed_point"
+    eta: float = 0.0
+    teleport: int = 0
+    round_trip_limit: float = 0.0
+
+    @property
+    def top(self) -> int:
+        """Index at which the grid of steps ends."""
+        return self.teleport or self.level
 
 
 def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Method:
@@ -187,19 +215,25 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
 
     `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
     `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
-    80, isotropic Gaussian) with one evaluation per inversion step, without the published filters.
+    80, isotropic Gaussian) with one evaluation per inversion step. Its interpolations and filters
+    are those of `draw`. `cluster` is the same line with draws from the cluster of the latents on
+    their sphere: a reconstruction of Ramachandran et al. (2024), whose formulas are not known.
     """
-    if spec.preset == "discovery":
+    if spec.level == "auto":
+        raise ValueError("got level auto; expected a level that was measured")
+    if spec.preset != "calibrated":
         open_fields = Method(
             level=900, floor=0, steps=79, spacing="uniform", passes=1, solver="ddim",
             prior="isotropic", calibration=None, steering=None,
+            draw=DrawSpec(construct="cluster") if spec.preset == "cluster" else None,
         )  # fmt: skip
     else:
-        room = (spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
+        room = (spec.teleport or spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
         open_fields = Method(
             level=auto_level, floor=max(0, min(auto_floor, room)), steps=CALIBRATED_STEPS,
             spacing="log_snr", passes=2, solver="ancestral", prior="spectral_low_rank",
             calibration=CalibrationSpec(), steering=SteeringSpec(),
+            round_trip_limit=ROUND_TRIP_LIMIT,
         )  # fmt: skip
     given = {
         f.name: getattr(spec, f.name)
@@ -209,10 +243,21 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
     method = replace(open_fields, **given)
     if method.steering is not None and method.steering.steps == 0:
         method = replace(method, steering=None)
+    draw = method.draw
+    if draw is not None:  # the default of all fields is what runs do without any
+        method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
     require(
-        method.steps <= method.level - method.floor,
-        f"method.steps: got {method.steps} steps from index {method.floor} up to {method.level}; "
+        method.steps <= method.top - method.floor,
+        f"method.steps: got {method.steps} steps from index {method.floor} up to {method.top}; "
         "expected at most one step per index",
+    )
+    require(
+        method.top <= method.level,
+        f"method.teleport: got index {method.teleport}; expected at most the level, {method.level}",
+    )
+    require(
+        method.eta == 0 or method.solver == "ddim",
+        f"method.eta: got {method.eta} with the solver {method.solver}; only ddim takes one",
     )
     return method
 

@@ -115,12 +115,18 @@ class StatisticAims:
         power = band_spectrum(images - symmetric_mean(targets, symmetries))
         return cls(values, spread, nearest, len(targets), power)
 
-    def draw(self, seeds: SeedRange) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
-        """Draw one aim per seed; also return its two parent targets."""
+    def draw(
+        self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
+        """Draw one aim per seed; also return its two parent targets.
+
+        `near` names the first parent of each, as it is, where a latent was made of it.
+        """
         aims, parents = [], []
-        for i in seeds:
+        for row, i in enumerate(seeds):
             rng = generator(seeds.root, i, stream=Stream.STATISTIC)
             first = int(rng.integers(len(self.values)))
+            first = first if near is None else int(near[row])
             second = int(self.neighbours[first, int(rng.integers(self.neighbours.shape[1]))])
             aims.append(torch.lerp(self.values[first], self.values[second], float(rng.random())))
             parents.append((first % self.targets, second % self.targets))

@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ood_core.copies import chance, nearest_rows, power, threshold
+from ood_core.arrays import Latents
+from ood_core.copies import chance, latent_check, nearest_rows, power, threshold
 from ood_core.errors import TargetError
 from ood_core.evidence import (
     COPY_DISTANCE,
@@ -103,11 +104,13 @@ def compare(
     count: int,
     root: int,
     domain: Float[Tensor, "b f"] | None = None,
+    latents: tuple[Latents, Latents] | None = None,
 ) -> ValidationReport:
     """Compare the rows of `count` samples, in blocks and in order, with the ruler's targets.
 
     `domain` has the scattering rows of maps of the base's own domain; without them no leak is
-    measured.
+    measured. `latents` are those of the fit targets and those that samples were drawn from;
+    without them no copies are looked for there.
 
     Raises:
         TargetError: If a set is too small (see `validate`) or a value is not finite.
@@ -133,6 +136,8 @@ def compare(
     )
     judgement = judge(rows, fit, real, features, root)
     copying = _copying(found, limits, rates, ruler, root)
+    if latents is not None:
+        copying = (*copying, latent_check(*latents, ruler.symmetries, root))
     k = power_spectrum(ruler.fit[:1])[0]
     return ValidationReport(
         scores=scores,
@@ -166,7 +171,7 @@ def _copying(
     def check(level: str, title: str, within: float, rate: float) -> CopyCheck:
         flagged = found.copies[level]
         p_value = chance(flagged, found.tally.count, len(ruler.held_out))
-        return CopyCheck(level, title, within, rate, flagged, p_value)
+        return CopyCheck(level, title, within, rate, flagged, p_value, asked=found.tally.count)
 
     pixels = check("shifted", "pixels, over symmetries and shifts", limits.shifted, rates[0])
     return (

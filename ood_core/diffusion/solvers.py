@@ -1,6 +1,7 @@
 """Solvers; each declares its order and its evaluations per step.
 
-All but `Ancestral` follow the probability-flow ODE.
+Those here follow the probability-flow ODE; `stochastic.py` has those that add fresh noise, and
+`paired.py` those that are exactly invertible.
 
 All work on `y = x / alpha` and `s = sigma / alpha`, where the flow is `dy/ds = (y - D) / s`
 (Karras et al. 2022, eq. 4 with `sigma(t) = t`). A step goes from index `s` to index `t` in either
@@ -18,7 +19,6 @@ from torch import Tensor
 from ood_core.arrays import Maps, PerSample
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.seeds import SeedRange, Stream, normal
 
 State = TypeVar("State")
 
@@ -29,7 +29,7 @@ class Solver(Protocol[State]):
 
     @property
     def order(self) -> int:
-        """Global order of convergence."""
+        """Global order of convergence; of the law where the solver adds noise."""
         ...
 
     @property
@@ -71,41 +71,6 @@ class Ddim:
     def step(self, denoiser: Denoiser, state: Maps, s: int, t: int) -> Maps:
         """Advance from index `s` to index `t`."""
         return ddim_step(denoiser.schedule, state, denoiser(state, s), s, t)
-
-    def read(self, state: Maps) -> Maps:
-        """Return the current point."""
-        return state
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Ancestral:
-    """The reverse of the noising chain: DDIM with eta = 1 (Song et al. 2021, eq. 16), downward.
-
-    With `q < r` the values of `sigma/alpha` after and before a step, and `y = x / alpha`,
-
-        y_q = (q/r)^2 y_r + (1 - (q/r)^2) D + q sqrt(1 - (q/r)^2) z,    z ~ N(0, 1),
-
-    which is exact for a clean map that `D` knows. Fresh noise forgets errors of earlier estimates.
-    Map `i` draws from its own seed and the index that is left, so batches do not matter.
-    """
-
-    seeds: SeedRange
-    order: int = field(default=1, init=False)
-    nfe_per_step: int = field(default=1, init=False)
-
-    def init(self, x: Maps) -> Maps:
-        """Wrap the starting point."""
-        return x
-
-    def step(self, denoiser: Denoiser, state: Maps, s: int, t: int) -> Maps:
-        """Go down from index `s` to index `t`."""
-        schedule = denoiser.schedule
-        r, q = schedule.noise_to_signal(s), schedule.noise_to_signal(t)
-        keep = (q / r) ** 2
-        noise = normal(self.seeds, state.shape[1:], attempt=s, stream=Stream.SOLVER).to(state)
-        y = keep * state / float(schedule.alpha[s]) + (1 - keep) * denoiser(state, s)
-        return float(schedule.alpha[t]) * (y + q * math.sqrt(1 - keep) * noise)
 
     def read(self, state: Maps) -> Maps:
         """Return the current point."""
@@ -193,14 +158,18 @@ class FixedPointDdim:
 
     Solves `x_s = ddim_step(x_t, D(x_t, t), t -> s)` for `x_t`, so that plain DDIM on the same grid
     undoes it (Pan et al. 2023, AIDI). The first guess uses the clean estimate of the step before.
+    A step that leaves some map with a relative residual above `tolerance` gets up to `extra` more
+    passes, which move those maps alone; the whole batch is evaluated all the same.
     """
 
     passes: int = 2
+    extra: int = 0
+    tolerance: float = 1e-3
     order: int = field(default=1, init=False)
 
     @property
     def nfe_per_step(self) -> int:
-        """One evaluation per pass."""
+        """One evaluation per pass, without the extra ones."""
         return self.passes
 
     def init(self, x: Maps) -> Implicit:
@@ -212,14 +181,21 @@ class FixedPointDdim:
         schedule = denoiser.schedule
         guess = state.x0 if state.x0 is not None else state.x / float(schedule.alpha[s])
         y = ddim_step(schedule, state.x, guess, s, t)
+        x0, residual = guess, torch.full((len(y),), math.inf).to(y)
         last: tuple[Maps, Maps] | None = None
-        for _ in range(self.passes):
-            x0 = denoiser(y, t)
-            image = ddim_step(schedule, state.x, x0, s, t)
+        for done in range(self.passes + self.extra):
+            moving = (residual > self.tolerance) | (done < self.passes)
+            if not bool(moving.any()):
+                break
+            seen = denoiser(y, t)
+            image = ddim_step(schedule, state.x, seen, s, t)
             gap = image - y
-            y = image if last is None else image - _mix(gap, last[1]) * (image - last[0])
+            better = image if last is None else image - _mix(gap, last[1]) * (image - last[0])
             last = (image, gap)
-        residual = gap.flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
+            found = gap.flatten(1).norm(dim=1) / better.flatten(1).norm(dim=1)
+            residual = torch.where(moving, found, residual)
+            rows = moving[:, None, None, None]
+            y, x0 = torch.where(rows, better, y), torch.where(rows, seen, x0)
         return Implicit(y, x0, torch.maximum(state.residual, residual.cpu()))
 
     def read(self, state: Implicit) -> Maps:

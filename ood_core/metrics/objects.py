@@ -1,6 +1,7 @@
 """Shape of one object per map: flux, radial profile, concentration, ellipticity.
 
-The object lies at the middle of its map, on a background of zero: subtract the background first.
+The object lies at the middle of its map, on a background of zero: subtract the background first
+(`above_background`).
 Everything is measured inside the largest circle of the map, of whole pixels in radius. Pixels are
 split between rings one pixel wide by area (on a grid of 16 by 16 points each), and light is taken
 as even within a ring: for a Gaussian of width `sigma` pixels `C` is then right to `0.4 / sigma^2`.
@@ -45,6 +46,12 @@ def rings(height: int, width: int) -> Float[Tensor, "rings y x"]:
             ring = torch.hypot(y + dy, x + dx).long().clamp(max=count)
             parts.scatter_add_(0, ring[None], one)
     return parts[:count]
+
+
+def above_background(maps: Maps) -> Maps:
+    """Subtract from every map and channel the median of its pixels outside the circle."""
+    outside = rings(*maps.shape[-2:]).sum(0) < 0.5
+    return maps - maps[..., outside].median(-1).values[..., None, None]
 
 
 def flux(maps: Maps) -> Float[Tensor, "n c"]:

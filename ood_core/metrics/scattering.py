@@ -29,7 +29,7 @@ class Scattering:
         self._strides = tuple(2 ** max(0, j - 1) for j in range(scales))
         full = [morlet_bank(size, j, orientations) for j in range(scales)]
         self._bank = [
-            _crop(bank, size // stride) for bank, stride in zip(full, self._strides, strict=True)
+            crop(bank, size // stride) for bank, stride in zip(full, self._strides, strict=True)
         ]
 
     def log_moments(self, maps: Maps) -> Float[Tensor, "n f"]:
@@ -63,7 +63,7 @@ class Scattering:
         side = self.size // self._strides[scale]
         thinned = (side * self._strides[grid] / self.size) ** 2
         bank = self._bank[scale].to(spectrum.device) * thinned
-        response = torch.fft.ifft2(_crop(spectrum, side)[..., None, :, :] * bank)
+        response = torch.fft.ifft2(crop(spectrum, side)[..., None, :, :] * bank)
         return torch.view_as_real(response).square().sum(-1) + 1e-12
 
 
@@ -88,7 +88,7 @@ def morlet_bank(size: int, scale: int, orientations: int) -> Float[Tensor, "l y 
     return (bank - ratio * mean).float()
 
 
-def _crop(spectrum: Tensor, side: int) -> Tensor:
+def crop(spectrum: Tensor, side: int) -> Tensor:
     """Keep the lowest `side` x `side` frequencies of an unshifted spectrum."""
     size = spectrum.shape[-1]
     if side == size:

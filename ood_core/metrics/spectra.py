@@ -98,6 +98,24 @@ def spectrum_distance(a: Float[Tensor, "n c bins"], b: Float[Tensor, "m c bins"]
     return float(ratio.abs().mean())
 
 
+def octave_ratios(
+    a: Float[Tensor, "n c bins"], b: Float[Tensor, "m c bins"]
+) -> Float[Tensor, "c octaves"]:
+    """Return `ln(mean P_a / mean P_b)` of the power in each octave of wavenumbers, from power rows.
+
+    Octave `i` holds the annuli `2^i <= j < 2^(i+1)`, the last one the Nyquist annulus as well; an
+    annulus counts by its wavenumber, as it has modes.
+    """
+    bins = a.shape[-1]
+    number = torch.arange(1, bins + 1)
+    octaves = max(1, (bins - 1).bit_length())
+    index = number.double().log2().floor().long().clamp(max=octaves - 1)
+    power = [rows.mean(0).double() * number for rows in (a, b)]
+    sums = [p.new_zeros(len(p), octaves).index_add_(1, index, p) for p in power]
+    floor = FLOOR * float(torch.maximum(*sums).max()) + torch.finfo(torch.float64).tiny
+    return sums[0].clamp(min=floor).log() - sums[1].clamp(min=floor).log()
+
+
 def log_spectrum_error(a: Maps, b: Float[Tensor, "m c y x"]) -> float:
     """Return the mean over annuli of `|ln(mean P_a / mean P_b)|`: 0.1 is ten per cent in power."""
     return spectrum_distance(power_spectrum(a)[1], power_spectrum(b)[1])

@@ -74,7 +74,7 @@ def start(spec: PretrainSpec, device: torch.device | str = "cpu") -> TrainingSta
         network = make_unet(
             spec.size, 1, spec.widths, spec.layers, spec.attention, spec.norm_groups, spec.patch
         )
-    return _state(spec, network.to(device))
+    return training_of(spec, network.to(device))
 
 
 def go_on_from(spec: PretrainSpec, weights: dict[str, Tensor]) -> TrainingState:
@@ -85,7 +85,7 @@ def go_on_from(spec: PretrainSpec, weights: dict[str, Tensor]) -> TrainingState:
     """
     state = start(spec)
     state.network.load_state_dict(weights)
-    return _state(spec, state.network)
+    return training_of(spec, state.network)
 
 
 def train(
@@ -111,7 +111,8 @@ def learning_rate(spec: PretrainSpec, step: int) -> float:
     return spec.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _state(spec: PretrainSpec, network: nn.Module) -> TrainingState:
+def training_of(spec: PretrainSpec, network: nn.Module) -> TrainingState:
+    """Begin a training of a network, whose weights it changes in place."""
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=0.01)
     return TrainingState(network.train(), average, optimiser)

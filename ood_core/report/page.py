@@ -69,6 +69,8 @@ def render(report: ReportInput) -> str:
         ticks=[(100 * place, value) for place, value in stretch.ticks()],
         plots=_plots(report),
         trust=_trust(report),
+        useful=_utility(report),
+        latents=_latents(report),
         scores_data=series.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
@@ -111,6 +113,7 @@ def numbers(report: ReportInput) -> dict[str, Any]:
         "timings": [asdict(row) for row in report.timings],
         "base": report.base,
         "trust": asdict(report.trust) if report.trust else None,
+        "utility": report.utility.as_dict() if report.utility else None,
     }
     return {key: _plain(value) for key, value in record.items()}
 
@@ -195,6 +198,34 @@ def _trust(report: ReportInput) -> Plot | None:
         " where the base can be trusted, and where the targets' own statistics take over."
     )
     return _plot("Trust map", partial(figures.trust, trust), caption, series.TRUST)
+
+
+def _latents(report: ReportInput) -> Plot | None:
+    found = report.atlas
+    if found is None:
+        return None
+    far = int((found.membership < figures.OUTLYING).sum())
+    caption = (
+        "Lines lead to each target's nearest other one among whole latents; the plane holds only"
+        f" {100 * sum(found.explained):.0f} % of their variance, so near in it need not be near."
+        f" {far} of {len(found.membership)} targets are less probable under the prior than 99 % of"
+        " its own draws; such are numbered."
+    )
+    draw = partial(figures.latents, found, report.psnr)
+    return _plot("Latents of the targets", draw, caption, series.ATLAS)
+
+
+def _utility(report: ReportInput) -> Plot | None:
+    found = report.utility
+    if found is None:
+        return None
+    caption = (
+        f"{found.measure.capitalize()} on {found.held_out} held-out real maps; bars hold 95 % of a"
+        " bootstrap over maps and seeds, the dotted line is who knows nothing."
+    )
+    return _plot(
+        "What training with them is worth", partial(figures.utility, found), caption, series.UTILITY
+    )
 
 
 def _plot(title: str, draw: Callable[[Theme], bytes], caption: str, data: str) -> Plot:

@@ -7,9 +7,11 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from ood_core.atlas import LatentAtlas
 from ood_core.errors import InputError
 from ood_core.evidence import ValidationReport
 from ood_core.specs import Symmetry
+from ood_core.utility import Utility
 
 # Sizes that must agree are checked where the records are built, with errors that say what to do.
 PhysicalMaps = Float[np.ndarray, "_ c y x"]
@@ -59,7 +61,8 @@ class ReportInput:
     `samples` are those that are shown, taken at even steps from all and with the ones that
     `validation` names; `sample_numbers` says which, in rising order, and is empty where they are
     all samples. `fit` has all fit targets. `round_trips[i]` is `round_trip_targets[i]` inverted
-    and decoded, with peak signal-to-noise ratio `psnr[i]` in dB.
+    and decoded, with peak signal-to-noise ratio `psnr[i]` in dB. `utility` is there where it was
+    measured. `atlas` has the latents of `round_trip_targets`, in their order.
     """
 
     name: str
@@ -79,6 +82,8 @@ class ReportInput:
     timings: tuple[TimingRow, ...]
     base: Mapping[str, Any]
     trust: TrustMap | None = None
+    utility: Utility | None = None
+    atlas: LatentAtlas | None = None
     sample_numbers: tuple[int, ...] = ()
 
     @property

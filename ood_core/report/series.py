@@ -8,8 +8,10 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ood_core.atlas import LatentAtlas
 from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
 from ood_core.report.record import ReportInput, TrustMap
+from ood_core.utility import Utility
 
 SCORES = "scores.csv"
 SPECTRUM = "spectrum.csv"
@@ -17,6 +19,8 @@ HISTOGRAM = "pixel-values.csv"
 NEAREST = "nearest.csv"
 ROUND_TRIPS = "round-trips.csv"
 TRUST = "trust-map.csv"
+UTILITY = "utility.csv"
+ATLAS = "latents.csv"
 
 Row = tuple[Any, ...]
 
@@ -35,6 +39,10 @@ def series(report: ReportInput) -> dict[str, bytes]:
         files[ROUND_TRIPS] = _csv([("fit_target", "psnr_db"), *rows])
     if report.trust is not None:
         files[TRUST] = _csv(_trust(report.trust))
+    if report.atlas is not None:
+        files[ATLAS] = _csv(_atlas(report.atlas, report.psnr.tolist()))
+    if report.utility is not None:
+        files[UTILITY] = _csv(_utility(report.utility))
     return files
 
 
@@ -88,6 +96,32 @@ def _trust(trust: TrustMap) -> Iterator[Row]:
         for band, weights in zip(trust.bands.tolist(), bands, strict=True):
             for expert, weight in zip(trust.experts, weights, strict=True):
                 yield (level, band, expert, weight)
+
+
+def _atlas(found: LatentAtlas, psnr: list[float]) -> Iterator[Row]:
+    yield (
+        "set", "number", "first_axis", "second_axis", "psnr_db", "nearest_target",
+        "distance_own_units", "log_density_nats_per_dimension", "prior_membership",
+    )  # fmt: skip
+    columns = found.neighbour, found.distance, found.log_density, found.membership
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for i, (place, words) in enumerate(zip(found.targets.tolist(), rows, strict=True)):
+        yield ("target", i, *place, psnr[i], *words)
+    for i, place in enumerate(found.draws.tolist()):
+        yield ("sample", i, *place, "", "", "", "", "")
+
+
+def _utility(found: Utility) -> Iterator[Row]:
+    yield (
+        "learner", "trained_on", "synthetic_per_real", "maps", "score", "score_2.5_percent",
+        "score_97.5_percent", "gain", "gain_2.5_percent", "gain_97.5_percent",
+    )  # fmt: skip
+    for arm in found.arms:
+        per_real = "" if arm.multiple is None else arm.multiple
+        yield (
+            arm.learner, arm.title, per_real, arm.maps, arm.score, arm.low, arm.high,
+            arm.gain, arm.gain_low, arm.gain_high,
+        )  # fmt: skip
 
 
 def _csv(rows: Iterable[Row]) -> bytes:

@@ -1,5 +1,6 @@
 """Priors on disk: mean, covariance in its structured form, geometry and diagnostics."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ood_core.geometry import Interval, ShellGeometry
+from ood_core.geometry import TESTS, Interval, ShellGeometry
 from ood_core.linalg import Diagonal, LowRank, Stationary
 from ood_core.priors.gaussian import GaussianPrior
 from ood_core.store.bundle import read_bundle, write_bundle
@@ -16,8 +17,10 @@ from ood_core.store.place import Place
 AXES = ("channel", "y", "x")
 
 
-def write_prior(path: Place, prior: GaussianPrior, geometry: ShellGeometry) -> None:
-    """Write a prior and its geometry."""
+def write_prior(
+    path: Place, prior: GaussianPrior, geometry: ShellGeometry, left_out: Sequence[str] = ()
+) -> None:
+    """Write a prior, its geometry, and the names of targets that it was not fitted to."""
     covariance = prior.covariance
     base = covariance.base if isinstance(covariance, LowRank) else covariance
     arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {"mean": (AXES, prior.mean.numpy())}
@@ -31,7 +34,8 @@ def write_prior(path: Place, prior: GaussianPrior, geometry: ShellGeometry) -> N
     attributes = {
         "rho": prior.rho,
         "held_out_log_density": prior.held_out_log_density,
-        "geometry": asdict(geometry),
+        "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
+        "left_out": list(left_out),
     }
     write_bundle(path, arrays, attributes)
 
@@ -45,5 +49,6 @@ def read_prior(path: Place) -> tuple[GaussianPrior, ShellGeometry]:
     prior = GaussianPrior(
         arrays["mean"], covariance, attributes["rho"], attributes["held_out_log_density"]
     )
-    intervals = {name: Interval(**ends) for name, ends in attributes["geometry"].items()}
+    measured = attributes["geometry"]
+    intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
     return prior, ShellGeometry(**intervals)

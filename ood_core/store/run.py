@@ -1,6 +1,6 @@
 """A run as it is stored: one place, one identity, one plan; everything else is asked of it.
 
-run.json  plan.json  verdict.json  timings.json  split.json
+run.json  plan.json  verdict.json  timings.json  split.json  utility.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
 receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
@@ -23,6 +23,8 @@ from ood_core.store.receipts import ReceiptBook
 
 ShardedStage = Literal["calibrate", "invert", "generate"]
 SHARDED: tuple[ShardedStage, ...] = ("calibrate", "invert", "generate")
+UTILITY = "utility.json"
+"""What training with the samples was worth, where that was measured."""
 TABLE_OF: dict[ShardedStage, str] = {
     "calibrate": "calibration.zarr",
     "invert": "latents.zarr",

@@ -1,5 +1,6 @@
 """Which arrays each table of a run holds: names, axes, units."""
 
+from ood_core.draw import COUNTED
 from ood_core.store.arrays import Column
 
 MAP_AXES = ("channel", "y", "x")
@@ -19,15 +20,18 @@ def target_columns(shape: Shape, code_shape: Shape | None = None) -> list[Column
     return columns
 
 
-def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
+def latent_columns(shape: Shape, code_shape: Shape, paired: bool = False) -> list[Column]:
     """`latents.zarr`: one latent per fit target, with the round trip that vouches for it.
 
-    Both shapes are the same unless the base is a latent one.
+    Both shapes are the same unless the base is a latent one. `paired` keeps the neighbours from
+    which, together with the latents, the way down is exact.
     """
     axes = MAP_AXES if shape == code_shape else CODE_AXES
+    neighbour = Column("before", axes, code_shape, "float32", "the point one step below the latent")
     return [
         Column("target", (), (), "int64", "number of the target in file order"),
         Column("latents", axes, code_shape, "float32", "latent of unit in-domain variance"),
+        *([neighbour] if paired else []),
         Column("round_trip", MAP_AXES, shape, "float32", "target inverted and decoded again"),
         Column("error", (), (), "float32", "round-trip root-mean-square error in model range"),
         Column("residual", (), (), "float32", "largest relative fixed-point residual of a step"),
@@ -43,15 +47,26 @@ def calibration_columns(bands: int, experts: int) -> list[Column]:
     ]
 
 
-def sample_columns(shape: Shape, unit: str) -> list[Column]:
-    """`dataset.zarr`: synthetic maps in physical units, and where each came from."""
-    return [
+def sample_columns(shape: Shape, unit: str, sources: int = 0) -> list[Column]:
+    """`dataset.zarr`: synthetic maps in physical units, and where each came from.
+
+    `sources` is the number of latents that a draw is made of.
+    """
+    tests = "draws refused in all, and by each test: " + ", ".join(COUNTED[1:])
+    columns = [
         Column("sample", (), (), "int64", "number of the sample; with the root key, its seed"),
         Column("maps", MAP_AXES, shape, "float32", "synthetic map", unit or "1"),
         Column("attempts", (), (), "int16", "draws until the geometry accepted the latent"),
         Column("parents", ("parent",), (2,), "int32", "targets whose statistics set the aim"),
         Column("aim_distance", (), (), "float32", "distance to the aim, in spreads of the targets"),
+        Column("refusals", ("test",), (len(COUNTED),), "int16", tests),
     ]
+    if sources:
+        columns += [
+            Column("sources", ("source",), (sources,), "int32", "targets whose latents made it"),
+            Column("source_weights", ("source",), (sources,), "float32", "their coefficients"),
+        ]
+    return columns
 
 
 def statistics_columns(channels: int, edges: int, floats: int, pixels: int) -> list[Column]:

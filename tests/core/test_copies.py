@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.copies import NOISES, chance, planted, power, threshold
+from ood_core.copies import NOISES, among, chance, latent_check, planted, power, threshold
 from ood_core.evidence import ValidationReport
-from ood_core.measures import Ruler
+from ood_core.measures import Ruler, own_units
 from ood_core.validate import validate
 from tests.oracles import fields
 
@@ -101,3 +101,43 @@ def test_maps_of_the_bases_domain_leak_and_real_ones_do_not() -> None:
     assert (real.share, real.real, real.base, real.samples) == (0, 0, 20, 60)
     assert pulled.share == pytest.approx(20 / 60) and pulled.p_value < 1e-6
     assert judged(maps(60, 5)).leak is None
+
+
+def latents(n: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(fields.rng(seed).standard_normal((n, 1, SIDE, SIDE)).astype(np.float32))
+
+
+def test_each_latent_meets_the_others_alone() -> None:
+    near = among(own_units(torch.cat([latents(3, 1), latents(3, 1).flip(-1)])), DIHEDRAL)
+    assert near.target.tolist() == [3, 4, 5, 0, 1, 2] and (near.element == 4).all()
+    assert float(near.distance.max()) < 1e-6
+    assert float(among(latents(3, 1), ()).distance.min()) > 1  # 2^1/2 for white noise
+
+
+def test_fresh_latents_pass_and_a_prior_that_hands_out_targets_does_not() -> None:
+    targets = latents(40, 1)
+    fresh = latent_check(targets, latents(200, 2), DIHEDRAL, 0)
+    assert fresh.rate == 1 / 21 and fresh.asked == 200 and fresh.p_value > 1e-3
+    handed = torch.cat([latents(160, 2), targets.flip(-1) + 0.5 * latents(40, 3)])
+    again = latent_check(targets, handed, DIHEDRAL, 0)
+    assert again.flagged >= 40 + fresh.flagged / 2 and again.p_value < 0.01
+    shares = dict(fresh.power)
+    # Noise of s standard deviations leaves a distance of (2 - 2 / (1 + s^2)^1/2)^1/2: 1.32 at 8.
+    assert shares[0.5] == shares[1.0] == shares[2.0] == 1 and shares[8.0] < 0.5
+
+
+def test_fresh_latents_are_flagged_at_the_stated_rate() -> None:
+    # Small latents, so that many target sets can be drawn: the share of flags over 60 sets has a
+    # standard deviation of one rate / 60^1/2, as the law of a least distance is exponential.
+    shares = []
+    for seed in range(60):
+        targets, drawn = latents(20, 2 * seed)[..., :4, :4], latents(100, 2 * seed + 1)[..., :4, :4]
+        shares.append(latent_check(targets, drawn, (), seed).flagged / 100)
+    rate = 1 / 11
+    assert abs(np.mean(shares) - rate) < 4 * rate / 60**0.5
+
+
+def test_a_mixture_of_two_targets_is_seen_as_well() -> None:
+    targets = latents(40, 1)
+    mixed = (targets[:20] + targets[20:]) / 2**0.5
+    assert latent_check(targets, mixed, (), 0).flagged == 20

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ood_core.constructs import PriorDraws
 from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.flow import last
@@ -64,7 +65,7 @@ def test_isotropic_line_over_a_scalar_base_gives_the_targets_own_law() -> None:
     denoiser = base(Diagonal(torch.full(SHAPE, 2.5, dtype=torch.float64)), SHAPE)
     latents = latents_of(denoiser, x0)
     prior = fit_gaussian(latents, "isotropic")
-    drawn = draw(prior, SEEDS, EVERYWHERE, latents).latents
+    drawn = draw(PriorDraws(prior), SEEDS, EVERYWHERE, latents).latents
     out = gaussian.flat(decode(denoiser, "ddim", drawn.double(), GRID))
     rows = gaussian.flat(x0)
     variance = rows.var(0, ddof=1).mean()
@@ -198,15 +199,18 @@ def prior_with_tails() -> tuple[GaussianPrior, ShellGeometry, torch.Tensor]:
 
 def test_refused_draws_are_redrawn_by_their_own_seed() -> None:
     prior, geometry, references = prior_with_tails()
-    drawn = draw(prior, SeedRange(9, 0, 40), geometry, references)
+    drawn = draw(PriorDraws(prior), SeedRange(9, 0, 40), geometry, references)
     radius = drawn.latents.flatten(1).norm(dim=1)
     assert bool(((radius >= 2) & (radius <= 3)).all())
     assert len(set(drawn.attempts.tolist())) > 2
+    by_radius = drawn.refusals[:, [0, 1]]
+    assert bool((by_radius == drawn.attempts[:, None] - 1).all())
+    assert int(drawn.refusals[:, 2:].sum()) == 0
     for i in range(40):
         attempt = int(drawn.attempts[i]) - 1
         own = prior.sample(SeedRange(9, i, i + 1), attempt)[0]
         assert torch.equal(drawn.latents[i], own)
-        alone = draw(prior, SeedRange(9, i, i + 1), geometry, references)
+        alone = draw(PriorDraws(prior), SeedRange(9, i, i + 1), geometry, references)
         assert torch.equal(alone.latents[0], own)
         assert int(alone.attempts[0]) == attempt + 1
 
@@ -214,8 +218,9 @@ def test_refused_draws_are_redrawn_by_their_own_seed() -> None:
 def test_a_geometry_that_refuses_all_gives_up_after_the_last_attempt() -> None:
     prior, _, references = prior_with_tails()
     nowhere = ShellGeometry(*[Interval(-2.0, -1.0)] * 3)
-    drawn = draw(prior, SeedRange(9, 0, 3), nowhere, references)
+    drawn = draw(PriorDraws(prior), SeedRange(9, 0, 3), nowhere, references)
     assert drawn.attempts.tolist() == [ATTEMPTS] * 3
+    assert drawn.refusals.tolist() == [[ATTEMPTS] * 4 + [0]] * 3  # no pair angle was asked for
     kept = prior.sample(SeedRange(9, 0, 3), attempt=ATTEMPTS - 1)
     assert torch.equal(drawn.latents, kept)
 

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from ood_core.geometry import Interval, ShellGeometry, shell_statistics
+from ood_core.geometry import TESTS, Interval, ShellGeometry, pair_angles, shell_statistics
 from tests.oracles import geometry
 
 D = 196_608
@@ -108,3 +108,48 @@ def test_statistics_are_those_of_the_definition() -> None:
     assert radius == pytest.approx(5)
     assert distance == pytest.approx((math.sqrt(13) + 10) / 2)
     assert angle == pytest.approx((math.degrees(math.acos(0.8)) + 180) / 2)
+
+
+def test_pair_angles_are_those_of_the_triangles_and_leave_out_what_was_used() -> None:
+    z = torch.zeros(2, 1, 1, 2)
+    references = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]).reshape(3, 1, 1, 2)
+    right, straight = 90.0, 180.0
+    assert pair_angles(z, references).tolist() == [pytest.approx((2 * right + straight) / 3)] * 2
+    used = torch.tensor([[True, False, False], [False, True, False]])
+    assert pair_angles(z, references, used).tolist() == pytest.approx([right, straight])
+
+
+def test_pairs_of_independent_latents_are_seen_at_sixty_degrees(published: torch.Tensor) -> None:
+    angle = pair_angles(published[:2], published[2:])
+    assert float((angle - 60).abs().max()) < 5 * ANGLE
+
+
+def test_used_references_are_left_out_of_means() -> None:
+    z, references = draws(3, seed=4)[:, :, :8, :8], draws(5, seed=5)[:, :, :8, :8]
+    used = torch.tensor([[True, False, False, False, True]] + [[False] * 5] * 2)
+    found = shell_statistics(z, references, used)
+    torch.testing.assert_close(found[:, :1], shell_statistics(z[:1], references[1:4]))
+    torch.testing.assert_close(found[:, 1:], shell_statistics(z[1:], references))
+
+
+def test_published_intervals_are_those_of_the_latents_among_themselves() -> None:
+    latents = draws(20, seed=6, sigma=SIGMA, offset=OFFSET)[:, :, :64, :64]
+    measured = ShellGeometry.published(latents)
+    assert measured.radius is None
+    assert measured.distance is not None and measured.pair_angle is not None
+    alone = [
+        float(shell_statistics(latents[i : i + 1], torch.cat([latents[:i], latents[i + 1 :]]))[1])
+        for i in range(20)
+    ]
+    values = torch.tensor(alone)
+    middle = (measured.distance.low + measured.distance.high) / 2
+    assert middle == pytest.approx(float(values.mean()))
+    width = measured.distance.high - measured.distance.low
+    assert width == pytest.approx(6 * float(values.std()), rel=1e-5)
+    assert measured.pair_angle.low < 60 < measured.pair_angle.high
+    itself = torch.eye(20, dtype=torch.bool)
+    # Three standard deviations of 20 values hold all but outliers of one in some hundreds.
+    assert float(measured.accepts(latents, latents, itself).float().mean()) >= 0.9
+    refused = measured.refusals(1.2 * latents, latents, itself).float().mean(1)
+    assert refused.tolist()[0] == 0.0  # a radius is not asked for
+    assert refused.tolist()[TESTS.index("distance")] == 1.0

@@ -16,6 +16,7 @@ from flows.settings import parse
 from ood_core import identity
 from ood_core.bases.loading import weights_digest
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.draw_spec import DrawSpec
 from ood_core.errors import IdentityRefused
 from ood_core.identity import SCHEME, complete, difference, digest, identity_record
 from ood_core.maps.mapset import MapSet
@@ -82,6 +83,13 @@ OTHER: dict[str, Any] = {
     "patches": 8,
     "coordinates": "posterior",
     "rings": 3,
+    "draw": DrawSpec(construct="slerp", share=0.15),
+    "eta_floor": 300,
+    "extra_passes": 1,
+    "inverter": "bdia",
+    "eta": 0.5,
+    "teleport": 600,
+    "round_trip_limit": 0.1,
 }
 
 
@@ -92,7 +100,19 @@ def changed_methods() -> list[Method]:
         if spec is not None
         for f in fields(spec)
     ]
-    return [replace(METHOD, **{f.name: OTHER[f.name]}) for f in fields(METHOD)] + inner
+    drawn = [
+        replace(METHOD, draw=spec)
+        for spec in (
+            DrawSpec(construct="slerp", share=0.2),
+            DrawSpec(construct="slerp", share="grid"),
+            DrawSpec(construct="norm", share=0.15),
+            DrawSpec(construct="combination", parents=3),
+            DrawSpec(construct="combination", parents=4),
+            DrawSpec(construct="prior", accept="latents"),
+            DrawSpec(construct="cluster"),
+        )
+    ]
+    return [replace(METHOD, **{f.name: OTHER[f.name]}) for f in fields(METHOD)] + inner + drawn
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -10,6 +10,7 @@ from ood_core.metrics.spectra import (
     coherence,
     cross_spectrum,
     log_spectrum_error,
+    octave_ratios,
     power_spectrum,
 )
 
@@ -107,3 +108,13 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = cross_spectrum(maps)[1], power_spectrum(maps)[1]
     monkeypatch.setattr("ood_core.metrics.spectra.BLOCK_PIXELS", 1)
     torch.testing.assert_close((cross_spectrum(maps)[1], power_spectrum(maps)[1]), whole)
+
+
+def test_octaves_hold_every_annulus_once() -> None:
+    flat, tilted = torch.ones(2, 1, 16), torch.ones(3, 1, 16)
+    tilted[..., :1], tilted[..., 1:3], tilted[..., 3:7], tilted[..., 7:] = 2, 3, 4, 5
+    expected = torch.tensor([[2.0, 3.0, 4.0, 5.0]], dtype=torch.float64).log()
+    torch.testing.assert_close(octave_ratios(tilted, flat), expected)
+    mixed = flat.clone()
+    mixed[..., 1] = 4  # one of the two annuli of an octave, of 2 and 3 parts of its modes
+    assert float(octave_ratios(mixed, flat)[0, 1]) == pytest.approx(math.log((2 * 4 + 3) / 5))

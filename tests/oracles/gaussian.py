@@ -63,6 +63,46 @@ def multistep_gain(levels: Sequence[float], lam: Array | float) -> Array:
     return y
 
 
+def noisy_path(
+    y: Array, noise: Sequence[Array], levels: Sequence[float], lam: Array, eta: float, second: bool
+) -> Array:
+    """Rows of residuals down a chain that adds `noise[i]` in step `i`; see `_noisy_steps`."""
+    before = np.zeros_like(y)
+    for z, (gain, past, fresh, clean) in zip(
+        noise, _noisy_steps(levels, lam, eta, second), strict=True
+    ):
+        y, before = gain * y + past * before + fresh * z, clean * y
+    return y
+
+
+def noisy_variance(levels: Sequence[float], lam: Array, eta: float, second: bool) -> Array:
+    """Variance at the end of that chain, which starts with `lam + s^2`."""
+    yy, yd, dd = lam + levels[0] ** 2, 0 * lam, 0 * lam
+    for gain, past, fresh, clean in _noisy_steps(levels, lam, eta, second):
+        new = gain**2 * yy + 2 * gain * past * yd + past**2 * dd + fresh**2
+        yy, yd, dd = new, clean * (gain * yy + past * yd), clean**2 * yy
+    return yy
+
+
+def _noisy_steps(
+    levels: Sequence[float], lam: Array, eta: float, second: bool
+) -> list[tuple[Array, Array, float, Array]]:
+    """Per step from `r` to `q`: gain of `y`, of the last estimate, of the noise; and `D / y`.
+
+    The bridge from `r` to `q` given the clean map has mean `(q/r)^2 y + (1 - (q/r)^2) D` and
+    variance `q^2 - q^4/r^2`; with `eta` a part of that variance is kept in the old noise.
+    """
+    steps, last = [], 0.0
+    for r, q in itertools.pairwise(levels):
+        fresh = eta * np.sqrt(q**2 - q**4 / r**2)
+        keep = np.sqrt(q**2 - fresh**2) / r
+        clean, log = lam / (lam + r**2), np.log(r / q)
+        ahead = (1 - keep) * log / (2 * last) if second and last else 0.0
+        steps.append((keep + (1 - keep + ahead) * clean, -ahead + 0 * lam, fresh, clean))
+        last = log
+    return steps
+
+
 def per_eigenvalue(y: Array, mean: Array, cov: Array, gain: Callable[[Array], Array]) -> Array:
     """Apply a function of the covariance to the residual, mean kept."""
     values, vectors = np.linalg.eigh(cov)

@@ -1,0 +1,129 @@
+"""Constructs of latents side by side on the latents of one run, as a Markdown table.
+
+    python -m benchmarks.draws runs/discovery --out runs/draws [--samples 64] [--steps 16]
+
+The run is one of the bare base (preset `discovery` or `cluster`). Base, targets, inversion and
+prior are those of the run; only what a latent is made of differs. All are decoded by
+DPM-Solver++(2M) in a few steps uniform in `ln(sigma/alpha)`, without steering. `round trips` are
+the targets' own latents, so copies. `real maps` are as many held-out maps against the others.
+Behind the scores: the share of draws that intervals of their own construct refuse, and the shares
+that those of the latents among themselves refuse: all, by distance, origin angle, pair angle. A
+picture of each row's first maps goes to DIR/draws.png. Lower is better but for the nearest ratio,
+where 1 is as novel as real.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from actors.line import Line, load_line
+from ood_core.arrays import Latents, Maps
+from ood_core.constructs import Candidates, construct_of
+from ood_core.decode import decode
+from ood_core.draw import measure_geometry
+from ood_core.draw_spec import DrawSpec
+from ood_core.geometry import ShellGeometry
+from ood_core.priors.gaussian import GaussianPrior
+from ood_core.report.pictures import COLOURS, Stretch
+from ood_core.seeds import SeedRange
+from ood_core.store.latents import read_latents
+from ood_core.store.priors import read_prior
+from ood_core.store.run import RunStore
+from ood_core.validate import validate
+
+SPECS = {
+    "prior": DrawSpec(),
+    "slerp 0.15": DrawSpec(construct="slerp"),
+    "norm 0.15": DrawSpec(construct="norm"),
+    "combination of 3": DrawSpec(construct="combination"),
+    "cluster": DrawSpec(construct="cluster"),
+}
+SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st", "nearest_ratio")
+SHOWN = 12
+
+
+def decoded(line: Line, latents: Latents, steps: int) -> Maps:
+    """Maps in model range, without steering, in batches of 16."""
+    grid = line.base.schedule.log_snr_grid(steps + 1, line.method.level)
+    made = []
+    for part in latents.split(16):
+        labels = torch.zeros(len(part), dtype=torch.int64)
+        down = decode(line.denoiser(labels), "dpmpp_2m", part.to(line.device), grid)
+        made.append(line.maps(down).cpu())
+    return torch.cat(made)
+
+
+def refused(
+    spec: DrawSpec, prior: GaussianPrior, found: Candidates, references: Latents, root: int
+) -> str:
+    """Shares of draws that the construct's own intervals and the published tests refuse."""
+    own = measure_geometry(spec, construct_of(spec, prior, references), root, references)
+    used = found.used(len(references))
+    of_own = own.refusals(found.latents, references, used).any(0).float().mean()
+    published = ShellGeometry.published(references).refusals(found.latents, references, used)
+    shares = [published.any(0), *published[1:]]
+    return f"{of_own:.2f} | " + " ".join(f"{share.float().mean():.2f}" for share in shares)
+
+
+def scores(samples: Maps, line: Line, held_out: Maps) -> list[str]:
+    """Scores of maps in model range against held-out ones."""
+    report = validate(samples, line.targets.fit, held_out, line.symmetries, line.root)
+    found = {score.name: score for score in report.scores}
+    return [f"{found[name].value:.3g}" for name in SCORES]
+
+
+def picture(rows: dict[str, Maps], line: Line, out: Path) -> None:
+    """One row of maps per construct, on the targets' colour scale."""
+    stretch = Stretch.fit(line.targets.physical(line.targets.fit)[:, 0])
+    figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
+    for line_of, (name, maps) in zip(axes, rows.items(), strict=True):
+        for ax, field in zip(line_of, line.targets.physical(maps[:SHOWN])[:, 0], strict=False):
+            ax.imshow(stretch(field), COLOURS, vmin=0, vmax=1, origin="lower")
+            ax.set(xticks=[], yticks=[])
+        line_of[0].set_ylabel(name, fontsize=7)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(out / "draws.png", dpi=120)
+
+
+def main() -> None:
+    """Print the table, keep it with its commit, and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=16)
+    asked = parser.parse_args()
+    run = RunStore.open(asked.run)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    line = load_line(run, run.record["settings"]["base"], "auto", "float32")
+    references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
+    held_out = line.targets.held_out
+    table, shown = [], {"real maps": held_out[:SHOWN]}
+    for name, spec in SPECS.items():
+        filled = spec.filled()
+        seeds = SeedRange(line.root, 0, asked.samples)
+        found = construct_of(filled, prior, references).sample(seeds)
+        maps = decoded(line, found.latents, asked.steps)
+        shown[name] = maps
+        cells = refused(filled, prior, found, references, line.root + 1)
+        table.append(f"| {name} | {' | '.join(scores(maps, line, held_out))} | {cells} |")
+        sys.stdout.write(table[-1] + "\n")
+        sys.stdout.flush()
+    own = decoded(line, references, asked.steps)
+    table.append(f"| round trips | {' | '.join(scores(own, line, held_out))} | | |")
+    real = scores(held_out[: asked.samples], line, held_out[asked.samples :])
+    table.append(f"| real maps | {' | '.join(real)} | | |")
+    sys.stdout.write("\n".join(table[-2:]) + "\n")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    words = {"commit": commit.stdout.strip(), "arguments": sys.argv[1:], "rows": table}
+    (asked.out / "draws.json").write_text(json.dumps(words, indent=1) + "\n")
+    picture({**shown, "round trips": own}, line, asked.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What the level does: the curve that `level: auto` chooses by, beside what samples score.
+
+    python -m benchmarks.levels runs/hubble [--levels 3 6 12 24] [--samples 32]
+
+Base, targets and calibration are those of a finished run. At each level the fit targets are
+inverted anew, the prior is fitted anew, and samples are decoded from there in the run's number of
+steps. Scores as in `benchmarks/nfe.py`; lower is better.
+"""
+
+import argparse
+import subprocess
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from actors.line import Line, load_line, time_grid
+from benchmarks.nfe import SCORES, Judge, say
+from flows.level_choice import LEAST_RATIO, LEVELS, MAPS, MOST_RATIO, ROOT
+from ood_core.decode import decode
+from ood_core.invert import invert
+from ood_core.levels import choose, level_curve, log_levels
+from ood_core.priors.gaussian import fit_gaussian
+from ood_core.seeds import SeedRange
+from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.store.run import RunStore
+
+INVERTED = 16  # at once
+
+
+def at_level(line: Line, ratio: float) -> Line:
+    """The line with its latents at another level."""
+    level = line.base.schedule.index_of(ratio)
+    method = replace(line.method, level=level)
+    return replace(line, method=method, grid=time_grid(line.base.schedule, method))
+
+
+def samples(line: Line, count: int) -> torch.Tensor:
+    """Maps in model range from a prior fitted at the line's level, steered as in the run."""
+    seen, method = line.targets.seen, line.method
+    labels = line.labels(seen)
+    parts = [
+        invert(line.denoiser(own), maps, line.grid, method.passes).latents
+        for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
+    ]
+    prior = fit_gaussian(torch.cat(parts), method.prior, line.symmetries)
+    assert method.steering is not None, "the run steers"
+    statistics = Statistics(seen.shape[-1], method.steering.rings)
+    aims = StatisticAims.measure(statistics, seen, line.symmetries, method.steering.neighbours)
+    seeds = SeedRange(line.root, 0, count)
+    aim, parents = aims.draw(seeds)
+    plain = line.denoiser(labels[parents[:, 0]])
+    steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering)
+    return decode(steered, method.solver, prior.sample(seeds), line.grid, seeds)
+
+
+def main() -> None:
+    """Print the curve with its seconds, the choice, and one row of scores per level."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--levels", type=float, nargs="+", default=[3.0, 6.0, 12.0, 24.0])
+    parser.add_argument("--samples", type=int, default=32)
+    asked: Any = parser.parse_args()
+    run = RunStore.open(asked.run)
+    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
+    schedule, targets = line.base.schedule, line.targets
+    candidates = log_levels(schedule, LEAST_RATIO, MOST_RATIO, LEVELS)
+    began, cpu = time.monotonic(), time.process_time()
+    fit, held_out, floor = targets.fit[:MAPS], targets.held_out[:MAPS], line.method.floor
+    curve = level_curve(line.base, fit, held_out, candidates, floor, ROOT)
+    took, used = time.monotonic() - began, time.process_time() - cpu
+    say("sigma/alpha", "explained", "error", "separability")
+    for point in curve:
+        values = point.noise_to_signal, point.explained, point.error, point.separability
+        say(*[f"{value:.4g}" for value in values])
+    say("chosen", f"{choose(curve).noise_to_signal:.3g}", f"{took:.0f} s, {used:.0f} CPU s")
+    judge = Judge.of(line)
+    say("level", *SCORES)
+    for ratio in asked.levels:
+        scores = judge.scores(samples(at_level(line, ratio), asked.samples))
+        say(f"{ratio:g}", *[f"{scores[name]:.3g}" for name in SCORES])
+
+
+if __name__ == "__main__":
+    main()

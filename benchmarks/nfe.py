@@ -1,0 +1,205 @@
+"""Error against network evaluations per map: solvers, step counts and teleport on one finished run.
+
+    python -m benchmarks.nfe runs/hubble --out runs/nfe [--samples 64] [--unsteered]
+        [--variants ancestral:12 dpmpp_2m_sde:20 ancestral:10:4]
+
+Base, targets, calibration, prior and latents are those of the run, and every variant decodes the
+same latents with the same seeds; only solver, steps and where a teleport begins differ. A variant
+is `solver:steps` or `solver:steps:sigma/alpha`; `ddim` with eta is `ddim@0.3:steps`. Rows are kept
+in `DIR/rows.jsonl`, so that the same command goes on where it stopped; `curve.png` is drawn anew.
+
+Lower is better. All scores are against all held-out maps; *real maps* are as many held-out maps
+against the others.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from actors.line import Line, load_line, time_grid
+from actors.workers import sample_rows
+from ood_core.arrays import Maps
+from ood_core.decode import evaluations_per_map
+from ood_core.diffusion.teleport import Shortcut, Teleport
+from ood_core.measures import Rows, Ruler
+from ood_core.metrics.discrepancy import energy_distance
+from ood_core.metrics.distances import Whitening, frechet
+from ood_core.metrics.spectra import spectrum_distance
+from ood_core.store.plan import Shard
+from ood_core.store.run import RunStore
+
+FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
+SCORES = ("fsd", "spectrum", *FAMILIES)
+VARIANTS = (
+    *(f"ancestral:{n}" for n in (12, 6, 20, 80)),
+    *(f"dpmpp_2m_sde:{n}" for n in (12, 6, 20, 80)),
+    *("ancestral:10:4", "dpmpp_2m_sde:10:4", "dpmpp_2m:12", "heun:6", "ddim:12", "ddim@0.5:12"),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A solver, its steps, and the `sigma/alpha` above which the way is in closed form."""
+
+    words: str
+    solver: Any
+    eta: float
+    steps: int
+    above: float | None
+
+    @classmethod
+    def of(cls, words: str) -> "Variant":
+        """Read `solver[@eta]:steps[:sigma/alpha]`."""
+        name, steps, *rest = words.split(":")
+        solver, _, eta = name.partition("@")
+        return cls(words, solver, float(eta or 0), int(steps), float(rest[0]) if rest else None)
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per map."""
+        return evaluations_per_map(self.solver, self.steps, self.eta)
+
+    def on(self, line: Line, steered: bool) -> Line:
+        """The line with this way of decoding."""
+        schedule = line.base.schedule
+        method = replace(line.method, solver=self.solver, eta=self.eta, steps=self.steps)
+        if self.above is not None:
+            method = replace(method, teleport=schedule.index_of(self.above))
+        if not steered:
+            method = replace(method, steering=None)
+        assert line.laws is not None, "the run is of the calibrated preset"
+        flow = Teleport(schedule, line.laws.gaussian.mean, line.laws.gaussian.covariance)
+        above = Shortcut(flow, method.top, method.level) if method.teleport else None
+        return replace(line, method=method, grid=time_grid(schedule, method), above=above)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Held-out maps with their features."""
+
+    ruler: Ruler
+    whitening: dict[str, Whitening]
+    real: Rows
+
+    @classmethod
+    def of(cls, line: Line) -> "Judge":
+        """Measure the targets of a run."""
+        ruler = Ruler.lay(line.targets.fit, line.targets.held_out, line.symmetries)
+        fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
+        names = ("scattering", *FAMILIES)
+        return cls(ruler, {name: Whitening.fit(fit[name]) for name in names}, real)
+
+    def scores(self, maps: Maps) -> dict[str, float]:
+        """Distances of maps in model range from held-out ones."""
+        return self._compared(self.ruler.measure(maps), self.real)
+
+    def of_real(self, count: int) -> dict[str, float]:
+        """The same of the first held-out maps against the others."""
+        first = {name: rows[:count] for name, rows in self.real.items()}
+        return self._compared(first, {name: rows[count:] for name, rows in self.real.items()})
+
+    def _compared(self, rows: Rows, real: Rows) -> dict[str, float]:
+        def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.whitening[name](rows[name]), self.whitening[name](real[name])
+
+        return {
+            "fsd": frechet(*pair("scattering")),
+            "spectrum": spectrum_distance(rows["power"].double(), real["power"].double()),
+            **{name: energy_distance(*pair(name)) for name in FAMILIES},
+        }
+
+
+def made(run: RunStore, line: Line, samples: int) -> tuple[Maps, float]:
+    """Maps in model range of the first samples, and the seconds that they took."""
+    began = time.process_time()
+    rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()
+    return torch.from_numpy(line.targets.transform.forward(rows["maps"])), (
+        time.process_time() - began
+    )
+
+
+def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
+    """Scores against evaluations, one line per solver, teleports apart."""
+    shown = ("fsd", "spectrum", "minkowski", "peaks")
+    figure, axes = plt.subplots(1, len(shown), figsize=(14, 3.2), constrained_layout=True)
+    real = next((row for row in rows if row["variant"] == "real maps"), None)
+    kinds = sorted({(row["solver"], row["above"] or 0) for row in rows if row["nfe"]})
+    for axis, score in zip(axes, shown, strict=True):
+        for solver, above in kinds:
+            same = [
+                r for r in rows if r["nfe"] and (r["solver"], r["above"] or 0) == (solver, above)
+            ]
+            same.sort(key=lambda row: row["nfe"])
+            label = solver + (f", teleport above {above:g}" if above else "")
+            values = [row[score] for row in same]
+            axis.plot([row["nfe"] for row in same], values, "o-", ms=4, lw=1, label=label)
+        if real is not None:
+            axis.axhline(real[score], color="0.5", lw=1, ls="--", label="real maps")
+        axis.set(xscale="log", xlabel="network evaluations per map", title=score)
+    axes[0].legend(fontsize=7)
+    figure.suptitle(name, fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Print one row per variant as it is done; draw the curve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--unsteered", action="store_true")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    asked: Any = parser.parse_args()
+    run = RunStore.open(asked.run)
+    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
+    judge, kept = Judge.of(line), asked.out / "rows.jsonl"
+    asked.out.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(text) for text in kept.read_text().splitlines()] if kept.exists() else []
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append({**row, "commit": commit})
+        with kept.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+
+    if not any(row["variant"] == "real maps" for row in rows):
+        blank = {"variant": "real maps", "solver": "", "above": None, "nfe": 0, "seconds": 0.0}
+        keep({**blank, **judge.of_real(asked.samples)})
+    say("variant", "NFE", *SCORES, "CPU s")
+    say(*["---"] * (3 + len(SCORES)))
+    for variant in map(Variant.of, asked.variants):
+        if not any(row["variant"] == variant.words for row in rows):
+            maps, seconds = made(run, variant.on(line, not asked.unsteered), asked.samples)
+            shape = {"variant": variant.words, "solver": variant.words.split(":")[0]}
+            keep(
+                {**shape, "above": variant.above, "nfe": variant.nfe, "seconds": seconds}
+                | judge.scores(maps)
+            )
+        say_row(next(row for row in rows if row["variant"] == variant.words))
+    say_row(next(row for row in rows if row["variant"] == "real maps"))
+    draw(rows, run.record["name"], asked.out / "curve.png")
+
+
+def say_row(row: dict[str, Any]) -> None:
+    """Print one variant."""
+    cells = [f"{row[score]:.3g}" for score in SCORES]
+    say(row["variant"], str(row["nfe"] or ""), *cells, f"{row['seconds']:.0f}")
+
+
+def say(*values: str) -> None:
+    """Print one row now."""
+    sys.stdout.write("| " + " | ".join(values) + " |\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

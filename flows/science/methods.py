@@ -1,0 +1,188 @@
+"""Methods of the table: the lines of the project and the baselines, each made and clocked alike."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, assert_never, final, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from typing_extensions import TypeIs
+
+from flows.holding import holding
+from flows.planning import ask, inspect_inputs
+from flows.progress import Silent, listener
+from flows.science.targets import TargetSet
+from flows.settings import Execution, RunSettings
+from flows.stages import LINE, perform
+from ood_core.baselines.baseline import Baseline
+from ood_core.baselines.copies import Copies
+from ood_core.baselines.fine_tuning import FineTuning
+from ood_core.baselines.gaussian import GaussianField, GaussianLaw
+from ood_core.baselines.mixing import Mixing
+from ood_core.baselines.restart import Restart
+from ood_core.baselines.synthesis import Synthesis
+from ood_core.bases.loading import BaseModel
+from ood_core.maps.transforms import RangeTransform
+from ood_core.seeds import SeedRange, normal
+from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, SteeringSpec
+
+BaselineName = Literal[
+    "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
+]
+LineName = Literal["discovery", "calibrated-unsteered", "calibrated"]
+MethodName = BaselineName | LineName
+LINES: tuple[LineName, ...] = get_args(LineName)
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+METHODS: tuple[MethodName, ...] = ("calibrated", *BASELINES, *LINES[:-1])
+"""In the order in which they are made: fine-tuning may take as long as the calibrated line took."""
+
+FITTED_WITHIN: dict[MethodName, MethodName] = {"fine-tuning": "calibrated"}
+"""Methods whose budget is what another one took."""
+
+SHARD = 64
+PROBE_ROWS, PROBES = 16, 5
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """Maps in physical units, network evaluations per map while they were made, CPU seconds."""
+
+    maps: npt.NDArray[np.float32]
+    nfe: float
+    cpu_seconds: float
+    notes: Mapping[str, float]
+
+
+def is_line(name: MethodName) -> TypeIs[LineName]:
+    """Whether a method is one of the project's own lines."""
+    return name in LINES
+
+
+def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Baseline:
+    """The baseline of a name; `evaluations` is the budget of fine-tuning."""
+    match name:
+        case "copies":
+            return Copies()
+        case "mixing":
+            return Mixing()
+        case "gaussian-field":
+            return GaussianField()
+        case "gaussian-law":
+            return GaussianLaw()
+        case "restart":
+            return Restart(base=base.denoiser)
+        case "synthesis":
+            return Synthesis()
+        case "fine-tuning":
+            return FineTuning(base=base, evaluations=evaluations)
+    assert_never(name)
+
+
+def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
+    """The method of a line; `own` is that of the configuration."""
+    calibrated = own if own.preset == "calibrated" else MethodSpec()
+    match name:
+        case "discovery":
+            return MethodSpec(preset="discovery")
+        case "calibrated-unsteered":
+            return replace(calibrated, steering=SteeringSpec(steps=0))
+        case "calibrated":
+            return calibrated
+    assert_never(name)
+
+
+def settled(name: MethodName, targets: TargetSet, base: BaseModel) -> dict[str, Any]:
+    """All settings that decide what a method makes, as plain values.
+
+    The budget of fine-tuning is measured, so it is named by the line that it is taken from.
+    """
+    if is_line(name):
+        return asdict(inspect_inputs(line_settings(name, targets.settings))[2])
+    how: Any = baseline(name, base)
+    plain = {f.name: getattr(how, f.name) for f in fields(how) if f.name != "base"}
+    if name == "fine-tuning":
+        plain["evaluations"] = settled("calibrated", targets, base)
+    return plain
+
+
+def line_settings(name: LineName, settings: RunSettings) -> RunSettings:
+    """The configuration of a target set with the method of a line, run in this process."""
+    changed = {
+        "method": line_spec(name, settings.method),
+        "gate": GateSpec(),
+        "execution": Execution(pool="inline", orchestrator="none", device="cpu"),
+    }
+    return settings.model_copy(update=changed)
+
+
+def run_line(
+    name: LineName, targets: TargetSet, n: int, seed: int, samples: int, work: Path
+) -> Outcome:
+    """Take a line from plan to samples in a folder of its own, which is removed in the end.
+
+    What a killed session left there is not gone on with: its seconds would be missing.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    settings = line_settings(name, targets.settings).model_copy(
+        update={
+            "targets": targets.write(n, seed, work / "targets.npy"),
+            "generation": GenerationSpec(
+                samples=samples, shard_size=min(SHARD, samples), seed=seed
+            ),
+        }
+    )
+    began, token = time.process_time(), listener.set(Silent())
+    try:
+        asked = ask(settings, str(work / "run"))
+        with holding(asked.run):
+            asked.settle()
+            for stage, work_of in LINE:
+                if stage != "validate":  # scored by the table itself
+                    perform(stage, work_of, asked.run, settings)
+    finally:
+        listener.reset(token)
+    run, plan = asked.run, asked.plans["generate"]
+    nfe = sum(receipt.nfe for receipt in run.receipts("generate").all(plan))
+    maps = run.table("generate").read("maps", slice(0, samples))
+    seconds = time.process_time() - began
+    notes = {f"{stage} wall seconds": spent for stage, spent in run.timings.items()}
+    made = sum(shard.capacity for shard in plan)
+    shutil.rmtree(work)
+    return Outcome(maps, nfe / made, seconds, notes)
+
+
+def run_baseline(how: Baseline, targets: TargetSet, n: int, seeds: SeedRange, seed: int) -> Outcome:
+    """Make maps with a baseline in the model range of the chosen targets."""
+    values = targets.fit_values(n, seed)
+    transform = RangeTransform.measure(targets.settings.targets.transform, values)
+    fit, symmetries = (
+        torch.from_numpy(transform.forward(values)),
+        targets.settings.targets.symmetries,
+    )
+    began = time.process_time()
+    made = how(fit, symmetries, seeds)
+    seconds = time.process_time() - began
+    return Outcome(
+        transform.inverse(made.maps.numpy()), made.nfe / len(seeds), seconds, dict(made.notes)
+    )
+
+
+def budget(base: BaseModel, targets: TargetSet, samples: int, cpu_seconds: float) -> int:
+    """Network evaluations that fine-tuning may spend so that all of it takes so many CPU seconds.
+
+    One evaluation is timed here and now; those of sampling are taken off.
+    """
+    shape = targets.maps.values.shape[1:]
+    x, t = normal(SeedRange(0, 0, PROBE_ROWS), shape), len(base.denoiser.schedule) // 2
+    spent = []
+    for _ in range(PROBES):
+        began = time.process_time()
+        base.denoiser(x, t)
+        spent.append((time.process_time() - began) / PROBE_ROWS)
+    sampling = samples * (FineTuning(base=base, evaluations=1).sampling_steps + 1)
+    return max(1, round(cpu_seconds / sorted(spent)[PROBES // 2]) - sampling)

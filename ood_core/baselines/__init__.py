@@ -1,0 +1,1 @@
+"""Rivals of the method: other ways from a few targets to many maps, behind one signature."""
