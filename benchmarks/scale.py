@@ -184,11 +184,12 @@ def main() -> None:
     for n, (rate, _) in none.items():
         figures[f"Ray, no model, {n} actors, shards per second"] = Figure(rate, ratio=False)
     checks = []
-    for n, (rate, _) in naps.items():
-        costs = Costs(work=NAP, land=none[n][1], answer=answer)
+    points = [(n, NAP, rate) for n, (rate, _) in naps.items()] + [(2, 0.0, none[2][0])]
+    for n, work, rate in points:
+        costs = Costs(work=work, land=none[1][1], answer=answer)
         predicted = simulate(n, max(100, arguments.shards // 10), costs).rate
-        checks.append([n, rate, predicted, predicted / rate])
-        figures[f"model over measured, {n} actors"] = Figure(predicted / rate)
+        checks.append([n, work, rate, predicted, predicted / rate])
+        figures[f"model over measured, {n} actors, {work:g} s a shard"] = Figure(predicted / rate)
     rows = []
     for name, work in WORK.items():
         folder = Costs(work, land=driver, answer=answer, listing=listing, passes=2)
@@ -204,7 +205,11 @@ def main() -> None:
         return
     listed = [[name, f.value, f.noise, f.ratio] for name, f in figures.items()]
     show_rows(f"scale, {path}", ["figure", "value", "noise", "ratio"], listed)
-    show_rows("model against measured", ["actors", "measured", "predicted", "ratio"], checks)
+    show_rows(
+        "model against measured",
+        ["actors", "seconds of work", "measured", "predicted", "ratio"],
+        checks,
+    )
     header = ["work", "actors", "shards/s", "efficiency", "driver", "store", "limit"]
     show_rows("predicted; the last row of each is where efficiency falls below 0.9", header, rows)
     if (before := previous("scale", path)) is not None:

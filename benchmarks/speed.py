@@ -8,7 +8,7 @@ protocol (80 calls a map, one by one; 159 with an inversion for each), the DDIM 
 diffusers at 50 steps in batches, and scattering synthesis; one thread, in memory, in turns.
 `line`: a run with Ray, Prefect and storage, against two loops in memory, one process per worker: of
 the network calls alone, and of the whole decode. Seconds of CPU are counted beside wall seconds,
-as they bear other work on the machine better.
+as they bear other work on the machine better. `--again` makes the samples of the last run again.
 `parts`: drawing, codecs, the command line.
 """
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--config", default="examples/hubble.yaml")
     parser.add_argument("--set", action="append", default=[], help="override for the run")
+    parser.add_argument("--again", action="store_true", help="samples of the last run again")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--out", type=Path, help="JSON to write; else a new file in runs/bench")
     parser.add_argument("--json", action="store_true", help="print the record for machines")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from psutil import NoSuchProcess, Process
+from psutil import AccessDenied, NoSuchProcess, Process
 
 from actors.line import load_line
 from actors.workers import sample_rows
@@ -19,6 +20,7 @@ from benchmarks.record import FOLDER, Figure
 from flows.hiring import worker_count
 from flows.settings import PROJECT, load_settings
 from flows.spent import shares
+from ood_core.store.files import write_json
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 
@@ -32,58 +34,85 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     """Maps per second of the stage `generate` over those of both loops."""
     sets = [f"generation.samples={arguments.samples}", *CHEAP, *arguments.set]
     settings = load_settings(PROJECT / arguments.config, sets)
-    workers = worker_count(settings.execution)
+    workers, samples = worker_count(settings.execution), arguments.samples
     place = FOLDER / "run"
-    cpu = _run(arguments.config, sets, place)
+    cpu = _run(arguments.config, sets, place, arguments.again)["generate"]
     run = RunStore.open(str(place))
     wall, split = run.timings["generate"], run.splits["generate"]
-    line = {"wall": arguments.samples / wall, "cpu": arguments.samples / cpu["generate"]}
     loops = _loops(str(place), settings.base, workers, arguments.repeats)
+    rates = {"wall second": samples / wall, "CPU second of its workers": samples / cpu["workers"]}
     figures = {}
     for loop in ("network", "decode"):
-        for clock in ("wall", "cpu"):
-            ratios = [line[clock] / one[loop][clock] for one in loops]
-            figures[f"maps per {clock} second over the {loop} loop"] = Figure.of(ratios)
-    figures["share of workers' seconds that compute"] = Figure(shares(split)["compute"])
-    figures["share of workers' seconds in the network"] = Figure(shares(split)["network"])
-    figures["maps per second"] = Figure(line["wall"], ratio=False)
-    more = {"workers": workers, "samples": arguments.samples, "cpu_seconds": cpu}
+        for name, rate in rates.items():
+            over = [rate / one[loop]["wall" if "wall" in name else "cpu"] for one in loops]
+            figures[f"maps per {name} over the {loop} loop"] = Figure.of(over)
+    for part in ("compute", "network"):
+        figures[f"share of workers' seconds, {part}"] = Figure(shares(split)[part])
+    stored = sum(shares(split)[part] for part in ("encode", "write"))
+    figures["share of workers' seconds, storing"] = Figure(stored, higher_is_better=False)
+    for kind in ("driver", "Ray", "Prefect"):
+        figures[f"CPU of {kind} per wall second"] = Figure(
+            cpu.get(kind, 0.0) / wall, ratio=False, higher_is_better=False
+        )
+    figures["maps per second"] = Figure(rates["wall second"], ratio=False)
+    more = {"workers": workers, "samples": samples, "cpu_seconds": cpu}
     return figures, {**more, "timings": run.timings, "split": run.splits, "loops": loops}
 
 
-def _run(config: str, sets: list[str], place: Path) -> dict[str, float]:
-    """Run from targets to report; return seconds of CPU of all its processes, by stage."""
-    subprocess.run(["rm", "-rf", str(place)], check=True)
+def _run(config: str, sets: list[str], place: Path, again: bool) -> dict[str, dict[str, float]]:
+    """Run from targets to report, or samples again; seconds of CPU by stage and kind of process."""
+    if again:
+        _forget(RunStore.open(str(place)))
+    else:
+        shutil.rmtree(place, ignore_errors=True)
     words = [word for one in sets for word in ("--set", one)]
     call = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(place), *words, "--json"]
     child = subprocess.Popen(call, cwd=PROJECT, stdout=subprocess.DEVNULL)
     seen: dict[int, float] = {}
-    by_stage: dict[str, float] = {}
+    spent: dict[str, dict[str, float]] = {}
     over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(child.pid, place, seen, by_stage, over))
+    watch = threading.Thread(target=_watch, args=(child.pid, place, seen, spent, over))
     watch.start()
     code = child.wait()
     over.set()
     watch.join()
     if code not in (0, 3, 4):  # quarantined or undecided is as fast
         raise SystemExit(f"the run ended with exit code {code}")
-    return by_stage
+    return spent
+
+
+def _forget(run: RunStore) -> None:
+    """Have a run make its samples again, with the clocks of that stage at zero."""
+    for shard in run.plan("generate"):
+        run.receipts("generate").revoke(shard)
+    for name, found in (("timings.json", run.timings), ("split.json", run.splits)):
+        kept = {key: value for key, value in found.items() if key not in ("generate", "validate")}
+        write_json(run.root / name, kept)
 
 
 def _watch(
-    pid: int, place: Path, seen: dict[int, float], by_stage: dict[str, float], over: Any
+    pid: int, place: Path, seen: dict[int, float], spent: dict[str, dict[str, float]], over: Any
 ) -> None:
     """Add what the processes below `pid` take to the stage that the run is at."""
     while not over.wait(LOOK):
-        stage = _stage(place)
+        stage = spent.setdefault(_stage(place), {})
         for process in _below(pid):
             try:
-                times = process.cpu_times()
-            except NoSuchProcess:
+                times, kind = process.cpu_times(), _kind(process, pid)
+            except (NoSuchProcess, AccessDenied):
                 continue
             took = times.user + times.system
-            by_stage[stage] = by_stage.get(stage, 0.0) + took - seen.get(process.pid, 0.0)
+            stage[kind] = stage.get(kind, 0.0) + took - seen.get(process.pid, 0.0)
             seen[process.pid] = took
+
+
+def _kind(process: Process, driver: int) -> str:
+    words = " ".join(process.cmdline())
+    if process.pid == driver:
+        return "driver"
+    if "ray::_Actor" in words:
+        return "workers"
+    return "Prefect" if "prefect" in words or "uvicorn" in words else "Ray"
 
 
 def _below(pid: int) -> list[Process]:

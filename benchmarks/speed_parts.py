@@ -18,6 +18,7 @@ from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed_network import in_turns
 from flows.settings import PROJECT, load_settings
+from ood_core.constructs import construct_of
 from ood_core.draw import draw
 from ood_core.seeds import SeedRange
 from ood_core.store.latents import read_latents
@@ -51,12 +52,13 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     rows = sample_rows(run, line)
     prior, geometry = read_prior(run.root / "prior.zarr")
     latents = read_latents(run)
+    construct = construct_of(line.method.draw, prior, latents)
     maps = rows(Shard(0, 0, ROWS, ROWS))()["maps"]
     many = np.concatenate([maps] * (MANY // ROWS))
     with tempfile.TemporaryDirectory() as folder:
         calls = {
             "decode": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
-            "draw": lambda: draw(prior, SeedRange(line.root, 0, MANY), geometry, latents),
+            "draw": lambda: draw(construct, SeedRange(line.root, 0, MANY), geometry, latents),
             **{
                 name: lambda n=name, c=codec: write(Path(folder) / n, many, c)
                 for name, codec in CODECS.items()
