@@ -29,12 +29,14 @@ MOST = 512  # targets, and as many draws
 class LatentAtlas:
     """One row per target, and per drawn latent of a sample.
 
-    `neighbour` is the nearest other target and `distance` how far it lies, RMS in a latent's own
-    units after the best symmetry: 2^1/2 for unrelated latents. `membership` is the part of draws of
-    the prior that are less probable under it than the target is; `explained` the part of the
-    variance that each axis of the plane holds.
+    `numbers` are those of the targets, some of which may be left out. `neighbour` is the number of
+    the nearest other one and `distance` how far it lies, RMS in a latent's own units after the best
+    symmetry: 2^1/2 for unrelated latents. `membership` is the part of draws of the prior that are
+    less probable under it than the target is; `explained` the part of the variance that each axis
+    of the plane holds.
     """
 
+    numbers: Int[Tensor, " n"]
     targets: Float[Tensor, "n 2"]
     draws: Float[Tensor, "m 2"]
     neighbour: Int[Tensor, " n"]
@@ -45,7 +47,11 @@ class LatentAtlas:
 
 
 def atlas(
-    latents: Latents, draws: Latents, prior: GaussianPrior, symmetries: Sequence[Symmetry]
+    latents: Latents,
+    draws: Latents,
+    prior: GaussianPrior,
+    symmetries: Sequence[Symmetry],
+    numbers: Sequence[int],
 ) -> LatentAtlas | None:
     """Lay out the first latents of targets and as many of samples; None with too few of them."""
     latents = latents[:MOST]
@@ -61,9 +67,10 @@ def atlas(
         for values in (latents, draws)
     )
     return LatentAtlas(
+        numbers=torch.tensor(numbers[:MOST]),
         targets=torch.from_numpy(places[: len(latents)]),
         draws=torch.from_numpy(places[len(latents) :]),
-        neighbour=near.target,
+        neighbour=torch.tensor(numbers)[near.target],
         distance=near.distance,
         log_density=density,
         membership=(own[None] < density[:, None]).double().mean(1),
