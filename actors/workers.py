@@ -255,7 +255,7 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
         sources = targets[drawn.kept.sources]
         aim, parents = aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = line.denoiser(labels[parents[:, 0]])
-        steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
+        steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec(), seeds)
         denoiser = plain if steering is None else steered
         latents = entering(drawn.latents, line.device)
         made = line.decode(denoiser, latents, seeds)

@@ -105,10 +105,11 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
     if spec is None:
         return 0.0
     statistics = Statistics(probe.shape[-1], spec.rings)
-    noise = normal(SeedRange(0, 0, len(probe)), probe.shape[1:])
+    seeds = SeedRange(0, 0, len(probe))
+    noise = normal(seeds, probe.shape[1:])
     aims = StatisticAims.measure(statistics, noise, (), 1)
     inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
-    steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec)
+    steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec, seeds)
     levels = [int(t) for t in time_grid(schedule, method)]
     inside = [t for t in levels if spec.above <= schedule.noise_to_signal(t) <= spec.below]
     if not inside:
