@@ -155,7 +155,7 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         line.targets.seen,
         line.base.schedule,
         line.rho,
-        spec.members,
+        line.members,
         line.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
     )

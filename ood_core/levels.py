@@ -20,10 +20,8 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ood_core.arrays import Maps, PerSample
+from ood_core.arrays import Maps
 from ood_core.calibration import band_knots, fit_level, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
@@ -31,6 +29,7 @@ from ood_core.diffusion.flow import descending, integrate, last
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Ddim, FixedPointDdim
 from ood_core.linalg import Stationary
+from ood_core.metrics.separation import auc
 from ood_core.seeds import SeedRange, Stream, normal
 
 EXPLAINED, SEPARABLE, ERRORS = 0.995, 0.95, 2.0
@@ -148,9 +147,3 @@ def _separability(law: GaussianDenoiser, y: Maps, fit: int, t: int) -> float:
     own = mean + noised.colour(white, white)
     direction = (y[:fit].mean(dim=0) - mean).flatten()
     return auc(held_out.flatten(1) @ direction, own.flatten(1) @ direction)
-
-
-def auc(above: PerSample, below: PerSample) -> float:
-    """Probability that a value of the first exceeds one of the second; ties count half."""
-    difference: Float[Tensor, "n m"] = above[:, None] - below[None, :]
-    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())

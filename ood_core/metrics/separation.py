@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ood_core.arrays import PerSample
 from ood_core.errors import TargetError
 
 FOLDS = 5
@@ -53,7 +54,7 @@ def separation(
         raise TargetError(f"got {min(len(a), len(b))} rows in a set; expected 2 or more to divide")
     rows = torch.cat([a, b]).double()
     rows = rows - rows.mean(dim=0)
-    gram = (rows @ rows.T).numpy()
+    gram = rows @ rows.T
     labels = np.repeat([0, 1], [len(a), len(b)])
     found = _held_out(gram, labels)
     null = np.array([_held_out(gram, rng.permutation(labels)) for _ in range(permutations)])
@@ -62,22 +63,21 @@ def separation(
     return Separation(found, float(low), float(high), p_value)
 
 
-def auc(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float:
-    """Return how often a value of `b` exceeds one of `a`; equal ones count half."""
-    above = (b[:, None] > a[None, :]).mean() + 0.5 * (b[:, None] == a[None, :]).mean()
-    return float(above)
+def auc(above: PerSample, below: PerSample) -> float:
+    """Probability that a value of the first exceeds one of the second; ties count half."""
+    difference: Float[Tensor, "n m"] = above[:, None] - below[None, :]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
 
 
-def _held_out(gram: Float[np.ndarray, "r r"], labels: np.ndarray) -> float:
+def _held_out(gram: Float[Tensor, "r r"], labels: np.ndarray) -> float:
     """Mean AUC over folds; row `i` of either label is left out of fold `i` modulo their number."""
     rows = [np.flatnonzero(labels == k) for k in (0, 1)]
     folds = min(FOLDS, len(rows[0]), len(rows[1]))
     found = []
     for fold in range(folds):
-        left_out = [r[fold::folds] for r in rows]
-        means = [
-            gram[:, np.setdiff1d(r, out)].mean(1) for r, out in zip(rows, left_out, strict=True)
-        ]
-        score = means[1] - means[0]
-        found.append(auc(score[left_out[0]], score[left_out[1]]))
+        below, above = (r[fold::folds] for r in rows)
+        kept = [np.setdiff1d(r, out) for r, out in zip(rows, (below, above), strict=True)]
+        first, second = (gram[:, torch.from_numpy(r)].mean(dim=1) for r in kept)
+        score = second - first
+        found.append(auc(score[torch.from_numpy(above)], score[torch.from_numpy(below)]))
     return float(np.mean(found))

@@ -11,7 +11,6 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.levels import (
     EXPLAINED,
     LevelPoint,
-    auc,
     choose,
     explained,
     in_domain_law,
@@ -114,12 +113,6 @@ GOOD = (
 )
 def test_the_rule(curve: tuple[LevelPoint, ...], index: int) -> None:
     assert choose(curve).index == index
-
-
-def test_auc_counts_pairs() -> None:
-    assert auc(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])) == 1
-    assert auc(torch.tensor([0.0]), torch.tensor([0.0])) == 0.5
-    assert auc(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])) == 0.5
 
 
 def test_a_white_base_is_white() -> None:
