@@ -115,8 +115,8 @@ class SteeringSpec:
     In `pixels` every pixel moves alike, by `rate` at high noise. In `posterior` coordinates every
     Fourier mode moves by `rate` standard deviations that the targets' power leaves open at that
     noise level, so that no texture is written that the maps do not have. There, and not in pixels,
-    steps begin at a random point, `start` such standard deviations from the estimate. `rings` is the number of
-    rings about the centre whose means are steered too, where maps have a centre.
+    steps begin at a random point, `start` such standard deviations from the estimate. `rings` is
+    the number of rings about the centre whose means are steered too, where maps have a centre.
     """
 
     steps: int = 12
