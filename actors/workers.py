@@ -155,7 +155,7 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
         line.targets.seen,
         line.base.schedule,
         line.rho,
-        spec.members,
+        line.members,
         line.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
     )
@@ -268,9 +268,10 @@ def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:
 
     They are measured on the maps as they are stored, so that they can be measured again.
     """
-    if not has_statistics(run):
+    ruler = lay_ruler(line.targets, line.symmetries)
+    if not has_statistics(run, ruler):
         return None
-    ruler, within = lay_ruler(line.targets, line.symmetries), copy_distance(run)
+    within = copy_distance(run)
     return lambda rows: measured(ruler, line.targets, rows["maps"], within)
 
 

@@ -1,14 +1,16 @@
 """Are latents of held-out targets N(0, I)? Through the calibrated denoiser and through the base.
 
-    python -m benchmarks.whiteness runs/hubble runs/sun --out runs/whiteness [--count 64]
+    python -m benchmarks.whiteness runs/hubble runs/sun --out runs/whiteness [--count 64] [--noised]
 
-Held-out targets of each calibrated run are inverted twice on the run's own grid, level and passes,
-and once more drawn as white noise. `power` is the mean square of a latent's entries; `octaves` the
-mean over octaves of wavenumber of |ln(power)|, `mean image` the mean square of the mean latent
-times the number of latents (1 for white ones), `kurtosis` the median excess of a latent's entries.
-`deviation` is the root mean square, over latents and over these features of one latent (log powers
-of octaves, mean, skewness, kurtosis), of their distance from white noise in its own standard
-deviations: 1 for white noise.
+Held-out targets of each calibrated run are inverted twice on the run's own grid, level and passes;
+white noise stands beside them. The line takes a clean map as the point at the grid's first level;
+with `--noised` that level's noise is added to it, as a denoiser expects there.
+
+`power` is the mean square of a latent's entries; `octaves` the mean over octaves of wavenumber of
+|ln(power)|, `mean image` the mean square of the mean latent times the number of latents (1 for
+white ones), `kurtosis` the median excess of a latent's entries. `deviation` is the root mean
+square, over latents and over these features of one latent (log powers of octaves, mean, skewness,
+kurtosis), of their distance from white noise in its own standard deviations: 1 for white noise.
 """
 
 import argparse
@@ -87,7 +89,7 @@ def decibels(found: Inversion, maps: Maps) -> str:
 def show(axes: Any, name: str, sets: dict[str, Latents]) -> None:
     """Band powers, norms and entries of sets of latents."""
     for label, latents in sets.items():
-        k, power = power_spectrum(latents.double())
+        k, power = power_spectrum(latents.double())[:2]
         axes[0].plot(k[1:], power.mean((0, 1))[1:], label=label)
         radius = latents.double().square().flatten(1).mean(1).sqrt()
         axes[1].hist(radius.numpy(), np.linspace(0.3, 1.7, 57), histtype="step", label=label)
@@ -108,11 +110,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--noised", action="store_true")
     asked: Any = parser.parse_args()
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip())
     say(*HEADER)
     say(*["---"] * len(HEADER))
+    asked.out.mkdir(parents=True, exist_ok=True)
     count = len(asked.runs)
     figure, axes = plt.subplots(count, 3, figsize=(12, 3 * count), constrained_layout=True)
     for uri, place in zip(asked.runs, np.atleast_2d(axes), strict=True):
@@ -125,17 +129,26 @@ def main() -> None:
         shape = tuple(maps.shape[1:])
         seeds = SeedRange(root_key("whiteness"), 0, WHITE)
         white = features(normal(seeds, shape))
+        if asked.noised:
+            name += ", noised"
+            ratio = line.base.schedule.noise_to_signal(int(line.grid[0]))
+            start = SeedRange(root_key("noise at the floor"), 0, len(maps))
+            maps = maps + ratio * normal(start, shape)
         calibrated = [line.denoiser(line.labels(block)) for block in maps.split(AT_ONCE)]
         ways = {"the calibrated denoiser": calibrated, "the base": [line.base] * len(calibrated)}
-        sets: dict[str, Latents] = {}
+        per_octave: dict[str, str] = {}
+        sets: dict[str, Latents] = {}  # kept, so that the figure can be drawn anew
         for way, denoisers in ways.items():
             found = inverted(line, denoisers, maps)
             sets[way] = found.latents
             say(name, way, *row(found.latents, white), decibels(found, maps))
+            per_octave[way] = " ".join(f"{float(p):.2f}" for p in octaves(found.latents).mean(0))
         sets["white noise"] = normal(SeedRange(seeds.root, WHITE, WHITE + len(maps)), shape)
         say(name, "(white noise)", *row(sets["white noise"], white), "")
+        sys.stdout.write(f"power per octave, low to high: {per_octave}\n")
+        kept = {way: latents.numpy() for way, latents in sets.items()}
+        np.savez(asked.out / f"{name}.npz", **kept)
         show(place, name, sets)
-    asked.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(asked.out / "whiteness.png", dpi=110)
     sys.stdout.write(f"{asked.out / 'whiteness.png'}\n")
 

@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from flows.drawn import drawn_latents
+from flows.separability import WALKS
 from flows.settings import RunSettings
+from flows.walk_files import NUMBERS
 from ood_core.arrays import Maps
 from ood_core.atlas import MOST as ATLAS_DRAWS
 from ood_core.atlas import atlas
@@ -19,14 +22,16 @@ from ood_core.draw import COUNTED
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
-from ood_core.report.record import ReportInput, TimingRow, TrustMap
-from ood_core.store.files import exists, read_bytes, read_json
-from ood_core.store.latents import failed_round_trips
+from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
+from ood_core.shapes import shapes
+from ood_core.store.files import exists, names, read_bytes, read_json
+from ood_core.store.latents import failed_round_trips, held_targets
 from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.utility import Utility, read_utility
 from ood_core.validate import ValidationReport
 
+MOST_WALKS = 3
 MOST_SHOWN = 512
 """Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
 
@@ -52,14 +57,15 @@ def report_input(
     inverted = run.table("invert")
     extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
     samples, numbers = shown_samples(run, extremes)
+    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
         state=verdict.outcome,
         unit=targets.unit,
-        fit=targets.physical(targets.fit),
-        held_out=targets.physical(targets.held_out),
+        fit=fit,
+        held_out=held_out,
         samples=samples,
         sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
@@ -79,8 +85,26 @@ def report_input(
         base=record["base"],
         trust=_trust(run),
         utility=stored_utility(run),
-        atlas=atlas(*drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries),
+        atlas=atlas(
+            *drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries, held_targets(run)
+        ),
+        walks=walk_strips(run),
+        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
     )
+
+
+def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
+    """Pictures of the first walks that lie in the run."""
+    found = []
+    for name in sorted(names(run.root / WALKS))[:MOST_WALKS]:
+        place = run.root / WALKS / name
+        if not exists(place / NUMBERS):  # written last
+            continue
+        words = read_json(place / NUMBERS)
+        title = f"From {words['from']} to {words['to']}"
+        strip = read_bytes(place / "strip.png")
+        found.append(WalkStrip(title, strip, f"../{WALKS}/{quote(name)}/walk.csv"))
+    return tuple(found)
 
 
 def stored_utility(run: RunStore) -> Utility | None:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from ood_core.arrays import Latents
 from ood_core.copies import among
-from ood_core.diffusion.analytic import log_density
 from ood_core.measures import own_units
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.priors.choice import Prior
 from ood_core.specs import Symmetry
 
 MOST = 512  # targets, and as many draws
@@ -29,12 +28,14 @@ MOST = 512  # targets, and as many draws
 class LatentAtlas:
     """One row per target, and per drawn latent of a sample.
 
-    `neighbour` is the nearest other target and `distance` how far it lies, RMS in a latent's own
-    units after the best symmetry: 2^1/2 for unrelated latents. `membership` is the part of draws of
-    the prior that are less probable under it than the target is; `explained` the part of the
-    variance that each axis of the plane holds.
+    `numbers` are those of the targets, some of which may be left out. `neighbour` is the number of
+    the nearest other one and `distance` how far it lies, RMS in a latent's own units after the best
+    symmetry: 2^1/2 for unrelated latents. `membership` is the part of draws of the prior that are
+    less probable under it than the target is; `explained` the part of the variance that each axis
+    of the plane holds.
     """
 
+    numbers: Int[Tensor, " n"]
     targets: Float[Tensor, "n 2"]
     draws: Float[Tensor, "m 2"]
     neighbour: Int[Tensor, " n"]
@@ -45,7 +46,11 @@ class LatentAtlas:
 
 
 def atlas(
-    latents: Latents, draws: Latents, prior: GaussianPrior, symmetries: Sequence[Symmetry]
+    latents: Latents,
+    draws: Latents,
+    prior: Prior,
+    symmetries: Sequence[Symmetry],
+    numbers: Sequence[int],
 ) -> LatentAtlas | None:
     """Lay out the first latents of targets and as many of samples; None with too few of them."""
     latents = latents[:MOST]
@@ -57,13 +62,13 @@ def atlas(
     first, second = (float(part) for part in plane.explained_variance_ratio_)
     near = among(own_units(latents), symmetries)
     density, own = (
-        log_density(values, prior.mean, prior.covariance).double() / prior.mean.numel()
-        for values in (latents, draws)
+        prior.log_density(values).double() / prior.mean.numel() for values in (latents, draws)
     )
     return LatentAtlas(
+        numbers=torch.tensor(numbers[:MOST]),
         targets=torch.from_numpy(places[: len(latents)]),
         draws=torch.from_numpy(places[len(latents) :]),
-        neighbour=near.target,
+        neighbour=torch.tensor(numbers)[near.target],
         distance=near.distance,
         log_density=density,
         membership=(own[None] < density[:, None]).double().mean(1),

@@ -2,7 +2,8 @@
 
 Steering pulls scattering moments, powers of bands, mean, spread, skewness and pixel quantiles, so
 these say little about its samples. What is measured here is not among its aims: three-point
-statistics scale by scale, phases, boundaries and connectivity of excursion sets, peaks and minima.
+statistics scale by scale, phases, boundaries and connectivity of excursion sets, peaks and minima,
+and, where there are several channels, their coherence and common third moments.
 It is not independent of them all the same: the sum of a bispectrum over all triangles is a
 skewness. Every map is brought to its own mean and spread first where levels matter, and the area
 over a level is left out, since pixel quantiles fix it.
@@ -44,13 +45,14 @@ FIRST_INDEX = 1000  # of random streams, past those of `validate`
 SPLITS = 20  # of held-out maps, for variety
 FEWEST_CLASSIFIED = 4  # of a half: two to train on and two to ask
 
-UNSTEERED = ("bispectrum", "phases", "minkowski", "peaks")  # where maps are large enough
+UNSTEERED = ("bispectrum", "phases", "minkowski", "peaks", "channels")  # where maps have them
 TITLES = {
     "bispectrum": "the bispectrum",
     "phases": "phase coherence",
     "minkowski": "boundaries and connectivity (Minkowski)",
     "peaks": "peaks and minima",
     "scattering": "scattering moments",
+    "channels": "what channels have in common",
 }
 VARIETY = {
     "precision": ("precision", "part of samples among the real maps"),

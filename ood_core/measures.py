@@ -10,6 +10,7 @@ samples that it makes. Its rows are
                  of the targets' range counts in full
     scattering   log-scattering moments
     bispectrum, phases, minkowski, peaks     what nothing steers; see `judges`
+    channels     the same between channels, where there are several
     distance, target, element                the nearest fit target (`metrics.novelty`)
     shifted, shifted_target, shifted_element, shift_y, shift_x
                  the same with shifts searched, in a map's own units
@@ -35,7 +36,7 @@ from ood_core.metrics.one_point import cumulative, quantiles, uniform_edges
 from ood_core.metrics.peaks import minimum_density, peak_density
 from ood_core.metrics.phases import phase_coherence
 from ood_core.metrics.scattering import Scattering
-from ood_core.metrics.spectra import power_spectrum
+from ood_core.metrics.spectra import cross_spectrum, power_spectrum
 from ood_core.specs import Symmetry
 
 AREA_LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in a map's own sigma
@@ -122,6 +123,8 @@ def families(maps: AnyMaps) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
     """Return what nothing steers on maps of this size: below 8 pixels no triangles close."""
     side = min(maps.shape[-2:])
     on_pixels = [("minkowski", _blocked(_minkowski)), ("peaks", _blocked(_peaks))]
+    if maps.shape[1] > 1:
+        on_pixels.append(("channels", _channels))
     if side < 8:
         return on_pixels
     shells = 4 if side >= 16 else 2  # wide enough for every shell to hold modes
@@ -166,6 +169,27 @@ def _minkowski(maps: AnyMaps) -> Tensor:
 def _peaks(maps: AnyMaps) -> Tensor:
     levels, own = torch.tensor(PEAK_LEVELS), own_units(maps)
     return torch.cat([peak_density(own, levels), minimum_density(own, -levels)], -1).flatten(1)
+
+
+def _channels(maps: AnyMaps) -> Tensor:
+    """Coherence of each pair of channels in shells, and the means of `a^2 b` and `a b^2`.
+
+    Correlation tells what is common on a scale, third moments whether it is so of bright places.
+    """
+    _, cross, modes = cross_spectrum(maps)
+    bins = cross.shape[-1]
+    shells = min(4, bins)
+    shell = (shells * torch.arange(1, bins + 1).log() / np.log(bins + 1)).long()
+    weight = modes * (shell == torch.arange(shells)[:, None])
+    pooled = torch.einsum("nabk,sk->nabs", cross, weight.double())
+    power = torch.diagonal(pooled, dim1=1, dim2=2).movedim(-1, 1)
+    scale = (power[:, :, None] * power[:, None]).sqrt()
+    coherent = torch.where(scale > 0, pooled / scale.clamp_min(1e-300), 0)
+    first, second = torch.triu_indices(maps.shape[1], maps.shape[1], offset=1)
+    own = own_units(maps)
+    a, b = own[:, first], own[:, second]
+    thirds = torch.stack([(a * a * b).mean((-2, -1)), (a * b * b).mean((-2, -1))], -1)
+    return torch.cat([coherent[:, first, second].flatten(1), thirds.flatten(1)], 1)
 
 
 def _blocked(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

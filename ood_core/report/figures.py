@@ -16,6 +16,7 @@ from ood_core.atlas import LatentAtlas
 from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
 from ood_core.learners import LEARNERS
 from ood_core.report.record import TrustMap
+from ood_core.shapes import Shapes
 from ood_core.utility import ArmScore, Utility
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
@@ -115,25 +116,45 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     return _png(figure)
 
 
+def profiles(found: Shapes, unit: str, theme: Theme) -> bytes:
+    """Plot the light of objects over radius with the 16 to 84 % range of single maps."""
+    figure, (axes,) = _panels(1, theme)
+    radius = _array(found.radius)
+    for band, colour, label in (
+        (found.real, theme.real, "real, held out"),
+        (found.samples, theme.samples, "synthetic"),
+    ):
+        low, high = _array(band.low[0]), _array(band.high[0])
+        axes.fill_between(radius, low, high, color=colour, alpha=0.22, linewidth=0)
+        axes.plot(radius, _array(band.median[0]), color=colour, linewidth=1.8, label=label)
+    axes.set_xlabel("radius, pixels")
+    axes.set_ylabel(f"mean of a ring over background{', ' if unit else ''}{unit}", parse_math=False)
+    _legend(axes, theme)
+    return _png(figure)
+
+
 def latents(found: LatentAtlas, psnr: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     """Plot latents of targets, coloured by their round trip, and those samples began from."""
     figure = Figure(figsize=(WIDTH * 1.5, HEIGHT * 1.35), layout="constrained")
     axes = figure.subplots()
     _dress(axes, theme)
     draws, targets = _array(found.draws), _array(found.targets)
-    for start, end in zip(targets, targets[found.neighbour.numpy()], strict=True):
+    numbers = found.numbers.numpy()
+    for start, end in zip(
+        targets, targets[np.searchsorted(numbers, found.neighbour.numpy())], strict=True
+    ):
         axes.plot(*zip(start, end, strict=True), color=theme.faint, linewidth=0.8, zorder=1)
     axes.scatter(
         draws[:, 0], draws[:, 1], s=12, facecolors="none", edgecolors=theme.samples,
         linewidths=0.8, zorder=2, label="samples, as drawn",
     )  # fmt: skip
     dots = axes.scatter(
-        targets[:, 0], targets[:, 1], s=42, c=psnr[: len(targets)], cmap="viridis",
+        targets[:, 0], targets[:, 1], s=42, c=psnr[numbers], cmap="viridis",
         edgecolors=theme.ink, linewidths=0.6, zorder=3, label="targets, inverted",
     )  # fmt: skip
     for i in np.flatnonzero(_array(found.membership) < OUTLYING)[:NAMED]:
         axes.annotate(
-            str(i), targets[i], xytext=(5, 4), textcoords="offset points", color=theme.ink,
+            str(numbers[i]), targets[i], xytext=(5, 4), textcoords="offset points", color=theme.ink,
             fontsize=8,
         )  # fmt: skip
     bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=30)

@@ -70,6 +70,7 @@ def render(report: ReportInput) -> str:
         plots=_plots(report),
         trust=_trust(report),
         useful=_utility(report),
+        walks=[(walk, data_uri(walk.picture)) for walk in report.walks],
         latents=_latents(report),
         scores_data=series.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
@@ -113,6 +114,7 @@ def numbers(report: ReportInput) -> dict[str, Any]:
         "timings": [asdict(row) for row in report.timings],
         "base": report.base,
         "trust": asdict(report.trust) if report.trust else None,
+        "shapes": [asdict(row) for row in report.shapes.rows] if report.shapes else None,
         "utility": report.utility.as_dict() if report.utility else None,
     }
     return {key: _plain(value) for key, value in record.items()}
@@ -186,6 +188,10 @@ def _plots(report: ReportInput) -> list[Plot]:
         caption = f"Median {np.median(report.psnr):.1f} dB, worst {np.min(report.psnr):.1f} dB."
         draw = partial(figures.psnr, report.psnr)
         plots.append(_plot("Round trips of the targets", draw, caption, series.ROUND_TRIPS))
+    if report.shapes is not None:
+        caption = "Above each map's background; the shade holds 16 to 84 % of single maps."
+        profile = partial(figures.profiles, report.shapes, " ".join(report.unit.split()))
+        plots.append(_plot("Objects: light over radius", profile, caption, series.PROFILES))
     return plots
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ood_core.atlas import LatentAtlas
 from ood_core.errors import InputError
 from ood_core.evidence import ValidationReport
+from ood_core.shapes import Shapes
 from ood_core.specs import Symmetry
 from ood_core.utility import Utility
 
@@ -50,6 +51,16 @@ class TrustMap:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class WalkStrip:
+    """Picture of a walk between two targets, and where its numbers lie from the page."""
+
+    title: str
+    picture: bytes
+    data: str
+
+
+@final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ReportInput:
     """Everything a report shows. Maps are in physical units; `validation` is in model range.
@@ -58,7 +69,8 @@ class ReportInput:
     `validation` names; `sample_numbers` says which, in rising order, and is empty where they are
     all samples. `fit` has all fit targets. `round_trips[i]` is `round_trip_targets[i]` inverted
     and decoded, with peak signal-to-noise ratio `psnr[i]` in dB. `utility` is there where it was
-    measured. `atlas` has the latents of `round_trip_targets`, in their order.
+    measured. `atlas` has the latents of `round_trip_targets`, in their order,
+    `shapes` is of `samples` where maps have an object at their middle.
     """
 
     name: str
@@ -80,6 +92,8 @@ class ReportInput:
     trust: TrustMap | None = None
     utility: Utility | None = None
     atlas: LatentAtlas | None = None
+    shapes: Shapes | None = None
+    walks: tuple[WalkStrip, ...] = ()
     sample_numbers: tuple[int, ...] = ()
 
     @property

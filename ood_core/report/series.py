@@ -11,6 +11,7 @@ from typing import Any
 from ood_core.atlas import LatentAtlas
 from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
 from ood_core.report.record import ReportInput, TrustMap
+from ood_core.shapes import Shapes
 from ood_core.utility import Utility
 
 SCORES = "scores.csv"
@@ -21,6 +22,7 @@ ROUND_TRIPS = "round-trips.csv"
 TRUST = "trust-map.csv"
 UTILITY = "utility.csv"
 ATLAS = "latents.csv"
+PROFILES = "profiles.csv"
 
 Row = tuple[Any, ...]
 
@@ -39,6 +41,8 @@ def series(report: ReportInput) -> dict[str, bytes]:
         files[ROUND_TRIPS] = _csv([("fit_target", "psnr_db"), *rows])
     if report.trust is not None:
         files[TRUST] = _csv(_trust(report.trust))
+    if report.shapes is not None:
+        files[PROFILES] = _csv(_profiles(report.shapes))
     if report.atlas is not None:
         files[ATLAS] = _csv(_atlas(report.atlas, report.psnr.tolist()))
     if report.utility is not None:
@@ -98,6 +102,16 @@ def _trust(trust: TrustMap) -> Iterator[Row]:
                 yield (level, band, expert, weight)
 
 
+def _profiles(found: Shapes) -> Iterator[Row]:
+    yield (
+        "radius_pixels", "real_median", "real_16_percent", "real_84_percent",
+        "synthetic_median", "synthetic_16_percent", "synthetic_84_percent",
+    )  # fmt: skip
+    (real,), (samples,) = _points(found.real), _points(found.samples)
+    for radius, truth, drawn in zip(found.radius.tolist(), real, samples, strict=True):
+        yield (radius, *truth, *drawn)
+
+
 def _atlas(found: LatentAtlas, psnr: list[float]) -> Iterator[Row]:
     yield (
         "set", "number", "first_axis", "second_axis", "psnr_db", "nearest_target",
@@ -105,7 +119,7 @@ def _atlas(found: LatentAtlas, psnr: list[float]) -> Iterator[Row]:
     )  # fmt: skip
     columns = found.neighbour, found.distance, found.log_density, found.membership
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    for i, (place, words) in enumerate(zip(found.targets.tolist(), rows, strict=True)):
+    for i, place, words in zip(found.numbers.tolist(), found.targets.tolist(), rows, strict=True):
         yield ("target", i, *place, psnr[i], *words)
     for i, place in enumerate(found.draws.tolist()):
         yield ("sample", i, *place, "", "", "", "", "")

@@ -62,10 +62,12 @@ def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
     )
 
 
-def has_statistics(run: RunStore) -> bool:
-    """Whether there is a table, and of the definition that this version has."""
-    table = run.statistics
-    return table.exists and table.attributes.get("definition") == DEFINITION
+def has_statistics(run: RunStore, ruler: Ruler) -> bool:
+    """Whether there is a table, of the definition and with the rows that this version has."""
+    if not run.statistics.exists:
+        return False
+    words, rows = run.statistics.attributes, [[name, list(s)] for name, s in _layout(ruler)]
+    return words.get("definition") == DEFINITION and words.get("layout") == rows
 
 
 def copy_distance(run: RunStore) -> float:
@@ -98,7 +100,7 @@ def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iter
     Raises:
         ShardCorrupt: stored rows are not those that the receipt vouches for.
     """
-    plan, stored = run.plan("generate"), has_statistics(run)
+    plan, stored = run.plan("generate"), has_statistics(run, ruler)
     layout = _layout(ruler)
     group: list[tuple[Shard, Receipt]] = []
     for shard, receipt in zip(plan, run.receipts("generate").all(plan), strict=True):

@@ -138,9 +138,21 @@ def test_few_and_small_maps_have_a_clear_outcome() -> None:
     assert rejected(few) == set() and "too few maps to test" in verdict((), 0, few).lower()
     small = torch.from_numpy(fields.rng(1).standard_normal((60, 2, 6, 7)))
     found = asked(small[:20], small[20:40], small[40:])
-    assert [test.name for test in found.families] == ["minkowski", "peaks", "scattering"]
+    names = ["minkowski", "peaks", "channels", "scattering"]
+    assert [test.name for test in found.families] == names
     flat = asked(0 * small[:20], small[20:40], small[40:])
-    assert rejected(flat) == {"minkowski", "peaks"}
+    assert rejected(flat) >= {"minkowski", "peaks"}
+
+
+def test_channels_that_belong_to_other_maps_are_told_apart() -> None:
+    def pairs(n: int, seed: int) -> torch.Tensor:
+        one, other = lognormal(n, seed), lognormal(n, seed + 1000)
+        return torch.cat([one, 0.7 * one + 0.7 * other], dim=1)
+
+    samples = pairs(60, 2)
+    shuffled = torch.cat([samples[:, :1], samples[:, 1:].roll(1, 0)], dim=1)
+    assert rejected(asked(shuffled, pairs(40, 5), pairs(60, 7))) == {"channels"}
+    assert rejected(asked(samples, pairs(40, 5), pairs(60, 7))) == set()
 
 
 def test_the_least_p_counts_divisions() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.measures import Ruler
+from ood_core.measures import Ruler, families
 from ood_core.metrics.distances import Whitening
 from ood_core.metrics.one_point import wasserstein
 from ood_core.metrics.spectra import power_spectrum
@@ -75,3 +75,19 @@ def test_the_tally_of_rows_is_their_sum() -> None:
     assert tally.pixels.equal(rows["pixels"].long().sum(0))
     white = whitening(rows["scattering"])
     torch.testing.assert_close(tally.features.covariance, white.T.cov())
+
+
+def test_what_channels_share_is_their_correlation() -> None:
+    # b = r a + (1 - r^2)^1/2 e of white noise: every mode of 256 has coherence r, and in shells of
+    # hundreds of modes over 200 maps the mean error is below 0.01. Third moments of a^2 b are
+    # r times that of a^3: 2 / 2^1/2 for a gamma law of shape 2.
+    r, rng = 0.6, fields.rng(3)
+    a, e = (rng.gamma(2.0, size=(200, 1, SIDE, SIDE)) for _ in range(2))
+    both = torch.from_numpy(np.concatenate([a, r * a + 0.8 * e], axis=1))
+    found = dict(families(both))["channels"](both)
+    assert found.shape == (200, 4 + 2)
+    np.testing.assert_allclose(found[:, :4].mean(0), r, atol=0.03)
+    assert float(found[:, 4].mean()) == pytest.approx(r * 2**0.5, rel=0.1)
+    assert "channels" not in dict(families(both[:, :1]))
+    flat = torch.zeros(3, 3, SIDE, SIDE)
+    assert dict(families(flat))["channels"](flat).eq(0).all()

@@ -14,15 +14,22 @@ import pytest
 import torch
 from PIL import Image
 
+from ood_core.atlas import LatentAtlas
 from ood_core.errors import InputError
-from ood_core.evidence import Score
+from ood_core.evidence import Band, Score
+from ood_core.learners import LEARNERS
 from ood_core.report.galleries import element_words
 from ood_core.report.page import flatten, numbers, render, score_strip, short
 from ood_core.report.pictures import Stretch, map_png
-from ood_core.report.record import ReportInput, TimingRow, TrustMap
+from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.report.series import series
+from ood_core.shapes import Shape, Shapes
+from ood_core.utility import ArmScore, Utility, sentence
 from ood_core.validate import validate
 
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 HOSTILE = '<script>alert("x")</script>'
 
 
@@ -212,6 +219,39 @@ def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> 
     assert numbers(bare)["trust"] is None
     assert {"round-trips.csv", "trust-map.csv"}.isdisjoint(series(bare))
     assert "round-trips.csv" not in page and "trust-map.csv" not in page
+
+
+def test_worth_latents_and_objects_are_shown_where_they_were_measured(report: ReportInput) -> None:
+    arm = ArmScore("linear", "real", "real maps alone", None, 12, 0.6, 0.5, 0.7, 0.0, 0.0, 0.0)
+    arms = tuple(
+        replace(arm, learner=learner, arm=name, multiple=k)
+        for learner in LEARNERS
+        for name, k in (("real", None), ("flips", None), ("fields", None), ("real+1", 1),
+                        ("synthetic", 1))
+    )  # fmt: skip
+    worth = Utility(HOSTILE, ("a", "b"), 0.5, 12, 12, 40, 40, 1, 4, arms, "")
+    worth = replace(worth, sentence=sentence(worth))
+    rng = np.random.default_rng(1)
+    plane, row = torch.from_numpy(rng.normal(size=(12, 2))), torch.from_numpy(rng.random(12))
+    order = torch.arange(12)
+    latents = LatentAtlas(order, plane, plane + 1, order.roll(1), row, -row, row, (0.1, 0.05))
+    band = Band(*(torch.from_numpy(rng.random((1, 8))) for _ in range(3)))
+    shape = Shape("flux", "flux in the circle", (1.0, 2.0, 3.0), (1.5, 2.5, 3.5), 0.2, 0.6)
+    objects = Shapes(torch.arange(8) + 0.5, band, band, (shape,), 40)
+    walks = (WalkStrip(HOSTILE, base64.b64decode(PIXEL), "../walks/a-to-b/walk.csv"),)
+    whole = replace(report, utility=worth, atlas=latents, shapes=objects, walks=walks)
+    page, files = render(whole), series(whole)
+    linked = [attributes["href"] for tag, attributes in tags(page) if tag == "a"]
+    assert sorted(linked, key=str) == sorted([*files, walks[0].data])
+    assert {"utility.csv", "latents.csv", "profiles.csv"} == files.keys() - series(report).keys()
+    assert "do not help a linear model on statistics" in page and "<script" not in page
+    assert "flux in the circle" in page and "15 % of their variance" in page
+    table = list(csv.DictReader(io.StringIO(files["latents.csv"].decode())))
+    assert [float(r["prior_membership"]) for r in table[:12]] == row.tolist()
+    assert [float(r["psnr_db"]) for r in table[:12]] == report.psnr.tolist()
+    assert len(table) == 24 and table[12]["set"] == "sample"
+    record = json.loads(json.dumps(numbers(whole), allow_nan=False))
+    assert record["utility"]["sentence"] == worth.sentence and record["shapes"][0]["p_value"] == 0.2
 
 
 def test_counts_that_disagree_are_refused(report: ReportInput) -> None:

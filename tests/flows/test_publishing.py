@@ -63,3 +63,15 @@ def test_gallery_refuses_what_it_cannot_draw(farfield, finished, ready, tmp_path
     (tmp_path / "file").write_text("")
     assert farfield("gallery", finished, "--out", tmp_path / "file" / "a.png").code == 2
     assert not out.exists()
+
+
+def test_walks_of_the_run_are_in_the_report_once_they_are_whole(farfield, finished):
+    for name, whole in (("a-to-b", True), ("c-to-d", False)):
+        place = finished / "walks" / name
+        place.mkdir(parents=True)
+        (place / "strip.png").write_bytes((finished / "report" / "gallery.png").read_bytes())
+        if whole:  # the numbers are written last
+            (place / "walk.json").write_text(json.dumps({"from": name[0], "to": name[-1]}))
+    assert farfield("report", finished).code == 0
+    page = (finished / "report" / "index.html").read_text()
+    assert "From a to b" in page and "../walks/a-to-b/walk.csv" in page and "c-to-d" not in page

@@ -10,7 +10,9 @@ from flows.extension import extend_run, stored_settings, with_samples
 from flows.inspection import verify_run
 from flows.stages import perform, validate_set
 from flows.synthesise import run_line
+from ood_core import measures
 from ood_core.errors import ShardCorrupt
+from ood_core.measures import families
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import lay_ruler, read_statistics
@@ -123,6 +125,18 @@ def test_another_definition_is_measured_again(finished, monkeypatch):
     damage(run, "statistics", 1.0)  # would be refused, were it read
     monkeypatch.setattr("ood_core.store.statistics.DEFINITION", 2)
     assert all(rows.equal(before[name]) for name, rows in online(finished).items())
+
+
+def test_rows_of_fewer_families_are_measured_again(finished, monkeypatch):
+    def more(of):
+        return [*families(of), ("means", lambda maps: maps.mean((-2, -1)))]
+
+    before, run = online(finished), RunStore(finished)
+    damage(run, "statistics", 1.0)  # would be refused, were it read
+    monkeypatch.setattr(measures, "families", more)
+    found = online(finished)
+    assert found["means"].shape == (10, 1)
+    assert all(rows.equal(found[name]) for name, rows in before.items())
 
 
 def damage(run, name, value):

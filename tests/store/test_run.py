@@ -41,7 +41,8 @@ def test_another_identity_is_refused_with_the_fields_that_differ(finished, tiny,
 
 def test_runs_from_before_a_field_resume_and_refuse_another_value(finished, tiny, monkeypatch):
     """`prior` plays a field that came later; what runs without it did is the spectral prior."""
-    monkeypatch.setattr(identity, "LATER", {"method.prior": "spectral_low_rank"})
+    later = identity.LATER | {"method.prior": "spectral_low_rank"}
+    monkeypatch.setattr(identity, "LATER", later)
     old = read_json(finished / "run.json")
     del old["identity_record"]["method"]["prior"]
     write_json(finished / "run.json", old)
