@@ -38,9 +38,10 @@ class Line:
 
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
-    network evaluations wherever it is used, `clock` their seconds. `rho` belongs to the Gaussian
-    of `laws`. `above` leads from the top of the grid to the level of the latents where the method
-    teleports.
+    clock = TimedDenoiser(model.denoiser)
+    counted, targets = CountingDenoiser(clock), load_targets(run)
+    laws, bands = None, None
+    rho, members = 1.0, 1
     """
 
     base: CountingDenoiser
@@ -49,6 +50,7 @@ class Line:
     laws: TargetLaws | None
     bands: BandWeights | None
     rho: float
+    members: int
     targets: StoredTargets
     method: Method
     symmetries: tuple[Symmetry, ...]
@@ -104,11 +106,12 @@ def load_line(
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     clock = TimedDenoiser(model.denoiser)
     counted, targets = CountingDenoiser(clock), load_targets(run)
-    laws, rho = None, 1.0
-    bands = None
+    laws, bands = None, None
+    rho, members = 1.0, 1
     if method.calibration is not None:
-        rho = float(run.table("calibrate").attributes["rho"])
-        members = method.calibration.members
+        words, asked = run.table("calibrate").attributes, method.calibration.members
+        rho = float(words["rho"])
+        members = int(words["members"]) if asked == "auto" else asked
         local = read_patches(run).every if method.calibration.patches else ()
         laws = TargetLaws.fit(targets.seen, counted.schedule, rho, members, symmetries, local)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
@@ -120,6 +123,7 @@ def load_line(
         laws=laws,
         bands=bands,
         rho=rho,
+        members=members,
         targets=targets,
         method=method,
         symmetries=symmetries,

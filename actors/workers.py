@@ -175,7 +175,7 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
         line.targets.seen,
         line.base.schedule,
         line.rho,
-        spec.members,
+        line.members,
         line.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
     )

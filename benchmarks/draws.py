@@ -28,7 +28,7 @@ from ood_core.decode import decode
 from ood_core.draw import measure_geometry
 from ood_core.draw_spec import DrawSpec
 from ood_core.geometry import ShellGeometry
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.priors.choice import Prior
 from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.seeds import SeedRange
 from ood_core.store.latents import read_latents
@@ -58,9 +58,7 @@ def decoded(line: Line, latents: Latents, steps: int) -> Maps:
     return torch.cat(made)
 
 
-def refused(
-    spec: DrawSpec, prior: GaussianPrior, found: Candidates, references: Latents, root: int
-) -> str:
+def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents, root: int) -> str:
     """Shares of draws that the construct's own intervals and the published tests refuse."""
     own = measure_geometry(spec, construct_of(spec, prior, references), root, references)
     used = found.used(len(references))

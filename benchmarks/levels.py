@@ -21,7 +21,7 @@ from flows.level_choice import LEAST_RATIO, LEVELS, MAPS, MOST_RATIO, ROOT
 from ood_core.decode import decode
 from ood_core.invert import invert
 from ood_core.levels import choose, level_curve, log_levels
-from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.families import fit_gaussian
 from ood_core.seeds import SeedRange
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.store.run import RunStore

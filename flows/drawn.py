@@ -4,7 +4,7 @@ from actors.line import read_method
 from ood_core.arrays import Latents
 from ood_core.constructs import construct_of
 from ood_core.draw import draw
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.priors.choice import Prior
 from ood_core.seeds import SeedRange, root_key
 from ood_core.store.latents import read_latents
 from ood_core.store.priors import read_prior
@@ -14,7 +14,7 @@ MOST = 4096  # latents; the first samples, since one draw is as random as anothe
 MOST_VALUES = 2**25  # of all of them, an eighth of a gigabyte
 
 
-def drawn_latents(run: RunStore, most: int = MOST) -> tuple[Latents, Latents, GaussianPrior]:
+def drawn_latents(run: RunStore, most: int = MOST) -> tuple[Latents, Latents, Prior]:
     """Return the latents of the fit targets, those of the first samples, and their prior."""
     references = read_latents(run)
     prior, geometry = read_prior(run.root / "prior.zarr")

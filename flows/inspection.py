@@ -14,6 +14,7 @@ from ood_core.bases.loading import BaseModel, load_base
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Table
 from ood_core.store.latents import failed_round_trips
+from ood_core.store.priors import describe_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.targets import load_targets
@@ -45,6 +46,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         },
         "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
+        "prior": describe_prior(run.root / "prior.zarr") if run.has_prior else None,
         **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
         "draws": draw_record(run),
         "separability": stored_separability(run),

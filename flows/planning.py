@@ -1,6 +1,7 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, final
@@ -20,9 +21,10 @@ from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
-from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.families import fit_gaussian, require_ruled_in
+from ood_core.priors.mixture import find_members
 from ood_core.priors.patches import patch_shapes
-from ood_core.specs import CalibrationSpec, Method, TargetsSpec, resolve_method
+from ood_core.specs import CalibrationSpec, Method, Symmetry, TargetsSpec, resolve_method
 from ood_core.store.arrays import Column, Table
 from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
@@ -129,6 +131,7 @@ def _inspected(
     _require_square(maps, model)
     _require_split(settings.targets, maps)
     _require_range(settings.targets, maps)
+    require_ruled_in(settings.method.prior, settings.targets.symmetries)
     schedule = model.denoiser.schedule
     ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_LEAST_NOISE)
     choice = settle_level(settings, maps, model, ends[1], run)
@@ -239,7 +242,17 @@ def _calibration_words(
         "experts": [*EXPERTS, *(f"patches {side}x{side}, scale {scale}" for side, scale in shapes)],
         "knots": band_knots(fit.shape[-2], fit.shape[-1], spec.bands).tolist(),
         "rho": fit_gaussian(fit, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho,
+        **_found_members(fit, symmetries, spec),
     }
+
+
+def _found_members(
+    fit: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec
+) -> dict[str, int]:
+    """Number of clusters, where it is to be found."""
+    if spec.members != "auto":
+        return {}
+    return {"members": find_members(fit, symmetries, GAUSSIAN_WHITE)}
 
 
 def _record(settings: RunSettings, model: BaseModel, method: Method, fit: Maps) -> dict[str, Any]:

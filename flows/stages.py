@@ -26,7 +26,7 @@ from ood_core.draw import measure_geometry
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evidence import ValidationReport
 from ood_core.gate import Verdict, decide
-from ood_core.priors.gaussian import fit_gaussian
+from ood_core.priors.choice import fit_prior
 from ood_core.priors.patches import fit_patches_of
 from ood_core.report.stored import read_evidence
 from ood_core.seeds import root_key
@@ -77,15 +77,15 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     method = read_method(record["identity_record"]["method"])
     symmetries = settings.targets.symmetries
     latents = read_latents(run)
-    prior = fit_gaussian(latents, method.prior, symmetries)
+    prior, choice = fit_prior(latents, method.prior, symmetries)
     construct = construct_of(method.draw, prior, latents)
     root = root_key(record["identity"] + "/geometry")
     geometry = measure_geometry(method.draw, construct, root, latents)
     require_held()
     ids, lost = load_targets(run).ids, failed_round_trips(run)
     names = [ids[row] for row in lost]
-    write_prior(run.root / "prior.zarr", prior, geometry, names)
-    note = f"{method.prior}, rho {prior.rho:g}, {len(latents)} latents"
+    write_prior(run.root / "prior.zarr", prior, geometry, names, choice)
+    note = f"{len(latents)} latents, {choice.words}, {prior.words}"
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from ood_core.arrays import Latents
 from ood_core.copies import among
-from ood_core.diffusion.analytic import log_density
 from ood_core.measures import own_units
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.priors.choice import Prior
 from ood_core.specs import Symmetry
 
 MOST = 512  # targets, and as many draws
@@ -49,7 +48,7 @@ class LatentAtlas:
 def atlas(
     latents: Latents,
     draws: Latents,
-    prior: GaussianPrior,
+    prior: Prior,
     symmetries: Sequence[Symmetry],
     numbers: Sequence[int],
 ) -> LatentAtlas | None:
@@ -63,8 +62,7 @@ def atlas(
     first, second = (float(part) for part in plane.explained_variance_ratio_)
     near = among(own_units(latents), symmetries)
     density, own = (
-        log_density(values, prior.mean, prior.covariance).double() / prior.mean.numel()
-        for values in (latents, draws)
+        prior.log_density(values).double() / prior.mean.numel() for values in (latents, draws)
     )
     return LatentAtlas(
         numbers=torch.tensor(numbers[:MOST]),

@@ -19,7 +19,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, Map
 from ood_core.draw_spec import DrawSpec
 from ood_core.errors import PriorUnderdetermined
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.priors.choice import Prior
 from ood_core.seeds import SeedRange, Stream, generator, normal
 from ood_core.sphere import Tangents, exp_map, frechet_mean, geodesic, log_map, project
 
@@ -61,7 +61,7 @@ class Construct(Protocol):
 class PriorDraws:
     """Draws of the fitted prior."""
 
-    prior: GaussianPrior
+    prior: Prior
 
     def sample(self, seeds: SeedRange, attempt: int = 0) -> Candidates:
         """Draw one latent per seed."""
@@ -80,7 +80,7 @@ class Interpolations:
     not zero, both inflate the mean: that is a property of the published method.
     """
 
-    prior: GaussianPrior
+    prior: Prior
     fitted: Latents
     share: float | Literal["grid"]
     kind: Literal["slerp", "norm"]
@@ -163,7 +163,7 @@ class ClusterDraws:
         return _without_sources(made.to(self.fitted))
 
 
-def construct_of(spec: DrawSpec | None, prior: GaussianPrior, fitted: Latents) -> Construct:
+def construct_of(spec: DrawSpec | None, prior: Prior, fitted: Latents) -> Construct:
     """Return the construct that a method asks for; without a spec, draws of the prior.
 
     Raises:

@@ -1,8 +1,9 @@
 """Covariances as objects with algebra, never as `d` x `d` matrices.
 
-Every covariance acts on maps `(n, c, y, x)`. `Isotropic`, `Diagonal` (in pixels) and `Stationary`
-(in Fourier space, unitary transform) cost `O(d log d)`; `LowRank` adds `sum_i f_i f_i^T` to one of
-them and is inverted by the Woodbury identity in its `r`-dimensional dual.
+Every covariance acts on maps `(n, c, y, x)`. `Diagonal` (in pixels), `Stationary` (in Fourier
+space, unitary transform) and `CrossStationary` (the same with a matrix of channels per mode) cost
+`O(d log d)`; `LowRank` adds `sum_i f_i f_i^T` to one of them and is inverted by the Woodbury
+identity in its `r`-dimensional dual.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cached_property
 from typing import Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
@@ -99,6 +100,10 @@ class Stationary:
     power: Map
     rank = 0
 
+    def power_of(self, exponent: float) -> "Stationary":
+        """Return `C^exponent`."""
+        return type(self)(self.power**exponent)
+
     def apply(self, x: Maps) -> Maps:
         """Return `C x`."""
         return filtered(x, self.power)
@@ -126,10 +131,68 @@ class Stationary:
 
 @final
 @dataclass(frozen=True, eq=False)
+class CrossStationary:
+    """Channels that vary together: a Hermitian matrix of channels per mode of the transform.
+
+    `power[a, b, ky, kx]` is `E F_a(k) F_b(k)^*`, complex, positive definite, and `P(-k)` is the
+    conjugate of `P(k)`, so that real maps stay real.
+    """
+
+    power: Complex[Tensor, "c c y x"]
+    rank = 0
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues `(y, x, c)` and eigenvectors `(y, x, c, c)`, in double precision."""
+        values, vectors = torch.linalg.eigh(self.power.permute(2, 3, 0, 1).to(torch.complex128))
+        return values, vectors
+
+    def power_of(self, exponent: float) -> "CrossStationary":
+        """Return `C^exponent`."""
+        values, vectors = self._eigen
+        scaled = (vectors * values[..., None, :] ** exponent) @ vectors.mH
+        return type(self)(scaled.permute(2, 3, 0, 1).to(self.power.dtype))
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        return self.power_of(-1).power
+
+    @cached_property
+    def _root(self) -> Tensor:
+        return self.power_of(0.5).power
+
+    def apply(self, x: Maps) -> Maps:
+        """Return `C x`."""
+        return mixed(x, self.power)
+
+    def solve(self, x: Maps) -> Maps:
+        """Return `C^-1 x`."""
+        return mixed(x, self._inverse)
+
+    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
+        """Return `C^(1/2) white`."""
+        return mixed(white, self._root)
+
+    def plus_white(self, variance: float) -> "CrossStationary":
+        """Return `C + variance * I`."""
+        eye = torch.eye(len(self.power))[:, :, None, None]
+        return type(self)(self.power + variance * eye.to(self.power))
+
+    def logdet(self) -> float:
+        """Return `ln det C`."""
+        return float(self._eigen[0].log().sum())
+
+    def trace(self) -> float:
+        """Return `tr C`."""
+        return float(self._eigen[0].sum())
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class LowRank:
     """`base + sum_i f_i f_i^T` with `r` factors of map shape."""
 
-    base: Diagonal | Stationary
+    base: Diagonal | Stationary | CrossStationary
     factors: Float[Tensor, "r c y x"]
 
     @property
@@ -137,9 +200,9 @@ class LowRank:
         """Number of factors."""
         return len(self.factors)
 
-    @cached_property
-    def _flat(self) -> Tensor:
-        return self.factors.double().flatten(1)
+    def _flat(self, like: Tensor) -> Tensor:
+        """Rows of factors in the precision and on the device of a tensor; never kept."""
+        return self.factors.flatten(1).to(like)
 
     @cached_property
     def _solved(self) -> Tensor:
@@ -149,13 +212,13 @@ class LowRank:
     @cached_property
     def _cholesky(self) -> Tensor:
         """Cholesky factor of the dual `I + F base^-1 F^T`."""
-        dual = self._flat @ self._solved.T
+        dual = self._flat(self._solved) @ self._solved.T
         factor: Tensor = torch.linalg.cholesky(dual + torch.eye(len(dual)).to(dual))
         return factor
 
     def apply(self, x: Maps) -> Maps:
         """Return `C x`."""
-        flat = self._flat.to(x)
+        flat = self._flat(x)
         return self.base.apply(x) + ((x.flatten(1) @ flat.T) @ flat).reshape(x.shape)
 
     def solve(self, x: Maps) -> Maps:
@@ -167,7 +230,7 @@ class LowRank:
 
     def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
         """Return `base^(1/2) white + sum_i factors_i f_i`."""
-        low = (factors.to(white) @ self._flat.to(white)).reshape(white.shape)
+        low = (factors.to(white) @ self._flat(white)).reshape(white.shape)
         return self.base.colour(white, factors) + low
 
     def plus_white(self, variance: float) -> "LowRank":
@@ -180,7 +243,8 @@ class LowRank:
 
     def trace(self) -> float:
         """Return `tr C`."""
-        return self.base.trace() + float((self._flat**2).sum())
+        squares = [(block.double() ** 2).sum() for block in self.factors.split(64)]
+        return self.base.trace() + float(sum(squares))
 
 
 def filtered(x: Maps, gain: Map) -> Maps:
@@ -188,6 +252,16 @@ def filtered(x: Maps, gain: Map) -> Maps:
     if x.numel() == 0:  # the transform refuses empty batches
         return x
     maps: Tensor = torch.fft.ifft2(torch.fft.fft2(x) * gain.to(x)).real
+    return maps
+
+
+def mixed(x: Maps, gain: Complex[Tensor, "c c y x"]) -> Maps:
+    """Multiply the Fourier modes of real maps by a matrix of channels, `G(-k) = conj G(k)`."""
+    if x.numel() == 0:
+        return x
+    modes = torch.fft.rfft2(x)
+    half = gain[..., : modes.shape[-1]].to(modes)
+    maps: Tensor = torch.fft.irfft2(torch.einsum("abyx,nbyx->nayx", half, modes), s=x.shape[-2:])
     return maps
 
 

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     RESAMPLE = 6
     SOLVER = 7
     SOURCE = 8
+    MEMBER = 9
 
 
 @final

@@ -14,7 +14,11 @@ from ood_core.limits import USUAL, Limits
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
-PriorKind = Literal["isotropic", "spectral_low_rank"]
+GaussianKind = Literal[
+    "isotropic", "diagonal", "low_rank", "ledoit_wolf", "oas",
+    "spectral", "spectral_low_rank", "spectral_factors",
+]  # fmt: skip
+PriorKind = Literal[GaussianKind, "mixture", "auto"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
 InverterName = Literal["fixed_point", "bdia", "obelm"]
 Coordinates = Literal["pixels", "posterior"]
@@ -82,19 +86,23 @@ class TargetsSpec:
 class CalibrationSpec:
     """How experts and weights are fitted: noised copies per target, bands, ridge, clusters.
 
+    `members` is the largest number of clusters, or `auto`, as many as left-out targets ask for.
     `patches` is the number of Gaussians in each mixture of patches; 0 leaves these experts out.
     """
 
     draws: int = 3
     bands: int = 8
     ridge: float = 1e-3
-    members: int = 4
+    members: int | Literal["auto"] = 4
     patches: int = 24
 
     def __post_init__(self) -> None:
         require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
-        require_counts(self, "draws", "bands", "members", most=10**6)
-        require(self.members >= 1, "calibration.members: expected 1 or more")
+        require_counts(self, "draws", "bands", most=10**6)
+        require(
+            self.members == "auto" or 1 <= self.members <= 10**6,
+            "calibration.members: expected auto, or 1 to 1,000,000",
+        )
         require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
         require(self.patches >= 0, "calibration.patches: expected 0 or more")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import numpy as np
@@ -167,8 +168,12 @@ def work_on(cell: Cell, out: Path) -> dict[str, Any]:
 def _make(cell: Cell, out: Path) -> Outcome:
     ground, method = cell.ground, cell.method
     if is_line(method):
-        work = out / "work" / cell.place(out).relative_to(out / "cells").with_suffix("")
-        return run_line(method, ground.targets, cell.n, cell.seed, cell.samples, work)
+        out.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: another session may be at the same cell, and what a killed one left
+        # is not gone on with, since its seconds would be missing.
+        with TemporaryDirectory(prefix="work-", dir=out) as work:
+            place = Path(work)
+            return run_line(method, ground.targets, cell.n, cell.seed, cell.samples, place)
     evaluations = 1
     if need := cell.needs:
         spent = (need.stored(out) or work_on(need, out))["cpu_seconds"]

@@ -1,9 +1,8 @@
 """Methods of the table: the lines of the project and the baselines, each made and clocked alike."""
 
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, assert_never, final, get_args
 
@@ -26,6 +25,8 @@ from ood_core.baselines.mixing import Mixing
 from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
 from ood_core.bases.loading import BaseModel
+from ood_core.draw_spec import DrawSpec
+from ood_core.identity import identity_record
 from ood_core.maps.transforms import RangeTransform
 from ood_core.seeds import SeedRange, normal
 from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, SteeringSpec
@@ -33,7 +34,7 @@ from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, SteeringSpec
 BaselineName = Literal[
     "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
 ]
-LineName = Literal["discovery", "calibrated-unsteered", "calibrated"]
+LineName = Literal["discovery", "discovery-slerp", "cluster", "calibrated-unsteered", "calibrated"]
 MethodName = BaselineName | LineName
 LINES: tuple[LineName, ...] = get_args(LineName)
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -89,6 +90,11 @@ def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
     match name:
         case "discovery":
             return MethodSpec(preset="discovery")
+        case "discovery-slerp":
+            published = DrawSpec(construct="slerp", share="grid", accept="latents")
+            return MethodSpec(preset="discovery", draw=published)
+        case "cluster":
+            return MethodSpec(preset="cluster")
         case "calibrated-unsteered":
             return replace(calibrated, steering=SteeringSpec(steps=0))
         case "calibrated":
@@ -99,10 +105,17 @@ def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
 def settled(name: MethodName, targets: TargetSet, base: BaseModel) -> dict[str, Any]:
     """All settings that decide what a method makes, as plain values.
 
-    The budget of fine-tuning is measured, so it is named by the line that it is taken from.
+    A line is named as in its runs' identity, so that later fields leave stored cells alone. The
+    budget of fine-tuning is measured, so it is named by the line that it is taken from.
     """
     if is_line(name):
-        return asdict(inspect_inputs(line_settings(name, targets.settings))[2])
+        settings = line_settings(name, targets.settings)
+        maps, model, method = inspect_inputs(settings)
+        record = identity_record(
+            settings.targets, maps.digest(), model.digest, method, settings.generation
+        )
+        found: dict[str, Any] = record["method"]
+        return found
     how: Any = baseline(name, base)
     plain = {f.name: getattr(how, f.name) for f in fields(how) if f.name != "base"}
     if name == "fine-tuning":
@@ -123,11 +136,7 @@ def line_settings(name: LineName, settings: RunSettings) -> RunSettings:
 def run_line(
     name: LineName, targets: TargetSet, n: int, seed: int, samples: int, work: Path
 ) -> Outcome:
-    """Take a line from plan to samples in a folder of its own, which is removed in the end.
-
-    What a killed session left there is not gone on with: its seconds would be missing.
-    """
-    shutil.rmtree(work, ignore_errors=True)
+    """Take a line from plan to samples in an empty folder."""
     settings = line_settings(name, targets.settings).model_copy(
         update={
             "targets": targets.write(n, seed, work / "targets.npy"),
@@ -152,7 +161,6 @@ def run_line(
     seconds = time.process_time() - began
     notes = {f"{stage} wall seconds": spent for stage, spent in run.timings.items()}
     made = sum(shard.capacity for shard in plan)
-    shutil.rmtree(work)
     return Outcome(maps, nfe / made, seconds, notes)
 
 

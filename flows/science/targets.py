@@ -102,7 +102,6 @@ class TargetSet:
 
     def write(self, n: int, seed: int, path: Path) -> TargetsSpec:
         """Write chosen and judging maps as targets of a run of their own; the latter held out."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.concatenate([self.fit_values(n, seed), self.judging_values]))
         return replace(
             self.settings.targets, path=str(path), array=None, held_out=float(self.judges)

@@ -11,7 +11,8 @@ from typing import final
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, require_targets
-from ood_core.priors.gaussian import GaussianPrior, estimate, fit_gaussian
+from ood_core.priors.families import fit_gaussian
+from ood_core.priors.gaussian import GaussianPrior, estimate
 from ood_core.seeds import SeedRange
 from ood_core.specs import Symmetry
 

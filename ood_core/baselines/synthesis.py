@@ -6,8 +6,9 @@ Gaussian field is changed by L-BFGS until its statistics are those that are aske
 `aim` says which: those of one random target per map, so that a set is as various as the targets,
 or the mean over all images of all targets (`ensemble` in the authors' code), one aim for all maps.
 Each map starts from a field with the mean and spectrum of its own target, or of all. Statistics
-are scattering covariances and, as among the authors' further targets, the pixels' distribution;
-each counts in units of its spread over the targets.
+are scattering covariances and, as among the authors' further targets, the pixels' distribution and
+the power spectrum, which reaches the corners of Fourier space where no wavelet does; each counts in
+units of its spread over the targets.
 
 Wavelets are periodic and cut-outs are not: the jump between opposite edges is a strong edge to
 them, which synthesis would write into the middle of its maps. So covariances are those of the map
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, draw_images, require_targets
+from ood_core.calibration import band_knots, hat_functions
 from ood_core.linalg import Stationary
 from ood_core.metrics.scattering_covariance import ScatteringCovariance
 from ood_core.priors.gaussian import band_spectrum
@@ -32,17 +34,21 @@ from ood_core.specs import Symmetry
 from ood_core.symmetry import orbit
 
 PARTS = 32  # of the sorted pixels; means of parts, so that every pixel is pulled
+BANDS = 9  # of wavenumbers
+FAINT = 1e-6  # power at which logarithms end, model range squared
 SPREAD_FLOOR = 0.02  # of a log unit, of a correlation or of model range
 HISTORY = 20  # steps that L-BFGS remembers
 
 
 @final
 class SynthesisStatistics:
-    """Scattering covariances and sorted pixels of square maps, channels one after the other."""
+    """Scattering covariances, log powers and sorted pixels of square maps, channels in a row."""
 
     def __init__(self, size: int, periodic: bool = False) -> None:
-        scales = size.bit_length() - 2
-        self._covariance = ScatteringCovariance(size if periodic else 2 * size, scales)
+        whole = size if periodic else 2 * size
+        self._covariance = ScatteringCovariance(whole, size.bit_length() - 2)
+        hats = hat_functions(band_knots(whole, whole, BANDS), whole, whole)
+        self._bands = hats / hats.sum((-2, -1), keepdim=True)
         self._periodic = periodic
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
@@ -50,7 +56,9 @@ class SynthesisStatistics:
         ranked = maps.flatten(2).sort(dim=-1).values.tensor_split(PARTS, dim=-1)
         pixels = torch.stack([part.mean(-1) for part in ranked], dim=-1)
         whole = maps if self._periodic else mirrored(maps)
-        return torch.cat([self._covariance(whole), pixels.flatten(1)], dim=1)
+        power = torch.fft.fft2(whole, norm="ortho").abs().square()
+        bands = 0.5 * torch.log(torch.einsum("ncyx,byx->ncb", power, self._bands) + FAINT)
+        return torch.cat([self._covariance(whole), bands.flatten(1), pixels.flatten(1)], dim=1)
 
 
 def mirrored(maps: Maps) -> Maps:

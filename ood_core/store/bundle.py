@@ -39,6 +39,12 @@ def read_bundle(path: Place) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
 
 
+def read_attributes(path: Place) -> dict[str, Any]:
+    """Return the attributes of a group; no array is read."""
+    with answering(path):
+        return dict(zarr.open_group(zarr_store(path), mode="r", zarr_format=3).attrs)
+
+
 def bundle_exists(path: Place) -> bool:
     """Whether a bundle was written, whole."""
     return exists(path / ROOT)

@@ -16,7 +16,8 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import isotropic
 from ood_core.metrics.novelty import nearest, nearest_shifted
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.priors.gaussian import band_spectrum, fit_gaussian
+from ood_core.priors.families import fit_gaussian
+from ood_core.priors.gaussian import band_spectrum
 from ood_core.seeds import SeedRange
 from tests.contracts.baseline import BaselineContract
 from tests.fields import SIZE, smooth_fields

@@ -25,7 +25,8 @@ from ood_core.draw_spec import DrawSpec
 from ood_core.errors import PriorUnderdetermined
 from ood_core.geometry import ShellGeometry, shell_statistics
 from ood_core.linalg import isotropic
-from ood_core.priors.gaussian import GaussianPrior, fit_gaussian
+from ood_core.priors.families import fit_gaussian
+from ood_core.priors.gaussian import GaussianPrior
 from ood_core.seeds import SeedRange
 from ood_core.sphere import exp_map, frechet_mean, log_map, project
 from tests.oracles import geometry

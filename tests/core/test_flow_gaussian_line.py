@@ -21,7 +21,9 @@ from ood_core.draw import ATTEMPTS, draw
 from ood_core.geometry import Interval, ShellGeometry
 from ood_core.invert import invert
 from ood_core.linalg import Covariance, Diagonal, LowRank, Stationary
-from ood_core.priors.gaussian import SPECTRUM_FLOOR, GaussianPrior, estimate, fit_gaussian
+from ood_core.priors.annuli import SPECTRUM_FLOOR
+from ood_core.priors.families import fit_gaussian
+from ood_core.priors.gaussian import GaussianPrior, estimate
 from ood_core.seeds import SeedRange, Stream, normal
 from tests.oracles import gaussian
 from tests.strategies import low_rank, randn, stationary

@@ -1,23 +1,23 @@
 """Estimators from few maps against their definitions, in dense matrices."""
 
 import math
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from ood_core.errors import PriorUnderdetermined
+from ood_core.geometry import Interval, ShellGeometry
 from ood_core.linalg import Diagonal, LowRank, Stationary
-from ood_core.priors.gaussian import (
-    RHO_GRID,
-    SPECTRUM_FLOOR,
-    GaussianPrior,
-    band_spectrum,
-    estimate,
-    fit_gaussian,
-    symmetric_mean,
-)
-from ood_core.specs import Symmetry
+from ood_core.priors.annuli import SPECTRUM_FLOOR
+from ood_core.priors.choice import Prior, fit_prior
+from ood_core.priors.families import RHO_GRID, fit_gaussian
+from ood_core.priors.gaussian import GaussianPrior, band_spectrum, estimate, symmetric_mean
+from ood_core.seeds import SeedRange
+from ood_core.specs import PriorKind, Symmetry
+from ood_core.store.priors import read_prior, write_prior
 from ood_core.symmetry import orbit
 from tests.contracts.prior import PriorContract
 from tests.oracles import gaussian
@@ -33,6 +33,15 @@ def maps(n: int, *shape: int, seed: int = 1) -> torch.Tensor:
     return (stationary(shape, 7).colour(white, torch.empty(n, 0)) + randn(*shape, seed=8)).float()
 
 
+def two_groups() -> torch.Tensor:
+    """Maps of two spectra and levels, so that every kind has something to find."""
+    red = stationary((2, 3, 4), 7).colour(randn(16, 2, 3, 4, seed=2), torch.empty(16, 0))
+    return torch.cat([red, 0.2 * randn(16, 2, 3, 4, seed=3) + 1]).float()
+
+
+KINDS = [kind for kind in get_args(PriorKind) if kind != "auto"]
+
+
 def prior_of(kind: str) -> GaussianPrior:
     some = maps(7, 2, 3, 4)
     match kind:
@@ -42,6 +51,21 @@ def prior_of(kind: str) -> GaussianPrior:
             return GaussianPrior(*estimate(some, "spectral_low_rank", 1.0, ()), 1.0, 0.0)
         case _:
             return GaussianPrior(*estimate(some, "spectral_low_rank", 0.3, ("flip",)), 0.3, 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKind(PriorContract):
+    @pytest.fixture
+    def prior(self, kind: PriorKind) -> Prior:
+        return fit_prior(two_groups(), kind, ("flip",))[0]
+
+    def test_what_is_stored_is_what_was_fitted(self, prior: Prior, tmp_path: Path) -> None:
+        everywhere = Interval(-1e9, 1e9)
+        write_prior(tmp_path / "prior.zarr", prior, ShellGeometry(*[everywhere] * 3))
+        again, _ = read_prior(tmp_path / "prior.zarr")
+        seeds = SeedRange(5, 0, 9)
+        assert torch.equal(again.sample(seeds), prior.sample(seeds))
+        assert again.held_out_log_density == prior.held_out_log_density
 
 
 class TestIsotropic(PriorContract):

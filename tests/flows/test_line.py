@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from flows.cost import evaluations
+from flows.inspection import describe
 from flows.planning import inspect_inputs
-from flows.settings import PROJECT, load_settings
+from flows.settings import PROJECT, load_settings, parse
 from flows.stages import perform
 from flows.synthesise import run_line
-from ood_core.errors import IdentityRefused, RunIncomplete
+from ood_core.errors import IdentityRefused, PriorUnderdetermined, RunIncomplete
 from ood_core.store.files import read_json
 from ood_core.store.run import SHARDED, RunStore
 from ood_core.store.targets import load_targets
@@ -64,6 +65,31 @@ def test_the_discovery_preset_calibrates_nothing(tmp_path, tiny):
     maps = RunStore(tmp_path / "run").table("generate").read("maps")
     assert np.isfinite(maps).all()
     assert len(np.unique(maps.reshape(10, -1)[:, 0])) == 10
+
+
+def test_left_out_maps_choose_the_prior_and_the_clusters(tmp_path, tiny):
+    calibration = {"draws": 1, "bands": 3, "members": "auto", "patches": 2}
+    method = {"prior": "auto", "calibration": calibration}
+    settings = tiny(method=method, generation={"samples": 4})
+    run_line(settings, str(tmp_path / "run"), call=without_validation)
+    run = RunStore(tmp_path / "run")
+    found = describe(run)["prior"]
+    scores = found["candidates"]
+    assert found["kind"] == max(scores, key=scores.get)
+    assert "spectral_factors" not in scores  # of 7 latents, fewer than it needs
+    assert scores[found["kind"]] == found["held_out_log_density"]
+    assert found["norms"]["variance"] > 0
+    assert run.record["identity_record"]["method"]["prior"] == "auto"
+    assert run.table("calibrate").attributes["members"] == 1  # 7 targets have room for no second
+    assert np.isfinite(run.table("generate").read("maps")).all()
+
+
+def test_translations_refuse_a_prior_of_shrunk_samples_before_anything_is_written(tmp_path, tiny):
+    content = tiny(method={"prior": "oas"}).model_dump()
+    content["targets"]["symmetries"] = ["translate"]
+    with pytest.raises(PriorUnderdetermined, match="choose spectral"):
+        run_line(parse(content), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path, tiny, unbroken):

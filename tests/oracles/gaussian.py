@@ -128,6 +128,15 @@ def circulant(power: Array) -> Array:
     return out
 
 
+def circulant_power(covariance: Array, shape: Sequence[int]) -> Array:
+    """Power per channel and mode of any dense covariance: the diagonal in Fourier space."""
+    c, y, x = shape
+    dft = np.kron(np.fft.fft(np.eye(y)), np.fft.fft(np.eye(x))) / np.sqrt(y * x)
+    blocks = covariance.reshape(c, y * x, c, y * x)
+    rows = [np.diag(dft @ blocks[i, :, i] @ dft.conj().T).real for i in range(c)]
+    return np.stack(rows).reshape(c, y, x)
+
+
 def dense(operator: Callable[[torch.Tensor], torch.Tensor], shape: Sequence[int]) -> Array:
     """Matrix of a linear operator on maps, from its action on the identity's columns."""
     d = int(np.prod(shape))
