@@ -3,6 +3,8 @@
 A message says what was got, what was expected and what to do about it.
 """
 
+from typing import Any
+
 
 class FarfieldError(Exception):
     """Base of every error that a user can cause or mend."""
@@ -64,3 +66,10 @@ def require(ok: bool, message: str) -> None:
     """
     if not ok:
         raise ConfigError(message)
+
+
+def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
+    """Numbers beyond any use would run for ever, or not fit the types of arrays."""
+    for name in names:
+        value = getattr(spec, name)
+        require(value is None or value <= most, f"{name}: got {value}; expected at most {most}")

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, final
 
-from ood_core.errors import require
-from ood_core.specs import Prediction, require_counts
+from ood_core.errors import require, require_counts
+from ood_core.specs import Prediction
 
 Domain = Literal["dead_leaves", "random_fields", "mosaic"]
 

@@ -5,10 +5,10 @@ one definition of each. Digests of them name a run; see `RunIdentity`.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, final
+from typing import Literal, final
 
 from ood_core.draw_spec import DrawSpec
-from ood_core.errors import require
+from ood_core.errors import require, require_counts
 from ood_core.limits import USUAL, Limits
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -26,13 +26,6 @@ Preset = Literal["calibrated", "discovery", "cluster"]
 
 CALIBRATED_STEPS = 12
 ROUND_TRIP_LIMIT = 0.1  # of a target's own standard deviation; real ones err by 0.01 to 0.03
-
-
-def require_counts(spec: Any, *names: str, most: int = 10**9) -> None:
-    """Numbers beyond any use would run for ever, or not fit the types of arrays."""
-    for name in names:
-        value = getattr(spec, name)
-        require(value is None or value <= most, f"{name}: got {value}; expected at most {most}")
 
 
 @final
