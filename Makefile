@@ -33,7 +33,8 @@ lint: setup
 check: lint
 
 bench: setup
-	$(BIN)/python benchmarks/line.py
+	$(BIN)/farfield bench speed
+	$(BIN)/farfield bench scale
 
 # Resolve anew what constraints.txt pins; run in a clean environment after changing a range.
 constraints: setup

@@ -5,6 +5,7 @@ from typing import Any, final
 
 import torch
 
+from actors.clock import TimedDenoiser
 from ood_core.arrays import Latents, Maps, TimeGrid
 from ood_core.bases.codes import Autoencoder
 from ood_core.bases.loading import BaseModel, load_base
@@ -37,12 +38,13 @@ class Line:
 
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
-    network evaluations wherever it is used. `rho` belongs to the Gaussian of `laws`, and `members`
-    is the largest number of its clusters. `above` leads from the top of the grid to the level of
-    the latents where the method teleports.
+    network evaluations wherever it is used, `clock` their seconds. `rho` belongs to the Gaussian
+    of `laws`, and `members` is the largest number of its clusters. `above` leads from the top of
+    the grid to the level of the latents where the method teleports.
     """
 
     base: CountingDenoiser
+    clock: TimedDenoiser
     codes: Autoencoder | None
     laws: TargetLaws | None
     bands: BandWeights | None
@@ -101,7 +103,8 @@ def load_line(
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
-    counted, targets = CountingDenoiser(model.denoiser), load_targets(run)
+    clock = TimedDenoiser(model.denoiser)
+    counted, targets = CountingDenoiser(clock), load_targets(run)
     laws, bands = None, None
     rho, members = 1.0, 1
     if method.calibration is not None:
@@ -114,6 +117,7 @@ def load_line(
             bands = read_calibration(run)
     return Line(
         base=counted,
+        clock=clock,
         codes=model.codes,
         laws=laws,
         bands=bands,

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -27,6 +28,10 @@ class Pool(Protocol):
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
         """Run all shards; a shard that keeps failing becomes a `ShardFailure`."""
+        ...
+
+    def standing(self) -> AbstractContextManager["Pool"]:
+        """The same pool, whose processes stay from one `run` to the next within the context."""
         ...
 
 
@@ -58,3 +63,7 @@ class InlinePool:
                 yield ShardFailure(shard.index, reason, self.tries)
             else:
                 waiting.append(shard)
+
+    def standing(self) -> AbstractContextManager["InlinePool"]:
+        """This pool: its process stays anyway."""
+        return nullcontext(self)

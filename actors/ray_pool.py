@@ -3,14 +3,20 @@
 One actor per slot. A bounded window of shards is in flight (one per actor plus one queued), drained
 with `ray.wait`. An actor that dies is replaced and its shard run again; Ray's own task retries are
 off, because a shard is idempotent and addressed and the store knows what is done.
+
+Actors may stay from one stage to the next (`RayPool.standing`): a process imports torch and
+diffusers once, and builds a worker anew for every stage.
 """
 
 import math
 import os
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, cast, final
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -20,6 +26,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.pool import ShardFailure
+from actors.roster import Roster
 from actors.workers import Worker, WorkerSpec, build
 from ood_core.errors import FarfieldError, ServiceLost
 from ood_core.store.plan import Shard
@@ -27,28 +34,38 @@ from ood_core.store.receipts import Receipt
 
 LOOK_SECONDS = 2.0
 """After so long without a word from any actor the driver looks whether Ray is still there."""
+LINUX = sys.platform == "linux"
+ANSWER_SECONDS = 10.0
+"""An actor of an earlier stage that says nothing for so long is replaced."""
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class RayPool:
-    """`workers` actors of `cpus` and `gpus` each; a shard counts as failed after `tries` tries."""
+    """`workers` actors of `cpus` and `gpus` each; a shard counts as failed after `tries` tries.
+
+    With `pin`, actors on this machine keep to CPUs of their own.
+    """
 
     workers: int
     cpus: float = 1
     gpus: float = 0
     tries: int = 3
     queued: int = 1
+    pin: bool = False
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
         """Run all shards on actors; actors are removed at the end, whatever happens."""
-        if not shards:
-            return
-        connect(math.ceil(self.workers * self.cpus))
-        crew = _Crew(self, spec, min(self.workers, len(shards)))
+        with self.standing() as crew:
+            yield from crew.run(spec, shards)
+
+    @contextmanager
+    def standing(self) -> Iterator["Crew"]:
+        """Actors that stay from one `run` to the next; they are removed when the context ends."""
+        crew = Crew(self)
         try:
-            yield from _dispatch(crew, shards, self.tries)
+            yield crew
         finally:
             crew.dismiss()
 
@@ -70,107 +87,184 @@ def connect(cpus: int) -> None:
 
 
 class _Actor:
-    """Body of the actor: builds the worker where it runs, with its first shard.
+    """Body of the actor: builds a worker where it runs, with the first shard of every stage.
 
     Ray reports an error of an actor's constructor as a dead actor and drops its type; an error of a
     method keeps it.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._spec = spec
+    def __init__(self) -> None:
+        self._turn: int | None = None
         self._worker: Worker | None = None
+        self._building = Lock()
+        self._cpus: list[int] = []
 
-    def run(self, shard: Shard) -> Receipt:
-        if self._worker is None:
-            self._worker = build(self._spec)
-        return self._worker.run(shard)
+    def ping(self) -> None:
+        """Say that this process is alive."""
+
+    def pin(self, cpus: list[int]) -> None:
+        """Keep to some CPUs with all that is run from now on."""
+        self._cpus = cpus
+
+    def run(self, turn: int, spec: WorkerSpec, shard: Shard) -> Receipt:
+        """Run one shard of stage number `turn`."""
+        if self._cpus:
+            os.sched_setaffinity(0, self._cpus)  # of this thread, and of those that it starts
+        with self._building:
+            if self._worker is None or self._turn != turn:
+                self._worker = None  # frees what the stage before held
+                self._worker, self._turn = build(spec), turn
+            worker = self._worker
+        return worker.run(shard)
 
 
-@dataclass
-class _Crew:
-    """Actors with their load, and what is in flight.
+@final
+class Crew:
+    """Actors that stay while shards of one stage after another go to them."""
 
-    An actor that dies says nothing of the shard that it was at: answers for finished ones can die
-    with it. So all of them are suspects, and each has an actor to itself until it lands.
-    """
+    def __init__(self, pool: RayPool) -> None:
+        self._pool = pool
+        self._order: tuple[int, WorkerSpec | None] = (0, None)
+        self._slots: dict[Any, int] = {}
+        self.roster = Roster(pool.queued)
 
-    pool: RayPool
-    spec: WorkerSpec
-    size: int
-    actors: list[Any] = field(default_factory=list)
-    flying: dict[Any, tuple[Any, Shard]] = field(default_factory=dict)
-    suspects: set[int] = field(default_factory=set)
+    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
+        """Run all shards; the actors stay, unless some shards are still in flight at the end."""
+        if not shards:
+            return
+        connect(math.ceil(self._pool.workers * self._pool.cpus))
+        self.muster(spec, min(self._pool.workers, len(shards)))
+        try:
+            yield from _dispatch(self, shards, self._pool.tries)
+        finally:
+            if self.roster.flying:  # the caller stopped, or one error stopped all of them
+                self.dismiss()
 
-    def __post_init__(self) -> None:
-        self.actors = [self._hire() for _ in range(self.size)]
+    def standing(self) -> AbstractContextManager["Crew"]:
+        """These very actors: whoever called for them removes them."""
+        return nullcontext(self)
+
+    def muster(self, spec: WorkerSpec, size: int) -> None:
+        """Have at least `size` actors that answer, for a new stage."""
+        self._order = (self._order[0] + 1, spec)
+        before = self.roster.actors
+        asked = {actor.ping.remote(): actor for actor in before}
+        ready = _within([*asked], ANSWER_SECONDS)
+        alive = [asked[ref] for ref in ready if not isinstance(_result(ref), RayError)]
+        for actor in before:
+            if actor not in alive:
+                ray.kill(actor)
+        self._slots = {actor: slot for actor, slot in self._slots.items() if actor in alive}
+        self.roster = Roster(self._pool.queued)
+        self.roster.join([*alive, *(self._hire() for _ in range(size - len(alive)))])
 
     def _hire(self) -> Any:
-        remote = ray.remote(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus, max_restarts=0)(
-            _Actor
+        options = ray.remote(
+            num_cpus=self._pool.cpus,
+            num_gpus=self._pool.gpus,
+            max_restarts=0,
+            max_concurrency=1 + self._pool.queued,  # one shard is stored, the next is computed
         )
-        return remote.remote(self.spec)
-
-    def idle(self, shard: Shard) -> Any | None:
-        """Least loaded actor with room for this shard, if any."""
-        load = Counter(id(actor) for actor, _ in self.flying.values())
-        kept = {id(a) for a, other in self.flying.values() if other.index in self.suspects}
-        free = [actor for actor in self.actors if id(actor) not in kept]
-        actor = min(free, key=lambda a: load[id(a)], default=None)
-        room = 0 if shard.index in self.suspects else self.pool.queued
-        return actor if actor is not None and load[id(actor)] <= room else None
+        actor = options(_Actor).remote()
+        slot = min({*range(self._pool.workers)} - {*self._slots.values()}, default=0)
+        self._slots[actor] = slot
+        if self._pool.pin and (cpus := _cpus_of(slot, self._pool.cpus)):
+            actor.pin.remote(cpus)
+        return actor
 
     def send(self, actor: Any, shard: Shard) -> None:
         """Put one shard in flight."""
-        self.flying[actor.run.remote(shard)] = (actor, shard)
+        self.roster.send(actor.run.remote(*self._order, shard), actor, shard)
 
     def bury(self, actor: Any) -> list[Shard]:
         """Replace a dead actor; return the shards that it had."""
-        lost = [ref for ref, (owner, _) in self.flying.items() if owner is actor]
-        shards = [self.flying.pop(ref)[1] for ref in lost]
-        self.suspects |= {shard.index for shard in shards}
-        self.actors = [a for a in self.actors if a is not actor] + [self._hire()]
+        shards = self.roster.leave(actor)
+        self._slots.pop(actor)
+        self.roster.join([self._hire()])
         return shards
 
     def dismiss(self) -> None:
-        """Remove all actors."""
-        for actor in self.actors:
+        """Remove all actors, and forget what they were at."""
+        for actor in self.roster.actors:
             ray.kill(actor)
+        self.roster, self._slots = Roster(self._pool.queued), {}
 
 
-def _dispatch(crew: _Crew, shards: Sequence[Shard], tries: int) -> Iterator[Receipt | ShardFailure]:
+def _cpus_of(slot: int, each: float) -> list[int]:
+    """CPUs of an actor on this machine; none where they are not whole, or fewer than actors."""
+    here = [] if os.environ.get("RAY_ADDRESS") or not LINUX else os.sched_getaffinity(0)
+    count = int(each)
+    mine = sorted(here)[slot * count : (slot + 1) * count]
+    return mine if len(mine) == each else []
+
+
+def _within(refs: list[Any], seconds: float) -> list[Any]:
+    """Those of the references that are ready within a time."""
+    return ray.wait(refs, num_returns=len(refs), timeout=seconds)[0] if refs else []
+
+
+def _result(ref: Any) -> Receipt | RayError:
+    """What became of a call that is over."""
+    try:
+        return cast(Receipt, ray.get(ref))
+    except RayError as error:
+        return error
+
+
+def _landed(refs: list[Any]) -> list[tuple[Any, Receipt | RayError]]:
+    """All calls that are over, once there is one: answers first, as errors may bury their actors.
+
+    None where nothing came for a while.
+    """
+    ray.wait(refs, num_returns=1, timeout=LOOK_SECONDS)
+    found = [(ref, _result(ref)) for ref in _within(refs, 0)]
+    return sorted(found, key=lambda pair: isinstance(pair[1], RayError))
+
+
+def _dispatch(crew: Crew, shards: Sequence[Shard], tries: int) -> Iterator[Receipt | ShardFailure]:
     waiting, failures = deque(shards), Counter[int]()
-    while waiting or crew.flying:
-        while waiting and (actor := crew.idle(waiting[0])) is not None:
+    while waiting or crew.roster.flying:
+        while waiting and (actor := crew.roster.idle(waiting[0])) is not None:
             crew.send(actor, waiting.popleft())
-        ready, _ = ray.wait(list(crew.flying), num_returns=1, timeout=LOOK_SECONDS)
-        if not ready:
+        landed = _landed([*crew.roster.flying])
+        if not landed:
             _require_node()
-            continue
-        actor, shard = crew.flying[ready[0]]
-        try:
-            receipt = ray.get(ready[0])
-        except RayActorError as error:
-            lost = crew.bury(actor)
-            if len(lost) > 1:
-                waiting.extend(lost)
+        for ref, result in landed:
+            if ref not in crew.roster.flying:  # its actor was buried a moment ago
                 continue
-            reason = f"worker died: {error.__class__.__name__}"
-        except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            if isinstance(cause, FarfieldError):
-                raise cause from error
-            del crew.flying[ready[0]]
-            reason = f"{type(cause).__name__}: {cause}"
-        else:
-            del crew.flying[ready[0]]
-            crew.suspects.discard(shard.index)
-            yield receipt
-            continue
-        failures[shard.index] += 1
-        if failures[shard.index] >= tries:
-            yield ShardFailure(shard.index, reason, tries)
-        else:
-            waiting.append(shard)
+            if not isinstance(result, RayError):
+                crew.roster.clear(crew.roster.land(ref))
+                yield result
+                continue
+            shard, reason = _failed(crew, ref, result, waiting)
+            if shard is None:
+                continue
+            failures[shard.index] += 1
+            if failures[shard.index] >= tries:
+                yield ShardFailure(shard.index, reason, tries)
+            else:
+                waiting.append(shard)
+
+
+def _failed(
+    crew: Crew, ref: Any, error: RayError, waiting: deque[Shard]
+) -> tuple[Shard | None, str]:
+    """The shard that is to blame for an error, if one is, and why.
+
+    Raises:
+        FarfieldError: an error that the user can mend.
+    """
+    if isinstance(error, RayActorError):
+        actor, _ = crew.roster.flying[ref]
+        lost = crew.bury(actor)
+        if len(lost) > 1:
+            waiting.extend(lost)
+            return None, ""
+        return lost[0], f"worker died: {error.__class__.__name__}"
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, FarfieldError):
+        raise cause from error
+    return crew.roster.land(ref), f"{type(cause).__name__}: {cause}"
 
 
 def _require_node() -> None:

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actors.clock import Parts, Turns, timed
 from actors.line import Line, load_line
+from actors.transfer import entering, leaving
 from ood_core.arrays import Maps
 from ood_core.bases.codes import Autoencoder
 from ood_core.calibration import TargetLaws, calibrate_level
@@ -38,6 +40,9 @@ from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
 
 Rows = Mapping[str, NDArray[Any]]
+INVERTED = ("latents", "before", "round_trip", "error", "residual")
+Pending = Callable[[], Rows]
+"""Rows that are computed, and may be on their way from the device."""
 
 
 @final
@@ -69,6 +74,7 @@ class Worker(Protocol):
 
 def build(spec: WorkerSpec) -> Worker:
     """Load base and fits from the store, once per process."""
+    began = time.monotonic()
     torch.set_num_threads(spec.threads)
     run = RunStore.open(spec.uri)
     line = load_line(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
@@ -80,7 +86,8 @@ def build(spec: WorkerSpec) -> Worker:
         case "generate":
             compute = sample_rows(run, line)
     measure = statistics_rows(run, line) if spec.stage == "generate" else None
-    return ShardWorker(run, spec.stage, line, compute, spec.lease, measure)
+    turns = Turns(time.monotonic() - began)
+    return ShardWorker(run, spec.stage, line, compute, turns, spec.threads, spec.lease, measure)
 
 
 @final
@@ -88,13 +95,16 @@ def build(spec: WorkerSpec) -> Worker:
 class ShardWorker:
     """One stage's computation with its store: bytes first, receipt last.
 
-    `measure` gives the statistics that are stored beside a shard of samples.
+    `measure` gives the statistics that are stored beside a shard of samples. Threads may share a
+    worker: one of them computes, while others store what they have computed.
     """
 
     store: RunStore
     stage: ShardedStage
     line: Line
-    compute: Callable[[Shard], Rows]
+    compute: Callable[[Shard], Pending]
+    turns: Turns
+    threads: int
     lease: int | None = None
     measure: Callable[[Rows], Rows] | None = None
 
@@ -106,35 +116,45 @@ class ShardWorker:
             InUse: another driver took over; nothing is stored.
             StoreUnwritable: the disk is full or read-only, or permission is missing.
         """
-        began, before = time.monotonic(), self.line.base.nfe
-        rows = self.compute(shard)
+        torch.set_num_threads(self.threads)  # each thread has its own number; rounding hangs on it
+        with self.turns.take(self.line.clock) as parts:
+            before = self.line.base.nfe
+            pending = self.compute(shard)
+            nfe = self.line.base.nfe - before
+        with timed(parts, "fetch"):
+            rows = pending()
         _require_finite(rows, shard)
-        statistics = None if self.measure is None else self.measure(rows)
+        with timed(parts, "measure"):
+            statistics = None if self.measure is None else self.measure(rows)
         if self.lease is not None:
             require(self.store.lease, self.lease)
         with writing(self.store.root):
-            vouched = "" if statistics is None else self.store.statistics.write(shard, statistics)
-            return self._store(shard, rows, vouched, began, before)
+            return self._store(shard, rows, statistics, nfe, parts)
 
     def _store(
-        self, shard: Shard, rows: Rows, statistics: str, began: float, before: int
+        self, shard: Shard, rows: Rows, statistics: Rows | None, nfe: int, parts: Parts
     ) -> Receipt:
         table = self.store.table(self.stage)
-        digest = table.write(shard, rows)
-        for written in (table, self.store.statistics) if statistics else (table,):
-            persist_shard(written, shard)
+        with timed(parts, "encode"):
+            vouched = "" if statistics is None else self.store.statistics.write(shard, statistics)
+            digest = table.write(shard, rows)
+        with timed(parts, "write"):
+            for written in (table, self.store.statistics) if vouched else (table,):
+                persist_shard(written, shard)
         receipt = Receipt(
             stage=self.stage,
             shard=shard.index,
             start=shard.start,
             stop=shard.start + len(next(iter(rows.values()))),
             digest=digest,
-            nfe=self.line.base.nfe - before,
-            seconds=time.monotonic() - began,
+            nfe=nfe,
+            seconds=sum(parts[name] for name in ("compute", "fetch", "measure", "encode", "write")),
             writer=f"{socket.gethostname()}:{os.getpid()}",
-            statistics=statistics,
+            statistics=vouched,
+            parts={name: round(seconds, 6) for name, seconds in parts.items()},
         )
         self.store.receipts(self.stage).write(receipt)
+        self.turns.stored()
         return receipt
 
 
@@ -146,7 +166,7 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
         raise FloatingPointError(f"{name}: not finite in rows {', '.join(map(str, bad))}")
 
 
-def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
+def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     """Rows of the calibration: one noise level per shard."""
     spec, laws = line.method.calibration, line.laws
     assert spec is not None, "planned only where the method calibrates"
@@ -161,7 +181,7 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     )
     fit = line.targets.seen.to(line.device)
 
-    def rows(shard: Shard) -> Rows:
+    def rows(shard: Shard) -> Pending:
         levels = [int(line.grid[i]) for i in range(shard.start, shard.stop)]
         weights = [
             calibrate_level(
@@ -170,7 +190,7 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
             for t in levels
         ]
         ratio = [line.base.schedule.noise_to_signal(t) for t in levels]
-        return {
+        return lambda: {
             "time_index": np.array(levels, dtype=np.int64),
             "noise_to_signal": np.array(ratio, dtype=np.float32),
             "weights": torch.stack(weights).numpy(),
@@ -179,29 +199,26 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     return rows
 
 
-def inversion_rows(line: Line) -> Callable[[Shard], Rows]:
+def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
     """Rows of the latents: each shard a batch of fit targets, padded to one batch shape.
 
     The round trip of a latent base ends in pixels, and its error is that of the whole way: of the
     autoencoder and of the flow.
     """
 
-    def rows(shard: Shard) -> Rows:
+    def rows(shard: Shard) -> Pending:
         seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
         denoiser = line.denoiser(line.labels(seen))
-        done = line.invert(denoiser, seen.to(line.device))
+        done = line.invert(denoiser, entering(seen, line.device))
         keep = slice(0, len(shard))
         if line.codes is not None:
             maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
             done = through_pixels(done, line.codes, maps.to(line.device))
-        pair = {} if done.before is None else {"before": done.before.cpu().numpy()[keep]}
-        return {
+        parts = {name: getattr(done, name) for name in INVERTED}
+        made = {name: leaving(rows) for name, rows in parts.items() if rows is not None}
+        return lambda: {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
-            "latents": done.latents.cpu().numpy()[keep],
-            **pair,
-            "round_trip": done.round_trip.cpu().numpy()[keep],
-            "error": done.error.cpu().numpy()[keep],
-            "residual": done.residual.cpu().numpy()[keep],
+            **{name: arrived().numpy()[keep] for name, arrived in made.items()},
         }
 
     return rows
@@ -214,7 +231,7 @@ def through_pixels(done: Inversion, codes: Autoencoder, maps: Maps) -> Inversion
     return replace(done, round_trip=back, error=error)
 
 
-def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
+def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     """Rows of the data set: draw, decode and steer one shard, in physical units.
 
     A shard is stored with its full capacity, the last one too: so a run grows by new shards alone.
@@ -232,28 +249,28 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Rows]:
     statistics = Statistics(seen.shape[-1], rings_of(steering, line.symmetries))
     aims = StatisticAims.measure(statistics, seen, line.symmetries, neighbours)
 
-    def rows(shard: Shard) -> Rows:
+    def rows(shard: Shard) -> Pending:
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
         drawn = draw(construct, seeds, geometry, references)
         sources = targets[drawn.kept.sources]
         aim, parents = aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = line.denoiser(labels[parents[:, 0]])
-        steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec())
+        steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec(), seeds)
         denoiser = plain if steering is None else steered
-        latents = drawn.latents.to(line.device)
+        latents = entering(drawn.latents, line.device)
         made = line.decode(denoiser, latents, seeds)
-        distance = steered.distance(made)
-        found: Rows = {
-            "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
-            "maps": line.targets.physical(line.maps(made).cpu()),
-            "attempts": drawn.attempts.numpy().astype(np.int16),
-            "parents": parents.numpy().astype(np.int32),
-            "aim_distance": distance.cpu().numpy().astype(np.float32),
-            "refusals": drawn.refusals.numpy().astype(np.int16),
-            "sources": sources.numpy().astype(np.int32),
-            "source_weights": drawn.kept.weights.numpy().astype(np.float32),
+        distance, maps = leaving(steered.distance(made)), leaving(line.maps(made))
+        found: dict[str, Callable[[], NDArray[Any]]] = {
+            "sample": lambda: np.arange(seeds.start, seeds.stop, dtype=np.int64),
+            "maps": lambda: line.targets.physical(maps()),
+            "attempts": lambda: drawn.attempts.numpy().astype(np.int16),
+            "parents": lambda: parents.numpy().astype(np.int32),
+            "aim_distance": lambda: distance().numpy().astype(np.float32),
+            "refusals": lambda: drawn.refusals.numpy().astype(np.int16),
+            "sources": lambda: sources.numpy().astype(np.int32),
+            "source_weights": lambda: drawn.kept.weights.numpy().astype(np.float32),
         }
-        return {name: values for name, values in found.items() if name in stored}
+        return lambda: {name: values() for name, values in found.items() if name in stored}
 
     return rows
 

@@ -25,10 +25,16 @@ from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
 from ood_core.validate import ValidationReport, validate
 
-PIXELS = ["steering.coordinates=pixels", "steering.rate=0.08", "steering.steps=12"]
+PIXELS = [
+    "steering.coordinates=pixels",
+    "steering.rate=0.08",
+    "steering.steps=12",
+    "steering.start=0",
+]
+MEAN = ["steering.start=0", "steering.steps=16", "steering.rate=0.25"]
 OLD = ["steering.below=4", "steering.rings=0"]
 NO_RINGS, ODE, NO_PATCHES = (
-    ["steering.rings=0"],
+    [*MEAN, "steering.rings=0"],
     ["solver=ddim", "floor=0"],
     ["calibration.patches=0"],
 )
@@ -37,7 +43,8 @@ ROWS: dict[str, list[str]] = {
     "+ mixtures of patches": [*PIXELS, *OLD, *ODE],
     "+ ancestral solver": [*PIXELS, *OLD],
     "+ posterior coordinates": NO_RINGS,
-    "+ rings: the default": [],
+    "+ rings": MEAN,
+    "+ a random start, fewer steps: the default": [],
 }
 SCORES = ("spectrum_error", "pixel_wasserstein", "fsd", "c2st", "nearest_ratio")
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")

@@ -51,7 +51,7 @@ def samples(line: Line, count: int) -> torch.Tensor:
     seeds = SeedRange(line.root, 0, count)
     aim, parents = aims.draw(seeds)
     plain = line.denoiser(labels[parents[:, 0]])
-    steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering)
+    steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering, seeds)
     return decode(steered, method.solver, prior.sample(seeds), line.grid, seeds)
 
 

@@ -120,7 +120,7 @@ class Judge:
 def made(run: RunStore, line: Line, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
-    rows = sample_rows(run, line)(Shard(0, 0, samples, samples))
+    rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()
     return torch.from_numpy(line.targets.transform.forward(rows["maps"])), (
         time.process_time() - began
     )

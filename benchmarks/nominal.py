@@ -9,7 +9,8 @@ targets' own law: what is said of them is a false alarm. The others are negative
 one fault. Columns are shares of trials in which the report says so, with 95 % of Clopper-Pearson:
 any unsteered family (adjusted p at or below 0.05), the classifier, near copies in pixels, in
 statistics and among latents, leak of the other domain, fit against held-out targets, and how often
-a gate on `unsteered_p` 0.05 publishes. Latents are white maps, copies those of fit targets.
+a gate on `unsteered_p` and `copies_p` 0.05 publishes. Latents are white maps, copies those of fit
+targets.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from ood_core.utility import gaussian_fields
 from ood_core.validate import compare
 
 SIDE, TARGETS, SAMPLES, DOMAIN = 16, 64, 128, 24
+GATE = GateSpec(unsteered_p=LEVEL, copies_p=LEVEL)
 SYMMETRIES = ("flip", "rotate90")
 
 
@@ -107,7 +109,7 @@ def said(found: ValidationReport) -> dict[str, bool]:
         "copies, latents": copies["latent"].p_value <= LEVEL,
         "leak": found.leak.p_value <= LEVEL,
         "targets differ": any(test.targets_differ for test in judged.families),
-        "published": decide(GateSpec(unsteered_p=LEVEL), found, TARGETS).outcome == "published",
+        "published": decide(GATE, found, TARGETS).outcome == "published",
     }
 
 

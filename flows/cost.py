@@ -10,9 +10,9 @@ import torch
 from psutil import virtual_memory
 
 from actors.line import choose_device, time_grid
+from flows.hiring import worker_count
 from flows.planning import INVERSION_SHARD, inspect_inputs, shard_plans
 from flows.settings import RunSettings
-from flows.stages import worker_count
 from ood_core.arrays import Maps
 from ood_core.bases.loading import load_base
 from ood_core.decode import evaluations_per_map
@@ -28,6 +28,7 @@ from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.symmetry import orbit_size
 
 PROBE_ROWS = 16
+BATCHES = (1, 4, PROBE_ROWS, 64)
 WORKING_COPIES = 400
 """Maps held per sample while decoding: network activations and wavelet responses with gradients."""
 
@@ -42,7 +43,8 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     device = choose_device(settings.execution.device)
     most = settings.execution.max_base_bytes
     denoiser = load_base(settings.base, device, max_bytes=most).denoiser
-    network = _seconds_per_map(lambda x: denoiser(x, method.level // 2), probe.to(device))
+    by_batch = _by_batch(lambda x: denoiser(x, method.level // 2), probe.to(device))
+    network = by_batch[PROBE_ROWS]
     steering = _steering_seconds(method, probe, denoiser.schedule)
     patches = _patch_seconds(method, probe, denoiser.schedule)
     workers = worker_count(settings.execution)
@@ -54,6 +56,8 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
         "targets": {"fit": fit, "held_out": len(maps) - fit, "shape": list(shape)},
         "network_evaluations": counts,
         "network_seconds_per_map": network,
+        "network_seconds_per_map_by_batch": by_batch,
+        "best_batch": min(by_batch, key=lambda rows: by_batch[rows]),
         "patches_seconds_per_map": patches,
         "steering_seconds_per_map": steering,
         "workers": workers,
@@ -88,16 +92,24 @@ def _seconds_per_map(call: Callable[[Maps], Maps], x: Maps) -> float:
     return (time.perf_counter() - began) / len(x)
 
 
+def _by_batch(call: Callable[[Maps], Maps], probe: Maps) -> dict[int, float]:
+    """Seconds per map at several batches; the shard size of a run is its batch."""
+    repeats = max(BATCHES) // len(probe)
+    many = probe.repeat(repeats, 1, 1, 1)
+    return {rows: _seconds_per_map(call, many[:rows]) for rows in BATCHES}
+
+
 def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
     """Seconds of steering per map over the whole decode."""
     spec = method.steering
     if spec is None:
         return 0.0
     statistics = Statistics(probe.shape[-1], spec.rings)
-    noise = normal(SeedRange(0, 0, len(probe)), probe.shape[1:])
+    seeds = SeedRange(0, 0, len(probe))
+    noise = normal(seeds, probe.shape[1:])
     aims = StatisticAims.measure(statistics, noise, (), 1)
     inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
-    steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec)
+    steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec, seeds)
     levels = [int(t) for t in time_grid(schedule, method)]
     inside = [t for t in levels if spec.above <= schedule.noise_to_signal(t) <= spec.below]
     if not inside:

@@ -37,7 +37,7 @@ def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Ten
         return None
     device = choose_device(settings.execution.device)
     try:
-        model = load_base(settings.base, device, getattr(torch, settings.execution.number_type))
+        model = load_base(settings.base, device, getattr(torch, run.dtype))
         require_base(model, run.record)
     except FarfieldError:
         return None

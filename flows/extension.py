@@ -66,8 +66,8 @@ def _require_same(run: RunStore, settings: RunSettings) -> None:
     """Refuse what `prepare` would refuse, before anything is written."""
     base = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
-    dtype = read_json(run.root / "plan.json")["dtype"]
-    if settings.execution.number_type != dtype:
+    dtype = run.dtype
+    if settings.execution.number_type not in (dtype, "fastest"):
         raise IdentityRefused(
             f"execution.dtype: got {settings.execution.number_type}; expected {dtype}, as the "
             f"samples at {run.root} were made: one set is never of two number types"

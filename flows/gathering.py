@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from flows.drawn import drawn_latents
 from flows.separability import WALKS
 from flows.settings import RunSettings
+from flows.spent import shares
 from flows.walk_files import NUMBERS
 from ood_core.arrays import Maps
 from ood_core.atlas import MOST as ATLAS_DRAWS
@@ -191,14 +192,15 @@ def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timings(run: RunStore) -> tuple[TimingRow, ...]:
-    rows = []
+    rows, splits = [], run.splits
     for stage, seconds in run.timings.items():
         if stage in SHARDED:
             plan = run.plan(stage)
             receipts = run.receipts(stage).all(plan)
             done = sum(len(plan[r.shard]) for r in receipts)
             nfe = sum(r.nfe for r in receipts)
-            rows.append(TimingRow(stage, len(receipts), done, nfe, seconds))
+            spent = shares(splits[stage]) if stage in splits else {}
+            rows.append(TimingRow(stage, len(receipts), done, nfe, seconds, spent))
         else:
             rows.append(TimingRow(stage, 1, 0, 0, seconds))
     return tuple(rows)

@@ -11,6 +11,7 @@ import torch
 from actors.line import require_fit
 from flows.holding import holding
 from flows.level_choice import LevelChoice, recorded, settle_level, with_level
+from flows.number_type import settle_type
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.bases.loading import BaseModel, load_base
@@ -57,6 +58,7 @@ class Asked:
     method: Method
     record: dict[str, Any]
     plans: dict[ShardedStage, ShardPlan]
+    dtype: str
     choice: LevelChoice | None = None
 
     @property
@@ -66,7 +68,7 @@ class Asked:
         Raises:
             IdentityRefused: another run lives there.
         """
-        return self.run.claim(self.record, self.plans, self.settings.execution.number_type)
+        return self.run.claim(self.record, self.plans, self.dtype)
 
     def settle(self) -> None:
         """Write the plan where there is none yet and mend what a kill left behind.
@@ -92,7 +94,8 @@ def ask(settings: RunSettings, out: str) -> Asked:
         settings.targets, maps.digest(), model.digest, method, settings.generation
     )
     plans = shard_plans(settings, method, settings.targets.fit_count(len(maps)))
-    asked = Asked(run, settings, maps, model, method, record, plans, choice)
+    run_type = settle_type(settings, maps, method, run)
+    asked = Asked(run, settings, maps, model, method, record, plans, run_type, choice)
     _ = asked.is_new
     return asked
 
@@ -215,7 +218,7 @@ def _write(asked: Asked) -> None:
     ruler = lay_ruler(targets, settings.targets.symmetries)
     create_statistics(run, ruler, plans["generate"])
     persist_tables(run.root)
-    run.write_plan(asked.record, kept, plans, settings.execution.number_type)
+    run.write_plan(asked.record, kept, plans, asked.dtype)
 
 
 def _create(

@@ -37,6 +37,7 @@ class Execution(BaseModel):
     """Where and how the line runs; never part of the identity.
 
     `max_base_bytes` is the most that the weights of a base may have, as stored and in float32.
+    With `pin`, Ray actors on this machine keep to CPUs of their own (Linux).
     """
 
     model_config = STRICT
@@ -47,12 +48,16 @@ class Execution(BaseModel):
     cpus_per_worker: int = Field(default=1, ge=1, le=MOST)
     attempts: int = Field(default=3, ge=1, le=MOST)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "fastest"] = "auto"
     max_base_bytes: int = Field(default=BASE_BYTES, ge=1)
+    pin: bool = False
 
     @property
     def number_type(self) -> str:
-        """The network's number type; `auto` is float32 on every device."""
+        """The network's number type; `auto` is float32 on every device.
+
+        `fastest` is settled when a run is planned (`flows/number_type.py`).
+        """
         return "float32" if self.dtype == "auto" else self.dtype
 
 

@@ -8,19 +8,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from actors.line import read_method
-from actors.pool import InlinePool, Pool, ShardFailure
-from actors.workers import WorkerSpec
+from actors.pool import ShardFailure
 from flows.domain import domain_rows
 from flows.drawn import drawn_latents
 from flows.gathering import card_input, report_input
+from flows.hiring import pool_for, worker_count, worker_spec
 from flows.holding import require_held
 from flows.progress import listener
 from flows.publishing import write_report
 from flows.running import RunningCard
-from flows.settings import Execution, RunSettings
+from flows.settings import RunSettings
+from flows.spent import Spent, shares
 from ood_core.calibration import halves
 from ood_core.constructs import construct_of
 from ood_core.draw import measure_geometry
@@ -185,18 +184,24 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     left = sum(len(shard) for shard in missing)
     listener.get().begin(stage, plan.rows, plan.rows - left)
     card = RunningCard(run, stage, left)
-    for outcome in make_pool(settings.execution).run(_worker_spec(run, stage, settings), missing):
+    pool, spent = pool_for(settings.execution), Spent.begin(worker_count(settings.execution))
+    for outcome in pool.run(worker_spec(run, stage, settings), missing):
         require_held()
         if isinstance(outcome, ShardFailure):
             _list_failure(run, stage, outcome)
             continue
+        spent.add(outcome.parts)
         listed.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
         card.advance(len(plan[outcome.shard]))
-    if failed := listed.among(book.missing(plan)):
+    if missing:
+        run.add_split(stage, spent.end())
+    receipts = book.all(plan)
+    there = {receipt.shard for receipt in receipts}
+    if failed := listed.among([shard for shard in plan if shard.index not in there]):
         card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
         raise RunIncomplete(_failed(stage, len(plan), failed))
-    nfe = sum(receipt.nfe for receipt in book.all(plan))
+    nfe = sum(receipt.nfe for receipt in receipts)
     return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"
 
 
@@ -221,51 +226,6 @@ def _named(failure: Failure) -> str:
     return f"; targets {', '.join(failure.targets)}" if failure.targets else ""
 
 
-def make_pool(execution: Execution) -> Pool:
-    """The pool that the settings ask for."""
-    if execution.pool == "inline":
-        return InlinePool(tries=execution.attempts)
-    from actors.ray_pool import RayPool
-
-    return RayPool(
-        workers=worker_count(execution),
-        cpus=execution.cpus_per_worker,
-        gpus=int(_gpus(execution) > 0),
-        tries=execution.attempts,
-    )
-
-
-def _gpus(execution: Execution) -> int:
-    return torch.cuda.device_count() if execution.device in ("auto", "cuda") else 0
-
-
-def worker_count(execution: Execution) -> int:
-    """One actor per GPU, or per CPU slot where there is none; one in this process if inline."""
-    if execution.pool == "inline":
-        return 1
-    if execution.workers != "auto":
-        return execution.workers
-    if gpus := _gpus(execution):
-        return gpus
-    from psutil import cpu_count
-
-    return max(1, (cpu_count(logical=True) or 1) // execution.cpus_per_worker)
-
-
-def _worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> WorkerSpec:
-    execution = settings.execution
-    return WorkerSpec(
-        uri=str(run.root),
-        base=settings.base,
-        stage=stage,
-        device=execution.device,
-        dtype=execution.number_type,
-        threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
-        lease=require_held(),
-        max_base_bytes=execution.max_base_bytes,
-    )
-
-
 def summary(run: RunStore) -> dict[str, Any]:
     """Where a run stands, for machines; also the result of the flow."""
     plan = run.plan("generate")
@@ -285,4 +245,5 @@ def summary(run: RunStore) -> dict[str, Any]:
         "failures": [asdict(failure) for failure in failed],
         "driver": holder.words if holder else None,
         "seconds": run.timings,
+        "workers": {stage: shares(split) for stage, split in run.splits.items()},
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from flows.hiring import hiring
 from flows.holding import holding
 from flows.planning import ask
 from flows.settings import RunSettings
@@ -36,5 +37,8 @@ def run_line(
 
 def go_on(run: RunStore, settings: RunSettings, call: Call = perform) -> None:
     """Take a planned run, held by this driver, through every stage."""
-    for name, stage in LINE:
-        call(name, stage, run, settings)
+    *worked, (name, stage) = LINE
+    with hiring(settings.execution):
+        for earlier in worked:
+            call(*earlier, run, settings)
+    call(name, stage, run, settings)  # by this process, with the memory that workers had

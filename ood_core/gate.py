@@ -11,6 +11,8 @@ from typing import Literal, final
 from ood_core.evidence import ValidationReport
 from ood_core.specs import GateSpec
 
+COPIES = "shifted"  # the level that `copies_p` is about; steering draws others near on purpose
+
 Outcome = Literal["complete", "published", "quarantined", "undecided"]
 
 
@@ -30,6 +32,7 @@ def decide(gate: GateSpec, report: ValidationReport, held_out: int) -> Verdict:
         "c2st": (gate.c2st, "at most"),
         "nearest_ratio": (gate.nearest_ratio, "at least"),
         "unsteered_p": (gate.unsteered_p, "at least"),
+        "copies_p": (gate.copies_p, "at least"),
     }
     asked = {name: rule for name, rule in limits.items() if rule[0] is not None}
     if not asked:
@@ -41,8 +44,11 @@ def decide(gate: GateSpec, report: ValidationReport, held_out: int) -> Verdict:
     if gate.unsteered_p is not None and least >= gate.unsteered_p:
         few = f"so few maps give p {least:.2g} or more; the gate asks for p {gate.unsteered_p:g}"
         return Verdict("undecided", (few,))
+    copies = [check.p_value for check in report.copying if check.level == COPIES]
+    if gate.copies_p is not None and not copies:
+        return Verdict("undecided", ("nobody looked for copies in pixels",))
     values = {score.name: score.value for score in report.scores}
-    values["unsteered_p"] = report.judgement.smallest_p
+    values |= {"unsteered_p": report.judgement.smallest_p, "copies_p": min(copies, default=1.0)}
     reasons, passed = [], True
     for name, (limit, word) in asked.items():
         assert limit is not None, "filtered above"

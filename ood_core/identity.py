@@ -25,6 +25,7 @@ LATER: dict[str, Any] = {
     "method.calibration.patches": 0,
     "method.steering.coordinates": "pixels",
     "method.steering.rings": 0,
+    "method.steering.start": 0.0,
     "method.draw": None,
     "method.eta_floor": 0,
     "method.extra_passes": 0,

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     SOLVER = 7
     SOURCE = 8
     MEMBER = 9
+    STEERING = 10
 
 
 @final

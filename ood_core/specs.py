@@ -114,17 +114,19 @@ class SteeringSpec:
 
     In `pixels` every pixel moves alike, by `rate` at high noise. In `posterior` coordinates every
     Fourier mode moves by `rate` standard deviations that the targets' power leaves open at that
-    noise level, so that no texture is written that the maps do not have. `rings` is the number of
-    rings about the centre whose means are steered too, where maps have a centre.
+    noise level, so that no texture is written that the maps do not have. There, and not in pixels,
+    steps begin at a random point, `start` such standard deviations from the estimate. `rings` is
+    the number of rings about the centre whose means are steered too, where maps have a centre.
     """
 
-    steps: int = 16
-    rate: float = 0.25
+    steps: int = 12
+    rate: float = 0.3
     above: float = 0.0
     below: float = 16.0
     neighbours: int = 5
     coordinates: Coordinates = "posterior"
     rings: int = 7
+    start: float = 0.3
 
     def __post_init__(self) -> None:
         require_counts(self, "steps", "neighbours", most=10**6)
@@ -132,6 +134,7 @@ class SteeringSpec:
         require(0 <= self.above < self.below, "steering: expected 0 <= above < below")
         require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
         require(self.rings >= 0, "steering.rings: expected 0 or more")
+        require(0 <= self.start <= 10, "steering.start: expected 0 to 10 standard deviations")
 
 
 @final
@@ -292,16 +295,19 @@ class GateSpec:
 
     `spectrum_error` and `c2st` are upper limits, `nearest_ratio` is a lower one (1 is as novel as
     real, below 0.9 is copying). `unsteered_p` is a lower limit on the smallest adjusted p-value of
-    what was not steered. Fewer held-out maps than `min_held_out` decide nothing.
+    what was not steered, `copies_p` one on that of so many samples near to a target in pixels.
+    Fewer held-out maps than `min_held_out` decide nothing.
     """
 
     spectrum_error: float | None = None
     nearest_ratio: float | None = None
     c2st: float | None = None
     unsteered_p: float | None = None
+    copies_p: float | None = None
     min_held_out: int = 30
 
     def __post_init__(self) -> None:
         require(self.min_held_out >= 2, "gate.min_held_out: expected 2 or more")
-        p = self.unsteered_p
-        require(p is None or 0 < p < 1, "gate.unsteered_p: expected a number between 0 and 1")
+        for name in ("unsteered_p", "copies_p"):
+            p = getattr(self, name)
+            require(p is None or 0 < p < 1, f"gate.{name}: expected a number between 0 and 1")

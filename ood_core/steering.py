@@ -10,6 +10,9 @@ spread over the targets.
 Adam moves all its coordinates alike. On pixels that is white noise, which makes peaks that no map
 has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)` the variance that
 the targets' power `P` leaves open at `s = sigma/alpha`, it follows the maps' own spectrum.
+
+The estimate is a mean, and smoother than any map. Steps that begin at it must make all texture
+themselves; beginning at a random `u`, part of it is there, with phases that no statistic asked for.
 """
 
 import math
@@ -28,7 +31,7 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.linalg import filtered
 from ood_core.metrics.scattering import Scattering
 from ood_core.priors.gaussian import band_spectrum, symmetric_mean
-from ood_core.seeds import SeedRange, Stream, generator
+from ood_core.seeds import SeedRange, Stream, generator, normal
 from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.symmetry import orbit
 
@@ -144,8 +147,11 @@ class SteeredDenoiser:
         aim: Float[Tensor, "n f"],
         aims: StatisticAims,
         spec: SteeringSpec,
+        seeds: SeedRange | None = None,
     ) -> None:
-        self._inner, self._statistics, self._spec = inner, statistics, spec
+        if spec.start and (seeds is None or len(seeds) != len(aim)):
+            raise ValueError(f"got seeds {seeds} for {len(aim)} aims; expected as many")
+        self._inner, self._statistics, self._spec, self._seeds = inner, statistics, spec, seeds
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
 
     @property
@@ -160,8 +166,9 @@ class SteeredDenoiser:
         if not self._spec.above <= noise_to_signal <= self._spec.below:
             return x0
         rows = len(x0) if x0.is_cuda else ROWS
-        blocks = zip(x0.split(rows), self._aim.to(x0).split(rows), strict=True)
-        return torch.cat([self._pull(block, aim, noise_to_signal) for block, aim in blocks])
+        aims, starts = self._aim.to(x0).split(rows), self._starts(x0, t).split(rows)
+        blocks = zip(x0.split(rows), aims, starts, strict=True)
+        return torch.cat([self._pull(*block, noise_to_signal=noise_to_signal) for block in blocks])
 
     def distance(self, maps: Maps) -> PerSample:
         """Root-mean-square distance to the aims, in spreads of the targets."""
@@ -170,10 +177,21 @@ class SteeredDenoiser:
     def _gaps(self, maps: Maps, aim: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         return (self._statistics(maps) - aim.to(maps)) / self._spread.to(maps)
 
-    def _pull(self, x0: Maps, aim: Float[Tensor, "n f"], noise_to_signal: float) -> Maps:
-        rate, start, map_of = self._coordinates(x0.detach(), noise_to_signal)
+    def _starts(self, x0: Maps, t: int) -> Maps:
+        """Where the steps of every map begin at a level, in its coordinates."""
+        if self._spec.coordinates == "pixels":
+            return x0
+        if self._seeds is None or not self._spec.start:
+            return torch.zeros_like(x0)
+        white = normal(self._seeds, x0.shape[1:], attempt=t, stream=Stream.STEERING)
+        return self._spec.start * white.to(x0)
+
+    def _pull(
+        self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, *, noise_to_signal: float
+    ) -> Maps:
+        rate, map_of = self._coordinates(x0.detach(), noise_to_signal)
         with torch.enable_grad():
-            u = start.requires_grad_(True)
+            u = start.detach().clone().requires_grad_(True)
             adam = torch.optim.Adam([u], lr=rate)
             for _ in range(self._spec.steps):
                 adam.zero_grad(set_to_none=True)
@@ -183,13 +201,12 @@ class SteeredDenoiser:
 
     def _coordinates(
         self, x0: Maps, noise_to_signal: float
-    ) -> tuple[float, Maps, Callable[[Maps], Maps]]:
-        """Adam's rate at a level, where it starts, and the map of its coordinates."""
+    ) -> tuple[float, Callable[[Maps], Maps]]:
+        """Adam's rate at a level, and the map of its coordinates."""
         match self._spec.coordinates:
             case "pixels":
-                rate = self._spec.rate * min(1.0, noise_to_signal + 0.15)
-                return rate, x0.clone(), lambda u: u
+                return self._spec.rate * min(1.0, noise_to_signal + 0.15), lambda u: u
             case "posterior":
                 left_open = self._power / (self._power / noise_to_signal**2 + 1)
                 gain = left_open.sqrt().to(x0)
-                return self._spec.rate, torch.zeros_like(x0), lambda u: x0 + filtered(u, gain)
+                return self._spec.rate, lambda u: x0 + filtered(u, gain)

@@ -47,8 +47,14 @@ def _unsteered(what: str) -> Value:
     return lambda cell: (cell["unsteered_c2st"] or {}).get(what)
 
 
+def _above_real(cell: Stored) -> float:
+    fsd = cell["scores"]["fsd"]
+    return float(fsd["value"] - fsd["real"])
+
+
 COLUMNS = (
     _score("fsd", "FSD"),
+    Column("fsd_above_real", "FSD above real", _above_real, lambda _: 0.0),
     Column("worst_octave", "worst octave", lambda cell: max(cell["octaves"])),
     Column("unsteered_c2st", "C2ST, unsteered", _unsteered("value"), _unsteered("real")),
     *(_family(name) for name in UNSTEERED),

@@ -51,7 +51,7 @@ class FineTuning:
 
     base: BaseModel
     evaluations: int
-    rate: float = 2e-4
+    rate: float = 4e-4
     batch: int = 16
     ema: float = 0.98
     every: int = 10

@@ -1,7 +1,7 @@
 """What a report is made of: values only, gathered by the caller."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -21,13 +21,17 @@ PhysicalMaps = Float[np.ndarray, "_ c y x"]
 @final
 @dataclass(frozen=True, slots=True)
 class TimingRow:
-    """Cost of one stage, summed over its shards; `nfe` counts network evaluations."""
+    """Cost of one stage, summed over its shards; `nfe` counts network evaluations.
+
+    `shares` says where the seconds of its workers went, as shares; nothing where nobody counted.
+    """
 
     stage: str
     shards: int
     rows: int
     nfe: int
     seconds: float
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @final

@@ -1,6 +1,7 @@
 """Receipts: the mark that a shard is done, written last, one small file per shard."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import final
 
 from ood_core.store.files import last_written, names, read_json, remove, write_json
@@ -15,7 +16,8 @@ class Receipt:
 
     The last shard's rows may reach beyond the plan's: they are there for when the plan grows.
     `statistics` is the digest of the rows that were measured of a shard of samples; '' where none
-    are stored, as by early versions.
+    are stored, as by early versions. `parts` says where the worker's seconds went
+    (`actors/clock.py`); early versions did not count them.
     """
 
     stage: str
@@ -27,6 +29,7 @@ class Receipt:
     seconds: float
     writer: str
     statistics: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @final

@@ -1,11 +1,12 @@
 """A run as it is stored: one place, one identity, one plan; everything else is asked of it.
 
-run.json  plan.json  verdict.json  timings.json  utility.json
+run.json  plan.json  verdict.json  timings.json  split.json  utility.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
 receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -116,6 +117,11 @@ class RunStore:
         """The shard plan of a stage."""
         return ShardPlan(**read_json(self.root / "plan.json")[stage])
 
+    @property
+    def dtype(self) -> str:
+        """The network's number type, settled when the run was planned."""
+        return str(read_json(self.root / "plan.json")["dtype"])
+
     def table(self, stage: ShardedStage) -> Table:
         """The table that a stage fills."""
         return Table(self.root / TABLE_OF[stage])
@@ -159,6 +165,19 @@ class RunStore:
     def timings(self) -> dict[str, float]:
         """Wall seconds per stage, all sessions together."""
         path = self.root / "timings.json"
+        return dict(read_json(path)) if exists(path) else {}
+
+    def add_split(self, stage: str, seconds: Mapping[str, float]) -> None:
+        """Add where the seconds of a stage's workers went in this session."""
+        splits = self.splits
+        before = splits.get(stage, {})
+        total = {part: before.get(part, 0.0) + more for part, more in seconds.items()}
+        write_json(self.root / "split.json", {**splits, stage: total})
+
+    @property
+    def splits(self) -> dict[str, dict[str, float]]:
+        """Where the seconds of every stage's workers went, all sessions together."""
+        path = self.root / "split.json"
         return dict(read_json(path)) if exists(path) else {}
 
     @property

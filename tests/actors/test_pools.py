@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from actors.pool import InlinePool
-from actors.ray_pool import RayPool, _Crew
-from flows.stages import _worker_spec
-from ood_core.store.plan import ShardPlan
+from actors.ray_pool import RayPool
+from flows.hiring import worker_spec
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import PoolContract, missing, spec_of
@@ -44,7 +44,7 @@ def test_every_stage_gives_the_same_bytes_again(finished, unbroken, stage):
 
 def test_pools_give_workers_the_same_threads(tiny, unbroken):
     run = RunStore(unbroken)
-    specs = {_worker_spec(run, "generate", tiny(execution={"pool": p})) for p in ("ray", "inline")}
+    specs = {worker_spec(run, "generate", tiny(execution={"pool": p})) for p in ("ray", "inline")}
     assert len(specs) == 1
 
 
@@ -92,39 +92,6 @@ def test_the_run_survives_a_killed_actor(ready, unbroken):
 
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
-def test_a_bounded_number_of_shards_is_in_flight(ready):
-    crew = _Crew(RayPool(workers=2, queued=1), spec_of(ready), size=2)
-    shards = iter(ShardPlan(100, 1))
-    shard = next(shards)
-    while (actor := crew.idle(shard)) is not None:
-        crew.send(actor, shard)
-        shard = next(shards)
-    assert len(crew.flying) == 2 * (1 + 1)
-    owners = [id(actor) for actor, _ in crew.flying.values()]
-    assert sorted(owners.count(id(actor)) for actor in crew.actors) == [2, 2]
-    crew.dismiss()
-
-
-@pytest.mark.actors
-@pytest.mark.usefixtures("local_ray")
-def test_a_shard_that_may_have_killed_an_actor_has_one_to_itself(ready):
-    crew = _Crew(RayPool(workers=2, queued=1), spec_of(ready), size=2)
-    first, second, suspect, later = ShardPlan(4, 1)
-    crew.suspects = {suspect.index}
-    crew.send(crew.actors[0], first)
-    assert crew.idle(suspect) is crew.actors[1]
-    crew.send(crew.actors[1], second)
-    assert crew.idle(suspect) is None  # nobody is free, and it does not queue
-    assert crew.idle(later) is not None
-    crew.flying = {ref: pair for ref, pair in crew.flying.items() if pair[0] is crew.actors[0]}
-    crew.send(crew.actors[1], suspect)
-    crew.send(crew.actors[0], later)
-    assert crew.idle(first) is None  # nobody queues behind it
-    crew.dismiss()
-
-
-@pytest.mark.actors
-@pytest.mark.usefixtures("local_ray")
 def test_a_stopped_consumer_leaves_no_actors(ready):
     import ray
 
@@ -138,3 +105,67 @@ def test_a_stopped_consumer_leaves_no_actors(ready):
         time.sleep(0.2)
     assert ray.available_resources().get("CPU", 0) == free
     assert_honest(ready)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_actors_stay_from_stage_to_stage(finished, unbroken):
+    """Each stage is built anew in the processes of the one before; they are gone at the end."""
+    run, writers = RunStore(finished), []
+    with RayPool(workers=1).standing() as crew:
+        for stage in ("invert", "generate", "generate"):
+            for shard in run.plan(stage):
+                run.receipts(stage).revoke(shard)
+            found = list(crew.run(spec_of(finished, stage), list(run.plan(stage))))
+            writers += [receipt.writer for receipt in found]
+        assert len(set(writers)) == 1
+        process = psutil.Process(int(writers[0].rpartition(":")[2]))
+        assert process.is_running()
+    assert process.wait(timeout=60) is None
+    assert answers(finished) == answers(unbroken)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_an_actor_that_dies_between_stages_is_replaced_at_no_charge(ready, unbroken):
+    shards = missing(ready)
+    with RayPool(workers=1, tries=1).standing() as crew:
+        (first,) = crew.run(spec_of(ready), shards[:1])
+        os.kill(int(first.writer.rpartition(":")[2]), signal.SIGKILL)
+        rest = list(crew.run(spec_of(ready), shards[1:]))
+    assert [type(outcome) for outcome in rest] == [Receipt, Receipt]
+    assert first.writer not in {receipt.writer for receipt in rest}
+    assert answers(ready) == answers(unbroken)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_a_stage_that_was_stopped_leaves_no_shard_to_the_next(ready, unbroken):
+    with RayPool(workers=1).standing() as crew:
+        outcomes = crew.run(spec_of(ready), missing(ready))
+        first = next(outcomes)
+        outcomes.close()
+        assert crew.roster.actors == []
+        assert {r.shard for r in crew.run(spec_of(ready), missing(ready))} <= {0, 1, 2} - {
+            first.shard
+        }
+    assert answers(ready) == answers(unbroken)
+
+
+@pytest.mark.parametrize("pool", [InlinePool(), RayPool(workers=2)])
+def test_a_standing_pool_that_is_not_used_starts_nothing(pool):
+    with pool.standing() as standing:
+        assert list(standing.run(None, [])) == []
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone pins processes")
+def test_pinned_actors_keep_to_cpus_of_their_own(ready, unbroken):
+    mine = sorted(os.sched_getaffinity(0))
+    with RayPool(workers=1, pin=True).standing() as crew:
+        (receipt, *_) = list(crew.run(spec_of(ready), missing(ready)))
+        process = psutil.Process(int(receipt.writer.rpartition(":")[2]))
+        assert {mine[0]} in [os.sched_getaffinity(thread.id) for thread in process.threads()]
+    assert answers(ready) == answers(unbroken)
+    assert sorted(os.sched_getaffinity(0)) == mine

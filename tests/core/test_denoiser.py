@@ -111,7 +111,7 @@ class TestSteered(DenoiserContract):
         inner = GaussianDenoiser(LINEAR, torch.zeros(1, 16, 16), isotropic(1.0, (1, 16, 16)))
         aim = statistics(0.5 * randn(1, 1, 16, 16, seed=10).float())  # one for all rows
         spec = SteeringSpec(
-            steps=2, rate=0.03, above=0.03, below=2.5, coordinates="pixels", rings=0
+            steps=2, rate=0.03, above=0.03, below=2.5, coordinates="pixels", rings=0, start=0
         )
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         aims = StatisticAims(aim, spread, torch.zeros(1, 1, dtype=torch.int64), 1, power)

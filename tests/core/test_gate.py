@@ -1,10 +1,13 @@
 """The gate: four outcomes, limits in the right direction, and no pass by default."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ood_core.evidence import (
     Band,
+    CopyCheck,
     FamilyTest,
     HistogramCurves,
     Judgement,
@@ -65,6 +68,15 @@ def test_every_limit_binds_in_its_own_direction(name: str, met: float, missed: f
     assert name in good.reasons[0]
     assert good.reasons[0].endswith(": met")
     assert bad.reasons[0].endswith(": not met")
+
+
+@pytest.mark.parametrize(("p", "outcome"), [(0.5, "published"), (0.01, "quarantined")])
+def test_flagged_copies_in_pixels_can_be_asked_about(p: float, outcome: str) -> None:
+    pixels = CopyCheck("shifted", "pixels", 0.5, 0.01, 9, p)
+    near = CopyCheck("statistic", "moments", 5.0, 0.01, 500, 1e-9)  # steered there: not asked
+    found = replace(SCORES, copying=(pixels, near))
+    assert decide(GateSpec(copies_p=0.05), found, 30).outcome == outcome
+    assert decide(GateSpec(copies_p=0.05), SCORES, 30).outcome == "undecided"  # not looked for
 
 
 def test_a_limit_that_is_just_reached_is_met() -> None:

@@ -44,7 +44,14 @@ METHOD = Method(
     prior="spectral_low_rank",
     calibration=CalibrationSpec(draws=4, bands=8, ridge=1e-3, members=4, patches=0),
     steering=SteeringSpec(
-        steps=12, rate=0.08, above=0.0, below=2.5, neighbours=5, coordinates="pixels", rings=0
+        steps=12,
+        rate=0.08,
+        above=0.0,
+        below=2.5,
+        neighbours=5,
+        coordinates="pixels",
+        rings=0,
+        start=0,
     ),
 )
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
@@ -83,6 +90,7 @@ OTHER: dict[str, Any] = {
     "patches": 8,
     "coordinates": "posterior",
     "rings": 3,
+    "start": 0.25,
     "draw": DrawSpec(construct="slerp", share=0.15),
     "eta_floor": 300,
     "extra_passes": 1,

@@ -27,7 +27,7 @@ SIDE, TARGETS = 16, 12
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 STATISTICS = Statistics(SIDE)
 POWER = (0.01 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
-SPEC = SteeringSpec(steps=6, rate=0.2, above=0.1, below=2.5, rings=0)
+SPEC = SteeringSpec(steps=6, rate=0.2, above=0.1, below=2.5, rings=0, start=0)
 ZERO_MODE = 2 * 3 * 4 + 4 * 4 * 3  # first band power, behind the scattering moments
 INSIDE = 200  # sigma/alpha = 0.7
 
@@ -47,7 +47,7 @@ INNER = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
 
 
 def steered(aims: StatisticAims, seeds: SeedRange, spec: SteeringSpec = SPEC) -> SteeredDenoiser:
-    return SteeredDenoiser(INNER, STATISTICS, aims.draw(seeds)[0], aims, spec)
+    return SteeredDenoiser(INNER, STATISTICS, aims.draw(seeds)[0], aims, spec, seeds)
 
 
 def test_every_statistic_has_a_gradient_that_is_finite() -> None:
@@ -127,6 +127,30 @@ def test_the_first_step_is_one_rate_in_the_coordinates(aims: StatisticAims, t: i
     assert float((white.abs() - 0.2).abs().quantile(0.99)) < atol  # some gradients nearly vanish
     rate = 0.2 * min(1.0, ratio + 0.15)
     assert float((moves["pixels"].abs() - rate).abs().quantile(0.99)) < 1e-5
+
+
+def test_steps_begin_at_a_draw_of_what_is_left_open(aims: StatisticAims) -> None:
+    """Hardly steered, estimates differ from the mean by `start` posterior standard deviations."""
+    ratio = LINEAR.noise_to_signal(INSIDE)
+    left_open = aims.power * ratio**2 / (aims.power + ratio**2)
+    x_t = randn(40, 1, SIDE, SIDE, seed=5).float()
+    spec = replace(SPEC, steps=1, rate=1e-7, start=0.7)
+    moved = steered(aims, SeedRange(3, 0, 40), spec)(x_t, INSIDE) - INNER(x_t, INSIDE)
+    white = filtered(moved, left_open.rsqrt()) / 0.7
+    # 40 maps of 256 pixels: the variance of N(0, 1) is known to sqrt(2 / 10240) = 1.4 %; 5 of it.
+    assert abs(float(white.var()) - 1) < 0.07
+    assert abs(float(white.mean())) < 5 / 10240**0.5
+    again = steered(aims, SeedRange(3, 5, 9), spec)(x_t[5:9], INSIDE) - INNER(x_t[5:9], INSIDE)
+    torch.testing.assert_close(again, moved[5:9], atol=1e-5, rtol=0)
+    other = steered(aims, SeedRange(3, 0, 40), spec)(x_t, INSIDE + 1) - INNER(x_t, INSIDE + 1)
+    assert abs(float((other * moved).mean())) < 5 * float(moved.var()) / 10240**0.5  # fresh
+
+
+def test_a_random_start_needs_a_seed_per_map(aims: StatisticAims) -> None:
+    spec, (aim, _) = replace(SPEC, start=0.5), aims.draw(SeedRange(3, 0, 2))
+    for seeds in (None, SeedRange(3, 0, 3)):
+        with pytest.raises(ValueError, match="expected as many"):
+            SteeredDenoiser(INNER, STATISTICS, aim, aims, spec, seeds)
 
 
 @pytest.mark.parametrize("size", [16, 17])

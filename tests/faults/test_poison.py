@@ -172,13 +172,10 @@ def deadly():
     """An actor's body that dies of one shard; local, so that it travels by value."""
 
     class Deadly:
-        def __init__(self, spec) -> None:
-            self.stage = spec.stage
-
-        def run(self, shard):
+        def run(self, turn, spec, shard):
             if shard.index == 1:
                 os._exit(1)
-            return Receipt(self.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
+            return Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
 
     return Deadly
 

@@ -68,7 +68,7 @@ def test_a_session_that_ends_early_says_so(ready, tiny, monkeypatch):
         def run(self, spec, shards):
             yield stages.ShardFailure(shards[0].index, "no luck", 3)
 
-    monkeypatch.setattr(stages, "make_pool", lambda execution: Failing())
+    monkeypatch.setattr(stages, "pool_for", lambda execution: Failing())
     with pytest.raises(RunIncomplete):
         generate(RunStore.open(str(ready)), tiny())
     text = (ready / "README.md").read_text()
