@@ -31,7 +31,7 @@ PIXELS = [
     "steering.steps=12",
     "steering.start=0",
 ]
-MEAN = ["steering.start=0", "steering.steps=16", "steering.rate=0.25"]
+MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "below=16")]
 OLD = ["steering.below=4", "steering.rings=0"]
 NO_RINGS, ODE, NO_PATCHES = (
     [*MEAN, "steering.rings=0"],
@@ -44,7 +44,7 @@ ROWS: dict[str, list[str]] = {
     "+ ancestral solver": [*PIXELS, *OLD],
     "+ posterior coordinates": NO_RINGS,
     "+ rings": MEAN,
-    "+ a random start, fewer steps: the default": [],
+    "+ a random start, fewer steps and levels: the default": [],
 }
 SCORES = ("spectrum_error", "pixel_wasserstein", "fsd", "c2st", "nearest_ratio")
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")

@@ -115,7 +115,7 @@ class SteeringSpec:
     steps: int = 12
     rate: float = 0.3
     above: float = 0.0
-    below: float = 16.0
+    below: float = 4.0
     neighbours: int = 5
     coordinates: Coordinates = "posterior"
     rings: int = 7
