@@ -26,10 +26,10 @@ from flows.console import Bars
 from ood_core.arrays import Maps
 from ood_core.evidence import LEVEL, ValidationReport
 from ood_core.gate import decide
+from ood_core.gate_spec import GateSpec
 from ood_core.linalg import filtered, wavenumbers
 from ood_core.measures import Ruler
 from ood_core.seeds import SeedRange, normal, root_key
-from ood_core.specs import GateSpec
 from ood_core.utility import gaussian_fields
 from ood_core.validate import compare
 

@@ -20,6 +20,7 @@ from ood_core.arrays import Maps
 from ood_core.atlas import MOST as ATLAS_DRAWS
 from ood_core.atlas import atlas
 from ood_core.draw import COUNTED
+from ood_core.gains import Utility, read_utility
 from ood_core.gate import Verdict
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
@@ -29,7 +30,6 @@ from ood_core.store.files import exists, names, read_bytes, read_json
 from ood_core.store.latents import failed_round_trips, held_targets
 from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
-from ood_core.utility import Utility, read_utility
 from ood_core.validate import ValidationReport
 
 MOST_WALKS = 3

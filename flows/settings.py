@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from flows.plain_yaml import DEEPEST, LARGEST, read_plain
 from ood_core.errors import ConfigError
+from ood_core.gate_spec import GateSpec
 from ood_core.limits import BASE_BYTES
 from ood_core.recipe import PretrainSpec
-from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, TargetsSpec
+from ood_core.specs import GenerationSpec, MethodSpec, TargetsSpec
 
 PROJECT = Path(__file__).resolve().parents[1]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -17,6 +17,7 @@ from flows.progress import listener
 from flows.stages import rewrite_report
 from ood_core.arrays import Maps
 from ood_core.errors import InputError, RunIncomplete
+from ood_core.gains import Utility
 from ood_core.learners import Labels
 from ood_core.maps.transforms import RangeTransform
 from ood_core.seeds import Stream, generator, root_key
@@ -28,7 +29,6 @@ from ood_core.utility import (
     MULTIPLES,
     Labelled,
     Task,
-    Utility,
     inherited,
     trainings,
     utility,

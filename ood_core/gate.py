@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from ood_core.evidence import ValidationReport
-from ood_core.specs import GateSpec
+from ood_core.gate_spec import GateSpec
 
 COPIES = "shifted"  # the level that `copies_p` is about; steering draws others near on purpose
 

@@ -21,8 +21,8 @@ Labels that are measured on maps are measured on samples and fields as well.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, final
+from dataclasses import dataclass, replace
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import InputError
+from ood_core.gains import ArmScore, Utility, sentence
 from ood_core.learners import LEARNERS, Examples, Labels
 from ood_core.seeds import Stream, generator, normal_like
 from ood_core.specs import Symmetry
@@ -76,88 +77,6 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ArmScore:
-    """One training set by one learner: score and gain over the real maps alone, with intervals.
-
-    `multiple` counts synthetic maps per real one; it is None for what has none of them.
-    """
-
-    learner: str
-    arm: str
-    title: str
-    multiple: int | None
-    maps: int
-    score: float
-    low: float
-    high: float
-    gain: float
-    gain_low: float
-    gain_high: float
-
-    @property
-    def helps(self) -> bool:
-        """Whether its gain is above 0 with 95 % confidence."""
-        return self.gain_low > 0
-
-    @property
-    def hurts(self) -> bool:
-        """Whether its gain is below 0 with 95 % confidence."""
-        return self.gain_high < 0
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Utility:
-    """What training with synthetic maps was worth; `held_out` real maps were asked about.
-
-    `labelled` of `samples` synthetic maps had a label; `multiple` is the k of the sentence.
-    """
-
-    task: str
-    classes: tuple[str, ...]
-    chance: float
-    real: int
-    held_out: int
-    samples: int
-    labelled: int
-    multiple: int
-    seeds: int
-    arms: tuple[ArmScore, ...]
-    sentence: str
-
-    @property
-    def measure(self) -> str:
-        """Name of the score."""
-        return "balanced accuracy" if self.classes else "R²"
-
-    def arm(self, learner: str, name: str) -> ArmScore:
-        """Return one training set's score."""
-        return {(arm.learner, arm.arm): arm for arm in self.arms}[learner, name]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready numbers, lists and strings."""
-        return {**asdict(self), "measure": self.measure}
-
-
-def read_utility(record: Mapping[str, Any]) -> Utility:
-    """Return what `as_dict` gave.
-
-    Raises:
-        InputError: the record is of another version.
-    """
-    known = {key: value for key, value in record.items() if key != "measure"}
-    try:
-        arms = tuple(ArmScore(**arm) for arm in known.pop("arms"))
-        return Utility(**{**known, "classes": tuple(known["classes"]), "arms": arms})
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"utility.json: got a record of another version of farfield ({error!r}); run "
-            "`farfield utility` again"
-        ) from error
 
 
 def inherited(labels: Labels, parents: Int[Tensor, "n 2"], task: Task) -> Float[Tensor, " n"]:
@@ -249,25 +168,6 @@ def utility(
 def trainings(real: int, synthetic: int) -> int:
     """Return how often a learner is trained."""
     return len(LEARNERS) * SEEDS * (4 + len(multiples(real, synthetic)))
-
-
-def sentence(found: Utility) -> str:
-    """Say whether synthetic maps help, and beside what; where no gain shows, say that too."""
-    return "; ".join(_told(found, learner) for learner in LEARNERS) + "."
-
-
-def _told(found: Utility, learner: str) -> str:
-    alone, most = found.arm(learner, "real"), found.arm(learner, f"real+{found.multiple}")
-    beside = (("flips", "flips"), ("fields", "Gaussian fields"), ("synthetic", "no real map"))
-    others = ", ".join(f"{found.arm(learner, arm).score:.2f} with {word}" for arm, word in beside)
-    word = "help" if most.helps else "hurt" if most.hurts else "do not help"
-    first = learner == next(iter(LEARNERS))
-    who = f"{LEARNERS[learner][0]} to tell {found.task}" if first else LEARNERS[learner][0]
-    return (
-        f"{'Synthetic maps' if first else 'they'} {word} {who}: {found.measure} {most.score:.2f} "
-        f"with {found.multiple} per real map, {alone.score:.2f} without (gain {most.gain:+.2f}, "
-        f"95 % {most.gain_low:+.2f} to {most.gain_high:+.2f}; {others})"
-    )
 
 
 @final

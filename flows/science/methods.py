@@ -26,10 +26,11 @@ from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
 from ood_core.bases.loading import BaseModel
 from ood_core.draw_spec import DrawSpec
+from ood_core.gate_spec import GateSpec
 from ood_core.identity import identity_record
 from ood_core.maps.transforms import RangeTransform
 from ood_core.seeds import SeedRange, normal
-from ood_core.specs import GateSpec, GenerationSpec, MethodSpec, SteeringSpec
+from ood_core.specs import GenerationSpec, MethodSpec, SteeringSpec
 
 BaselineName = Literal[
     "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from ood_core.atlas import LatentAtlas
 from ood_core.errors import InputError
 from ood_core.evidence import ValidationReport
+from ood_core.gains import Utility
 from ood_core.shapes import Shapes
 from ood_core.specs import Symmetry
-from ood_core.utility import Utility
 
 # Sizes that must agree are checked where the records are built, with errors that say what to do.
 PhysicalMaps = Float[np.ndarray, "_ c y x"]

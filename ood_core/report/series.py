@@ -10,9 +10,9 @@ from typing import Any
 
 from ood_core.atlas import LatentAtlas
 from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
+from ood_core.gains import Utility
 from ood_core.report.record import ReportInput, TrustMap
 from ood_core.shapes import Shapes
-from ood_core.utility import Utility
 
 SCORES = "scores.csv"
 SPECTRUM = "spectrum.csv"

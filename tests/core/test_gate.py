@@ -16,7 +16,7 @@ from ood_core.evidence import (
     ValidationReport,
 )
 from ood_core.gate import decide
-from ood_core.specs import GateSpec
+from ood_core.gate_spec import GateSpec
 
 
 def judged(*adjusted: float, least_p: float = 0.004) -> Judgement:

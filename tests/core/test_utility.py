@@ -9,6 +9,7 @@ import torch
 
 from ood_core import learners, utility
 from ood_core.errors import InputError
+from ood_core.gains import read_utility
 from ood_core.learners import Examples, linear, network
 from ood_core.utility import (
     Labelled,
@@ -16,7 +17,6 @@ from ood_core.utility import (
     gaussian_fields,
     inherited,
     multiples,
-    read_utility,
     trainings,
 )
 from tests.oracles import fields
