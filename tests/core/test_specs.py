@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.errors import ConfigError
+from ood_core.gate_spec import GateSpec
 from ood_core.recipe import PretrainSpec
 from ood_core.specs import (
     CalibrationSpec,
-    GateSpec,
     GenerationSpec,
     MethodSpec,
     SteeringSpec,
