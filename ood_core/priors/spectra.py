@@ -50,9 +50,18 @@ class Spectra:
         floor = SPECTRUM_FLOOR * float(power.diagonal().real.mean())
         if len(power) == 1:
             return Stationary(power[0].real.float().clamp_min(floor))
-        values, vectors = torch.linalg.eigh(power.permute(2, 3, 0, 1))
-        kept = (vectors * values.clamp_min(floor)[..., None, :]) @ vectors.mH
-        return CrossStationary(kept.permute(2, 3, 0, 1).to(torch.complex64))
+        return CrossStationary(_floored(power, floor).to(torch.complex64))
+
+
+def _floored(power: Power, floor: float) -> Power:
+    """Raise eigenvalues below the floor to it; the factorisation is a quick test for any."""
+    matrices = power.permute(2, 3, 0, 1)
+    lowered = matrices - floor * torch.eye(len(power)).to(matrices)
+    if not bool(torch.linalg.cholesky_ex(lowered).info.any()):
+        return power
+    values, vectors = torch.linalg.eigh(matrices)
+    kept: Tensor = (vectors * values.clamp_min(floor)[..., None, :]) @ vectors.mH
+    return kept.permute(2, 3, 0, 1)
 
 
 def mode_powers(maps: Maps, mean: Map) -> Power:

@@ -142,3 +142,13 @@ def test_all_modes_are_the_sample_covariance_and_few_keep_its_trace() -> None:
     np.testing.assert_allclose(gaussian.dense(law.apply, (1, 6, 6)), expected, atol=2e-2)
     torch.testing.assert_close(mean, plain.symmetric_mean(maps, ("flip",)))
     assert law.trace() == pytest.approx(exact.trace(), rel=0.02)
+
+
+def test_channels_that_are_copies_of_one_another_stay_invertible() -> None:
+    one = randn(6, 1, 4, 4, seed=13).float()
+    law = Spectra.measure(one.expand(-1, 2, -1, -1), torch.zeros(2, 4, 4), ()).at(0.0)
+    values = np.linalg.eigvalsh(gaussian.dense(law.apply, (2, 4, 4)))
+    # The difference of the channels has no power: it gets the floor, 1e-4 of the mean power.
+    mean = float(law.power.diagonal().real.mean())
+    np.testing.assert_allclose(values[:16], 1e-4 * mean, rtol=0.05)
+    assert values[16] > 1e-2 * mean  # the other half is what was measured
