@@ -17,7 +17,7 @@ def verdict(
     outside = [_excess(score) for score in compared if not score.inside]
     parts = []
     if inside:
-        verb = "lies" if len(inside) == 1 else "lie"
+        verb = "lies" if len(inside) == 1 and not inside[0].endswith("s") else "lie"
         parts.append(f"{_listed(inside)} {verb} inside the real-against-real band")
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")

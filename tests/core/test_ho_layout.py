@@ -61,10 +61,16 @@ def test_an_imported_base_computes_what_its_network_did(
     assert (base.size, base.channels, base.prediction) == (16, variant[4], "epsilon")
     assert base.size_multiple == 2 ** (len(variant[1]) - 1)
     assert base.parameters == sum(p.numel() for p in theirs.parameters())
-    # Some fifty layers that round to 6e-8 each; phases t f of the embedding round to t 6e-8 and
-    # reach the output through a sum of many.
+    # Channels last, a group norm takes its variance as E[x^2] - E[x]^2. Of faint maps the biases
+    # are some 20 times the spread, so 6e-8 becomes 400 times as much in the first norm: 2.4e-5,
+    # of which a few more layers make no more than 4 times as much.
     for t in (0, 1, 17, 500, 999):
-        assert distance(ours, theirs, t) < 1e-5
+        assert distance(ours, theirs, t) < 1e-4
+    # As it was trained: some fifty layers that round to 6e-8 each; phases t f of the embedding
+    # round to t 6e-8 and reach the output through a sum of many.
+    plain = network(from_ho(theirs.state_dict(), 16))
+    for t in (0, 1, 17, 500, 999):
+        assert distance(plain, theirs, t) < 1e-5
     # At t = 0 the embedding is exact: what remains in float64 is rounding to 1e-16.
     assert distance(ours, theirs, 0, torch.float64) < 1e-12
 

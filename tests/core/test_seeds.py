@@ -82,6 +82,9 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "TRAINING": 5,
         "RESAMPLE": 6,
         "SOLVER": 7,
+        "SOURCE": 8,
+        "MEMBER": 9,
+        "STEERING": 10,
     }
 
 

@@ -117,13 +117,18 @@ def test_who_does_not_sweep_is_found_out(recorded, small, tmp_path, monkeypatch)
     assert [path for path in root.rglob("*") if PARTIAL in path.name] != []
 
 
-def vouch_first(self, shard, rows, statistics, began, before):
+def vouch_first(self, shard, rows, statistics, nfe, parts):
     """The order that must never be: the receipt before the bytes."""
     stop = shard.start + len(next(iter(rows.values())))
-    digest = rows_digest(rows)
-    receipt = Receipt(self.stage, shard.index, shard.start, stop, digest, 0, 0.0, "", statistics)
+    digests = rows_digest(rows), "" if statistics is None else rows_digest(statistics)
+    receipt = Receipt(
+        self.stage, shard.index, shard.start, stop, digests[0], nfe, 0.0, "", digests[1]
+    )
     self.store.receipts(self.stage).write(receipt)
+    if statistics is not None:
+        self.store.statistics.write(shard, statistics)
     self.store.table(self.stage).write(shard, rows)
+    self.turns.stored()
     return receipt
 
 
