@@ -12,7 +12,7 @@ from ood_core.errors import PriorUnderdetermined
 from ood_core.linalg import Covariance, Diagonal, LowRank, isotropic
 from ood_core.priors.factors import confirmed_factors
 from ood_core.priors.gaussian import GaussianPrior, estimate, is_large
-from ood_core.priors.moments import group_mean, shrunk_mean
+from ood_core.priors.moments import evenly, group_mean, shrunk_mean
 from ood_core.priors.sectors import leading_modes, most_modes
 from ood_core.priors.shrinkage import Traces
 from ood_core.priors.spectra import Spectra
@@ -22,6 +22,7 @@ from ood_core.symmetry import orbit
 
 Law = tuple[Map, Covariance]
 RHO_GRID = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0)
+COARSE_GRID = (0.02, 0.1, 0.35, 0.7, 1.0)  # of large sets, each share of which costs seconds
 ANNULI_GRID = (0.0, 0.1, 0.3, 0.6, 1.0)
 LEAST_MAPS: dict[GaussianKind, int] = {"isotropic": 2, "spectral_factors": 8}
 """Four where nothing is named: two for each fold. Factors are confirmed within each fold."""
@@ -51,7 +52,7 @@ def fit_family(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -
             return Family(lambda share: law)
         case "spectral_low_rank":
             if is_large(maps, symmetries):
-                return Family(fit_truncated(maps, symmetries), RHO_GRID)
+                return Family(fit_truncated(maps, symmetries), COARSE_GRID)
             return Family(lambda share: estimate(maps, kind, share, symmetries), RHO_GRID)
         case "diagonal":
             return _diagonal(maps, symmetries)
@@ -195,4 +196,4 @@ def score(left_out: Maps, law: Law, white: float) -> float:
 
 def scored(maps: Maps) -> Maps:
     """Evenly spaced maps, as many as are scored."""
-    return maps[:: -(-maps.numel() // SCORED)]
+    return evenly(maps, SCORED)

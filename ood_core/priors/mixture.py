@@ -20,6 +20,7 @@ from ood_core.diffusion.analytic import log_density
 from ood_core.linalg import Covariance
 from ood_core.priors.families import ANNULI_GRID, Law, fit_family, likeliest, scored
 from ood_core.priors.gaussian import estimate
+from ood_core.priors.moments import evenly
 from ood_core.seeds import SeedRange, Stream, generator, normal
 from ood_core.specs import Symmetry
 
@@ -99,7 +100,7 @@ def find_members(maps: Maps, symmetries: Sequence[Symmetry], white: float) -> in
     def fitted(some: Maps, members: int) -> Mixture:
         return fit_mixture(some, members, symmetries)
 
-    return _likeliest_number(_thinned(_coarse(maps)), fitted, white)[0]
+    return _likeliest_number(evenly(_coarse(maps), SOUGHT), fitted, white)[0]
 
 
 def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> MixturePrior:
@@ -119,11 +120,11 @@ def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> Mixtur
 
     def fitted(some: Maps, members: int) -> Mixture:
         coarse = _coarse(some)
-        few = _thinned(coarse)
+        few = evenly(coarse, SOUGHT)
         found = _likeliest_start(few, members, law)
         return found if few is some else _laws(some, nearest(coarse, found, 0.0), law)
 
-    few = _thinned(_coarse(maps))
+    few = evenly(_coarse(maps), SOUGHT)
     members, score = _likeliest_number(few, fitted, 0.0)
     weights, laws = fitted(maps, members)
     if few is not maps:
@@ -141,12 +142,6 @@ def _coarse(maps: Maps) -> Maps:
     """Maps averaged over blocks of pixels down to about `COARSE` a side; small ones themselves."""
     block = min(maps.shape[-2:]) // COARSE
     return F.avg_pool2d(maps, block) if block > 1 else maps
-
-
-def _thinned(maps: Maps) -> Maps:
-    """Evenly spaced maps of at most `SOUGHT` numbers; few ones themselves."""
-    step = -(-maps.numel() // SOUGHT)
-    return maps[::step] if step > 1 else maps
 
 
 def mixture_log_density(

@@ -18,6 +18,8 @@ from ood_core.priors.annuli import radial_mean
 from ood_core.priors.spectra import mode_powers
 from ood_core.specs import Symmetry
 
+ENOUGH = 2**23  # numbers of maps for the spectrum of their noise: 42 maps of 3 x 256 x 256
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -72,25 +74,25 @@ def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
 
         mu(k) = max(0, 1 - noise(|k|) / power(|k|)) mean(k)
 
-    `power` is that of the mean, `noise` the spread of the symmetrised maps about it over
-    `n (n - 1)`. The zero mode is kept. Under translations only that one is left. Needs two maps.
+    `power` is that of the mean, `noise` the variance of the symmetrised maps over `n`, measured on
+    at most `ENOUGH` numbers of them. The zero mode is kept. Under translations only that one is
+    left. Needs two maps.
     """
-    n = len(maps)
-    total = torch.zeros(maps.shape[1:], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for block in maps.split(64):
-        images = _symmetrised(block, symmetries)
-        total += images.sum(dim=0)
-        squares += _power(images) * len(images)
-    mean = total / n
+    mean = group_mean(maps, symmetries)
     if "translate" in symmetries:
-        return mean.to(maps)
-    power = _power(mean[None])
-    noise = (squares / n - power).clamp_min(0) / (n - 1)
-    seen = radial_mean(power.float()).clamp_min(torch.finfo().tiny)
-    gain = (1 - radial_mean(noise.float()) / seen).clamp(0, 1)
+        return mean
+    some = _symmetrised(evenly(maps, ENOUGH), symmetries)
+    spread = _power(some - some.mean(dim=0)) * (len(some) / (len(some) - 1))
+    seen = radial_mean(_power(mean[None])).clamp_min(torch.finfo().tiny)
+    gain = (1 - radial_mean(spread / len(maps)) / seen).clamp(0, 1)
     gain[..., 0, 0] = 1
-    return filtered(mean, gain).to(maps)
+    return filtered(mean, gain)
+
+
+def evenly(maps: Maps, most: int) -> Maps:
+    """Evenly spaced maps of at most `most` numbers together; few ones themselves."""
+    step = -(-maps.numel() // most)
+    return maps[::step] if step > 1 else maps
 
 
 def _symmetrised(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
@@ -104,5 +106,5 @@ def _symmetrised(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
 
 
 def _power(maps: Maps) -> Map:
-    """Mean power per mode, double precision."""
-    return mode_powers(maps, torch.zeros_like(maps[0])).diagonal().real.permute(2, 0, 1)
+    """Mean power per mode."""
+    return mode_powers(maps, torch.zeros_like(maps[0])).diagonal().real.permute(2, 0, 1).float()
