@@ -80,7 +80,7 @@ def receipts(folder: Path, samples: int) -> tuple[RunStore, ShardPlan]:
     run, plan = RunStore.at(str(folder)), ShardPlan(samples, SHARD)
     nothing = ShardPlan(0, 1)
     plans = {"calibrate": nothing, "invert": nothing, "generate": plan}
-    run.write_plan({}, {"name": "scale"}, plans, "float32")  # type: ignore[arg-type]
+    run.write_plan({}, {"name": "scale"}, plans, "float32")
     place = folder / "receipts" / "generate"
     place.mkdir(parents=True)
     for shard in plan:
@@ -120,7 +120,7 @@ def bookkeeping(shards: int, figures: dict[str, Figure]) -> None:
         for shard in plan:
             run.receipts("generate").revoke(shard)
         with holding(run), hiring(settings.execution):
-            made, stages.pool_for = stages.pool_for, lambda _: NoWork()  # type: ignore[assignment]
+            made, stages.pool_for = stages.pool_for, lambda _: NoWork()
             began = time.process_time(), time.perf_counter()
             try:
                 stages._sharded(run, "generate", settings)
@@ -145,7 +145,7 @@ def roster_rate(actors: int, steps: int = 20_000) -> float:
 
 def through_ray(actors: int, shards: int, nap: float) -> tuple[float, float]:
     """Shards per second of a Ray pool without a model, and seconds of the driver's thread each."""
-    body, ray_pool._Actor = ray_pool._Actor, no_model(nap)  # type: ignore[misc]
+    body, ray_pool._Actor = ray_pool._Actor, no_model(nap)
     spec = WorkerSpec("", "", "generate", "cpu", "float32", 1)
     try:
         with RayPool(workers=actors, cpus=0.1).standing() as crew:
@@ -154,7 +154,7 @@ def through_ray(actors: int, shards: int, nap: float) -> tuple[float, float]:
             done = len(list(crew.run(spec, list(ShardPlan(shards, 1)))))
             wall, cpu = time.perf_counter() - began[0], time.thread_time() - began[1]
     finally:
-        ray_pool._Actor = body  # type: ignore[misc]
+        ray_pool._Actor = body
     assert done == shards
     return shards / wall, cpu / shards
 

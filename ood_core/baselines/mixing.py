@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ood_core.arrays import Map, Maps
 from ood_core.baselines.baseline import Made, draw_images, require_targets
+from ood_core.constructs import corrected_weights
 from ood_core.priors.gaussian import symmetric_mean
 from ood_core.seeds import SeedRange, Stream, generator
 from ood_core.specs import Symmetry
@@ -51,7 +52,5 @@ def mix(
     images: Float[Tensor, "n k c y x"], weights: Float[Tensor, "n k"], mean: Map, targets: int
 ) -> Maps:
     """Sum residuals of `k` images about the mean of `targets` maps, at their own variance."""
-    total, square = weights.sum(1), weights.square().sum(1)
-    scale = (square - total.square() / targets).rsqrt()
-    mixed = torch.einsum("nk,nkcyx->ncyx", weights, images - mean)
-    return mean + scale[:, None, None, None] * mixed
+    scaled = corrected_weights(weights, targets)
+    return mean + torch.einsum("nk,nkcyx->ncyx", scaled, images - mean)

@@ -72,7 +72,7 @@ def test_a_draw_depends_on_its_seed_and_attempt_alone(name: str) -> None:
 def test_the_spec_names_the_construct() -> None:
     assert isinstance(construct_of(None, PRIOR, FITTED), PriorDraws)
     for name in ("slerp", "norm", "combination", "cluster", "prior"):
-        spec = DrawSpec(construct=name, accept="latents").filled()  # type: ignore[arg-type]
+        spec = DrawSpec(construct=name, accept="latents").filled()
         drawn = construct_of(spec, PRIOR, FITTED).sample(SeedRange(3, 0, 6))
         assert torch.equal(drawn.latents, CONSTRUCTS[name].sample(SeedRange(3, 0, 6)).latents)
         assert drawn.sources.shape[1] == spec.sources
@@ -212,7 +212,7 @@ class TestAcceptance:
 
     @pytest.mark.parametrize("construct", ["prior", "slerp", "combination", "cluster"])
     def test_every_construct_passes_its_own_intervals(self, construct: str) -> None:
-        assert self.accepted(DrawSpec(construct=construct).filled())[0] == 1.0  # type: ignore[arg-type]
+        assert self.accepted(DrawSpec(construct=construct).filled())[0] == 1.0
 
     def test_the_published_tests_refuse_draws_of_the_prior_by_their_distance(self) -> None:
         share, test = self.accepted(DrawSpec(construct="prior", accept="latents"))

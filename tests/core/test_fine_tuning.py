@@ -42,7 +42,7 @@ def constant(*levels: float) -> torch.Tensor:
 
 def how(**changes: float) -> FineTuning:
     settings = dict(evaluations=10**6, batch=2, every=5, patience=3, rate=0.01)
-    return FineTuning(base=base(Constant()), **{**settings, **changes})  # type: ignore[arg-type]
+    return FineTuning(base=base(Constant()), **{**settings, **changes})
 
 
 def averaged(steps: int, ema: float) -> float:
