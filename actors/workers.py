@@ -246,7 +246,8 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     labels = line.labels(seen)
     steering = line.method.steering
     neighbours = steering.neighbours if steering is not None else 1
-    statistics = Statistics(seen.shape[-1], rings_of(steering, line.symmetries))
+    thinned = steering is not None and steering.thinned
+    statistics = Statistics(seen.shape[-1], rings_of(steering, line.symmetries), thinned)
     aims = StatisticAims.measure(statistics, seen, line.symmetries, neighbours)
 
     def rows(shard: Shard) -> Pending:

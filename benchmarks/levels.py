@@ -46,7 +46,7 @@ def samples(line: Line, count: int) -> torch.Tensor:
     ]
     prior = fit_gaussian(torch.cat(parts), method.prior, line.symmetries)
     assert method.steering is not None, "the run steers"
-    statistics = Statistics(seen.shape[-1], method.steering.rings)
+    statistics = Statistics(seen.shape[-1], method.steering.rings, method.steering.thinned)
     aims = StatisticAims.measure(statistics, seen, line.symmetries, method.steering.neighbours)
     seeds = SeedRange(line.root, 0, count)
     aim, parents = aims.draw(seeds)

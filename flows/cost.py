@@ -21,7 +21,7 @@ from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.invert import evaluations_per_target
 from ood_core.linalg import isotropic
-from ood_core.priors.patches import patch_shapes
+from ood_core.priors.patches import patch_shapes, patch_stride
 from ood_core.seeds import SeedRange, normal
 from ood_core.specs import Method
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
@@ -71,7 +71,10 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
 
 
 def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
-    """Network evaluations per stage, as the receipts will count them but for extra passes."""
+    """Network evaluations per stage, as the receipts will count them but for extra passes.
+
+    Where calibration leaves the base out at some levels, which it measures first, there are fewer.
+    """
     calibration = method.calibration
     levels = method.steps + 1
     rows = shard_plans(settings, method, fit)["invert"]
@@ -104,7 +107,7 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
     spec = method.steering
     if spec is None:
         return 0.0
-    statistics = Statistics(probe.shape[-1], spec.rings)
+    statistics = Statistics(probe.shape[-1], spec.rings, spec.thinned)
     seeds = SeedRange(0, 0, len(probe))
     noise = normal(seeds, probe.shape[1:])
     aims = StatisticAims.measure(statistics, noise, (), 1)
@@ -119,10 +122,11 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
 
 def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
     """Seconds that the mixtures of patches add to one evaluation of the network."""
-    count = method.calibration.patches if method.calibration is not None else 0
-    shapes = patch_shapes(*probe.shape[1:]) if count else []
-    seconds = 0.0
-    for side, scale in shapes:
+    spec = method.calibration
+    if spec is None or not spec.patches:
+        return 0.0
+    count, seconds = spec.patches, 0.0
+    for side, scale in patch_shapes(*probe.shape[1:]):
         size = probe.shape[1] * side**2
         law = PatchMixture(
             weights=torch.full((count,), 1 / count),
@@ -131,6 +135,7 @@ def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> floa
             vectors=torch.eye(size).expand(count, -1, -1),
             side=side,
             scale=scale,
+            stride=patch_stride(side, spec.thinned),
         )
         denoiser = PatchDenoiser(schedule, law)
         seconds += _seconds_per_map(partial(denoiser, t=method.level // 2), probe)

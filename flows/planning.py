@@ -40,7 +40,7 @@ LEAST_TARGETS = 4
 LEAST_SIDE = 16
 FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 AUTO_NOISE_TO_SIGNAL = 12.0
-AUTO_LEAST_NOISE = 0.05  # below it estimates are the map itself, and steps are wasted
+AUTO_LEAST_NOISE = 0.02  # smooth maps have less at their smallest scales than 0.05 would leave
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")

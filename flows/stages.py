@@ -58,7 +58,7 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     seen, symmetries = load_targets(run).seen, settings.targets.symmetries
     root = root_key(run.record["identity"] + "/patches")
 
-    every, first, second = fit_patches_of((seen, *halves(seen)), spec.patches, symmetries, root)
+    every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
     laws = PatchLaws(every, (first, second))
     require_held()
     write_patches(run, laws)

@@ -11,10 +11,12 @@
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
 are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The experts that learn from
 targets are fitted on the other half of them (2-fold cross-fitting), so that their weight is earned
-on maps that they have not seen. No network weight moves.
+on maps that they have not seen. An expert whose absence would hardly raise the error of a level has
+no weight there and is not asked, the base before all others: its call is the dearest. No network
+weight moves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -36,7 +38,9 @@ from ood_core.symmetry import orbit_size, transform
 
 EXPERTS = ("identity", "base", "gaussian", "cluster")
 """Those that are always there; mixtures of patches follow."""
+BASE = EXPERTS.index("base")
 Labels = Int[Tensor, " n"]
+Expert = Callable[[Maps, int], Maps]
 
 
 @final
@@ -142,27 +146,32 @@ class CalibratedDenoiser:
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
         mean = self._laws.gaussian.mean.to(x_t)
-        modes = expert_modes(x_t, t, self._base, self._laws, self._labels, mean)
         weights = self.bands.at(self.schedule.noise_to_signal(t))
+        asked = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
+        experts = experts_of(self._base, self._laws, self._labels)
+        modes = expert_modes(x_t, t, [experts[number] for number in asked], mean)
         hats = hat_functions(self.bands.knots, x_t.shape[-2], x_t.shape[-1])
-        gains = torch.einsum("be,byx->eyx", weights, hats).to(x_t)
+        gains = torch.einsum("be,byx->eyx", weights[:, asked], hats).to(x_t)
         stacked = (modes * gains[:, None, None]).sum(dim=0)
         estimate: Tensor = mean + torch.fft.ifft2(stacked).real
         return estimate
 
 
-def expert_modes(
-    x_t: Maps, t: int, base: Denoiser, laws: TargetLaws, labels: Labels, mean: Map
-) -> Tensor:
+def experts_of(base: Denoiser, laws: TargetLaws, labels: Labels) -> list[Expert]:
+    """All experts for a batch of maps of known clusters, in the order of their weights."""
+    alpha = base.schedule.alpha
+    return [
+        lambda x_t, t: x_t / float(alpha[t]),
+        base,
+        laws.gaussian,
+        lambda x_t, t: laws.by_cluster(x_t, t, labels),
+        *laws.patches,
+    ]
+
+
+def expert_modes(x_t: Maps, t: int, experts: Sequence[Expert], mean: Map) -> Tensor:
     """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
-    estimates = (
-        x_t / float(base.schedule.alpha[t]),
-        base(x_t, t),
-        laws.gaussian(x_t, t),
-        laws.by_cluster(x_t, t, labels),
-        *(mixture(x_t, t) for mixture in laws.patches),
-    )
-    return torch.stack([torch.fft.fft2(estimate - mean) for estimate in estimates])
+    return torch.stack([torch.fft.fft2(expert(x_t, t) - mean) for expert in experts])
 
 
 def band_knots(y: int, x: int, bands: int) -> Float[Tensor, " bands"]:
@@ -182,27 +191,70 @@ def hat_functions(knots: Float[Tensor, " bands"], y: int, x: int) -> Float[Tenso
     return hats
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class NormalEquations:
+    """Cross-spectra of experts and clean modes in bands: all that the regression needs of them."""
+
+    gram: Float[Tensor, "bands experts bands experts"]
+    moment: Float[Tensor, "bands experts"]
+    signal: Float[Tensor, " bands"]
+    power: float
+
+    @classmethod
+    def of(cls, modes: Tensor, clean: Tensor, knots: Float[Tensor, " bands"]) -> "NormalEquations":
+        """Sum over maps; `modes` is `(experts, n, c, y, x)`, `clean` `(n, c, y, x)`, complex."""
+        hats = hat_functions(knots, *clean.shape[-2:]).double().to(clean.device)
+        flat = modes.flatten(1, 2).to(torch.complex128)
+        target = clean.flatten(0, 1).to(torch.complex128)
+        cross = torch.einsum("inyx,jnyx->ijyx", flat.conj(), flat).real
+        right = torch.einsum("inyx,nyx->iyx", flat.conj(), target).real
+        return cls(
+            gram=torch.einsum("byx,dyx,ijyx->bidj", hats, hats, cross),
+            moment=torch.einsum("byx,iyx->bi", hats, right),
+            signal=torch.einsum("byx,nyx->b", hats, target.abs() ** 2),
+            power=float((target.abs() ** 2).sum()),
+        )
+
+    def solved(
+        self, ridge: float, among: Sequence[int]
+    ) -> tuple[Float[Tensor, "bands experts"], float]:
+        """Weights of some experts, zero for the others, and the squared error that they leave."""
+        gram, moment = self.gram[:, among][:, :, :, among], self.moment[:, among]
+        right = moment.reshape(-1)
+        gram = gram.reshape(len(right), len(right))
+        damping = (ridge * self.signal).repeat_interleave(len(among))
+        flat = torch.linalg.solve(gram + torch.diag(damping), right)
+        weights = torch.zeros_like(self.moment)
+        weights[:, among] = flat.reshape(len(moment), -1)
+        return weights, float(self.power - 2 * flat @ right + flat @ gram @ flat)
+
+
 def fit_level(
-    modes: Tensor, clean: Tensor, knots: Float[Tensor, " bands"], ridge: float
+    modes: Tensor,
+    clean: Tensor,
+    knots: Float[Tensor, " bands"],
+    ridge: float,
+    tolerance: float = 0.0,
 ) -> Float[Tensor, "bands experts"]:
     """Ridge regression of the clean modes on the experts' modes, one level.
 
-    `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
-    only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
+    Experts are left out one by one while the error stays within `1 + tolerance` of what all of
+    them leave: the base as soon as that holds without it, else the one that is missed least.
     """
-    hats = hat_functions(knots, *clean.shape[-2:]).double().to(clean.device)
-    flat = modes.flatten(1, 2).to(torch.complex128)
-    target = clean.flatten(0, 1).to(torch.complex128)
-    cross = torch.einsum("inyx,jnyx->ijyx", flat.conj(), flat).real
-    right = torch.einsum("inyx,nyx->iyx", flat.conj(), target).real
-    gram = torch.einsum("byx,dyx,ijyx->bidj", hats, hats, cross)
-    moment = torch.einsum("byx,iyx->bi", hats, right)
-    size = moment.numel()
-    gram = gram.reshape(size, size)
-    signal = torch.einsum("byx,nyx->b", hats, target.abs() ** 2)
-    damping = (ridge * signal).repeat_interleave(len(modes))
-    solved: Tensor = torch.linalg.solve(gram + torch.diag(damping), moment.reshape(-1))
-    return solved.reshape(len(knots), len(modes)).float().cpu()
+    system = NormalEquations.of(modes, clean, knots)
+    among = list(range(len(modes)))
+    weights, error = system.solved(ridge, among)
+    most = error * (1 + tolerance)
+    while tolerance and len(among) > 1:
+        fewer = {i: system.solved(ridge, [j for j in among if j != i]) for i in among}
+        least = min(fewer, key=lambda i: fewer[i][1])
+        gone = BASE if BASE in among and fewer[BASE][1] <= most else least
+        if fewer[gone][1] > most:
+            break
+        weights = fewer[gone][0]
+        among.remove(gone)
+    return weights.float().cpu()
 
 
 def calibrate_level(
@@ -226,7 +278,7 @@ def calibrate_level(
             x0 = transform(targets[parity::2], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
-            modes.append(expert_modes(x_t, t, base, laws, labels[parity], mean))
+            modes.append(expert_modes(x_t, t, experts_of(base, laws, labels[parity]), mean))
             clean.append(torch.fft.fft2(x0 - mean))
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
-    return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge)
+    return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge, spec.tolerance)

@@ -33,6 +33,10 @@ LATER: dict[str, Any] = {
     "method.eta": 0.0,
     "method.teleport": 0,
     "method.round_trip_limit": 0.0,
+    "method.calibration.tolerance": 0.0,
+    "method.calibration.least_variance": 1e-3,
+    "method.calibration.thinned": False,
+    "method.steering.thinned": False,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

@@ -81,6 +81,10 @@ class CalibrationSpec:
 
     `members` is the largest number of clusters, or `auto`, as many as left-out targets ask for.
     `patches` is the number of Gaussians in each mixture of patches; 0 leaves these experts out.
+    `tolerance` is how much of a level's squared error may be given up for experts that then need
+    not be asked there, the base before all others. `least_variance` is the least one of any
+    direction of a patch, model range squared. `thinned` lays patches at every third of their side
+    instead of every quarter, rounded to whole pixels.
     """
 
     draws: int = 3
@@ -88,6 +92,9 @@ class CalibrationSpec:
     ridge: float = 1e-3
     members: int | Literal["auto"] = 4
     patches: int = 24
+    tolerance: float = 0.01
+    least_variance: float = 1e-4
+    thinned: bool = True
 
     def __post_init__(self) -> None:
         require(self.draws >= 1 and self.bands >= 2, "calibration: draws >= 1 and bands >= 2")
@@ -98,6 +105,8 @@ class CalibrationSpec:
         )
         require(self.ridge > 0, f"calibration.ridge: got {self.ridge}; expected more than 0")
         require(self.patches >= 0, "calibration.patches: expected 0 or more")
+        require(self.least_variance > 0, "calibration.least_variance: expected more than 0")
+        require(0 <= self.tolerance < 1, "calibration.tolerance: expected 0 to less than 1")
 
 
 @final
@@ -110,6 +119,7 @@ class SteeringSpec:
     noise level, so that no texture is written that the maps do not have. There, and not in pixels,
     steps begin at a random point, `start` such standard deviations from the estimate. `rings` is
     the number of rings about the centre whose means are steered too, where maps have a centre.
+    `thinned` takes wavelet responses on coarser grids: other statistics at half of the cost.
     """
 
     steps: int = 12
@@ -120,6 +130,7 @@ class SteeringSpec:
     coordinates: Coordinates = "posterior"
     rings: int = 7
     start: float = 0.3
+    thinned: bool = True
 
     def __post_init__(self) -> None:
         require_counts(self, "steps", "neighbours", most=10**6)

@@ -46,8 +46,8 @@ SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tig
 class Statistics:
     """Differentiable summary of square maps in model range."""
 
-    def __init__(self, size: int, rings: int = 0) -> None:
-        self._scattering = Scattering(size)
+    def __init__(self, size: int, rings: int = 0, thinned: bool = False) -> None:
+        self._scattering = Scattering(size, thinned=thinned)
         hats = hat_functions(band_knots(size, size, BANDS), size, size)
         self._bands = hats / hats.sum((-2, -1), keepdim=True)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
+
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, require_targets
+from ood_core.linalg import Stationary, wavenumbers
 from ood_core.priors.families import fit_gaussian
-from ood_core.priors.gaussian import GaussianPrior, estimate
+from ood_core.priors.gaussian import GaussianPrior
 from ood_core.seeds import SeedRange
 from ood_core.specs import Symmetry
 
@@ -20,16 +23,28 @@ LEAST = 4  # maps that the estimators need
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GaussianField:
-    """Stationary Gaussian random field with the mean and the isotropic spectrum of the targets."""
+    """Stationary Gaussian random field with the mean and the isotropic spectrum of the targets.
+
+    Power is constant in annuli `width` modes wide. That of the maps' means stands alone: it is
+    often another than that of the largest waves, and nothing is interpolated between both.
+    """
+
+    width: float = 1.0
 
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Draw one field per seed; see `Baseline`."""
         require_targets(targets, LEAST)
-        everywhere: set[Symmetry] = {*symmetries, "translate"}  # one mean for all pixels
-        mean, covariance = estimate(targets, "spectral_low_rank", 1.0, sorted(everywhere))
-        return Made(GaussianPrior(mean, covariance, 1.0, 0.0).sample(seeds))
+        level = targets.mean((0, -2, -1), keepdim=True)[0]
+        power = (torch.fft.fft2(targets - level, norm="ortho").abs() ** 2).mean(dim=0)
+        power[:, 0, 0] *= len(targets) / (len(targets) - 1)  # one number of all maps is their mean
+        annulus = (wavenumbers(*power.shape[1:]) * min(power.shape[1:]) / self.width).round().long()
+        count = torch.bincount(annulus.flatten()).clamp_min(1)
+        summed = torch.zeros(len(power), len(count))
+        summed.index_add_(1, annulus.flatten(), power.flatten(1))
+        law = Stationary((summed / count)[:, annulus])
+        return Made(GaussianPrior(level.expand_as(power), law, 1.0, 0.0).sample(seeds))
 
 
 @final

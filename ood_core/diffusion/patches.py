@@ -29,6 +29,7 @@ ROWS = 1024  # patches at once: their products fit into the cache, which halves 
 class PatchMixture:
     """A law of patches of all channels, `side` pixels wide on the map thinned `scale` times.
 
+    Maps are cut into patches at every `stride` pixels.
     `vectors[k]` holds the eigenvectors of covariance `k` as columns, `values[k]` the eigenvalues.
     """
 
@@ -38,6 +39,7 @@ class PatchMixture:
     vectors: Float[Tensor, "k d d"]
     side: int
     scale: int
+    stride: int
 
 
 @final
@@ -63,7 +65,7 @@ class PatchDenoiser:
 
     def _averaged(self, y: Maps, noise: float) -> Maps:
         side, (height, width) = self.mixture.side, y.shape[-2:]
-        stride, edge = max(1, side // 4), side - 1  # so that every pixel has as many patches
+        stride, edge = self.mixture.stride, side - 1  # so that every pixel has as many patches
         more = [edge + (-(length + 2 * edge - side)) % stride for length in (width, height)]
         wide = F.pad(y, (edge, more[0], edge, more[1]), mode="reflect")
         seen = F.unfold(wide, side, stride=stride)

@@ -21,7 +21,7 @@ from torch import Tensor
 from ood_core.arrays import Maps
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.seeds import Stream, generator
-from ood_core.specs import Symmetry
+from ood_core.specs import CalibrationSpec, Symmetry
 from ood_core.symmetry import orbit
 
 SHAPES = ((5, 1), (8, 1), (8, 2))  # side of the patch, pixels that are averaged to one
@@ -29,9 +29,6 @@ MOST_NUMBERS = 100  # of a patch with its channels: the cost goes with the squar
 SAMPLE = 12_000
 FEWEST = 100  # patches per Gaussian
 ROUNDS = 10  # of expectation-maximisation
-FLOOR = 1e-3
-"""Least variance in any direction, model range squared: patches of one map are hardly independent,
-and an empty direction would be taken for a certain one."""
 
 
 def patch_shapes(channels: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -45,29 +42,45 @@ def patch_shapes(channels: int, height: int, width: int) -> list[tuple[int, int]
     return sorted(pair for pair in found if pair[0] >= 2)
 
 
+def patch_stride(side: int, thinned: bool) -> int:
+    """Pixels from one patch to the next: a third of the side, or a quarter."""
+    return math.ceil(side / 3) if thinned else max(1, side // 4)
+
+
 def fit_patches(
-    maps: Maps, side: int, scale: int, count: int, symmetries: Sequence[Symmetry], root: int
+    maps: Maps,
+    side: int,
+    scale: int,
+    spec: CalibrationSpec,
+    symmetries: Sequence[Symmetry],
+    root: int,
 ) -> PatchMixture:
-    """Fit at most `count` Gaussians to patches of the maps and of their images."""
+    """Fit at most `spec.patches` Gaussians to patches of the maps and of their images.
+
+    No direction has less than `spec.least_variance`: patches of one map are hardly independent, and
+    an empty direction would be taken for a certain one.
+    """
     rows = _patches(torch.cat(orbit(maps, symmetries)), side, scale)
     rng = generator(root, side * 10 + scale, stream=Stream.RESAMPLE)
     rows = rows[torch.from_numpy(rng.permutation(len(rows))[:SAMPLE])]
-    members = max(1, min(count, len(rows) // FEWEST))
-    found = GaussianMixture(members, reg_covar=FLOOR, max_iter=ROUNDS, random_state=root % 2**32)
+    members = max(1, min(spec.patches, len(rows) // FEWEST))
+    floor = spec.least_variance
+    found = GaussianMixture(members, reg_covar=floor, max_iter=ROUNDS, random_state=root % 2**32)
     found.fit(rows.double().numpy())
     values, vectors = torch.linalg.eigh(torch.from_numpy(found.covariances_))
     return PatchMixture(
         weights=torch.from_numpy(found.weights_).float(),
         means=torch.from_numpy(found.means_).float(),
-        values=values.clamp_min(FLOOR).float(),
+        values=values.clamp_min(floor).float(),
         vectors=vectors.float(),
         side=side,
         scale=scale,
+        stride=patch_stride(side, spec.thinned),
     )
 
 
 def fit_patches_of(
-    sets: Sequence[Maps], count: int, symmetries: Sequence[Symmetry], root: int
+    sets: Sequence[Maps], spec: CalibrationSpec, symmetries: Sequence[Symmetry], root: int
 ) -> list[tuple[PatchMixture, ...]]:
     """Fit all shapes of patches to each set of maps, side by side, in one thread each.
 
@@ -78,7 +91,7 @@ def fit_patches_of(
 
     def fitted(job: tuple[Maps, int, int]) -> PatchMixture:
         maps, side, scale = job
-        return fit_patches(maps, side, scale, count, symmetries, root)
+        return fit_patches(maps, side, scale, spec, symmetries, root)
 
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu_count()) as pool:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fits stop after so many rounds

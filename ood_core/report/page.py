@@ -199,9 +199,15 @@ def _trust(report: ReportInput) -> Plot | None:
     trust = report.trust
     if trust is None:
         return None
+    levels = len(trust.noise_to_signal)
+    asked = ", ".join(
+        f"{name} at {count}" for name, count in zip(trust.experts, trust.asked, strict=True)
+    )
     caption = (
         "Weight of each expert in the calibrated denoiser, found by regression on noised targets:"
         " where the base can be trusted, and where the targets' own statistics take over."
+        " An expert that the others can do without has no weight and is not asked:"
+        f" of {levels} levels, {asked}."
     )
     return _plot("Trust map", partial(figures.trust, trust), caption, series.TRUST)
 

@@ -53,6 +53,11 @@ class TrustMap:
         if self.weights.shape != expected:
             raise InputError(f"got weights of shape {self.weights.shape}; expected {expected}")
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """At how many levels each expert is asked: where any of its weights is not zero."""
+        return tuple(int(n) for n in (self.weights != 0).any(axis=1).sum(axis=0))
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,15 @@ def write_patches(run: RunStore, laws: PatchLaws) -> None:
                 named = tuple(axis + f"_{name}" for axis in axes)  # xarray wants one size per name
                 arrays[f"{name}_{part}"] = (named, getattr(mixture, part).numpy())
     shapes = [[mixture.side, mixture.scale] for mixture in laws.every]
-    write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes})
+    strides = [mixture.stride for mixture in laws.every]
+    write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes, "strides": strides})
 
 
 def read_patches(run: RunStore) -> PatchLaws:
     """Read what `write_patches` wrote."""
     arrays, attributes = read_bundle(run.root / "patches.zarr")
+    shapes = attributes["shapes"]
+    strides = attributes.get("strides", [max(1, side // 4) for side, _ in shapes])  # early runs
 
     def mixtures(place: str) -> Mixtures:
         return tuple(
@@ -56,8 +59,9 @@ def read_patches(run: RunStore) -> PatchLaws:
                 },
                 side=side,
                 scale=scale,
+                stride=stride,
             )
-            for side, scale in attributes["shapes"]
+            for (side, scale), stride in zip(shapes, strides, strict=True)
         )
 
     return PatchLaws(mixtures("every"), (mixtures("without_even"), mixtures("without_odd")))

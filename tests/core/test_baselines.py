@@ -17,10 +17,10 @@ from ood_core.linalg import isotropic
 from ood_core.metrics.novelty import nearest, nearest_shifted
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.priors.families import fit_gaussian
-from ood_core.priors.gaussian import band_spectrum
 from ood_core.seeds import SeedRange
 from tests.contracts.baseline import BaselineContract
 from tests.fields import SIZE, smooth_fields
+from tests.strategies import randn
 
 SEEDS = SeedRange(3, 0, 40)
 
@@ -88,18 +88,26 @@ class TestGaussianField(BaselineContract):
     def method(self) -> Baseline:
         return GaussianField()
 
-    def test_the_spectrum_is_the_given_one(self) -> None:
+    def test_the_spectrum_is_that_of_the_targets(self) -> None:
         targets = fields()
         drawn = GaussianField()(targets, ("flip",), SeedRange(1, 0, 400)).maps
         _, power, modes = power_spectrum(drawn)
-        residuals = (targets - targets.mean()) * (8 / 7) ** 0.5
-        given = band_spectrum(torch.cat([residuals, residuals.flip(-1)]))
-        root = torch.fft.ifft2(given.sqrt()).real[None]  # a map whose power is `given`
-        expected = power_spectrum(root)[1][0, 0] * SIZE**2
+        given = power_spectrum(targets)[1].mean((0, 1))
         # Modes are exponential, conjugate ones equal: relative error (400 modes / 2)^-1/2 each.
-        error = expected / torch.sqrt(400 * modes / 2)
-        assert ((power.mean((0, 1)) - expected).abs() < 5 * error).all()
+        error = given / torch.sqrt(400 * modes / 2)
+        assert ((power.mean((0, 1)) - given).abs() < 5 * error).all()
         assert (drawn.mean((0, 1)) - targets.mean()).abs().max() < 0.5  # one mean for all pixels
+
+    def test_means_of_maps_spread_as_those_of_the_targets(self) -> None:
+        """Power of the mean is not mixed with that of the largest waves, which is another."""
+        targets = fields(64) + 3 * randn(64, 1, 1, 1, seed=9).float()
+        drawn = GaussianField()(targets, (), SeedRange(1, 0, 400)).maps
+        ours, theirs = (maps.mean((-2, -1)).var() for maps in (drawn, targets))
+        # Variances of 64 and 400 normals: relative error (2/63 + 2/399)^1/2 = 0.19, three of these.
+        assert float(ours / theirs) == pytest.approx(1, abs=0.57)
+        first = [power_spectrum(maps)[1][..., 0].mean() for maps in (drawn, targets)]
+        # Some four modes of the first annulus: (1/(64 * 4) + 1/(400 * 4))^1/2 = 0.07, five of these.
+        assert float(first[0] / first[1]) == pytest.approx(1, abs=0.35)
 
 
 class TestGaussianLaw(BaselineContract):

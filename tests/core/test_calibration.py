@@ -16,6 +16,7 @@ from ood_core.calibration import (
     band_knots,
     calibrate_level,
     expert_modes,
+    experts_of,
     fit_level,
     hat_functions,
 )
@@ -155,6 +156,80 @@ def test_regression_recovers_planted_weights() -> None:
     assert float(damped.norm()) < 0.9 * float(found.norm())
 
 
+class TestSparing:
+    """Experts that are not missed are not asked."""
+
+    KNOTS = band_knots(SIDE, SIDE, 5)
+
+    def case(self, base_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clean modes: expert 0, noise of power 1 and a share of the base."""
+        identity, base, other, noise = torch.fft.fft2(randn(4, 50, 1, SIDE, SIDE, seed=21))
+        return torch.stack([identity, base, other]), identity + base_share * base + noise
+
+    def kept(self, base_share: float, tolerance: float) -> list[bool]:
+        weights = fit_level(*self.case(base_share), self.KNOTS, 1e-9, tolerance)
+        return weights.ne(0).any(0).tolist()
+
+    def test_what_an_expert_is_worth_decides(self) -> None:
+        # Without the base the error is 1 + share^2 of what it is with it: 4 %, or 0.04 %. Fifteen
+        # weights of 12,800 modes are worth 0.1 % by chance.
+        assert self.kept(0.2, 0.01) == [True, True, False]
+        assert self.kept(0.02, 0.01) == [True, False, False]
+        assert self.kept(0.2, 0.1) == [True, False, False]
+        assert self.kept(0.02, 0.0) == [True, True, True]
+
+    def test_the_error_stays_within_what_was_allowed(self) -> None:
+        modes, clean = self.case(0.2)
+        hats = hat_functions(self.KNOTS, SIDE, SIDE).double()
+
+        def error(tolerance: float) -> float:
+            weights = fit_level(modes, clean, self.KNOTS, 1e-9, tolerance).double()
+            gains = torch.einsum("be,byx->eyx", weights, hats)
+            return float(((modes * gains[:, None, None]).sum(0) - clean).abs().square().sum())
+
+        for tolerance in (0.001, 0.01, 0.1):
+            assert error(0.0) <= error(tolerance) <= (1 + tolerance) * error(0.0) * (1 + 1e-6)
+
+    def test_the_base_goes_before_one_that_is_missed_less(self) -> None:
+        """Two that say the same: either can go, and it is the one whose call is dear."""
+        identity, base, _ = self.case(0.2)[0]
+        twin = base + 1e-3 * identity
+        modes = torch.stack([identity, twin, base])
+        clean = self.case(0.2)[1]  # the third expert is exact, the base is a little off
+        kept = fit_level(modes, clean, self.KNOTS, 1e-9, 0.01).ne(0).any(0).tolist()
+        assert kept == [True, False, True]
+
+    def test_nothing_is_called_that_has_no_weight(self) -> None:
+        calls = []
+
+        class Watched:
+            schedule = LINEAR
+
+            def __call__(self, x_t: Maps, t: int) -> Maps:
+                calls.append(t)
+                return x_t
+
+        weights = torch.zeros(2, 6, len(EXPERTS))
+        weights[0, :, EXPERTS.index("base")] = 1  # at the lower level alone
+        weights[1, :, EXPERTS.index("gaussian")] = 1
+        levels = torch.tensor([LINEAR.noise_to_signal(t) for t in LEVELS])
+        bands = BandWeights(levels, band_knots(SIDE, SIDE, 6), weights)
+        labels = torch.zeros(3, dtype=torch.long)
+        denoiser = CalibratedDenoiser(Watched(), laws(EXACT), bands, labels)
+        x_t = randn(3, 1, SIDE, SIDE, seed=22).float()
+        for t in (LEVELS[0] - 50, LEVELS[0], 200, LEVELS[1], LEVELS[1] + 50):
+            denoiser(x_t, t)
+        assert calls == [50, 100, 200]  # between both levels the base still has a share
+
+    def test_where_nothing_has_weight_the_mean_is_all_that_is_known(self) -> None:
+        weights = torch.zeros(2, 6, len(EXPERTS))
+        bands = BandWeights(torch.tensor([0.01, 100.0]), band_knots(SIDE, SIDE, 6), weights)
+        labels = torch.zeros(3, dtype=torch.long)
+        denoiser = CalibratedDenoiser(NARROW, laws(EXACT), bands, labels)
+        x_t = randn(3, 1, SIDE, SIDE, seed=23).float()
+        torch.testing.assert_close(denoiser(x_t, 300), MEAN.expand_as(x_t), rtol=0, atol=1e-6)
+
+
 def test_folds_have_not_seen_the_maps_that_they_are_judged_on() -> None:
     targets = fields(16, 1)
     x_t = randn(2, 1, SIDE, SIDE, seed=13).float()
@@ -225,7 +300,8 @@ def test_all_weight_on_one_expert_is_that_expert(chosen: int) -> None:
 def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
     x_t = randn(2, 1, SIDE, SIDE, seed=16).float()
     labels = torch.zeros(2, dtype=torch.long)
-    modes = expert_modes(x_t, 300, NARROW, laws(EXACT), labels, laws(EXACT).gaussian.mean)
+    experts = experts_of(NARROW, laws(EXACT), labels)
+    modes = expert_modes(x_t, 300, experts, laws(EXACT).gaussian.mean)
     assert modes.shape == (len(EXPERTS), 2, 1, SIDE, SIDE)
     back = torch.fft.ifft2(modes[EXPERTS.index("gaussian")]).real + MEAN
     torch.testing.assert_close(back, EXACT(x_t, 300), rtol=0, atol=1e-5)  # float32 transform

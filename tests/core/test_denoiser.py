@@ -136,6 +136,7 @@ class TestPatches(DenoiserContract):
             vectors=vectors,
             side=5,
             scale=1,
+            stride=1,
         )
         return PatchDenoiser(LINEAR, law)
 

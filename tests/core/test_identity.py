@@ -42,7 +42,16 @@ METHOD = Method(
     passes=3,
     solver="ddim",
     prior="spectral_low_rank",
-    calibration=CalibrationSpec(draws=4, bands=8, ridge=1e-3, members=4, patches=0),
+    calibration=CalibrationSpec(
+        draws=4,
+        bands=8,
+        ridge=1e-3,
+        members=4,
+        patches=0,
+        tolerance=0,
+        least_variance=1e-3,
+        thinned=False,
+    ),
     steering=SteeringSpec(
         steps=12,
         rate=0.08,
@@ -52,6 +61,7 @@ METHOD = Method(
         coordinates="pixels",
         rings=0,
         start=0,
+        thinned=False,
     ),
 )
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
@@ -88,6 +98,9 @@ OTHER: dict[str, Any] = {
     "below": 2.0,
     "neighbours": 4,
     "patches": 8,
+    "tolerance": 0.02,
+    "least_variance": 2e-3,
+    "thinned": True,
     "coordinates": "posterior",
     "rings": 3,
     "start": 0.25,

@@ -1,5 +1,7 @@
 """Mixtures of patches against closed forms, an independent posterior and laws that are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,17 @@ from scipy.stats import multivariate_normal
 from ood_core.arrays import Maps
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.priors.patches import FLOOR, fit_patches, fit_patches_of, patch_shapes
+from ood_core.priors.patches import fit_patches, fit_patches_of, patch_shapes, patch_stride
+from ood_core.specs import CalibrationSpec
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()
 T = LINEAR.index_of(0.5)
 ALPHA, NOISE = float(LINEAR.alpha[T]), LINEAR.noise_to_signal(T)
+
+
+def spec(count: int) -> CalibrationSpec:
+    return CalibrationSpec(patches=count)
 
 
 def white(variance: float, side: int = 5, scale: int = 1, mean: float = 0.0) -> PatchMixture:
@@ -26,6 +33,7 @@ def white(variance: float, side: int = 5, scale: int = 1, mean: float = 0.0) -> 
         vectors=torch.eye(size)[None],
         side=side,
         scale=scale,
+        stride=max(1, side // 4),
     )
 
 
@@ -40,6 +48,7 @@ def random_mixture(members: int, side: int) -> PatchMixture:
         vectors=vectors,
         side=side,
         scale=1,
+        stride=max(1, side // 4),
     )
 
 
@@ -102,8 +111,8 @@ def test_inside_a_map_only_the_neighbourhood_counts() -> None:
 
 
 def test_a_fit_denoises_as_the_law_that_made_the_maps() -> None:
-    law = fit_patches(kinds(24, seed=8), 5, 1, 2, (), root=1)
-    floored = [v + FLOOR for v in (0.01, 0.64)]
+    law = fit_patches(kinds(24, seed=8), 5, 1, spec(2), (), root=1)
+    floored = [v + spec(2).least_variance for v in (0.01, 0.64)]
     assert sorted(law.values.mean(1).tolist()) == pytest.approx(floored, rel=0.1)
     fresh = kinds(40, seed=9)
     y = fresh + NOISE * randn(40, 1, 16, 16, seed=10).float()
@@ -120,28 +129,48 @@ def test_a_fit_denoises_as_the_law_that_made_the_maps() -> None:
 
 def test_a_fit_is_a_function_of_maps_and_root() -> None:
     maps = kinds(12, seed=11)
-    one, same = (fit_patches(maps, 5, 1, 4, ("flip",), root=2) for _ in range(2))
+    one, same = (fit_patches(maps, 5, 1, spec(4), ("flip",), root=2) for _ in range(2))
     assert torch.equal(one.means, same.means)
     assert torch.equal(one.values, same.values)
-    assert not torch.equal(one.means, fit_patches(maps, 5, 1, 4, ("flip",), root=3).means)
+    assert not torch.equal(one.means, fit_patches(maps, 5, 1, spec(4), ("flip",), root=3).means)
 
 
 def test_fits_side_by_side_are_those_one_by_one() -> None:
     maps = kinds(12, seed=12)
     sets = (maps, maps[1::2], maps[0::2])
-    found = fit_patches_of(sets, 3, (), root=4)
+    found = fit_patches_of(sets, spec(3), (), root=4)
     for given, laws in zip(sets, found, strict=True):
         for law, (side, scale) in zip(laws, patch_shapes(1, 16, 16), strict=True):
-            alone = fit_patches(given, side, scale, 3, (), root=4)
+            alone = fit_patches(given, side, scale, spec(3), (), root=4)
             # One thread or several: rounding of sums in double precision, then float32.
             torch.testing.assert_close(law.means, alone.means, rtol=0, atol=1e-5)
             torch.testing.assert_close(law.values, alone.values, rtol=0, atol=1e-5)
 
 
-def test_no_direction_is_certain() -> None:
+@pytest.mark.parametrize("least", [1e-5, 1e-2])
+def test_no_direction_is_certain(least: float) -> None:
     flat = torch.zeros(6, 1, 16, 16)
-    law = fit_patches(flat, 5, 1, 4, (), root=1)
-    assert float(law.values.min()) >= FLOOR * (1 - 1e-6)  # float32
+    law = fit_patches(flat, 5, 1, CalibrationSpec(patches=4, least_variance=least), (), root=1)
+    torch.testing.assert_close(law.values, torch.full_like(law.values, least))  # nothing but it
+
+
+@pytest.mark.parametrize("thinned", [False, True])
+def test_patches_leave_no_pixel_out(thinned: bool) -> None:
+    """A law that believes the map gives it back, wherever its patches begin."""
+    y = randn(2, 1, 17, 17, seed=13)
+    for side in (4, 5, 7, 8):
+        stride = patch_stride(side, thinned)
+        assert stride == {4: (1, 2), 5: (1, 2), 7: (1, 3), 8: (2, 3)}[side][thinned]
+        believing = PatchDenoiser(LINEAR, replace(white(1e9, side), stride=stride))
+        # Gain of 1 / (1 + 0.25 / 1e9) in float32.
+        torch.testing.assert_close(believing(ALPHA * y, T), y, rtol=0, atol=1e-5)
+
+
+def test_thinned_patches_are_fitted_alike() -> None:
+    maps, dense = kinds(12, seed=11), CalibrationSpec(patches=3, thinned=False)
+    one, other = (fit_patches(maps, 5, 1, how, (), root=2) for how in (spec(3), dense))
+    assert torch.equal(one.vectors, other.vectors)
+    assert (one.stride, other.stride) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,15 @@ def test_too_few_maps_are_said_to_tell_nothing(report: ReportInput) -> None:
     assert "told apart</td>" not in page and "linear classifier, all" not in page
 
 
+def test_the_trust_map_says_who_is_asked_how_often(report: ReportInput) -> None:
+    weights = np.full((3, 2, 2), 0.5)
+    weights[:2, :, 0] = 0
+    weights[2, 0, 0] = 0  # one band of one level is left
+    assert report.trust is not None
+    page = render(replace(report, trust=replace(report.trust, weights=weights)))
+    assert "of 3 levels, base at 1, Gaussian at 3." in page
+
+
 def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> None:
     none = report.fit[:0]
     bare = replace(

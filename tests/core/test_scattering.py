@@ -109,3 +109,21 @@ def test_wavelets_have_no_mean_and_pass_their_centre(scale: int) -> None:
 def test_maps_too_small_for_the_scales_are_refused() -> None:
     with pytest.raises(ValueError, match="size 8 for 3 scales"):
         Scattering(8)
+
+
+def test_thinned_grids_lose_only_what_lies_beyond_them() -> None:
+    """Maps without waves finer than the coarsest grid have the same first-order means on all."""
+    spectrum = torch.fft.fft2(noise())
+    keep = (torch.fft.fftfreq(32).abs() < 1 / 8).float()  # a grid thinned by 4 ends there
+    smooth = torch.fft.ifft2(spectrum * keep[:, None] * keep[None, :]).real
+    full, thinned = Scattering(32), Scattering(32, thinned=True)
+    first = 3 * ORIENTATIONS
+    # Moduli alias on the coarse grid: their means over it differ by a few per cent of the spread.
+    ours, theirs = (bank.log_moments(smooth)[:, :first] for bank in (thinned, full))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.05)
+    # Negative control: of a map that has finer waves, the wavelets' outer parts are gone.
+    ours, theirs = (bank.log_moments(noise())[:, :first] for bank in (thinned, full))
+    assert torch.equal(ours[:, :ORIENTATIONS], theirs[:, :ORIENTATIONS])  # the finest scale
+    lost = (theirs - ours)[:, ORIENTATIONS:]
+    assert float(lost.min()) > 0
+    assert float(lost.mean()) > 0.05
