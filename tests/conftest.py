@@ -90,7 +90,14 @@ def tiny_dict(base: Path, targets_file: Path) -> Callable[..., dict[str, Any]]:
             "method": {
                 "preset": "calibrated",
                 "steps": 2,
-                "calibration": {"draws": 1, "bands": 3, "members": 2, "patches": 2},
+                # Every expert is asked, so that evaluations can be counted beforehand.
+                "calibration": {
+                    "draws": 1,
+                    "bands": 3,
+                    "members": 2,
+                    "patches": 2,
+                    "tolerance": 0,
+                },
                 "steering": {"steps": 1, "neighbours": 2},
             },
             "generation": {"samples": 10, "shard_size": 4},

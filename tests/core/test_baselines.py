@@ -106,7 +106,7 @@ class TestGaussianField(BaselineContract):
         # Variances of 64 and 400 normals: relative error (2/63 + 2/399)^1/2 = 0.19, three of these.
         assert float(ours / theirs) == pytest.approx(1, abs=0.57)
         first = [power_spectrum(maps)[1][..., 0].mean() for maps in (drawn, targets)]
-        # Some four modes of the first annulus: (1/(64 * 4) + 1/(400 * 4))^1/2 = 0.07, five of these.
+        # Four modes of the first annulus: (1/(64 * 4) + 1/(400 * 4))^1/2 = 0.07, five of these.
         assert float(first[0] / first[1]) == pytest.approx(1, abs=0.35)
 
 

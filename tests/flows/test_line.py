@@ -9,6 +9,7 @@ from flows.planning import inspect_inputs
 from flows.settings import PROJECT, load_settings, parse
 from flows.stages import perform
 from flows.synthesise import run_line
+from ood_core.calibration import EXPERTS
 from ood_core.errors import IdentityRefused, PriorUnderdetermined, RunIncomplete
 from ood_core.store.files import read_json
 from ood_core.store.run import SHARDED, RunStore
@@ -53,6 +54,23 @@ def test_evaluations_are_those_of_the_estimate(unbroken, tiny):
     run = RunStore(unbroken)
     counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
     assert counted == wanted
+
+
+def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, tiny):
+    calibration = {"draws": 1, "bands": 3, "members": 1, "patches": 0, "tolerance": 0.2}
+    settings = tiny(method={"steps": 4, "calibration": calibration})
+    maps, _, method = inspect_inputs(settings)
+    most = evaluations(settings, method, settings.targets.fit_count(len(maps)))
+    run_line(settings, str(tmp_path / "run"), call=without_validation)
+    run = RunStore(tmp_path / "run")
+    weights = run.table("calibrate").read("weights")
+    asked = int((weights[:, :, EXPERTS.index("base")] != 0).any(axis=1).sum())
+    assert asked < len(weights)  # else this would say nothing
+    counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
+    # The ancestral solver asks once per level of the grid; calibration must ask to find out.
+    rows = sum(shard.capacity for shard in run.plan("generate"))
+    assert counted["generate"] == rows * asked <= most["generate"]
+    assert counted["invert"] <= most["invert"] and counted["calibrate"] == most["calibrate"]
 
 
 def test_the_discovery_preset_calibrates_nothing(tmp_path, tiny):
