@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler
 
-from actors.line import load_line
+from actors.line import Line, load_line
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed_network import in_turns
 from flows.settings import PROJECT, load_settings
+from ood_core.calibration import BASE
 from ood_core.decode import decode
 from ood_core.diffusion.flow import last
 from ood_core.diffusion.solvers import Ddim
@@ -44,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     pipeline = _pipeline(line.base)
     calls = {
         "line": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
-        "network of the line": lambda: [line.base(many, int(t)) for t in line.grid],
+        "network of the line": lambda: [line.base(many, t) for t in levels_asked(line)],
         "published, 80 down": lambda: decode(line.base, "ddim", one, grid),
         "published, 79 up": lambda: last(line.base, Ddim(), one, grid[:-1]),
         "DDIM pipeline, 50 steps": lambda: pipeline(
@@ -67,6 +68,14 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     }
     more = {"seconds_per_map": per_map, "calls_per_map": calls_per_map}
     return figures, more
+
+
+def levels_asked(line: Line) -> list[int]:
+    """Levels of the grid at which the line calls the network."""
+    if line.bands is None:
+        return [int(t) for t in line.grid]
+    asked = line.bands.weights[:, :, BASE].ne(0).any(dim=1)
+    return [int(t) for t, yes in zip(line.grid, asked, strict=True) if yes]
 
 
 def _pipeline(base: Any) -> DDIMPipeline:
