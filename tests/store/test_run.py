@@ -26,7 +26,8 @@ def test_the_place_decides_nothing(tmp_path, tiny, unbroken):
         ({"method": {"steps": 3}}, "method.steps: 2 -> 3"),
         ({"method": {"solver": "heun"}}, "method.solver: ancestral -> heun"),
         ({"targets": {"transform": "asinh"}}, "targets.transform: linear -> asinh"),
-        ({"method": {"calibration": {"draws": 2, "bands": 3, "members": 2, "patches": 2}}},
+        ({"method": {"calibration": {"draws": 2, "bands": 3, "members": 2, "patches": 2,
+                                     "tolerance": 0}}},
          "method.calibration.draws: 1 -> 2"),
     ],
 )  # fmt: skip
