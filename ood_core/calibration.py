@@ -239,6 +239,9 @@ def fit_level(
 ) -> Float[Tensor, "bands experts"]:
     """Ridge regression of the clean modes on the experts' modes, one level.
 
+    `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
+    only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
+
     Experts are left out one by one while the error stays within `1 + tolerance` of what all of
     them leave: the base as soon as that holds without it, else the one that is missed least.
     """

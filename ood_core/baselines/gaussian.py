@@ -13,7 +13,8 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, require_targets
-from ood_core.linalg import Stationary, wavenumbers
+from ood_core.linalg import Stationary
+from ood_core.priors.annuli import annular_profile
 from ood_core.priors.families import fit_gaussian
 from ood_core.priors.gaussian import GaussianPrior
 from ood_core.seeds import SeedRange
@@ -39,11 +40,8 @@ class GaussianField:
         level = targets.mean((0, -2, -1), keepdim=True)[0]
         power = (torch.fft.fft2(targets - level, norm="ortho").abs() ** 2).mean(dim=0)
         power[:, 0, 0] *= len(targets) / (len(targets) - 1)  # one number of all maps is their mean
-        annulus = (wavenumbers(*power.shape[1:]) * min(power.shape[1:]) / self.width).round().long()
-        count = torch.bincount(annulus.flatten()).clamp_min(1)
-        summed = torch.zeros(len(power), len(count))
-        summed.index_add_(1, annulus.flatten(), power.flatten(1))
-        law = Stationary((summed / count)[:, annulus])
+        annulus, profile = annular_profile(power, self.width)
+        law = Stationary(profile[:, annulus])
         return Made(GaussianPrior(level.expand_as(power), law, 1.0, 0.0).sample(seeds))
 
 

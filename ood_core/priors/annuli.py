@@ -1,7 +1,7 @@
 """Numbers per Fourier mode, averaged over annuli: what isotropy leaves of a spectrum."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
@@ -12,15 +12,23 @@ SPECTRUM_FLOOR = 1e-4  # of the mean power: keeps empty bands invertible
 
 def radial_mean(power: Map, width: float = 1.0) -> Map:
     """Mean over annuli `width` modes wide of a number per mode, linear between their mean radii."""
+    radius = wavenumbers(*power.shape[1:])
+    band, profile = annular_profile(power, width)
+    count = torch.bincount(band.flatten()).clamp_min(1)
+    centre = torch.bincount(band.flatten(), weights=radius.flatten()) / count
+    return torch.stack([_interpolate(radius, centre, row) for row in profile])
+
+
+def annular_profile(
+    power: Map, width: float = 1.0
+) -> tuple[Int[Tensor, "y x"], Float[Tensor, "c annuli"]]:
+    """Number of each mode's annulus, `width` modes wide, and the mean of each annulus."""
     c, y, x = power.shape
-    radius = wavenumbers(y, x)
-    band = (radius * min(y, x) / width).round().long()
+    band = (wavenumbers(y, x) * min(y, x) / width).round().long()
     count = torch.bincount(band.flatten()).clamp_min(1)
     profile = torch.zeros(c, len(count))
     profile.index_add_(1, band.flatten(), power.reshape(c, -1))
-    profile = profile / count
-    centre = torch.bincount(band.flatten(), weights=radius.flatten()) / count
-    return torch.stack([_interpolate(radius, centre, row) for row in profile])
+    return band, profile / count
 
 
 def carried_power(modes: Maps, variances: Float[Tensor, " r"]) -> Map:
