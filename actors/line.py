@@ -21,8 +21,9 @@ from ood_core.identity import complete
 from ood_core.invert import Inversion, invert
 from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
+from ood_core.method import Method
 from ood_core.seeds import SeedRange, root_key
-from ood_core.specs import CalibrationSpec, Method, SteeringSpec, Symmetry
+from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
@@ -103,7 +104,7 @@ def load_line(
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
-    clock = TimedDenoiser(model.denoiser)
+    clock = TimedDenoiser(model.denoiser.caching(method.cache_interval))
     counted, targets = CountingDenoiser(clock), load_targets(run)
     laws, bands = None, None
     rho, members = 1.0, 1
@@ -157,6 +158,8 @@ def choose_device(name: str) -> torch.device:
 
 def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
     """The ascending grid of a method."""
+    if method.grid is not None:
+        return torch.tensor(method.grid)
     match method.spacing:
         case "uniform":
             return schedule.uniform_grid(method.steps + 1, method.top, method.floor)
@@ -176,6 +179,8 @@ def read_method(record: dict[str, Any]) -> Method:
         for name, kind in kinds.items():
             if parts[name] is not None:
                 parts[name] = kind(**parts[name])
+        if parts["grid"] is not None:
+            parts["grid"] = tuple(parts["grid"])
         return Method(**parts)
     except TypeError as error:
         raise IdentityRefused(

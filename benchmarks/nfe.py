@@ -4,8 +4,10 @@
         [--variants ancestral:12 dpmpp_2m_sde:20 ancestral:10:4]
 
 Base, targets, calibration, prior and latents are those of the run, and every variant decodes the
-same latents with the same seeds; only solver, steps and where a teleport begins differ. A variant
-is `solver:steps` or `solver:steps:sigma/alpha`; `ddim` with eta is `ddim@0.3:steps`. Rows are kept
+same latents with the same seeds; only solver, steps and what follows them differ. A variant is
+`solver:steps`, with `ddim@0.3` for an eta of 0.3, and any of `:4`, a teleport above `sigma/alpha`
+4, `:searched`, the grid that `farfield levels` finds, and `:cache2`, every second evaluation by the
+network's finest level alone. NFE counts these too. Rows are kept
 in `DIR/rows.jsonl`, so that the same command goes on where it stopped; `curve.png` is drawn anew.
 
 Lower is better. All scores are against all held-out maps; *real maps* are as many held-out maps
@@ -24,10 +26,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
+from actors.clock import TimedDenoiser
 from actors.line import Line, load_line, time_grid
 from actors.workers import sample_rows
+from flows.extension import stored_settings
+from flows.level_search import search_levels
 from ood_core.arrays import Maps
+from ood_core.bases.loading import load_base
 from ood_core.decode import evaluations_per_map
+from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
 from ood_core.measures import Rows, Ruler
 from ood_core.metrics.discrepancy import energy_distance
@@ -38,6 +45,7 @@ from ood_core.store.run import RunStore
 
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
 SCORES = ("fsd", "spectrum", *FAMILIES)
+MAPS = 32  # held-out ones that a grid is searched by
 VARIANTS = (
     *(f"ancestral:{n}" for n in (12, 6, 20, 80)),
     *(f"dpmpp_2m_sde:{n}" for n in (12, 6, 20, 80)),
@@ -47,38 +55,59 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A solver, its steps, and the `sigma/alpha` above which the way is in closed form."""
+    """A solver and its steps; `above` is the `sigma/alpha` of a teleport, `cache` an interval."""
 
     words: str
     solver: Any
     eta: float
     steps: int
-    above: float | None
+    above: float | None = None
+    searched: bool = False
+    cache: int = 1
 
     @classmethod
     def of(cls, words: str) -> "Variant":
-        """Read `solver[@eta]:steps[:sigma/alpha]`."""
-        name, steps, *rest = words.split(":")
+        """Read `solver[@eta]:steps[:option]...`."""
+        name, steps, *options = words.split(":")
         solver, _, eta = name.partition("@")
-        return cls(words, solver, float(eta or 0), int(steps), float(rest[0]) if rest else None)
+        above = next((float(word) for word in options if word[0].isdigit()), None)
+        cache = next((int(word[5:]) for word in options if word.startswith("cache")), 1)
+        return cls(words, solver, float(eta or 0), int(steps), above, "searched" in options, cache)
 
     @property
     def nfe(self) -> int:
         """Network evaluations per map."""
         return evaluations_per_map(self.solver, self.steps, self.eta)
 
-    def on(self, line: Line, steered: bool) -> Line:
-        """The line with this way of decoding."""
+    def on(self, run: RunStore, steered: bool) -> Line:
+        """The line of a run with this way of decoding."""
+        line = loaded(run, self.cache)
         schedule = line.base.schedule
-        method = replace(line.method, solver=self.solver, eta=self.eta, steps=self.steps)
+        grid = None
+        if self.searched:
+            settings = stored_settings(run, [])
+            grid = tuple(search_levels(run, settings, self.steps, MAPS)["grid"])
+        method = replace(line.method, solver=self.solver, eta=self.eta, steps=self.steps, grid=grid)
         if self.above is not None:
             method = replace(method, teleport=schedule.index_of(self.above))
         if not steered:
             method = replace(method, steering=None)
-        assert line.laws is not None, "the run is of the calibrated preset"
-        flow = Teleport(schedule, line.laws.gaussian.mean, line.laws.gaussian.covariance)
-        above = Shortcut(flow, method.top, method.level) if method.teleport else None
+        above = None
+        if method.teleport:
+            assert line.laws is not None, "a teleport here is by the law of the targets"
+            flow = Teleport(schedule, line.laws.gaussian.mean, line.laws.gaussian.covariance)
+            above = Shortcut(flow, method.top, method.level)
         return replace(line, method=method, grid=time_grid(schedule, method), above=above)
+
+
+def loaded(run: RunStore, cache: int = 1) -> Line:
+    """The line of a run, its network run whole at every `cache`-th evaluation."""
+    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
+    if cache == 1:
+        return line
+    model = load_base(run.record["settings"]["base"])
+    clock = TimedDenoiser(model.denoiser.caching(cache))
+    return replace(line, clock=clock, base=CountingDenoiser(clock))
 
 
 @dataclass(frozen=True)
@@ -131,22 +160,26 @@ def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
     shown = ("fsd", "spectrum", "minkowski", "peaks")
     figure, axes = plt.subplots(1, len(shown), figsize=(14, 3.2), constrained_layout=True)
     real = next((row for row in rows if row["variant"] == "real maps"), None)
-    kinds = sorted({(row["solver"], row["above"] or 0) for row in rows if row["nfe"]})
+    kinds = sorted({kind_of(row) for row in rows if row["nfe"]})
     for axis, score in zip(axes, shown, strict=True):
-        for solver, above in kinds:
-            same = [
-                r for r in rows if r["nfe"] and (r["solver"], r["above"] or 0) == (solver, above)
-            ]
+        for kind in kinds:
+            same = [row for row in rows if row["nfe"] and kind_of(row) == kind]
             same.sort(key=lambda row: row["nfe"])
-            label = solver + (f", teleport above {above:g}" if above else "")
             values = [row[score] for row in same]
-            axis.plot([row["nfe"] for row in same], values, "o-", ms=4, lw=1, label=label)
+            axis.plot([row["nfe"] for row in same], values, "o-", ms=4, lw=1, label=kind)
         if real is not None:
             axis.axhline(real[score], color="0.5", lw=1, ls="--", label="real maps")
         axis.set(xscale="log", xlabel="network evaluations per map", title=score)
     axes[0].legend(fontsize=7)
     figure.suptitle(name, fontsize=10)
     figure.savefig(path, dpi=110)
+
+
+def kind_of(row: dict[str, Any]) -> str:
+    """What a row is a point of: its variant without the number of steps."""
+    solver, _, *options = row["variant"].split(":")
+    words = [f"teleport above {word}" if word[0].isdigit() else word for word in options]
+    return ", ".join([solver, *words])
 
 
 def main() -> None:
@@ -159,8 +192,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     asked: Any = parser.parse_args()
     run = RunStore.open(asked.run)
-    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
-    judge, kept = Judge.of(line), asked.out / "rows.jsonl"
+    judge, kept = Judge.of(loaded(run)), asked.out / "rows.jsonl"
     asked.out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(text) for text in kept.read_text().splitlines()] if kept.exists() else []
     git = ["git", "rev-parse", "--short", "HEAD"]
@@ -172,18 +204,15 @@ def main() -> None:
             file.write(json.dumps(rows[-1]) + "\n")
 
     if not any(row["variant"] == "real maps" for row in rows):
-        blank = {"variant": "real maps", "solver": "", "above": None, "nfe": 0, "seconds": 0.0}
+        blank = {"variant": "real maps", "nfe": 0, "seconds": 0.0}
         keep({**blank, **judge.of_real(asked.samples)})
     say("variant", "NFE", *SCORES, "CPU s")
     say(*["---"] * (3 + len(SCORES)))
     for variant in map(Variant.of, asked.variants):
         if not any(row["variant"] == variant.words for row in rows):
-            maps, seconds = made(run, variant.on(line, not asked.unsteered), asked.samples)
-            shape = {"variant": variant.words, "solver": variant.words.split(":")[0]}
-            keep(
-                {**shape, "above": variant.above, "nfe": variant.nfe, "seconds": seconds}
-                | judge.scores(maps)
-            )
+            maps, seconds = made(run, variant.on(run, not asked.unsteered), asked.samples)
+            shape = {"variant": variant.words, "nfe": variant.nfe, "seconds": seconds}
+            keep({**shape, **judge.scores(maps)})
         say_row(next(row for row in rows if row["variant"] == variant.words))
     say_row(next(row for row in rows if row["variant"] == "real maps"))
     draw(rows, run.record["name"], asked.out / "curve.png")

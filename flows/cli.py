@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_bench import bench_app
 from flows.cli_gallery import gallery
+from flows.cli_levels import levels
 from flows.cli_models import models_app
 from flows.cli_samples import extend, replay
 from flows.cli_stored import drill, inspect, report, status, validate, verify
@@ -166,7 +167,20 @@ def schema() -> None:
     show_json(RunSettings.model_json_schema())
 
 
-VERBS = (status, inspect, verify, validate, report, gallery, walk, extend, replay, drill, utility)
+VERBS = (
+    status,
+    inspect,
+    verify,
+    validate,
+    report,
+    gallery,
+    walk,
+    levels,
+    extend,
+    replay,
+    drill,
+    utility,
+)
 for verb in VERBS:
     app.command()(verb)
 

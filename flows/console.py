@@ -34,6 +34,7 @@ UNITS = {
     "utility": "trainings",
     "walk": "maps",
     "separate": "maps",
+    "search": "levels",
 }
 
 

@@ -21,9 +21,9 @@ from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.invert import evaluations_per_target
 from ood_core.linalg import isotropic
+from ood_core.method import Method
 from ood_core.priors.patches import patch_shapes, patch_stride
 from ood_core.seeds import SeedRange, normal
-from ood_core.specs import Method
 from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.symmetry import orbit_size
 

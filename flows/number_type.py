@@ -17,7 +17,7 @@ from ood_core.bases.loading import load_base
 from ood_core.bases.rounding import rounding_share
 from ood_core.maps.mapset import MapSet
 from ood_core.maps.transforms import RangeTransform
-from ood_core.specs import Method
+from ood_core.method import Method
 from ood_core.store.run import RunStore
 
 TOLERANCE = 0.1

@@ -14,6 +14,7 @@ from flows.level_choice import LevelChoice, recorded, settle_level, with_level
 from flows.number_type import settle_type
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
+from ood_core.bases.caching import require_levels
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import EXPERTS, band_knots
 from ood_core.constructs import require_parents
@@ -21,10 +22,11 @@ from ood_core.errors import TargetError
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
+from ood_core.method import Method, resolve_method
 from ood_core.priors.families import fit_gaussian, require_ruled_in
 from ood_core.priors.mixture import find_members
 from ood_core.priors.patches import patch_shapes
-from ood_core.specs import CalibrationSpec, Method, Symmetry, TargetsSpec, resolve_method
+from ood_core.specs import CalibrationSpec, Symmetry, TargetsSpec
 from ood_core.store.arrays import Column, Table
 from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
@@ -137,6 +139,8 @@ def _inspected(
     choice = settle_level(settings, maps, model, ends[1], run)
     method = resolve_method(with_level(settings.method, choice), *ends)
     require_fit(settings.base, method.level, schedule)
+    if method.cache_interval > 1:
+        require_levels(model.denoiser.network)
     if method.draw is not None and method.draw.construct == "combination":
         require_parents(method.draw.sources, settings.targets.fit_count(len(maps)))
     return maps, model, method, choice

@@ -17,7 +17,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ood_core.errors import IdentityRefused
-from ood_core.specs import GenerationSpec, Method, TargetsSpec
+from ood_core.method import Method
+from ood_core.specs import GenerationSpec, TargetsSpec
 
 SCHEME = 1
 LATER: dict[str, Any] = {
@@ -37,6 +38,8 @@ LATER: dict[str, Any] = {
     "method.calibration.least_variance": 1e-3,
     "method.calibration.thinned": False,
     "method.steering.thinned": False,
+    "method.grid": None,
+    "method.cache_interval": 1,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

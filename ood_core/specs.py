@@ -4,7 +4,8 @@ The records are the fields of the configuration file as well (`flows.settings`),
 one definition of each. Digests of them name a run; see `RunIdentity`.
 """
 
-from dataclasses import dataclass, fields, replace
+import itertools
+from dataclasses import dataclass
 from typing import Literal, final
 
 from ood_core.draw_spec import DrawSpec
@@ -23,9 +24,6 @@ SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
 InverterName = Literal["fixed_point", "bdia", "obelm"]
 Coordinates = Literal["pixels", "posterior"]
 Preset = Literal["calibrated", "discovery", "cluster"]
-
-CALIBRATED_STEPS = 12
-ROUND_TRIP_LIMIT = 0.1  # of a target's own standard deviation; real ones err by 0.01 to 0.03
 
 
 @final
@@ -153,7 +151,9 @@ class MethodSpec:
     pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
     index `eta_floor`. Above the index `teleport` (0: none) no step is taken, but the flow of a
     Gaussian in closed form. A target whose round trip errs by more than `round_trip_limit` (0:
-    none) of its spread is left out of the prior's fit.
+    none) of its spread is left out of the prior's fit. `grid` names the indices themselves, rising,
+    instead of `level`, `floor` and `steps`. On the way down one in `cache_interval` evaluations of
+    the base is of the whole network, others of its finest level with the features of the last one.
     """
 
     preset: Preset = "calibrated"
@@ -172,11 +172,14 @@ class MethodSpec:
     steering: SteeringSpec | None = None
     draw: DrawSpec | None = None
     eta_floor: int | None = None
+    grid: tuple[int, ...] | None = None
+    cache_interval: int | None = None
 
     def __post_init__(self) -> None:
         measured = () if self.level == "auto" else ("level",)
         require_counts(self, *measured, "steps", "passes", "extra_passes", "teleport", most=10**6)
-        for name in ("level", "steps", "passes"):
+        require_counts(self, "cache_interval", most=10**6)
+        for name in ("level", "steps", "passes", "cache_interval"):
             value = getattr(self, name)
             settled = value is None or value == "auto" or value >= 1
             require(settled, f"method.{name}: got {value}; expected 1 or more")
@@ -184,6 +187,8 @@ class MethodSpec:
             value = getattr(self, name)
             require(value is None or value >= 0, f"method.{name}: got {value}; expected 0 or more")
         require(self.eta is None or 0 <= self.eta <= 1, "method.eta: expected 0 to 1")
+        if self.grid is not None:
+            self._require_grid(self.grid)
         if self.preset != "calibrated":
             require(
                 self.calibration is None and self.steering is None,
@@ -191,88 +196,20 @@ class MethodSpec:
                 "remove these keys or use the calibrated preset",
             )
 
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
-    """A method with nothing left open; `calibration` and `steering` are None where not used.
-
-    Without `draw`, latents are drawn from the prior, and accepted where such draws lie.
-    Fields with a value came later; it is what runs did before (`LATER` in `identity.py`).
-    """
-
-    level: int
-    floor: int
-    steps: int
-    spacing: Literal["uniform", "log_snr"]
-    passes: int
-    solver: SolverName
-    prior: PriorKind
-    calibration: CalibrationSpec | None
-    steering: SteeringSpec | None
-    draw: DrawSpec | None = None
-    eta_floor: int = 0
-    extra_passes: int = 0
-    inverter: InverterName = "fixed_point"
-    eta: float = 0.0
-    teleport: int = 0
-    round_trip_limit: float = 0.0
-
-    @property
-    def top(self) -> int:
-        """Index at which the grid of steps ends."""
-        return self.teleport or self.level
-
-
-def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Method:
-    """Fill what the spec leaves open from its preset.
-
-    `auto_level` and `auto_floor` are the ends of the calibrated preset where none is given. The
-    `discovery` preset has the published level, number of points and prior (Zhu et al. 2023: 900,
-    80, isotropic Gaussian) with one evaluation per inversion step; interpolations and filters are
-    those of `draw`. `cluster` is the same with other draws: our reconstruction of Ramachandran et
-    al. (2024), whose formulas are not known.
-    """
-    if spec.level == "auto":
-        raise ValueError("got level auto; expected a level that was measured")
-    if spec.preset != "calibrated":
-        open_fields = Method(
-            level=900, floor=0, steps=79, spacing="uniform", passes=1, solver="ddim",
-            prior="isotropic", calibration=None, steering=None,
-            draw=DrawSpec(construct="cluster") if spec.preset == "cluster" else None,
-        )  # fmt: skip
-    else:
-        room = (spec.teleport or spec.level or auto_level) - (spec.steps or CALIBRATED_STEPS)
-        open_fields = Method(
-            level=auto_level, floor=max(0, min(auto_floor, room)), steps=CALIBRATED_STEPS,
-            spacing="log_snr", passes=2, solver="ancestral", prior="spectral_low_rank",
-            calibration=CalibrationSpec(), steering=SteeringSpec(),
-            round_trip_limit=ROUND_TRIP_LIMIT,
-        )  # fmt: skip
-    given = {
-        f.name: getattr(spec, f.name)
-        for f in fields(MethodSpec)
-        if f.name != "preset" and getattr(spec, f.name) is not None
-    }
-    method = replace(open_fields, **given)
-    if method.steering is not None and method.steering.steps == 0:
-        method = replace(method, steering=None)
-    if (draw := method.draw) is not None:  # the default of all fields is that of runs without it
-        method = replace(method, draw=None if draw == DrawSpec() else draw.filled())
-    require(
-        method.steps <= method.top - method.floor,
-        f"method.steps: got {method.steps} steps from index {method.floor} up to {method.top}; "
-        "expected at most one step per index",
-    )
-    require(
-        method.top <= method.level,
-        f"method.teleport: got index {method.teleport}; expected at most the level, {method.level}",
-    )
-    require(
-        method.eta == 0 or method.solver == "ddim",
-        f"method.eta: got {method.eta} with the solver {method.solver}; only ddim takes one",
-    )
-    return method
+    def _require_grid(self, grid: tuple[int, ...]) -> None:
+        rising = all(0 <= low < high for low, high in itertools.pairwise(grid))
+        require(
+            len(grid) >= 2 and rising and grid[-1] <= 10**6,
+            f"method.grid: got {list(grid)[:32]}; expected two or more rising time indices",
+        )
+        ends = {"level": not self.teleport, "floor": True, "steps": True, "teleport": False}
+        both = [name for name, said in ends.items() if said and getattr(self, name) is not None]
+        require(not both, f"method.grid: got {', '.join(both)} as well, which it says; remove one")
+        require(
+            self.teleport in (None, 0, grid[-1]),
+            f"method.grid: got an end at {grid[-1]} and a teleport from {self.teleport}; expected "
+            "the same index",
+        )
 
 
 @final

@@ -20,16 +20,9 @@ from ood_core.draw_spec import DrawSpec
 from ood_core.errors import IdentityRefused
 from ood_core.identity import SCHEME, complete, difference, digest, identity_record
 from ood_core.maps.mapset import MapSet
+from ood_core.method import Method, resolve_method
 from ood_core.seeds import generator, root_key
-from ood_core.specs import (
-    CalibrationSpec,
-    GenerationSpec,
-    Method,
-    MethodSpec,
-    SteeringSpec,
-    TargetsSpec,
-    resolve_method,
-)
+from ood_core.specs import CalibrationSpec, GenerationSpec, MethodSpec, SteeringSpec, TargetsSpec
 from ood_core.store.files import read_json
 from tests.strategies import repeatable
 
@@ -111,6 +104,8 @@ OTHER: dict[str, Any] = {
     "eta": 0.5,
     "teleport": 600,
     "round_trip_limit": 0.1,
+    "grid": (0, 100, 700),
+    "cache_interval": 2,
 }
 
 

@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 
 from ood_core.errors import ConfigError
 from ood_core.gate_spec import GateSpec
+from ood_core.method import resolve_method
 from ood_core.recipe import PretrainSpec
-from ood_core.specs import (
-    CalibrationSpec,
-    GenerationSpec,
-    MethodSpec,
-    SteeringSpec,
-    TargetsSpec,
-    resolve_method,
-)
+from ood_core.specs import CalibrationSpec, GenerationSpec, MethodSpec, SteeringSpec, TargetsSpec
 from tests.strategies import repeatable
 
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
@@ -40,6 +34,13 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (MethodSpec, {"level": 0}, "level"),
     (MethodSpec, {"steps": 0}, "steps"),
     (MethodSpec, {"passes": -1}, "passes"),
+    (MethodSpec, {"cache_interval": 0}, "cache_interval"),
+    (MethodSpec, {"grid": (5,)}, "two or more rising"),
+    (MethodSpec, {"grid": (5, 5, 9)}, "two or more rising"),
+    (MethodSpec, {"grid": (-1, 5)}, "two or more rising"),
+    (MethodSpec, {"grid": (0, 5), "steps": 1}, "got steps as well"),
+    (MethodSpec, {"grid": (0, 5), "level": 5, "floor": 0}, "got level, floor as well"),
+    (MethodSpec, {"grid": (0, 5), "level": 9, "teleport": 6}, "end at 5 and a teleport from 6"),
     (MethodSpec, {"preset": "discovery", "calibration": CalibrationSpec()}, "discovery"),
     (MethodSpec, {"preset": "discovery", "steering": SteeringSpec()}, "discovery"),
     (GenerationSpec, {"samples": 0}, "samples"),
@@ -135,3 +136,12 @@ def test_more_steps_than_indices_are_refused() -> None:
 def test_steering_without_steps_is_no_steering() -> None:
     spec = MethodSpec(steering=SteeringSpec(steps=0))
     assert resolve_method(spec, auto_level=700).steering is None
+
+
+@pytest.mark.parametrize("preset", ["calibrated", "discovery"])
+def test_a_grid_says_level_floor_and_steps(preset: Any) -> None:
+    method = resolve_method(MethodSpec(preset=preset, grid=(2, 50, 600)), 700, 3)
+    assert (method.floor, method.level, method.steps, method.top) == (2, 600, 2, 600)
+    jumped = MethodSpec(preset=preset, grid=(2, 50, 300), level=600, teleport=300)
+    method = resolve_method(jumped, 700, 3)
+    assert (method.level, method.top, method.steps) == (600, 300, 2)

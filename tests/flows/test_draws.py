@@ -75,7 +75,7 @@ def test_an_early_table_gets_no_columns_that_it_lacks(tmp_path, tiny, monkeypatc
 
 
 def test_a_spec_of_old_behaviour_is_the_old_run(tiny):
-    from ood_core.specs import resolve_method
+    from ood_core.method import resolve_method
 
     spelled = tiny(method={"draw": {"construct": "prior", "accept": "construct"}}).method
     assert resolve_method(spelled, 700).draw is None

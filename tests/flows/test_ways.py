@@ -11,6 +11,7 @@ import torch
 from actors.line import load_line
 from flows.cost import evaluations
 from flows.inspection import describe
+from flows.level_search import search_levels
 from flows.planning import ask, inspect_inputs, prepare
 from flows.stages import fit, perform
 from flows.synthesise import run_line
@@ -58,6 +59,24 @@ def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, w
     assert ("before" in names) == (method.inverter != "fixed_point")
     if method.inverter != "fixed_point":  # exact with any network, but for rounding of float32
         assert run.table("invert").read("error").max() < 1e-3
+
+
+def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny: Settings) -> None:
+    grid = [3, 120, 300, 600]
+    words = {"grid": grid, "cache_interval": 2, "steps": None, "level": None}
+    settings = tiny(method=words, generation={"samples": 4})
+    run_line(settings, str(tmp_path / "run"), call=without_validation)
+    run = RunStore(tmp_path / "run")
+    assert run.table("calibrate").read("time_index").tolist() == grid
+    assert load_line(run, settings.base, "cpu", "float32").grid.tolist() == grid
+    found = search_levels(run, settings, steps=2, maps=4)
+    assert found["grid"] == sorted(set(found["grid"]))
+    assert (found["grid"][0], found["grid"][-1], len(found["grid"])) == (3, 600, 3)
+    assert all(row["searched"] <= row["even"] for row in found["costs"])
+    costs = [row["searched"] for row in found["costs"]]
+    assert costs == sorted(costs, reverse=True)  # another step never hides more
+    with pytest.raises(ConfigError, match="--steps: got 500"):
+        search_levels(run, settings, steps=500, maps=4)
 
 
 def test_a_stored_pair_leads_back_to_its_target(tmp_path: Path, tiny: Settings) -> None:
