@@ -22,7 +22,7 @@ from ood_core.invert import Inversion, invert
 from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
 from ood_core.method import Method
-from ood_core.seeds import SeedRange, root_key
+from ood_core.seeds import SeedRange, Stream, normal, root_key
 from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
@@ -65,11 +65,13 @@ class Line:
             return self.base
         return CalibratedDenoiser(self.base, self.laws, self.bands, labels)
 
-    def invert(self, denoiser: Denoiser, seen: Maps) -> Inversion:
-        """Invert maps, or codes, as the method says."""
-        how = self.method
+    def invert(self, denoiser: Denoiser, seen: Maps, seeds: SeedRange) -> Inversion:
+        """Invert maps, or codes, as the method says; each has a seed for the noise of the floor."""
+        how, noise = self.method, None
+        if how.floor_noise:
+            noise = normal(seeds, seen.shape[1:], stream=Stream.FLOOR).to(seen)
         return invert(
-            denoiser, seen, self.grid, how.passes, how.inverter, how.extra_passes, self.above
+            denoiser, seen, self.grid, how.passes, how.inverter, how.extra_passes, self.above, noise
         )
 
     def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:

@@ -208,8 +208,8 @@ def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
 
     def rows(shard: Shard) -> Pending:
         seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
-        denoiser = line.denoiser(line.labels(seen))
-        done = line.invert(denoiser, entering(seen, line.device))
+        seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
+        done = line.invert(line.denoiser(line.labels(seen)), entering(seen, line.device), seeds)
         keep = slice(0, len(shard))
         if line.codes is not None:
             maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)

@@ -67,11 +67,12 @@ def in_domain_latents(line: Line, count: int, root: int) -> Latents:
     noise = normal(SeedRange(root, 0, count), line.targets.seen.shape[1:])
     found = []
     listener.get().begin("separate", count, 0)
-    for part in noise.split(BATCH):
+    for number, part in enumerate(noise.split(BATCH)):
         batch = padded(part, min(BATCH, count)).to(line.device)
         made = decode(line.base, "ddim", batch, grid)
         denoiser = line.denoiser(line.labels(made.cpu()))
-        done = line.invert(denoiser, made)
+        seeds = SeedRange(root, number * BATCH, number * BATCH + len(made))
+        done = line.invert(denoiser, made, seeds)
         found.append(done.latents.cpu()[: len(part)])
         listener.get().advance("separate", len(part))
     return torch.cat(found)

@@ -40,6 +40,7 @@ LATER: dict[str, Any] = {
     "method.steering.thinned": False,
     "method.grid": None,
     "method.cache_interval": 1,
+    "method.floor_noise": False,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

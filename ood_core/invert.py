@@ -46,26 +46,31 @@ def invert(
     inverter: InverterName = "fixed_point",
     extra: int = 0,
     above: Shortcut | None = None,
+    noise: Maps | None = None,
 ) -> Inversion:
     """Invert clean maps along an ascending grid and decode them again on the same grid.
 
     The clean map is taken as the point at the grid's first index, so that inversion and decoding
     are inverses of each other: up to the fixed-point residual, or up to rounding where a pair is
-    kept. Above the grid the way up and down is that of the shortcut.
+    kept. Above the grid the way up and down is that of the shortcut. White `noise` of the maps'
+    shape, scaled to the first level, makes of them what a denoiser expects there; it is taken off
+    again at the end of the way back.
     """
     schedule, top = denoiser.schedule, int(grid[-1])
     alpha = float(schedule.alpha[int(grid[0])])
+    added = 0.0 if noise is None else schedule.noise_to_signal(int(grid[0])) * noise
+    start = (x0 + added) * alpha
     if inverter == "fixed_point":
-        solved = last(denoiser, FixedPointDdim(passes, extra), x0 * alpha, grid)
+        solved = last(denoiser, FixedPointDdim(passes, extra), start, grid)
         end, neighbour, residual = solved.x, None, solved.residual
     else:
-        pair = last(denoiser, _paired(inverter), x0 * alpha, grid)
+        pair = last(denoiser, _paired(inverter), start, grid)
         end, neighbour, residual = pair.x, pair.before, torch.zeros(len(x0))
     high = top if above is None else above.high
     latents = (end if above is None else above.up(end)) / schedule.scale(high)
     if above is not None:
         end = above.down(latents * schedule.scale(high))
-    back = _back(denoiser, inverter, end, neighbour, grid) / alpha
+    back = _back(denoiser, inverter, end, neighbour, grid) / alpha - added
     error = ((back - x0) ** 2).flatten(1).mean(dim=1).sqrt()
     before = None if neighbour is None else neighbour / schedule.scale(int(grid[-2]))
     return Inversion(latents, back, error, residual, before)

@@ -45,6 +45,7 @@ class Method:
     round_trip_limit: float = 0.0
     grid: tuple[int, ...] | None = None
     cache_interval: int = 1
+    floor_noise: bool = False
 
     @property
     def top(self) -> int:

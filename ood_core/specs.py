@@ -154,6 +154,7 @@ class MethodSpec:
     none) of its spread is left out of the prior's fit. `grid` names the indices themselves, rising,
     instead of `level`, `floor` and `steps`. On the way down one in `cache_interval` evaluations of
     the base is of the whole network, others of its finest level with the features of the last one.
+    With `floor_noise` each target gets the noise that its first level stands for before it goes up.
     """
 
     preset: Preset = "calibrated"
@@ -174,6 +175,7 @@ class MethodSpec:
     eta_floor: int | None = None
     grid: tuple[int, ...] | None = None
     cache_interval: int | None = None
+    floor_noise: bool | None = None
 
     def __post_init__(self) -> None:
         measured = () if self.level == "auto" else ("level",)

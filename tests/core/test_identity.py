@@ -106,6 +106,7 @@ OTHER: dict[str, Any] = {
     "round_trip_limit": 0.1,
     "grid": (0, 100, 700),
     "cache_interval": 2,
+    "floor_noise": True,
 }
 
 

@@ -16,7 +16,8 @@ from flows.planning import ask, inspect_inputs, prepare
 from flows.stages import fit, perform
 from flows.synthesise import run_line
 from ood_core.errors import ConfigError
-from ood_core.invert import held
+from ood_core.invert import held, invert
+from ood_core.seeds import SeedRange, Stream, normal
 from ood_core.store.bundle import read_bundle
 from ood_core.store.files import read_json, write_json
 from ood_core.store.latents import failed_round_trips, read_latents
@@ -34,7 +35,7 @@ def without_validation(name: str, stage: Any, run: RunStore, settings: Any) -> s
 
 WAYS: dict[str, dict[str, Any]] = {
     "sde": {"solver": "dpmpp_2m_sde"},
-    "eta": {"solver": "ddim", "eta": 0.5},
+    "eta": {"solver": "ddim", "eta": 0.5, "floor_noise": True},
     "bdia, teleport": {"inverter": "bdia", "solver": "heun", "teleport": 300},
     "obelm, base": {
         "inverter": "obelm", "solver": "dpmpp_2m", "teleport": 300, "preset": "discovery",
@@ -77,6 +78,30 @@ def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny:
     assert costs == sorted(costs, reverse=True)  # another step never hides more
     with pytest.raises(ConfigError, match="--steps: got 500"):
         search_levels(run, settings, steps=500, maps=4)
+
+
+@pytest.mark.parametrize("noised", [True, False])
+def test_targets_go_up_with_the_noise_of_the_floor(
+    tmp_path: Path, tiny: Settings, noised: bool
+) -> None:
+    settings = tiny(method={"preset": "discovery", "level": 500, "floor": 20, "steps": 6,
+                            "calibration": None, "steering": None,
+                            "floor_noise": noised})  # fmt: skip
+    run_line(settings, str(tmp_path / "run"), call=lambda name, stage, run, given: (
+        perform(name, stage, run, given) if name == "invert" else ""
+    ))  # fmt: skip
+    run = RunStore(tmp_path / "run")
+    line, table = load_line(run, settings.base, "cpu", "float32"), run.table("invert")
+    fit = line.targets.fit
+    white = normal(SeedRange(line.root, 0, len(fit)), fit.shape[1:], stream=Stream.FLOOR)
+    start = fit + line.base.schedule.noise_to_signal(20) * white
+    expected = invert(line.base, start, line.grid, line.method.passes).latents
+    gap = (torch.from_numpy(table.read("latents")) - expected).abs().max()
+    # The same arithmetic but for the shape of batches: rounding of float32, six steps.
+    assert (float(gap) < 1e-3) == noised
+    back = torch.from_numpy(table.read("round_trip"))
+    of_target = (back - fit).square().flatten(1).mean(dim=1).sqrt()  # and not of the noised one
+    torch.testing.assert_close(torch.from_numpy(table.read("error")), of_target)
 
 
 def test_a_stored_pair_leads_back_to_its_target(tmp_path: Path, tiny: Settings) -> None:
