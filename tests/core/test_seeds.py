@@ -85,6 +85,7 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "SOURCE": 8,
         "MEMBER": 9,
         "STEERING": 10,
+        "FLOOR": 11,
     }
 
 
