@@ -2,39 +2,32 @@
 
 import gzip
 import io
-import json
 import os
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numcodecs
 import numpy as np
-import torch
-import zarr
 from astropy.io import fits
-from zarr.codecs import GzipCodec, ZstdCodec
 
-MAPS = np.random.default_rng(0).normal(size=(4, 8, 8)).astype("f4")
-BOMB = bytes(2**26)  # four times what the readers may load, eight times their headers
-
-
-class Trap:
-    """Makes a folder when a pickle of it is read without care."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
+from tests.hostile.attack_parts import BOMB, MAPS, Trap, written
+from tests.hostile.zarr_attacks import (
+    long_unit,
+    zarr_blosc,
+    zarr_chunks,
+    zarr_climbing,
+    zarr_gzip,
+    zarr_link,
+    zarr_linked_folder,
+    zarr_many_chunks,
+    zarr_metadata,
+    zarr_pickle,
+    zarr_pipe,
+    zarr_shape,
+    zarr_zstd,
+)
 
 
 def fits_bytes(*hdus: Any) -> bytes:
@@ -152,101 +145,6 @@ def npz_directory(place: Path) -> Path:
     return written(place / "m.npz", entry * 2**18 + end)
 
 
-def zarr_group(place: Path, version: int = 3, **options: Any) -> Path:
-    group = zarr.create_group(str(place / "t.zarr"), zarr_format=version)
-    group.create_array("maps", data=MAPS, chunks=(4, 8, 8), **options)
-    return place / "t.zarr"
-
-
-def edited(path: Path, file: str, change: Callable[[dict[str, Any]], object]) -> Path:
-    record = json.loads((path / file).read_text())
-    change(record)
-    (path / file).write_text(json.dumps(record))
-    return path
-
-
-def zarr_shape(place: Path) -> Path:
-    shape = [10**4, 10**4, 10**4]
-    return edited(zarr_group(place), "maps/zarr.json", lambda r: r.update(shape=shape))
-
-
-def zarr_chunks(place: Path) -> Path:
-    grid = {"name": "regular", "configuration": {"chunk_shape": [10**4] * 3}}
-    return edited(zarr_group(place), "maps/zarr.json", lambda r: r.update(chunk_grid=grid))
-
-
-def zarr_many_chunks(place: Path) -> Path:
-    path = zarr_group(place, version=2)
-    return edited(path, "maps/.zarray", lambda r: r.update(shape=[99, 64, 64], chunks=[1, 1, 1]))
-
-
-def zarr_metadata(place: Path) -> Path:
-    attributes = {"words": "x" * 2**24}
-    return edited(zarr_group(place), "zarr.json", lambda r: r.update(attributes=attributes))
-
-
-def chunk(path: Path) -> Path:
-    (file,) = (f for f in (path / "maps").rglob("*") if f.is_file() and f.name[0] not in ".z")
-    return file
-
-
-def zarr_gzip(place: Path) -> Path:
-    path = zarr_group(place, compressors=GzipCodec())
-    chunk(path).write_bytes(gzip.compress(BOMB, 1))
-    return path
-
-
-def zarr_zstd(place: Path) -> Path:
-    path = zarr_group(place, compressors=ZstdCodec())
-    small = bytes(numcodecs.Zstd().encode(MAPS))
-    chunk(path).write_bytes(small + bytes(numcodecs.Zstd().encode(BOMB)))  # a second frame
-    return path
-
-
-def zarr_blosc(place: Path) -> Path:
-    path = zarr_group(place, version=2, compressors=numcodecs.Blosc())
-    chunk(path).write_bytes(bytes(numcodecs.Blosc().encode(BOMB)))
-    return path
-
-
-def zarr_pickle(place: Path) -> Path:
-    """A filter of numcodecs decodes pickles; zarr itself lets it near objects alone."""
-    path = zarr_group(place, version=2, compressors=None)
-    chunk(path).write_bytes(pickle.dumps(Trap(place / "sprung")))
-    return edited(path, "maps/.zarray", lambda r: r.update(filters=[{"id": "pickle"}]))
-
-
-def zarr_link(place: Path) -> Path:
-    path = zarr_group(place, compressors=None)
-    secret = written(place / "secret", MAPS.tobytes())
-    chunk(path).unlink()
-    (path / "maps" / "c" / "0" / "0" / "0").symlink_to(secret)
-    return path
-
-
-def zarr_linked_folder(place: Path) -> Path:
-    path = zarr_group(place)
-    os.rename(path / "maps", place / "elsewhere")
-    (path / "maps").symlink_to(place / "elsewhere")
-    return path
-
-
-def zarr_climbing(place: Path) -> Path:
-    """Consolidated metadata may name arrays in any folder."""
-    path = zarr_group(place)
-    os.rename(path / "maps", place / "elsewhere")
-    member = json.loads((place / "elsewhere" / "zarr.json").read_text())
-    inside = {"kind": "inline", "must_understand": False, "metadata": {"../elsewhere": member}}
-    return edited(path, "zarr.json", lambda r: r.update(consolidated_metadata=inside))
-
-
-def zarr_pipe(place: Path) -> Path:
-    path = zarr_group(place)
-    chunk(path).unlink()
-    os.mkfifo(path / "maps" / "c" / "0" / "0" / "0")
-    return path
-
-
 def pipe(place: Path) -> Path:
     os.mkfifo(place / "m.npy")
     return place / "m.npy"
@@ -269,11 +167,6 @@ def no_text(place: Path) -> Path:
     np.save(place / "m.npy", MAPS)
     os.rename(place / "m.npy", os.fsencode(place) + b"/\xff.npy")
     return place / "*.npy"
-
-
-def long_unit(place: Path) -> Path:
-    attributes = {"units": "K\n---\nlicense: mit"}
-    return edited(zarr_group(place), "maps/zarr.json", lambda r: r.update(attributes=attributes))
 
 
 TARGETS: dict[Callable[[Path], Path], str] = {
@@ -313,95 +206,3 @@ TARGETS: dict[Callable[[Path], Path], str] = {
     long_unit: "a unit of",
 }
 """Attacks on the readers of maps, and words of the one error that each gives."""
-
-
-def base(place: Path, config: dict[str, Any], scheduler: dict[str, Any]) -> Path:
-    from ood_core.bases.networks import make_unet, save_base
-
-    save_base(make_unet(8, 1, (4, 8), 1, (False, False), 4), "epsilon", place / "base")
-    edited(place / "base", "unet/config.json", lambda r: r.update(config))
-    return edited(place / "base", "scheduler/scheduler_config.json", lambda r: r.update(scheduler))
-
-
-def base_channels(place: Path) -> Path:
-    return base(place, {"block_out_channels": [10**5, 10**5]}, {})
-
-
-def base_layers(place: Path) -> Path:
-    return base(place, {"layers_per_block": 10**9}, {})
-
-
-def base_steps(place: Path) -> Path:
-    return base(place, {}, {"num_train_timesteps": 10**12})
-
-
-def base_nested(place: Path) -> Path:
-    folder = base(place, {}, {})
-    (folder / "unet" / "config.json").write_text('{"a":' * 10**5)
-    return folder
-
-
-def weights(place: Path, content: bytes, name: str) -> Path:
-    folder = base(place, {}, {})
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    (folder / "unet" / f"diffusion_pytorch_model.{name}").write_bytes(content)
-    return folder
-
-
-def base_header(place: Path) -> Path:
-    return weights(place, (2**60).to_bytes(8, "little") + b"{}", "safetensors")
-
-
-def torch_bytes(data: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
-    """A torch file with this pickle in it."""
-    stream = io.BytesIO()
-    torch.save({}, stream)
-    out = io.BytesIO()
-    with zipfile.ZipFile(stream) as old, zipfile.ZipFile(out, "w", method) as new:
-        for info in old.infolist():
-            new.writestr(
-                info.filename, data if info.filename.endswith("data.pkl") else old.read(info)
-            )
-    return out.getvalue()
-
-
-def base_filler(place: Path) -> Path:
-    """Torch's careful reader allows byte arrays, of any length."""
-    length = b"J" + struct.pack("<i", 2**31 - 1)
-    return weights(
-        place, torch_bytes(b"\x80\x02cbuiltins\nbytearray\n" + length + b"\x85R."), "bin"
-    )
-
-
-def base_packed(place: Path) -> Path:
-    return weights(place, torch_bytes(b"\x80\x02" + b"]" * 2**26, zipfile.ZIP_DEFLATED), "bin")
-
-
-def base_lists(place: Path) -> Path:
-    return weights(place, torch_bytes(b"\x80\x02" + b"]" * 2**26), "bin")
-
-
-def base_wide(place: Path) -> Path:
-    """One number on disk, a hundred million in memory."""
-    stream = io.BytesIO()
-    torch.save({"conv_in.weight": torch.zeros(1).expand(10**4, 10**4)}, stream)
-    return weights(place, stream.getvalue(), "bin")
-
-
-def base_trap(place: Path) -> Path:
-    return weights(place, torch_bytes(pickle.dumps(Trap(place / "sprung"), protocol=2)), "bin")
-
-
-BASES: dict[Callable[[Path], Path], str] = {
-    base_channels: "weights do not fit the network",
-    base_layers: "far more layers than there are weights",
-    base_steps: "num_train_timesteps",
-    base_nested: "cannot read config.json",
-    base_header: "cannot read",
-    base_filler: "damaged or would run code",
-    base_packed: "cannot read",
-    base_lists: "cannot read",
-    base_wide: "got 400000000 bytes; expected at most",
-    base_trap: "damaged or would run code",
-}
-"""Attacks by files of a base."""

@@ -26,8 +26,10 @@ from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
 from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
-from tests.hostile import attacks
-from tests.hostile.attacks import BASES, TARGETS
+from tests.hostile import attacks, base_attacks, zarr_attacks
+from tests.hostile.attack_parts import MAPS
+from tests.hostile.attacks import TARGETS
+from tests.hostile.base_attacks import BASES
 
 ALL: dict[Callable[[Path], Path], str] = TARGETS | BASES
 ROOM = 2**28
@@ -93,7 +95,7 @@ def sprung(place: Path, read: Callable[[], Any]) -> bool:
 
 def test_the_traps_are_real(tmp_path: Path) -> None:
     """Readers that trust their input run what these files hold."""
-    for attack in (attacks.npy_pickle, attacks.base_trap):
+    for attack in (attacks.npy_pickle, base_attacks.base_trap):
         (place := tmp_path / attack.__name__).mkdir()
         path = attack(place)
         if attack is attacks.npy_pickle:
@@ -104,12 +106,12 @@ def test_the_traps_are_real(tmp_path: Path) -> None:
 
 
 def test_links_do_lead_outside_where_they_are_followed(tmp_path: Path) -> None:
-    group = zarr.open_group(str(attacks.zarr_link(tmp_path)), mode="r")
-    np.testing.assert_array_equal(group["maps"][:], attacks.MAPS)
+    group = zarr.open_group(str(zarr_attacks.zarr_link(tmp_path)), mode="r")
+    np.testing.assert_array_equal(group["maps"][:], MAPS)
 
 
 def test_bombs_do_unpack_where_they_are_let(tmp_path: Path) -> None:
-    packed = attacks.chunk(attacks.zarr_zstd(tmp_path)).read_bytes()
+    packed = zarr_attacks.chunk(zarr_attacks.zarr_zstd(tmp_path)).read_bytes()
     assert len(packed) < 2**16
     assert len(numcodecs.Zstd().decode(packed)) > 2**26
 
@@ -128,11 +130,11 @@ def test_a_pickle_of_lists_within_lists_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m.fits", "m.fits.gz"])
 def test_what_is_within_the_limits_is_read(tmp_path: Path, name: str) -> None:
     """The same files with honest sizes: the limits refuse what is beyond them and nothing else."""
-    content = attacks.fits_bytes(fits.PrimaryHDU(attacks.MAPS))
+    content = attacks.fits_bytes(fits.PrimaryHDU(MAPS))
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    exact = Limits(max_bytes=attacks.MAPS.nbytes, max_maps=4, max_header_bytes=2880 + 2880)
-    np.testing.assert_array_equal(read_fits(str(path), None, exact).values[:, 0], attacks.MAPS)
+    exact = Limits(max_bytes=MAPS.nbytes, max_maps=4, max_header_bytes=2880 + 2880)
+    np.testing.assert_array_equal(read_fits(str(path), None, exact).values[:, 0], MAPS)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -153,7 +155,7 @@ def test_every_packing_is_read(
     group = zarr.create_group(str(tmp_path / "t.zarr"), zarr_format=version)
     more = {"shards": shards} if shards else {}
     codec = known[packing] if packing else None
-    group.create_array("maps", data=attacks.MAPS, chunks=(3 if not shards else 2, 8, 4),
+    group.create_array("maps", data=MAPS, chunks=(3 if not shards else 2, 8, 4),
                        compressors=codec, **more)  # fmt: skip
     found = read_targets(TargetsSpec(path=str(tmp_path / "t.zarr")))
-    np.testing.assert_array_equal(found.values[:, 0], attacks.MAPS)
+    np.testing.assert_array_equal(found.values[:, 0], MAPS)

@@ -14,7 +14,7 @@ def main() -> None:
     from ood_core.errors import FarfieldError
     from ood_core.specs import TargetsSpec
     from ood_core.store.targets import read_targets
-    from tests.hostile.attacks import zarr_group
+    from tests.hostile.zarr_attacks import zarr_group
 
     place = Path(sys.argv[1])
     read_targets(TargetsSpec(path=str(zarr_group(place))))  # loads libraries and starts threads
