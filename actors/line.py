@@ -106,8 +106,7 @@ def load_line(
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
-    clock = TimedDenoiser(model.denoiser.caching(method.cache_interval))
-    counted, targets = CountingDenoiser(clock), load_targets(run)
+    schedule, targets = model.denoiser.schedule, load_targets(run)
     laws, bands = None, None
     rho, members = 1.0, 1
     if method.calibration is not None:
@@ -115,11 +114,14 @@ def load_line(
         rho = float(words["rho"])
         members = int(words["members"]) if asked == "auto" else asked
         local = read_patches(run).every if method.calibration.patches else ()
-        laws = TargetLaws.fit(targets.seen, counted.schedule, rho, members, symmetries, local)
+        laws = TargetLaws.fit(targets.seen, schedule, rho, members, symmetries, local)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
             bands = read_calibration(run)
+    # A worker that calibrates meets levels in any order, which must not look like a way down.
+    calibrating = method.calibration is not None and bands is None
+    clock = TimedDenoiser(model.denoiser.caching(1 if calibrating else method.cache_interval))
     return Line(
-        base=counted,
+        base=CountingDenoiser(clock),
         clock=clock,
         codes=model.codes,
         laws=laws,
@@ -129,7 +131,7 @@ def load_line(
         targets=targets,
         method=method,
         symmetries=symmetries,
-        grid=time_grid(counted.schedule, method),
+        grid=time_grid(schedule, method),
         root=root_key(record["identity"]),
         device=where,
         above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method, where),

@@ -204,8 +204,8 @@ class MethodSpec:
             len(grid) >= 2 and rising and grid[-1] <= 10**6,
             f"method.grid: got {list(grid)[:32]}; expected two or more rising time indices",
         )
-        ends = {"level": not self.teleport, "floor": True, "steps": True, "teleport": False}
-        both = [name for name, said in ends.items() if said and getattr(self, name) is not None]
+        ends = ("floor", "steps") if self.teleport else ("level", "floor", "steps")
+        both = [name for name in ends if getattr(self, name) is not None]
         require(not both, f"method.grid: got {', '.join(both)} as well, which it says; remove one")
         require(
             self.teleport in (None, 0, grid[-1]),

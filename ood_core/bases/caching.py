@@ -20,7 +20,7 @@ class CachingUnet(nn.Module):
     """A `UNet2DModel` that is run whole at every `interval`-th evaluation of a way down.
 
     A way down lasts while the noise level falls and the shape stays; its first evaluation is whole.
-    So is every evaluation where levels rise or repeat, as in inversion and calibration.
+    So is every evaluation where levels rise or repeat, as on the way up of an inversion.
     """
 
     def __init__(self, unet: nn.Module, interval: int) -> None:

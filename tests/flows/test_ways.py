@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from actors.line import load_line
+from actors.workers import calibration_rows
 from flows.cost import evaluations
 from flows.inspection import describe
 from flows.level_search import search_levels
@@ -78,6 +79,23 @@ def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny:
     assert costs == sorted(costs, reverse=True)  # another step never hides more
     with pytest.raises(ConfigError, match="--steps: got 500"):
         search_levels(run, settings, steps=500, maps=4)
+
+
+def test_the_order_of_levels_is_nothing_to_a_calibration_with_kept_features(
+    tmp_path: Path, tiny: Settings
+) -> None:
+    """A worker may be given a lower level after a higher one, as after a failure."""
+    words = {"grid": [3, 120, 300, 600], "cache_interval": 2, "steps": None, "level": None,
+             "calibration": {"draws": 1, "bands": 3, "members": 2, "patches": 0}}  # fmt: skip
+    settings = tiny(method=words, targets={"held_out": 6})  # eight to fit: halves of one size
+    run = prepare(settings, str(tmp_path / "run"))
+    shards = [Shard(number, number, number + 1, 1) for number in range(4)]
+    found = []
+    for order in (shards, shards[::-1]):
+        rows = calibration_rows(run, load_line(run, settings.base, "cpu", "float32"))
+        made = {shard.index: rows(shard)()["weights"] for shard in order}
+        found.append(np.stack([made[shard.index] for shard in shards]))
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("noised", [True, False])
