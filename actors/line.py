@@ -8,6 +8,7 @@ import torch
 from actors.clock import TimedDenoiser
 from ood_core.arrays import Latents, Maps, TimeGrid
 from ood_core.bases.codes import Autoencoder
+from ood_core.bases.denoiser import PretrainedDenoiser
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.decode import decode
@@ -38,12 +39,14 @@ class Line:
     """Everything of a run that stays the same from shard to shard.
 
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
+    `network` is what `base` asks, and may keep features until a way ends.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
     network evaluations wherever it is used, `clock` their seconds. `rho` belongs to the Gaussian
     of `laws`, and `members` is the largest number of its clusters. `above` leads from the top of
     the grid to the level of the latents where the method teleports.
     """
 
+    network: PretrainedDenoiser
     base: CountingDenoiser
     clock: TimedDenoiser
     codes: Autoencoder | None
@@ -67,6 +70,7 @@ class Line:
 
     def invert(self, denoiser: Denoiser, seen: Maps, seeds: SeedRange) -> Inversion:
         """Invert maps, or codes, as the method says; each has a seed for the noise of the floor."""
+        self.network.forget()
         how, noise = self.method, None
         if how.floor_noise:
             noise = normal(seeds, seen.shape[1:], stream=Stream.FLOOR).to(seen)
@@ -76,6 +80,7 @@ class Line:
 
     def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:
         """Decode latents, one per seed, as the method says."""
+        self.network.forget()
         how = self.method
         return decode(
             denoiser, how.solver, latents, self.grid, seeds, how.eta, self.above, how.eta_floor
@@ -119,8 +124,10 @@ def load_line(
             bands = read_calibration(run)
     # A worker that calibrates meets levels in any order, which must not look like a way down.
     calibrating = method.calibration is not None and bands is None
-    clock = TimedDenoiser(model.denoiser.caching(1 if calibrating else method.cache_interval))
+    network = model.denoiser.caching(1 if calibrating else method.cache_interval)
+    clock = TimedDenoiser(network)
     return Line(
+        network=network,
         base=CountingDenoiser(clock),
         clock=clock,
         codes=model.codes,

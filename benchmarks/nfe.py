@@ -106,8 +106,9 @@ def loaded(run: RunStore, cache: int = 1) -> Line:
     if cache == 1:
         return line
     model = load_base(run.record["settings"]["base"])
-    clock = TimedDenoiser(model.denoiser.caching(cache))
-    return replace(line, clock=clock, base=CountingDenoiser(clock))
+    network = model.denoiser.caching(cache)
+    clock = TimedDenoiser(network)
+    return replace(line, network=network, clock=clock, base=CountingDenoiser(clock))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ class CachingUnet(nn.Module):
         self._level = level
         return (self._shallow if self._since else self.unet)(x_t, t)
 
+    def forget(self) -> None:
+        """Begin anew: the next evaluation is whole, whatever came before it."""
+        self._memory.features = None
+        self._level, self._since = float("-inf"), 0
+
     @staticmethod
     def _deepest(unet: nn.Module) -> nn.Module:
         """The block whose answer is all that the finest level learns of the others."""

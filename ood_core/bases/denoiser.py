@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ood_core.arrays import Maps
-from ood_core.bases.caching import caching
+from ood_core.bases.caching import CachingUnet, caching
 from ood_core.diffusion.denoiser import clean_from_output
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.specs import Prediction
@@ -110,6 +110,12 @@ class PretrainedDenoiser:
             return self
         network = caching(self.network, interval)
         return PretrainedDenoiser(network, self._schedule, self._parametrisation, self._dtype)
+
+    def forget(self) -> None:
+        """Keep nothing of earlier evaluations: another batch, or another way, begins."""
+        for module in self.network.modules():
+            if isinstance(module, CachingUnet):
+                module.forget()
 
     @torch.no_grad()
     def __call__(self, x_t: Maps, t: int) -> Maps:

@@ -98,6 +98,27 @@ def test_the_order_of_levels_is_nothing_to_a_calibration_with_kept_features(
     np.testing.assert_array_equal(found[0], found[1])
 
 
+@pytest.mark.parametrize("inverter", ["fixed_point", "bdia"])
+def test_nothing_of_a_way_that_was_broken_off_is_kept(
+    tmp_path: Path, tiny: Settings, inverter: str
+) -> None:
+    words = {"preset": "discovery", "level": 500, "steps": 6, "inverter": inverter,
+             "calibration": None, "steering": None, "cache_interval": 2}  # fmt: skip
+    settings = tiny(method=words)
+    line = load_line(prepare(settings, str(tmp_path / "run")), settings.base, "cpu", "float32")
+    fit, seeds = line.targets.fit, SeedRange(1, 0, len(line.targets.fit))
+    first = line.invert(line.base, fit, seeds).latents
+    for left_at in (900, 400, 30):
+        line.base(torch.zeros_like(fit), left_at)
+        torch.testing.assert_close(
+            line.invert(line.base, fit, seeds).latents, first, rtol=0, atol=0
+        )
+        line.base(torch.zeros_like(fit), 900)
+        made = line.decode(line.base, first, seeds)
+        line.base(torch.zeros_like(fit), left_at)
+        torch.testing.assert_close(line.decode(line.base, first, seeds), made, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("noised", [True, False])
 def test_targets_go_up_with_the_noise_of_the_floor(
     tmp_path: Path, tiny: Settings, noised: bool
