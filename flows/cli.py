@@ -104,14 +104,12 @@ def pretrain(
     """Train a base on its domains; run again after a kill to go on where it stopped."""
     from dataclasses import asdict
 
-    from flows.console import OUT, Bars
-    from flows.progress import listener
+    from flows.console import OUT, bars_shown
     from flows.settings import load_recipe
 
     recipe = load_recipe(config, sets or [])
     place = str(Path(work) / recipe.name)
-    with Bars() as bars:
-        listener.set(bars)
+    with bars_shown():
         if orchestrator == "none":
             from flows.pretrain import train_base
 
@@ -193,17 +191,12 @@ def _run(
     orchestrator: str | None,
     as_json: bool,
 ) -> dict[str, Any]:
-    from flows.console import Bars, show_fields, show_json
-    from flows.progress import listener
+    from flows.console import bars_shown, show_fields, show_json
     from ood_core.store.place import place_at
 
     settings = _load(config, sets, pool, orchestrator)
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            result = _line(settings, out)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        result = _line(settings, out)
     result["report"] = str(place_at(result["uri"]) / "report" / "index.html")
     show_json(result) if as_json else show_fields(settings.name, result)
     return result

@@ -57,18 +57,13 @@ def science(
     as_json: AsJson = False,
 ) -> None:
     """Compare the method with its rivals: methods x target sets x numbers of targets."""
-    from flows.console import Bars, show_fields, show_json
-    from flows.progress import listener
+    from flows.console import bars_shown, show_fields, show_json
     from flows.science.asked import read_spec
     from flows.science.bench import run_science
 
     spec = read_spec(targets or (), methods, n, seeds, samples)
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            found = run_science(spec, out)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        found = run_science(spec, out)
     show_json(found) if as_json else show_fields("science", found)
 
 

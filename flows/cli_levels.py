@@ -15,19 +15,14 @@ def levels(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Search the noise levels at which few steps hide least; print the grid as configuration."""
-    from flows.console import OUT, Bars, show_json, show_rows
+    from flows.console import OUT, bars_shown, show_json, show_rows
     from flows.extension import stored_settings
     from flows.level_search import search_levels
-    from flows.progress import listener
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            found = search_levels(store, stored_settings(store, sets or []), steps, maps)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        found = search_levels(store, stored_settings(store, sets or []), steps, maps)
     if as_json:
         show_json(found)
         return

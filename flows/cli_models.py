@@ -85,16 +85,11 @@ def models_check(
     out: Annotated[Path | None, typer.Option(help="Folder for check.json and check.png.")] = None,
 ) -> None:
     """Ask a base's network whether its settings are true; exit code 2 if they are not."""
-    from flows.console import Bars, show_fields, show_json, show_rows
+    from flows.console import bars_shown, show_fields, show_json, show_rows
     from flows.model_check import check_model
-    from flows.progress import listener
 
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            found = check_model(model, samples, steps, out)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        found = check_model(model, samples, steps, out)
     if as_json:
         show_json(found)
     else:

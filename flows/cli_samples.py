@@ -29,21 +29,16 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Grow a run to more samples without touching those it has; run it again to resume."""
-    from flows.console import Bars, show_fields, show_json
+    from flows.console import bars_shown, show_fields, show_json
     from flows.extension import stored_settings, with_samples
-    from flows.progress import listener
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     chosen = [f"execution.pool={pool}"] if pool else []
     chosen += [f"execution.orchestrator={orchestrator}"] if orchestrator else []
     settings = with_samples(stored_settings(store, [*(sets or []), *chosen]), samples)
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            result = _extended(store, settings)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        result = _extended(store, settings)
     show_json(result) if as_json else show_fields(settings.name, result)
     raise typer.Exit(EXIT_OF_STATE.get(result["state"], 0))
 

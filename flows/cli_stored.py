@@ -124,20 +124,15 @@ def drill(
     """Hurt a copy of a finished run with real faults and see whether it survives them."""
     from dataclasses import asdict
 
-    from flows.console import Bars, show_json, show_rows
+    from flows.console import bars_shown, show_json, show_rows
     from flows.drill import drill as hurt
     from flows.extension import stored_settings
-    from flows.progress import listener
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     ray = stored_settings(store, [*(sets or ()), f"execution.pool={pool}"]).execution.pool == "ray"
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            found = hurt(store, work, ray, sets or ())
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        found = hurt(store, work, ray, sets or ())
     survived = all(outcome.survived is not False for outcome in found)
     if as_json:
         show_json({"survived": survived, "faults": [asdict(outcome) for outcome in found]})

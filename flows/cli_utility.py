@@ -30,9 +30,8 @@ def utility(
     Small learners are trained on the fit targets, with and without synthetic maps, flips or
     Gaussian fields, and asked about held-out targets. Of one run the answer goes into its report.
     """
-    from flows.console import OUT, Bars, show_json, show_rows
+    from flows.console import OUT, bars_shown, show_json, show_rows
     from flows.holding import holding
-    from flows.progress import listener
     from flows.utility import keep_utility, measure_utility, measure_utility_of_classes
     from ood_core.store.run import RunStore
 
@@ -42,17 +41,13 @@ def utility(
             "run with --labels, or several runs without"
         )
     runs = [RunStore.open(uri) for uri in uris]
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            if labels is None:
-                found = measure_utility_of_classes(runs)
-            else:
-                found = measure_utility(runs[0], labels, parts)
-                with holding(runs[0]):
-                    keep_utility(runs[0], found)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        if labels is None:
+            found = measure_utility_of_classes(runs)
+        else:
+            found = measure_utility(runs[0], labels, parts)
+            with holding(runs[0]):
+                keep_utility(runs[0], found)
     if as_json:
         show_json(found.as_dict())
         return

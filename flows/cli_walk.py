@@ -26,21 +26,16 @@ def walk(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Walk between the latents of two targets; write maps, a strip, an animation and numbers."""
-    from flows.console import OUT, Bars, show_json, show_rows, shown
+    from flows.console import OUT, bars_shown, show_json, show_rows, shown
     from flows.extension import stored_settings
-    from flows.progress import listener
     from flows.walk import WalkSpec
     from flows.walk import walk as walk_between
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     spec = WalkSpec(start, end, steps, tuple(transfer or ()), separability)
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            found = walk_between(store, stored_settings(store, sets or []), spec, out)
-        finally:
-            listener.reset(token)
+    with bars_shown():
+        found = walk_between(store, stored_settings(store, sets or []), spec, out)
     if as_json:
         show_json(found)
         return

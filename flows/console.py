@@ -3,7 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from flows.progress import listener
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -82,6 +85,17 @@ class Bars:
     def end(self, stage: str, seconds: float, note: str) -> None:
         """Close the stage with a line."""
         self._progress.console.print(f"[green]✓[/] {stage:<10} {seconds:6.1f} s  {shown(note)}")
+
+
+@contextmanager
+def bars_shown() -> Iterator[None]:
+    """While this lasts, stages draw their bars."""
+    with Bars() as bars:
+        token = listener.set(bars)
+        try:
+            yield
+        finally:
+            listener.reset(token)
 
 
 def show_json(record: Mapping[str, Any]) -> None:
