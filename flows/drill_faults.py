@@ -2,14 +2,13 @@
 
 import glob
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 from flows.drill_copy import Patient
-from flows.drill_sessions import Doom, Session
+from flows.drill_sessions import CONTEXT, Cull, Doom, Session
 from flows.extension import stored_settings, with_samples
 from flows.inspection import verify_run
 from flows.planning import ask
@@ -154,18 +153,20 @@ def litter(patient: Patient) -> Injury:
 
 def kill_worker(patient: Patient) -> Injury:
     """SIGKILL of a Ray worker in the middle of a shard; the same session goes on."""
-    shards, book = patient.last, patient.run.receipts("generate")
+    shards = patient.last
     for shard in shards:
         patient.forget(shard)
-    session = Session.begin(patient.run, (*patient.sets, *RAY))
-    session.until(lambda: bool(session.workers()))
-    session.until(lambda: book.read(shards[0]) is not None or len(shards) == 1)
-    time.sleep(_middle(patient, shards[0]))
-    workers = session.workers()
-    for worker in workers:
-        worker.kill()
-    left, error = patient.missing, session.end()
-    if not workers or not left:
+    heard, tell = CONTEXT.Pipe(duplex=False)
+    cull = Cull(min(1, len(shards) - 1), _middle(patient, shards[0]), tell)
+    session = Session.begin(patient.run, (*patient.sets, *RAY), doom=cull)
+    tell.close()  # so that a session that ends without a blow is heard too
+    try:
+        heard.recv()
+        left = patient.missing
+    except EOFError:
+        left = 0
+    error = session.end()
+    if not left and not error:
         return Injury("the workers were done before one could be killed", injected=False)
     wrong = [f"the session could not go on: {error}"] if error else []
     return Injury(f"worker killed with {left} of {len(shards)} shards left", shards, wrong)

@@ -9,16 +9,17 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from threading import Timer
+from threading import Thread, Timer
 from typing import final
 
 from psutil import NoSuchProcess, Process
 
 from flows.extension import extend_run, stored_settings, with_samples
-from flows.progress import listener
+from flows.progress import Listener, listener
 from flows.settings import RunSettings
 from flows.stages import Stage, perform
 from ood_core.errors import FarfieldError
@@ -76,6 +77,53 @@ class Doom:
 
 
 @final
+@dataclass(slots=True)
+class Cull:
+    """A listener that kills the Ray actors of its own driver some seconds into a shard of samples.
+
+    `shards` are done before. The driver waits for the blow, so no shard is sent out meanwhile:
+    however slow this process is, the last shard is not done before. With none to be done before,
+    there is nothing to wait at, and the blow comes from a thread. `tell` hears of the blow.
+    """
+
+    shards: int
+    seconds: float
+    tell: Connection
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        """Count from here."""
+        if stage == "generate" and self.shards == 0:
+            Thread(target=self._blow, daemon=True).start()
+
+    def advance(self, stage: str, rows: int) -> None:
+        """A shard is done."""
+        self.shards -= stage == "generate"
+        if stage == "generate" and self.shards == 0:
+            self._blow()
+
+    def end(self, stage: str, seconds: float, note: str) -> None:
+        """What is done is not waited for."""
+
+    def _blow(self) -> None:
+        while not (workers := _workers_of(os.getpid())):
+            time.sleep(LOOK)
+        time.sleep(self.seconds)
+        for worker in workers:
+            with suppress(NoSuchProcess):
+                worker.kill()
+        self.tell.send(len(workers))
+
+
+def _workers_of(pid: int) -> list[Process]:
+    """Ray actors that a driver has started."""
+    try:
+        children = Process(pid).children(recursive=True)
+        return [child for child in children if "ray::_Actor" in " ".join(child.cmdline())]
+    except NoSuchProcess:  # one of them has just ended
+        return []
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Session:
     """A driver at work on a run. `said` gives the name of the error that it ended with."""
@@ -86,7 +134,7 @@ class Session:
 
     @classmethod
     def begin(
-        cls, run: RunStore, sets: Sequence[str], held: bool = False, doom: Doom | None = None
+        cls, run: RunStore, sets: Sequence[str], held: bool = False, doom: Listener | None = None
     ) -> "Session":
         """Start a driver; a held one takes the lease and waits before it begins to work."""
         said, saying = CONTEXT.Pipe(duplex=False)
@@ -125,14 +173,6 @@ class Session:
         self.process.join(SECONDS)
         return self.process.exitcode == -signal.SIGKILL
 
-    def workers(self) -> list[Process]:
-        """Ray actors that the driver has started."""
-        try:
-            children = Process(self.process.pid).children(recursive=True)
-            return [child for child in children if "ray::_Actor" in " ".join(child.cmdline())]
-        except NoSuchProcess:  # one of them has just ended
-            return []
-
     def end(self) -> str:
         """Wait for the end; return nothing if it went well, else the name of the error."""
         self.process.join(SECONDS)
@@ -145,7 +185,11 @@ class Session:
 
 
 def _drive(
-    root: str, sets: Sequence[str], saying: Connection, left: Connection | None, doom: Doom | None
+    root: str,
+    sets: Sequence[str],
+    saying: Connection,
+    left: Connection | None,
+    doom: Listener | None,
 ) -> None:
     run = RunStore.open(root)
     if doom is not None:
