@@ -41,6 +41,7 @@ LATER: dict[str, Any] = {
     "method.grid": None,
     "method.cache_interval": 1,
     "method.floor_noise": False,
+    "method.steering.large_waves": 1.0,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

@@ -118,6 +118,7 @@ class SteeringSpec:
     steps begin at a random point, `start` such standard deviations from the estimate. `rings` is
     the number of rings about the centre whose means are steered too, where maps have a centre.
     `thinned` takes wavelet responses on coarser grids: other statistics at half of the cost.
+    Gaps of the mean and of the power of the largest waves count `large_waves` times.
     """
 
     steps: int = 12
@@ -129,6 +130,7 @@ class SteeringSpec:
     rings: int = 7
     start: float = 0.3
     thinned: bool = True
+    large_waves: float = 3.0
 
     def __post_init__(self) -> None:
         require_counts(self, "steps", "neighbours", most=10**6)
@@ -137,6 +139,7 @@ class SteeringSpec:
         require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
         require(self.rings >= 0, "steering.rings: expected 0 or more")
         require(0 <= self.start <= 10, "steering.start: expected 0 to 10 standard deviations")
+        require(0 < self.large_waves <= 100, "steering.large_waves: expected above 0, up to 100")
 
 
 @final

@@ -11,6 +11,10 @@ Adam moves all its coordinates alike. On pixels that is white noise, which makes
 has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)` the variance that
 the targets' power `P` leaves open at `s = sigma/alpha`, it follows the maps' own spectrum.
 
+The largest waves and the mean are a few modes, and a few numbers among a hundred that follow small
+scales. Counted alike they are hardly heard: on maps of two phases half of the power of the largest
+waves was given up for the rest. So the loss counts them more.
+
 The estimate is a mean, and smoother than any map. Steps that begin at it must make all texture
 themselves; beginning at a random `u`, part of it is there, with phases that no statistic asked for.
 """
@@ -21,7 +25,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps, PerSample
@@ -38,6 +42,7 @@ from ood_core.symmetry import orbit
 QUANTILES = 24
 BANDS = 9
 ROWS = 16  # maps that are pulled at once on a CPU: wavelet responses then fit into the cache
+LARGE = 3  # bands whose power is that of the largest waves
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
@@ -52,25 +57,35 @@ class Statistics:
         self._bands = hats / hats.sum((-2, -1), keepdim=True)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
         self._rings = ring_means(size, rings)
+        self._shape = (size, size)
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
+        return torch.cat([part.flatten(1) for part in self._parts(maps)], dim=1)
+
+    def large(self, channels: int) -> Bool[Tensor, " f"]:
+        """Which statistics are of the largest waves: the mean, and the power of the first bands."""
+        marks = [torch.zeros(p.shape) for p in self._parts(torch.zeros(1, channels, *self._shape))]
+        _, bands, mean, *_ = marks
+        bands[..., :LARGE], mean[:] = 1, 1
+        return torch.cat([mark.flatten(1) for mark in marks], dim=1)[0] > 0
+
+    def _parts(self, maps: Maps) -> tuple[Tensor, ...]:
         flat = maps.flatten(2)
         mean, spread = flat.mean(-1), flat.std(-1)
         standard = (flat - mean[..., None]) / spread[..., None].clamp_min(1e-3)
         power = (torch.fft.fft2(maps - mean[..., None, None], norm="ortho").abs() ** 2).float()
         bands = torch.einsum("ncyx,byx->ncb", power, self._bands.to(maps))
         quantiles = flat.sort(dim=-1).values[..., self._ranks.to(maps.device)]
-        parts = [
+        return (
             self._scattering.log_moments(maps),
-            0.5 * torch.log(bands + 1e-6).flatten(1),
+            0.5 * torch.log(bands + 1e-6),
             mean,
             torch.log(spread + 1e-3),
             (standard**3).mean(-1),
-            quantiles.flatten(1),
-            torch.einsum("ncyx,ryx->ncr", maps, self._rings.to(maps)).flatten(1),
-        ]
-        return torch.cat(parts, dim=1)
+            quantiles,
+            torch.einsum("ncyx,ryx->ncr", maps, self._rings.to(maps)),
+        )
 
 
 def ring_means(size: int, rings: int) -> Float[Tensor, "rings y x"]:
@@ -88,11 +103,13 @@ def ring_means(size: int, rings: int) -> Float[Tensor, "rings y x"]:
 class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
-    `power` is the targets' mean power about their mean, per Fourier mode, isotropic.
+    `large` marks those of the largest waves. `power` is the targets' mean power about their mean,
+    per Fourier mode, isotropic.
     """
 
     values: Float[Tensor, "m f"]
     spread: Float[Tensor, " f"]
+    large: Bool[Tensor, " f"]
     neighbours: Int[Tensor, "m k"]
     targets: int
     power: Map
@@ -116,7 +133,8 @@ class StatisticAims:
         count = min(neighbours, len(targets) - 1)
         nearest = distance.topk(count, largest=False).indices
         power = band_spectrum(images - symmetric_mean(targets, symmetries))
-        return cls(values, spread, nearest, len(targets), power)
+        large = statistics.large(targets.shape[1])
+        return cls(values, spread, large, nearest, len(targets), power)
 
     def draw(
         self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
@@ -153,6 +171,7 @@ class SteeredDenoiser:
             raise ValueError(f"got seeds {seeds} for {len(aim)} aims; expected as many")
         self._inner, self._statistics, self._spec, self._seeds = inner, statistics, spec, seeds
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
+        self._weight = torch.where(aims.large, spec.large_waves, 1.0)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -195,7 +214,8 @@ class SteeredDenoiser:
             adam = torch.optim.Adam([u], lr=rate)
             for _ in range(self._spec.steps):
                 adam.zero_grad(set_to_none=True)
-                self._gaps(map_of(u), aim).square().mean(dim=1).sum().backward()
+                gaps = self._gaps(map_of(u), aim) * self._weight.to(x0)
+                gaps.square().mean(dim=1).sum().backward()
                 adam.step()
         return map_of(u.detach())
 

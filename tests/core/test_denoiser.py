@@ -114,7 +114,8 @@ class TestSteered(DenoiserContract):
             steps=2, rate=0.03, above=0.03, below=2.5, coordinates="pixels", rings=0, start=0
         )
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
-        aims = StatisticAims(aim, spread, torch.zeros(1, 1, dtype=torch.int64), 1, power)
+        large = torch.zeros(len(spread), dtype=torch.bool)
+        aims = StatisticAims(aim, spread, large, torch.zeros(1, 1, dtype=torch.int64), 1, power)
         return SteeredDenoiser(inner, statistics, aim, aims, spec)
 
     @pytest.fixture

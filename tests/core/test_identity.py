@@ -55,6 +55,7 @@ METHOD = Method(
         rings=0,
         start=0,
         thinned=False,
+        large_waves=1,
     ),
 )
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
@@ -97,6 +98,7 @@ OTHER: dict[str, Any] = {
     "coordinates": "posterior",
     "rings": 3,
     "start": 0.25,
+    "large_waves": 2.0,
     "draw": DrawSpec(construct="slerp", share=0.15),
     "eta_floor": 300,
     "extra_passes": 1,

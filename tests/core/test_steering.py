@@ -175,6 +175,36 @@ def test_rings_are_the_last_statistics() -> None:
     torch.testing.assert_close(both[:, -3:], expected)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_statistics_of_the_largest_waves_do_not_feel_small_ones(channels: int) -> None:
+    """The mean and three bands per channel: of a constant and a fine grid only the mean is felt."""
+    marked = STATISTICS.large(channels)
+    maps = targets(3, channels)
+    assert len(marked) == STATISTICS(maps).shape[1]
+    assert int(marked.sum()) == 4 * channels
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    fine = 0.1 * (-1.0) ** (x + y)  # power at the corner of Fourier space alone
+    change = STATISTICS(maps + fine) - STATISTICS(maps)
+    assert float(change[:, marked].abs().max()) < 1e-5  # float32
+    assert float(change[:, ~marked].abs().max()) > 0.1
+    wave = 0.5 * torch.cos(2 * torch.pi * x / SIDE)
+    shift = STATISTICS(maps + wave + 0.3) - STATISTICS(maps)
+    felt = shift[:, marked].abs().amax(0)
+    assert int((felt > 0.1).sum()) >= 2 * channels  # the mean, and the band of the longest wave
+
+
+def test_large_waves_that_count_more_end_nearer_to_their_aims(aims: StatisticAims) -> None:
+    x_t, seeds = randn(6, 1, SIDE, SIDE, seed=4).float(), SeedRange(3, 0, 6)
+    aim, left = aims.draw(seeds)[0], {}
+    for weight in (1.0, 3.0):
+        spec = replace(SPEC, steps=12, large_waves=weight)
+        pulled = steered(aims, seeds, spec)(x_t, INSIDE)
+        gaps = ((STATISTICS(pulled) - aim) / aims.spread).square().mean(0)
+        left[weight] = float(gaps[aims.large].mean()), float(gaps[~aims.large].mean())
+    assert left[3.0][0] < 0.8 * left[1.0][0]
+    assert left[3.0][1] > left[1.0][1]  # and the others pay for it
+
+
 def test_a_map_at_its_aim_has_no_distance(aims: StatisticAims) -> None:
     x0 = targets()[:2]
     at_aim = SteeredDenoiser(INNER, STATISTICS, STATISTICS(x0), aims, SPEC)
