@@ -38,7 +38,8 @@ NO_RINGS, ODE, NO_PATCHES = (
     ["solver=ddim", "floor=0"],
     ["calibration.patches=0"],
 )
-DENSE = ["calibration.thinned=false", "steering.thinned=false"]
+ALIKE = ["steering.large_waves=1"]
+DENSE = [*ALIKE, "calibration.thinned=false", "steering.thinned=false"]
 ALL = [*DENSE, "calibration.tolerance=0"]
 COARSE = [*ALL, "calibration.least_variance=1e-3"]
 NOISY = [*COARSE, "floor=11"]  # sigma/alpha 0.05 of the shipped base
@@ -51,7 +52,8 @@ ROWS: dict[str, list[str]] = {
     "+ a random start, fewer steps and levels": NOISY,
     "+ less variance and less noise at least": ALL,
     "+ experts asked where they are missed": DENSE,
-    "+ patches and wavelets on coarser grids: the default": [],
+    "+ patches and wavelets on coarser grids": ALIKE,
+    "+ largest waves counted three times: the default": [],
 }
 SCORES = ("spectrum_error", "pixel_wasserstein", "fsd", "c2st", "nearest_ratio")
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
