@@ -1,9 +1,12 @@
 """What every worker of a run holds: base, targets, method, grid and the denoiser made of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from actors.clock import TimedDenoiser
 from ood_core.arrays import Latents, Maps, TimeGrid
@@ -22,6 +25,7 @@ from ood_core.identity import complete
 from ood_core.invert import Inversion, invert
 from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
+from ood_core.maps.plateaus import Plateaus
 from ood_core.method import Method
 from ood_core.seeds import SeedRange, Stream, normal, root_key
 from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
@@ -89,6 +93,17 @@ class Line:
     def maps(self, seen: Maps) -> Maps:
         """Maps in model range of what the denoiser makes: decoded where it makes codes."""
         return seen if self.codes is None else self.codes.decode(seen)
+
+    def physical(self, maps: Maps) -> NDArray[np.float32]:
+        """Samples in physical units, on the targets' plateaus where the method asks for them."""
+        values = self.targets.physical(maps)
+        return values if self._plateaus is None else self._plateaus.settle(values)
+
+    @cached_property
+    def _plateaus(self) -> Plateaus | None:
+        if not self.method.plateaus:
+            return None
+        return Plateaus.measure(self.targets.physical(self.targets.fit))
 
     def labels(self, maps: Maps) -> Labels:
         """The cluster of each clean map or code; all zero where the method has no clusters."""

@@ -263,7 +263,7 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
         distance, maps = leaving(steered.distance(made)), leaving(line.maps(made))
         found: dict[str, Callable[[], NDArray[Any]]] = {
             "sample": lambda: np.arange(seeds.start, seeds.stop, dtype=np.int64),
-            "maps": lambda: line.targets.physical(maps()),
+            "maps": lambda: line.physical(maps()),
             "attempts": lambda: drawn.attempts.numpy().astype(np.int16),
             "parents": lambda: parents.numpy().astype(np.int32),
             "aim_distance": lambda: distance().numpy().astype(np.float32),
