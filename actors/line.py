@@ -25,7 +25,7 @@ from ood_core.identity import complete
 from ood_core.invert import Inversion, invert
 from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
-from ood_core.maps.plateaus import Plateaus
+from ood_core.maps.coarsening import Coarsening
 from ood_core.method import Method
 from ood_core.seeds import SeedRange, Stream, normal, root_key
 from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
@@ -95,15 +95,15 @@ class Line:
         return seen if self.codes is None else self.codes.decode(seen)
 
     def physical(self, maps: Maps) -> NDArray[np.float32]:
-        """Samples in physical units, on the targets' plateaus where the method asks for them."""
+        """Samples in physical units, as coarse as the targets where the method asks for it."""
         values = self.targets.physical(maps)
-        return values if self._plateaus is None else self._plateaus.settle(values)
+        return values if self._coarsening is None else self._coarsening(values)
 
     @cached_property
-    def _plateaus(self) -> Plateaus | None:
-        if not self.method.plateaus:
+    def _coarsening(self) -> Coarsening | None:
+        if not self.method.coarsening:
             return None
-        return Plateaus.measure(self.targets.physical(self.targets.fit))
+        return Coarsening.measure(self.targets.physical(self.targets.fit))
 
     def labels(self, maps: Maps) -> Labels:
         """The cluster of each clean map or code; all zero where the method has no clusters."""

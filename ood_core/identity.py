@@ -42,7 +42,7 @@ LATER: dict[str, Any] = {
     "method.cache_interval": 1,
     "method.floor_noise": False,
     "method.steering.large_waves": 1.0,
-    "method.plateaus": False,
+    "method.coarsening": False,
 }
 """Place in the record, such as `method.steering.rate`, to the value that runs without it had.
 

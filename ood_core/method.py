@@ -46,7 +46,7 @@ class Method:
     grid: tuple[int, ...] | None = None
     cache_interval: int = 1
     floor_noise: bool = False
-    plateaus: bool = False
+    coarsening: bool = False
 
     @property
     def top(self) -> int:
@@ -78,7 +78,7 @@ def resolve_method(spec: MethodSpec, auto_level: int, auto_floor: int = 0) -> Me
             level=auto_level, floor=max(0, min(auto_floor, room)), steps=CALIBRATED_STEPS,
             spacing="log_snr", passes=2, solver="ancestral", prior="spectral_low_rank",
             calibration=CalibrationSpec(), steering=SteeringSpec(),
-            round_trip_limit=ROUND_TRIP_LIMIT, plateaus=True,
+            round_trip_limit=ROUND_TRIP_LIMIT, coarsening=True,
         )  # fmt: skip
     given = {
         f.name: getattr(spec, f.name)

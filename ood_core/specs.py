@@ -158,8 +158,8 @@ class MethodSpec:
     instead of `level`, `floor` and `steps`. On the way down one in `cache_interval` evaluations of
     the base is of the whole network, others of its finest level with the features of the last one.
     With `floor_noise` each target gets the noise that its first level stands for before it goes up.
-    With `plateaus` samples have the exact values that many pixels of the targets share at an end of
-    their range (`ood_core/maps/plateaus.py`).
+    With `coarsening` samples are rounded as the targets are, and have the exact values that many of
+    their pixels share at an end of the range (`ood_core/maps/coarsening.py`).
     """
 
     preset: Preset = "calibrated"
@@ -181,7 +181,7 @@ class MethodSpec:
     grid: tuple[int, ...] | None = None
     cache_interval: int | None = None
     floor_noise: bool | None = None
-    plateaus: bool | None = None
+    coarsening: bool | None = None
 
     def __post_init__(self) -> None:
         measured = () if self.level == "auto" else ("level",)

@@ -109,7 +109,7 @@ OTHER: dict[str, Any] = {
     "grid": (0, 100, 700),
     "cache_interval": 2,
     "floor_noise": True,
-    "plateaus": True,
+    "coarsening": True,
 }
 
 

@@ -47,18 +47,25 @@ def test_samples_are_in_the_units_of_the_targets(unbroken):
     np.testing.assert_allclose(targets.transform.inverse(back), maps, rtol=1e-5)
 
 
-@pytest.mark.parametrize("plateaus", [True, False])
-def test_samples_are_on_the_plateaus_of_the_targets(tmp_path, tiny, plateaus):
+@pytest.mark.parametrize("coarsening", [True, False])
+def test_samples_are_as_coarse_as_the_targets(tmp_path, tiny, coarsening):
     maps = np.random.default_rng(3).uniform(4, 9, (14, 1, 16, 16)).astype(np.float32)
     maps[:, :, :, :6] = -2  # three pixels in eight
     np.save(tmp_path / "maps.npy", maps)
     targets = {"path": str(tmp_path / "maps.npy")}
-    settings = tiny(targets=targets, method={"plateaus": plateaus})
+    settings = tiny(targets=targets, method={"coarsening": coarsening})
     run_line(settings, str(tmp_path / "run"), call=without_validation)
     made = RunStore(tmp_path / "run").table("generate").read("maps")
-    assert bool((made == -2).any()) is plateaus
-    assert bool(((made > -3) & (made < -2)).any()) is not plateaus  # what lies beyond is on it too
+    assert bool((made == -2).any()) is coarsening
+    assert (
+        bool(((made > -3) & (made < -2)).any()) is not coarsening
+    )  # what lies beyond is on it too
     assert len(np.unique(made)) > 100
+
+    np.save(tmp_path / "maps.npy", np.round(10 * maps))
+    run_line(settings, str(tmp_path / "counts"), call=without_validation)
+    made = RunStore(tmp_path / "counts").table("generate").read("maps")
+    assert bool((made == np.round(made)).all()) is coarsening
 
 
 def test_evaluations_are_those_of_the_estimate(unbroken, tiny):
