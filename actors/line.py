@@ -101,9 +101,7 @@ class Line:
 
     @cached_property
     def _coarsening(self) -> Coarsening | None:
-        if not self.method.coarsening:
-            return None
-        return Coarsening.measure(self.targets.physical(self.targets.fit))
+        return self.targets.coarsening if self.method.coarsening else None
 
     def labels(self, maps: Maps) -> Labels:
         """The cluster of each clean map or code; all zero where the method has no clusters."""

@@ -61,6 +61,20 @@ class Coarsening:
             highest=_column([-value for value, _ in high]),
         )
 
+    @property
+    def found(self) -> list[dict[str, float | None]]:
+        """What was found in every channel, as plain numbers; None where there is nothing."""
+        columns = (self.step, self.lowest, self.below, self.above, self.highest)
+        rows = np.concatenate(columns, axis=1)[:, :, 0].tolist()
+        return [
+            {
+                "step": step or None,
+                "lowest_up_to": below if below > lowest else None,
+                "highest_from": above if above < highest else None,
+            }
+            for step, lowest, below, above, highest in rows
+        ]
+
     def __call__(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Round to the step, and take what lies beyond an edge to the plateau there."""
         low, high = self.below > self.lowest, self.above < self.highest

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
+from ood_core.maps.coarsening import Coarsening
 from ood_core.maps.fits import read_fits
 from ood_core.maps.mapset import MapSet, combine, require_count, require_words
 from ood_core.maps.numpy_files import read_npy, read_npz
@@ -109,6 +110,11 @@ class StoredTargets:
     def physical(self, maps: Maps) -> NDArray[np.float32]:
         """Return maps in physical units."""
         return self.transform.inverse(maps.numpy())
+
+    @property
+    def coarsening(self) -> Coarsening:
+        """How the fit targets' numbers are rounded and cut off."""
+        return Coarsening.measure(self.physical(self.fit))
 
 
 def write_targets(

@@ -78,6 +78,9 @@ def test_channels_have_plateaus_of_their_own() -> None:
     targets[:, 1] += 7
     found = Coarsening.measure(targets)
     assert found.lowest.flatten().tolist() == [0, 7]
+    told = found.found
+    assert [row["lowest_up_to"] for row in told] == found.below.flatten().tolist()
+    assert [(row["step"], row["highest_from"]) for row in told] == [(None, None), (None, None)]
     swapped = Coarsening.measure(targets[:, ::-1])(samples[:, ::-1])
     assert np.array_equal(swapped[:, ::-1], found(samples))
 
@@ -102,6 +105,7 @@ def test_rounded_numbers_come_back_from_model_range_exactly(
     back = transform.inverse(transform.forward(targets))
     found = Coarsening.measure(back)
     assert float(found.step.item()) == step
+    assert found.found == [{"step": step, "lowest_up_to": None, "highest_from": None}]
     assert np.array_equal(found(back), targets)
     between = back + np.float32(0.3 * step)
     assert np.array_equal(found(between), targets)
