@@ -38,7 +38,8 @@ NO_RINGS, ODE, NO_PATCHES = (
     ["solver=ddim", "floor=0"],
     ["calibration.patches=0"],
 )
-ALIKE = ["steering.large_waves=1"]
+FULL = ["coarsening=false"]
+ALIKE = [*FULL, "steering.large_waves=1"]
 DENSE = [*ALIKE, "calibration.thinned=false", "steering.thinned=false"]
 ALL = [*DENSE, "calibration.tolerance=0"]
 COARSE = [*ALL, "calibration.least_variance=1e-3"]
@@ -53,7 +54,8 @@ ROWS: dict[str, list[str]] = {
     "+ less variance and less noise at least": ALL,
     "+ experts asked where they are missed": DENSE,
     "+ patches and wavelets on coarser grids": ALIKE,
-    "+ largest waves counted three times: the default": [],
+    "+ largest waves counted three times": FULL,
+    "+ numbers as coarse as the targets': the default": [],
 }
 SCORES = ("spectrum_error", "pixel_wasserstein", "fsd", "c2st", "nearest_ratio")
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
