@@ -4,6 +4,7 @@ import glob
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import final
 
@@ -159,17 +160,21 @@ def kill_worker(patient: Patient) -> Injury:
     heard, tell = CONTEXT.Pipe(duplex=False)
     cull = Cull(min(1, len(shards) - 1), _middle(patient, shards[0]), tell)
     session = Session.begin(patient.run, (*patient.sets, *RAY), doom=cull)
-    tell.close()  # so that a session that ends without a blow is heard too
-    try:
-        heard.recv()
-        left = patient.missing
-    except EOFError:
-        left = 0
+    tell.close()
+    left = patient.missing if session.until(heard.poll) and _heard(heard) else 0
     error = session.end()
     if not left and not error:
         return Injury("the workers were done before one could be killed", injected=False)
     wrong = [f"the session could not go on: {error}"] if error else []
     return Injury(f"worker killed with {left} of {len(shards)} shards left", shards, wrong)
+
+
+def _heard(said: Connection) -> bool:
+    """Whether anyone was struck; a session may end and say nothing."""
+    try:
+        return bool(said.recv())
+    except EOFError:
+        return False
 
 
 def _middle(patient: Patient, shard: Shard) -> float:
