@@ -13,7 +13,7 @@ from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
 from ood_core.bases.loading import BaseModel, load_base
 from ood_core.decode import decode
-from ood_core.errors import FarfieldError
+from ood_core.errors import BaseModelMissing, IdentityRefused
 from ood_core.measures import Ruler
 from ood_core.seeds import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
@@ -27,8 +27,12 @@ STEPS = 24
 def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Tensor, "b f"] | None:
     """Scattering rows of maps in the base's domain; None where there is no way to tell.
 
-    That is where few targets are fitted, where the base is not at hand (any more), and where its
-    maps are not finite.
+    That is where few targets are fitted, where the run's own base is not at hand (any more), and
+    where its maps are not finite.
+
+    Raises:
+        BaseModelError: the base is there and cannot be loaded, or is larger than the settings
+            allow: a check that silently vanished would look like one that was passed.
     """
     if (stored := read_domain(run)) is not None:
         return stored
@@ -37,9 +41,10 @@ def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Ten
         return None
     device = choose_device(settings.execution.device)
     try:
-        model = load_base(settings.base, device, getattr(torch, run.dtype))
+        most = settings.execution.max_base_bytes
+        model = load_base(settings.base, device, getattr(torch, run.dtype), most)
         require_base(model, run.record)
-    except FarfieldError:
+    except (BaseModelMissing, IdentityRefused):
         return None
     channels, height, width = ruler.fit.shape[1:]
     shape = model.code_shape((channels, height, width))

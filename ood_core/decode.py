@@ -1,6 +1,6 @@
 """Latents to maps: the flow downward."""
 
-from typing import Any
+from typing import Any, assert_never
 
 from ood_core.arrays import Latents, Maps, TimeGrid
 from ood_core.diffusion.denoiser import Denoiser
@@ -42,11 +42,7 @@ def decode(
         return end / float(schedule.alpha[first])
     if seeds is None or len(seeds) != len(latents):
         raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
-    noisy: Solver[Any] = StochasticDdim(seeds)
-    if solver == "ddim":
-        noisy = StochasticDdim(seeds, eta, eta_floor)
-    if solver == "dpmpp_2m_sde":
-        noisy = DpmSolver2MSde(seeds)
+    noisy = _stochastic(solver, seeds, eta, eta_floor)
     return denoiser(noisy.read(last(denoiser, noisy, start, down)), first)
 
 
@@ -66,5 +62,23 @@ def _deterministic(solver: SolverName) -> Solver[Any]:
             return Heun()
         case "dpmpp_2m":
             return DpmSolver2M()
-        case _:
+        case "ddim":
             return Ddim()
+        case "ancestral" | "dpmpp_2m_sde":
+            raise ValueError(f"got the solver {solver}, which adds noise; expected one without")
+        case _:
+            assert_never(solver)
+
+
+def _stochastic(solver: SolverName, seeds: SeedRange, eta: float, eta_floor: int) -> Solver[Any]:
+    match solver:
+        case "ancestral":
+            return StochasticDdim(seeds)
+        case "ddim":
+            return StochasticDdim(seeds, eta, eta_floor)
+        case "dpmpp_2m_sde":
+            return DpmSolver2MSde(seeds)
+        case "heun" | "dpmpp_2m":
+            raise ValueError(f"got eta {eta} for the solver {solver}; only ddim takes one")
+        case _:
+            assert_never(solver)

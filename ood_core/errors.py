@@ -22,6 +22,10 @@ class BaseModelError(InputError):
     """A base model cannot be loaded or does not fit the targets."""
 
 
+class BaseModelMissing(BaseModelError):
+    """There is no such base, or the hub did not give it."""
+
+
 class ConfigError(InputError):
     """The configuration is wrong: unknown key, impossible value, contradiction."""
 

@@ -15,7 +15,7 @@ from ood_core.bases.networks import Patched, read_network
 from ood_core.bases.schedulers import SettingRuling, read_scheduler, suit_network
 from ood_core.bases.weights import weights_file
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.errors import BaseModelError, FarfieldError
+from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError
 from ood_core.limits import BASE_BYTES
 
 LARGEST_JSON = 2**22
@@ -160,7 +160,7 @@ def _folder(source: str) -> Path:
     if Path(source).is_dir():
         return Path(source)
     if Path(source).is_absolute() or source.count("/") != 1:
-        raise BaseModelError(
+        raise BaseModelMissing(
             f"no folder {source!r}: expected a diffusers folder (with model_index.json or "
             "config.json) or a hub id such as 'owner/name'"
         )
@@ -173,7 +173,7 @@ def _folder(source: str) -> Path:
             folder = Path(snapshot_download(source, allow_patterns=["*.json", "*.bin"]))
         return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BaseModelError(
+        raise BaseModelMissing(
             f"{source!r} is no local folder, and the hub did not give it ({type(error).__name__}): "
             "check the path, or the id and the network"
         ) from error

@@ -114,8 +114,9 @@ class RunStore:
         return read_json(self.root / "run.json")
 
     def plan(self, stage: ShardedStage) -> ShardPlan:
-        """The shard plan of a stage."""
-        return ShardPlan(**read_json(self.root / "plan.json")[stage])
+        """The shard plan of a stage; an empty one where the run was planned without it."""
+        stored = read_json(self.root / "plan.json").get(stage, {"rows": 0, "shard_rows": 1})
+        return ShardPlan(**stored)
 
     @property
     def dtype(self) -> str:

@@ -1,6 +1,8 @@
 """Of all kinds, left-out maps choose the one that the maps were made of; clusters are found."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -130,3 +132,16 @@ def test_many_large_maps_are_scored_on_some() -> None:
     assert len(scored(torch.zeros(10, 1, 2, 2))) == 10
     large = torch.zeros(1).expand(700, 3, 256, 256)
     assert 0 < scored(large).numel() <= SCORED
+
+
+def test_a_further_kind_does_not_change_what_auto_chooses_from():
+    """Under an unchanged identity scheme: the list is spelled out, not derived from the kinds."""
+    code = """
+from typing import Literal
+import ood_core.specs as specs
+specs.PriorKind = Literal[specs.PriorKind, "brand_new"]
+from ood_core.priors.choice import CANDIDATES
+assert "brand_new" not in CANDIDATES, CANDIDATES
+assert len(CANDIDATES) == 9, CANDIDATES
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

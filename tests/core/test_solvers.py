@@ -2,15 +2,18 @@
 
 import itertools
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from ood_core.decode import decode
 from ood_core.diffusion.flow import CountingDenoiser, descending, integrate, last
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Ddim, DpmSolver2M, FixedPointDdim, Heun, Solver
+from ood_core.seeds import SeedRange
+from ood_core.specs import SolverName
 from tests.contracts.solver import (
     MEAN,
     POINTS,
@@ -208,3 +211,10 @@ def test_only_the_level_matters_and_not_the_scaling_of_the_schedule() -> None:
 
 def test_points_cover_the_contract_grid() -> None:
     assert grid_of(64).tolist()[::64] == [0, POINTS]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_a_solver_without_an_arm_is_refused_and_not_run_as_ddim(eta):
+    latents, name = torch.zeros(2, *MEAN.shape), cast(SolverName, "brand_new")
+    with pytest.raises(AssertionError, match="brand_new"):
+        decode(gaussian_denoiser(), name, latents, grid_of(2), SeedRange(0, 0, 2), eta)

@@ -9,6 +9,7 @@ from flows.domain import domain_rows, draw_domain
 from flows.extension import stored_settings
 from flows.planning import prepare
 from ood_core.bases.loading import load_base
+from ood_core.errors import BaseModelError
 from ood_core.measures import Ruler
 from ood_core.seeds import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
@@ -67,3 +68,12 @@ def test_few_targets_tell_nothing(unbroken):
     assert "Leak of the base's own domain: not measured" in (
         (unbroken / "report" / "index.html").read_text()
     )
+
+
+def test_a_base_that_is_too_large_is_refused_and_not_passed_over(planned):
+    """A leak check that silently vanishes looks like one that was passed."""
+    run, ruler = planned
+    settings = stored_settings(run)
+    small = settings.execution.model_copy(update={"max_base_bytes": 100})
+    with pytest.raises(BaseModelError, match="max_base_bytes"):
+        domain_rows(run, settings.model_copy(update={"execution": small}), ruler)

@@ -1,6 +1,7 @@
 """One sample again: equal bits, rounding, real differences, and samples that are not there yet."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from flows.extension import stored_settings
 from flows.replay import TOLERANCE, Replay, replay_sample
+from flows.settings import PROJECT
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 
@@ -137,3 +139,16 @@ def test_an_unfinished_fit_is_incomplete(farfield, ready, part):
     answer = farfield("replay", ready, "--sample", 0)
     assert answer.code == 5
     assert "farfield run" in answer.err
+
+
+def test_the_examples_of_the_data_schema_give_the_stored_sample(unbroken):
+    """The blocks of docs/data_schema.md that draw a sample again, run as they stand."""
+    text = (PROJECT / "docs" / "data_schema.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text.partition("By hand: sample `i`")[2], re.DOTALL)
+    assert len(blocks) == 2
+    code = "".join(blocks).replace("runs/demo", str(unbroken)).replace("17", "6").replace("18", "7")
+    found: dict[str, object] = {}
+    exec(code, found)
+    stored = RunStore(unbroken).table("generate").read("maps")[6]
+    assert found["again"].tobytes() == stored.tobytes()
+    assert found["latent"].shape == (1, 1, 16, 16)

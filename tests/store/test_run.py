@@ -3,13 +3,16 @@
 import shutil
 
 import pytest
+import torch
 
 from flows.holding import holding
 from flows.planning import prepare
 from flows.stages import LINE, perform, summary
 from ood_core import identity
+from ood_core.calibration import EXPERTS
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.identity import SCHEME
+from ood_core.store.calibration import by_name
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 
@@ -128,3 +131,27 @@ def test_a_place_whose_run_was_removed_keeps_nothing_fitted(finished, unbroken, 
     prepare(other, str(finished))
     assert not left & {path.name for path in finished.iterdir()}
     assert not list(finished.glob("receipts/*/*"))
+
+
+def test_a_plan_from_before_a_stage_has_no_shards_of_it(finished):
+    plan = read_json(finished / "plan.json")
+    del plan["calibrate"]
+    write_json(finished / "plan.json", plan)
+    run = RunStore(finished)
+    assert len(run.plan("calibrate")) == 0
+    assert run.state in ("complete", "published", "quarantined", "undecided")
+
+
+def test_weights_are_read_by_name_and_not_by_position():
+    """Another order of the stored columns, or a fixed expert less, moves no weight to another."""
+    patches = "patches 4x4, scale 1"
+    names = [*EXPERTS, patches]
+    weights = torch.arange(30.0).reshape(2, 3, 5)
+    assert by_name(weights, names, "run").equal(weights)
+    turned = [4, 2, 0, 3, 1]
+    shuffled = by_name(weights[..., turned], [names[i] for i in turned], "run")
+    assert shuffled.equal(weights)
+    fewer = by_name(weights[..., [0, 1, 2, 4]], [*EXPERTS[:3], patches], "run")
+    assert fewer[..., 4].equal(weights[..., 4]) and not fewer[..., 3].any()
+    with pytest.raises(IdentityRefused, match="oracle"):
+        by_name(weights[..., :1], ["oracle"], "run")
