@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.clock import TimedDenoiser
+from actors.timing import TimedDenoiser
 from ood_core.arrays import Latents, Maps, TimeGrid
-from ood_core.bases.codes import Autoencoder
-from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.loading import BaseModel, load_base
-from ood_core.calibration import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.decode import decode
+from ood_core.denoising.calibrated import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -23,16 +20,19 @@ from ood_core.draw_spec import DrawSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
 from ood_core.invert import Inversion, invert
-from ood_core.levels import in_domain_law
 from ood_core.limits import BASE_BYTES
-from ood_core.maps.coarsening import Coarsening
+from ood_core.maps.quantization import Coarsening
 from ood_core.method import Method
-from ood_core.seeds import SeedRange, Stream, normal, root_key
+from ood_core.models.autoencoder import Autoencoder
+from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.pretrained import PretrainedDenoiser
+from ood_core.numerics.random import SeedRange, Stream, normal, root_key
 from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.synthesis.levels import in_domain_law
 
 LAW_ROOT = root_key("affine law of a base")
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.line import choose_device
-from ood_core.bases.loading import load_base
 from ood_core.errors import BaseModelError
+from ood_core.models.loading import load_base
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import Share, TrainingState, go_on_from, start, train
 from ood_core.recipe import PretrainSpec

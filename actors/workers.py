@@ -15,19 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.clock import Parts, Turns, timed
 from actors.line import Line, load_line
+from actors.timing import Parts, Turns, timed
 from actors.transfer import entering, leaving
 from ood_core.arrays import Maps
-from ood_core.bases.codes import Autoencoder
-from ood_core.calibration import TargetLaws, calibrate_level
-from ood_core.constructs import construct_of
-from ood_core.draw import draw
+from ood_core.denoising.calibrated import TargetLaws, calibrate_level
+from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.invert import Inversion
 from ood_core.limits import BASE_BYTES
-from ood_core.seeds import SeedRange
+from ood_core.models.autoencoder import Autoencoder
+from ood_core.numerics.random import SeedRange
 from ood_core.specs import SteeringSpec, Symmetry
-from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
 from ood_core.store.latents import held_targets, read_latents
@@ -38,6 +36,8 @@ from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
+from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.latents import draw
 
 Rows = Mapping[str, NDArray[Any]]
 INVERTED = ("latents", "before", "round_trip", "error", "residual")

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
+from flows.runs.lifecycle import run_line
 from flows.settings import RunSettings, load_settings
-from flows.synthesise import run_line
 from ood_core.arrays import Maps
-from ood_core.seeds import root_key
+from ood_core.evaluation.evaluate import ValidationReport, validate
+from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
-from ood_core.validate import ValidationReport, validate
 
 PIXELS = [
     "steering.coordinates=pixels",

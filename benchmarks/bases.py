@@ -23,22 +23,22 @@ import torch
 
 from flows.settings import load_settings
 from ood_core.arrays import Maps
-from ood_core.bases.loading import load_base
-from ood_core.calibration import (
+from ood_core.decode import decode
+from ood_core.denoising.calibrated import (
     BandWeights,
     CalibratedDenoiser,
     TargetLaws,
     band_knots,
     calibrate_level,
 )
-from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.invert import invert
 from ood_core.maps.transforms import RangeTransform
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.scattering import Scattering
-from ood_core.seeds import SeedRange, Stream, normal, normal_like
+from ood_core.models.loading import load_base
+from ood_core.numerics.random import SeedRange, Stream, normal, normal_like
 from ood_core.specs import CalibrationSpec, Symmetry
 from ood_core.store.targets import read_targets
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.record import changes
-from flows.console import OUT, show_rows
+from flows.cli.console import OUT, show_rows
 
 HEADER = ("figure", "before", "now", "change", "2 x noise", "")
 

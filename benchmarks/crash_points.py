@@ -17,8 +17,8 @@ from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 from benchmarks.memory import prepare
-from flows import stages
-from flows.console import show_rows
+from flows.cli.console import show_rows
+from flows.runs import stages
 from flows.settings import RunSettings, parse
 from tests.faults.crash_points import (
     Moment,

@@ -23,18 +23,18 @@ import torch
 
 from actors.line import Line, load_line
 from ood_core.arrays import Latents, Maps
-from ood_core.constructs import Candidates, construct_of
 from ood_core.decode import decode
-from ood_core.draw import measure_geometry
 from ood_core.draw_spec import DrawSpec
-from ood_core.geometry import ShellGeometry
-from ood_core.priors.choice import Prior
+from ood_core.estimators.choice import Prior
+from ood_core.evaluation.evaluate import validate
+from ood_core.numerics.random import SeedRange
 from ood_core.report.pictures import COLOURS, Stretch
-from ood_core.seeds import SeedRange
 from ood_core.store.latents import read_latents
 from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
-from ood_core.validate import validate
+from ood_core.synthesis.constructs import Candidates, construct_of
+from ood_core.synthesis.latents import measure_geometry
+from ood_core.synthesis.shell_geometry import ShellGeometry
 
 SPECS = {
     "prior": DrawSpec(),

@@ -97,7 +97,7 @@ def main() -> None:
         name, inputs, seed, seconds = asked.child
         print(json.dumps(fuzz(name, int(inputs), int(seed), float(seconds))))
         return
-    from flows.console import show_rows
+    from flows.cli.console import show_rows
 
     parts = sum(SHARES[name] for name in asked.readers)
     counts = {name: -(-asked.inputs * SHARES[name] // parts) for name in asked.readers}

@@ -31,12 +31,12 @@ from typing import Any
 
 import psutil
 
-from flows.console import show_rows
+from flows.cli.console import show_rows
 from flows.settings import PROJECT
 from ood_core.store.run import SHARDED, RunStore
 
 VICTIMS = {
-    "driver": "flows.cli run",
+    "driver": "flows.cli.main run",
     "worker": "ray::_Actor",
     "raylet": "raylet/raylet",
     "prefect server": "prefect.server",
@@ -98,7 +98,17 @@ def start(out: Path, size: Size, orchestrator: str, pool: str = "ray") -> Driver
     """Start `farfield run` in a process session of its own."""
     sets = [part for setting in size.settings() for part in ("--set", setting)]
     config = str(PROJECT / "examples" / "hubble.yaml")
-    command = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(out), "--pool", pool]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli.main",
+        "run",
+        config,
+        "--out",
+        str(out),
+        "--pool",
+        pool,
+    ]
     with (out.parent / "log").open("ab") as log:
         return subprocess.Popen(
             [*command, "--orchestrator", orchestrator, *sets],

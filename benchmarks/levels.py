@@ -17,14 +17,14 @@ import torch
 
 from actors.line import Line, load_line, time_grid
 from benchmarks.nfe import SCORES, Judge, say
-from flows.level_choice import LEAST_RATIO, LEVELS, MAPS, MOST_RATIO, ROOT
+from flows.runs.level_choice import LEAST_RATIO, LEVELS, MAPS, MOST_RATIO, ROOT
 from ood_core.decode import decode
+from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.estimators.families import fit_gaussian
 from ood_core.invert import invert
-from ood_core.levels import choose, level_curve, log_levels
-from ood_core.priors.families import fit_gaussian
-from ood_core.seeds import SeedRange
-from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
+from ood_core.synthesis.levels import choose, level_curve, log_levels
 
 INVERTED = 16  # at once
 

@@ -34,7 +34,7 @@ def prepare(place: Path) -> None:
     import numpy as np
     import torch
 
-    from ood_core.bases.networks import make_unet, save_base
+    from ood_core.models.networks import make_unet, save_base
 
     torch.manual_seed(0)
     save_base(make_unet(SIZE, 1, (8, 16), 1, (False, False), 4), "epsilon", place / "base")
@@ -44,9 +44,9 @@ def prepare(place: Path) -> None:
 
 def run(place: Path, samples: int, pool: str) -> dict[str, float]:
     """Run the line; peak after each stage."""
+    from flows.runs.lifecycle import run_line
+    from flows.runs.stages import Stage, perform
     from flows.settings import RunSettings, parse
-    from flows.stages import Stage, perform
-    from flows.synthesise import run_line
     from ood_core.store.run import RunStore
 
     settings = parse(
@@ -72,7 +72,7 @@ def run(place: Path, samples: int, pool: str) -> dict[str, float]:
 
 def read(verb: str, folder: str) -> dict[str, float]:
     """Call one reading verb of the command line; peak at its end."""
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.argv = ["farfield", verb, folder, "--json"]
     code: Any = 0
@@ -117,7 +117,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(child(*arguments.child)))
         return
-    from flows.console import show_rows
+    from flows.cli.console import show_rows
 
     rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory() as place:

@@ -26,20 +26,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-from actors.clock import TimedDenoiser
 from actors.line import Line, load_line, time_grid
+from actors.timing import TimedDenoiser
 from actors.workers import sample_rows
-from flows.extension import stored_settings
-from flows.level_search import search_levels
+from flows.runs.extension import stored_settings
+from flows.tools.level_search import search_levels
 from ood_core.arrays import Maps
-from ood_core.bases.loading import load_base
 from ood_core.decode import evaluations_per_map
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
-from ood_core.measures import Rows, Ruler
+from ood_core.evaluation.features import Rows, Ruler
 from ood_core.metrics.discrepancy import energy_distance
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.spectra import spectrum_distance
+from ood_core.models.loading import load_base
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 

@@ -22,16 +22,16 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from flows.console import Bars
+from flows.cli.console import Bars
 from ood_core.arrays import Maps
-from ood_core.evidence import LEVEL, ValidationReport
-from ood_core.gate import decide
+from ood_core.evaluation.downstream import gaussian_fields
+from ood_core.evaluation.evaluate import compare
+from ood_core.evaluation.features import Ruler
+from ood_core.evaluation.gate import decide
+from ood_core.evaluation.results import LEVEL, ValidationReport
 from ood_core.gate_spec import GateSpec
-from ood_core.linalg import filtered, wavenumbers
-from ood_core.measures import Ruler
-from ood_core.seeds import SeedRange, normal, root_key
-from ood_core.utility import gaussian_fields
-from ood_core.validate import compare
+from ood_core.numerics.covariance import filtered, wavenumbers
+from ood_core.numerics.random import SeedRange, normal, root_key
 
 SIDE, TARGETS, SAMPLES, DOMAIN = 16, 64, 128, 24
 GATE = GateSpec(unsteered_p=LEVEL, copies_p=LEVEL)

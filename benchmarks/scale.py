@@ -27,10 +27,10 @@ from actors.workers import WorkerSpec
 from benchmarks.compare import show_changes
 from benchmarks.dispatch_model import Costs, Outcome, simulate, stops_at
 from benchmarks.record import Figure, previous, save
-from flows import stages
-from flows.console import OUT, show_rows
-from flows.hiring import hiring
-from flows.holding import holding
+from flows.cli.console import OUT, show_rows
+from flows.runs import stages
+from flows.runs.lease_guard import holding
+from flows.runs.worker_pool import hiring
 from flows.settings import parse
 from ood_core.store.files import as_bytes
 from ood_core.store.plan import ShardPlan

@@ -23,7 +23,7 @@ import torch
 from benchmarks import speed_line, speed_network, speed_parts, speed_rivals
 from benchmarks.compare import show_changes
 from benchmarks.record import Figure, previous, save
-from flows.console import OUT, show_rows
+from flows.cli.console import OUT, show_rows
 
 Measure = Callable[[argparse.Namespace], tuple[dict[str, Figure], dict[str, Any]]]
 PARTS: dict[str, Measure] = {

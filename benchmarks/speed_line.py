@@ -17,9 +17,9 @@ from psutil import AccessDenied, NoSuchProcess, Process
 from actors.line import load_line
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
-from flows.hiring import worker_count
+from flows.runs.timing import shares
+from flows.runs.worker_pool import worker_count
 from flows.settings import PROJECT, load_settings
-from flows.spent import shares
 from ood_core.store.files import write_json
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
@@ -66,7 +66,17 @@ def _run(config: str, sets: list[str], place: Path, again: bool) -> dict[str, di
     else:
         shutil.rmtree(place, ignore_errors=True)
     words = [word for one in sets for word in ("--set", one)]
-    call = [sys.executable, "-m", "flows.cli", "run", config, "--out", str(place), *words, "--json"]
+    call = [
+        sys.executable,
+        "-m",
+        "flows.cli.main",
+        "run",
+        config,
+        "--out",
+        str(place),
+        *words,
+        "--json",
+    ]
     child = subprocess.Popen(call, cwd=PROJECT, stdout=subprocess.DEVNULL)
     seen: dict[int, float] = {}
     spent: dict[str, dict[str, float]] = {}

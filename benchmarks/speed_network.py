@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from actors.line import choose_device
 from benchmarks.record import Figure
 from flows.settings import PROJECT, load_settings
-from ood_core.bases.loading import load_base
+from ood_core.models.loading import load_base
 
 BATCHES = (1, 4, 16, 64)
 SIDE = 1024

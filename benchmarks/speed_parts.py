@@ -18,13 +18,13 @@ from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed_network import in_turns
 from flows.settings import PROJECT, load_settings
-from ood_core.constructs import construct_of
-from ood_core.draw import draw
-from ood_core.seeds import SeedRange
+from ood_core.numerics.random import SeedRange
 from ood_core.store.latents import read_latents
 from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
+from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.latents import draw
 
 ROWS = 16
 MANY = 640
@@ -34,7 +34,8 @@ CODECS = {
     "zstd": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
 }
 STARTS = {
-    "--help": "import sys; sys.argv = ['farfield', '--help']; from flows.cli import main; main()",
+    "--help": "import sys; sys.argv = ['farfield', '--help']; "
+    "from flows.cli.main import main; main()",
     "imports of a worker": "import actors.workers, diffusers.models.unets.unet_2d",
     "Ray": "from actors.ray_pool import connect; connect(2)",
     "Prefect": (

@@ -15,8 +15,8 @@ from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed_network import in_turns
 from flows.settings import PROJECT, load_settings
-from ood_core.calibration import BASE
 from ood_core.decode import decode
+from ood_core.denoising.calibrated import BASE
 from ood_core.diffusion.flow import last
 from ood_core.diffusion.solvers import Ddim
 from ood_core.metrics.scattering import Scattering

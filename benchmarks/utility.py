@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from flows.runs.lifecycle import run_line
 from flows.settings import parse
-from flows.synthesise import run_line
-from flows.utility import keep_utility, measure_utility
-from ood_core.gains import Utility
-from ood_core.seeds import root_key
+from flows.tools.downstream import keep_utility, measure_utility
+from ood_core.evaluation.downstream import MULTIPLES, Labelled, Task, utility
+from ood_core.evaluation.gains import Utility
+from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
-from ood_core.utility import MULTIPLES, Labelled, Task, utility
 
 SIDE, GRID, SLOPES = 32, 96, (2.0, 2.5, 3.0)
 FIT, HELD_OUT = 48, 240

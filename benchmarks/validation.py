@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from flows.console import show_rows
-from flows.extension import stored_settings
-from flows.stages import validate_set
+from flows.cli.console import show_rows
+from flows.runs.extension import stored_settings
+from flows.runs.stages import validate_set
 from ood_core.store import statistics
 from ood_core.store.run import RunStore
 

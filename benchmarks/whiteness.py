@@ -29,9 +29,9 @@ from benchmarks.nfe import say
 from ood_core.arrays import Latents, Maps
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.invert import Inversion, invert
-from ood_core.linalg import wavenumbers
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.seeds import SeedRange, normal, root_key
+from ood_core.numerics.covariance import wavenumbers
+from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 
 HEADER = (

@@ -17,8 +17,8 @@ from typing import final
 from flows.drill_copy import Patient
 from flows.drill_faults import FAULTS, Fault, kill_worker
 from flows.drill_sessions import warm
-from flows.inspection import verify_run
 from flows.progress import listener
+from flows.report.inspection import verify_run
 from ood_core.errors import InputError, RunIncomplete, ShardCorrupt
 from ood_core.store.files import writing
 from ood_core.store.run import RunStore

@@ -10,9 +10,9 @@ from typing import final
 
 from flows.drill_copy import Patient
 from flows.drill_sessions import CONTEXT, Cull, Doom, Session
-from flows.extension import stored_settings, with_samples
-from flows.inspection import verify_run
-from flows.planning import ask
+from flows.report.inspection import verify_run
+from flows.runs.extension import stored_settings, with_samples
+from flows.runs.planning import ask
 from flows.settings import RunSettings
 from ood_core.errors import IdentityRefused, TargetError
 from ood_core.store.files import PARTIAL

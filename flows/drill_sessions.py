@@ -18,10 +18,10 @@ from typing import final
 
 from psutil import NoSuchProcess, Process
 
-from flows.extension import extend_run, stored_settings, with_samples
 from flows.progress import Listener, listener
+from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.stages import Stage, perform
 from flows.settings import RunSettings
-from flows.stages import Stage, perform
 from ood_core.errors import FarfieldError
 from ood_core.store.lease import driver
 from ood_core.store.run import RunStore

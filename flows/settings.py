@@ -57,7 +57,7 @@ class Execution(BaseModel):
     def number_type(self) -> str:
         """The network's number type; `auto` is float32 on every device.
 
-        `fastest` is settled when a run is planned (`flows/number_type.py`).
+        `fastest` is settled when a run is planned (`flows/runs/number_type.py`).
         """
         return "float32" if self.dtype == "auto" else self.dtype
 

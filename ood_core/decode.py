@@ -8,7 +8,7 @@ from ood_core.diffusion.flow import descending, last
 from ood_core.diffusion.solvers import Ddim, DpmSolver2M, Heun, Solver
 from ood_core.diffusion.stochastic import DpmSolver2MSde, StochasticDdim
 from ood_core.diffusion.teleport import Shortcut
-from ood_core.seeds import SeedRange
+from ood_core.numerics.random import SeedRange
 from ood_core.specs import SolverName
 
 

@@ -148,8 +148,8 @@ class MethodSpec:
     """A preset, and what shall differ from it; a field left out takes the preset's value.
 
     `level` is the time index up to which targets are inverted (`auto`: chosen by measurement when
-    the run is planned, `ood_core/levels.py`), `floor` the one at which they start, and `steps` the
-    number of solver steps between both. `inverter` goes up: by fixed point in
+    the run is planned, `ood_core/synthesis/levels.py`), `floor` the one at which they start, and
+    `steps` the number of solver steps between both. `inverter` goes up: by fixed point in
     `passes` passes, and up to `extra_passes` more where they leave much, or by a solver that keeps
     pairs. `eta` is the share of fresh noise of the `ddim` solver in steps that start above the
     index `eta_floor`. Above the index `teleport` (0: none) no step is taken, but the flow of a
@@ -159,7 +159,7 @@ class MethodSpec:
     the base is of the whole network, others of its finest level with the features of the last one.
     With `floor_noise` each target gets the noise that its first level stands for before it goes up.
     With `coarsening` samples are rounded as the targets are, and have the exact values that many of
-    their pixels share at an end of the range (`ood_core/maps/coarsening.py`).
+    their pixels share at an end of the range (`ood_core/maps/quantization.py`).
     """
 
     preset: Preset = "calibrated"

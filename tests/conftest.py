@@ -63,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base with random weights, saved in diffusers format."""
     import torch
 
-    from ood_core.bases.networks import make_unet, save_base
+    from ood_core.models.networks import make_unet, save_base
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny"
@@ -137,8 +137,8 @@ def config(tmp_path: Path, tiny_dict: Callable[..., dict[str, Any]]) -> Callable
 
 @pytest.fixture(scope="session")
 def _ready(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -> Path:
-    from flows.planning import prepare
-    from flows.stages import LINE, perform
+    from flows.runs.planning import prepare
+    from flows.runs.stages import LINE, perform
 
     root = tmp_path_factory.mktemp("runs") / "ready"
     settings = tiny()
@@ -153,7 +153,7 @@ def _ready(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -
 def _finished(
     tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any], _ready: Path
 ) -> Path:
-    from flows.synthesise import run_line
+    from flows.runs.lifecycle import run_line
 
     root = tmp_path_factory.mktemp("runs") / "finished"
     run_line(tiny(), str(root))
@@ -192,8 +192,7 @@ def farfield(
     """The command line in this process, from arguments to exit code."""
 
     def call(*arguments: Any) -> Answer:
-        from flows import console
-        from flows.cli import main
+        from flows.cli.main import console, main
 
         for place in (console.OUT, console.ERR):
             monkeypatch.setattr(place, "_width", 2000)  # messages are not wrapped

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import CrossStationary, Diagonal, LowRank, Stationary
+from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 

@@ -13,8 +13,8 @@ from flows.science.figure import draw_maps, draw_scores
 from flows.science.methods import METHODS, MethodName
 from flows.science.table import Stored, as_csv, markdown, rows
 from flows.science.targets import TargetSet
-from ood_core.bases.loading import load_base
 from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
+from ood_core.models.loading import load_base
 from ood_core.store.files import write_atomic
 
 STAGE = "science"

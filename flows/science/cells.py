@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from flows.console import finite
+from flows.cli.console import finite
 from flows.science.methods import (
     FITTED_WITHIN,
     MethodName,
@@ -25,9 +25,9 @@ from flows.science.methods import (
 )
 from flows.science.scoring import scored
 from flows.science.targets import TargetSet
-from ood_core.bases.loading import BaseModel
 from ood_core.identity import digest
-from ood_core.seeds import SeedRange, root_key
+from ood_core.models.loading import BaseModel
+from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.statistics import DEFINITION
 

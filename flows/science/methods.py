@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from typing_extensions import TypeIs
 
-from flows.holding import holding
-from flows.planning import ask, inspect_inputs
 from flows.progress import Silent, listener
+from flows.runs.lease_guard import holding
+from flows.runs.planning import ask, inspect_inputs
+from flows.runs.stages import LINE, perform
 from flows.science.targets import TargetSet
 from flows.settings import Execution, RunSettings
-from flows.stages import LINE, perform
 from ood_core.baselines.baseline import Baseline
 from ood_core.baselines.copies import Copies
 from ood_core.baselines.fine_tuning import FineTuning
@@ -24,13 +24,13 @@ from ood_core.baselines.gaussian import GaussianField, GaussianLaw
 from ood_core.baselines.mixing import Mixing
 from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
-from ood_core.bases.loading import BaseModel
 from ood_core.draw_spec import DrawSpec
 from ood_core.gate_spec import GateSpec
 from ood_core.identity import identity_record
-from ood_core.maps.coarsening import Coarsening
+from ood_core.maps.quantization import Coarsening
 from ood_core.maps.transforms import RangeTransform
-from ood_core.seeds import SeedRange, normal
+from ood_core.models.loading import BaseModel
+from ood_core.numerics.random import SeedRange, normal
 from ood_core.specs import GenerationSpec, MethodSpec, SteeringSpec
 
 BaselineName = Literal[

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.science.targets import TargetSet
-from ood_core.evidence import Score
+from ood_core.evaluation.evaluate import compare
+from ood_core.evaluation.results import Score
 from ood_core.metrics.novelty import nearest_ratio
 from ood_core.metrics.spectra import octave_ratios
-from ood_core.validate import compare
 
 SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st")
 

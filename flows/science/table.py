@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from flows.science.cells import Cell
-from ood_core.judges import UNSTEERED
+from ood_core.evaluation.two_sample import UNSTEERED
 
 LEVEL = 0.95
 Stored = Mapping[str, Any]

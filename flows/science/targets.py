@@ -17,9 +17,9 @@ import torch
 
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
+from ood_core.evaluation.features import Ruler
 from ood_core.maps.mapset import MapSet
 from ood_core.maps.transforms import RangeTransform
-from ood_core.measures import Ruler
 from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
 

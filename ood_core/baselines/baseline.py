@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
-from ood_core.seeds import SeedRange, Stream, generator
+from ood_core.numerics.random import SeedRange, Stream, generator
+from ood_core.numerics.symmetry import orbit
 from ood_core.specs import Symmetry
-from ood_core.symmetry import orbit
 
 ROWS = 64  # maps that are made at once, which bounds the memory
 

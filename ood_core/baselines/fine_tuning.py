@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, draw_images, parts, require_targets
-from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.loading import BaseModel
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
+from ood_core.models.loading import BaseModel
+from ood_core.models.pretrained import PretrainedDenoiser
+from ood_core.numerics.random import SeedRange, Stream, normal, root_key
 from ood_core.pretraining.trainer import (
     LOG_NOISE_MEAN,
     LOG_NOISE_SPREAD,
@@ -32,7 +33,6 @@ from ood_core.pretraining.trainer import (
     training_of,
 )
 from ood_core.recipe import PretrainSpec
-from ood_core.seeds import SeedRange, Stream, normal, root_key
 from ood_core.specs import Prediction, Symmetry
 
 BACKWARD = 2  # evaluations that a backward pass costs

@@ -13,11 +13,11 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, require_targets
-from ood_core.linalg import Stationary
-from ood_core.priors.annuli import annular_profile
-from ood_core.priors.families import fit_gaussian
-from ood_core.priors.gaussian import GaussianPrior
-from ood_core.seeds import SeedRange
+from ood_core.estimators.annuli import annular_profile
+from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.numerics.covariance import Stationary
+from ood_core.numerics.random import SeedRange
 from ood_core.specs import Symmetry
 
 LEAST = 4  # maps that the estimators need

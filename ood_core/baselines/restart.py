@@ -15,7 +15,7 @@ from ood_core.baselines.baseline import Made, draw_images, parts
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
-from ood_core.seeds import SeedRange, normal
+from ood_core.numerics.random import SeedRange, normal
 from ood_core.specs import Symmetry
 
 LEAST_NOISE = 0.05  # of the last step: below it an estimate is the map itself

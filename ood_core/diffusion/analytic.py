@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ood_core.arrays import Map, Maps, PerSample
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import Covariance
+from ood_core.numerics.covariance import Covariance
 
 
 @final

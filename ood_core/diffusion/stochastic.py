@@ -12,7 +12,7 @@ from typing import final
 from ood_core.arrays import Maps
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.solvers import Multistep
-from ood_core.seeds import SeedRange, Stream, normal
+from ood_core.numerics.random import SeedRange, Stream, normal
 
 
 @final

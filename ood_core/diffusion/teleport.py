@@ -22,7 +22,7 @@ from scipy.special import ellipj, ellipkm1
 
 from ood_core.arrays import Map, Maps
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import Covariance
+from ood_core.numerics.covariance import Covariance
 
 DIGITS = 36.0
 """Natural logarithm of the precision asked of the root: that of double precision."""

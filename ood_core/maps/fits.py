@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits, Metered, TooMuch
+from ood_core.maps.fits_tiles import packed_table, require_few_axes, require_sound_tiles, unpacked
 from ood_core.maps.mapset import (
     HEADER_END,
     MapSet,
@@ -28,7 +29,6 @@ from ood_core.maps.mapset import (
     numbered_ids,
     require_count,
 )
-from ood_core.maps.packed import packed_table, require_few_axes, require_sound_tiles, unpacked
 
 _COMPANIONS = {"DQ", "ERR", "ERROR", "IVAR", "MASK", "RMS", "VAR", "VARIANCE", "WEIGHT", "WHT"}
 _NOT_COPIED = {

@@ -10,7 +10,8 @@ on their units: centred, divided by their standard deviations, and rotated by th
 their correlation, which is shrunk towards the identity (Ledoit & Wolf 2004). The shrinkage is what
 makes 64 reference rows of 100 features usable: directions that the reference does not span are
 left at the scale of the others instead of being blown up. The distance is biased upwards for small
-sets, so compare it only at equal set sizes, as `ood_core.validate` does with split halves.
+sets, so compare it only at equal set sizes, as `ood_core.evaluation.evaluate` does with split
+halves.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """Distance to the nearest target over the declared symmetries: is a sample a copy?
 
 The distance of a map from a target is the root mean square of their pixel difference, least over
-the images of the target under the group of `ood_core.symmetry.orbit`. `nearest` searches no shifts.
-Samples as novel as real maps lie as far from the fit targets as held-out real maps do, so the ratio
-of the medians is 1; copies bring it to 0.
+the images of the target under the group of `ood_core.numerics.symmetry.orbit`. `nearest` searches
+no shifts. Samples as novel as real maps lie as far from the fit targets as held-out real maps do,
+so the ratio of the medians is 1; copies bring it to 0.
 
 `nearest_shifted` searches all periodic shifts as well. The least squared distance of `a` and shifts
 of `b` is `(|a|^2 + |b|^2 - 2 max_s (a * b)_s) / d` with the cross-correlation `a * b`, a product of
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
+from ood_core.numerics.symmetry import orbit, orbit_size, transform
 from ood_core.specs import Symmetry
-from ood_core.symmetry import orbit, orbit_size, transform
 
 Targets = Float[Tensor, "targets c y x"]
 BLOCK_VALUES = 2**23  # float64 values held at once on either side of a product

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ood_core.errors import TargetError
 from ood_core.metrics.discrepancy import energy_test, row_distances
-from ood_core.seeds import Stream, generator
+from ood_core.numerics.random import Stream, generator
 
 LARGEST = 64.0  # standard deviations: no test of two sets needs more
 MOST_ROWS = 128  # that are split in halves, which bounds the time

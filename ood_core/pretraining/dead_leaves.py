@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.seeds import Stream, generator
+from ood_core.numerics.random import Stream, generator
 
 LEAVES = 64
 RADIUS_EXPONENT = 2.5

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.seeds import Stream, generator
+from ood_core.numerics.random import Stream, generator
 
 LARGEST_ZOOM = 4
 SMALLEST_CONTRAST = 0.1

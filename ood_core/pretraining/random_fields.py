@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.seeds import Stream, generator
+from ood_core.numerics.random import Stream, generator
 
 KINDS = 5
 OVERSIZE = 2  # fields are periodic: drawn on a larger square and cut, so that borders do not match

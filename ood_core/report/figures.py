@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 from torch import Tensor
 
-from ood_core.atlas import LatentAtlas
-from ood_core.evidence import HistogramCurves, SpectrumCurves, ValidationReport
-from ood_core.gains import ArmScore, Utility
-from ood_core.learners import LEARNERS
+from ood_core.evaluation.atlas import LatentAtlas
+from ood_core.evaluation.gains import ArmScore, Utility
+from ood_core.evaluation.learners import LEARNERS
+from ood_core.evaluation.morphology import Shapes
+from ood_core.evaluation.results import HistogramCurves, SpectrumCurves, ValidationReport
 from ood_core.report.record import TrustMap
-from ood_core.shapes import Shapes
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
 WIDTH, HEIGHT = 5.2, 3.7  # inches

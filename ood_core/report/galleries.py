@@ -12,10 +12,10 @@ from typing import final
 import numpy as np
 import torch
 
+from ood_core.numerics.symmetry import orbit_size, transform
 from ood_core.report.pictures import Stretch, map_png
 from ood_core.report.record import PhysicalMaps, ReportInput
 from ood_core.specs import Symmetry
-from ood_core.symmetry import orbit_size, transform
 
 SMALL = 128  # pixels a side: larger maps weigh more, so fewer are shown
 
@@ -130,7 +130,7 @@ def _closest(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
 
 
 def element_words(element: int, symmetries: Sequence[Symmetry]) -> str:
-    """Return a group element of `ood_core.symmetry.orbit` in words."""
+    """Return a group element of `ood_core.numerics.symmetry.orbit` in words."""
     turns = 4 if "rotate90" in symmetries else 1
     element %= orbit_size(symmetries)
     words = []

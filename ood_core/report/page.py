@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ood_core.evidence import LEVEL, Score, ValidationReport
+from ood_core.evaluation.results import LEVEL, Score, ValidationReport
 from ood_core.report import figures, series
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries

@@ -8,11 +8,17 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ood_core.atlas import LatentAtlas
-from ood_core.evidence import Band, HistogramCurves, Score, SpectrumCurves, ValidationReport
-from ood_core.gains import Utility
+from ood_core.evaluation.atlas import LatentAtlas
+from ood_core.evaluation.gains import Utility
+from ood_core.evaluation.morphology import Shapes
+from ood_core.evaluation.results import (
+    Band,
+    HistogramCurves,
+    Score,
+    SpectrumCurves,
+    ValidationReport,
+)
 from ood_core.report.record import ReportInput, TrustMap
-from ood_core.shapes import Shapes
 
 SCORES = "scores.csv"
 SPECTRUM = "spectrum.csv"

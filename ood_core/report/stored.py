@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_core.errors import InputError
-from ood_core.evidence import (
+from ood_core.evaluation.results import (
     Band,
     ClassifierTest,
     ClosestPair,

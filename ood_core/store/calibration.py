@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ood_core.calibration import EXPERTS, BandWeights
+from ood_core.denoising.calibrated import EXPERTS, BandWeights
 from ood_core.errors import IdentityRefused
 from ood_core.store.run import RunStore
 

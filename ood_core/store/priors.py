@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ood_core.geometry import TESTS, Interval, ShellGeometry
-from ood_core.linalg import CrossStationary, Diagonal, LowRank, Stationary
-from ood_core.priors.choice import Choice, Prior
-from ood_core.priors.families import Law
-from ood_core.priors.gaussian import GaussianPrior
-from ood_core.priors.mixture import MixturePrior
+from ood_core.estimators.choice import Choice, Prior
+from ood_core.estimators.families import Law
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.mixture import MixturePrior
+from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
 from ood_core.store.place import Place
+from ood_core.synthesis.shell_geometry import TESTS, Interval, ShellGeometry
 
 AXES = ("channel", "y", "x")
 

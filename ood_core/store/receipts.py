@@ -17,7 +17,7 @@ class Receipt:
     The last shard's rows may reach beyond the plan's: they are there for when the plan grows.
     `statistics` is the digest of the rows that were measured of a shard of samples; '' where none
     are stored, as by early versions. `parts` says where the worker's seconds went
-    (`actors/clock.py`); early versions did not count them.
+    (`actors/timing.py`); early versions did not count them.
     """
 
     stage: str

@@ -1,7 +1,7 @@
 """Which arrays each table of a run holds: names, axes, units."""
 
-from ood_core.draw import COUNTED
 from ood_core.store.arrays import Column
+from ood_core.synthesis.latents import COUNTED
 
 MAP_AXES = ("channel", "y", "x")
 CODE_AXES = ("code_channel", "code_y", "code_x")  # xarray wants one size per name

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
-from ood_core.maps.coarsening import Coarsening
 from ood_core.maps.fits import read_fits
 from ood_core.maps.mapset import MapSet, combine, require_count, require_words
 from ood_core.maps.numpy_files import read_npy, read_npz
+from ood_core.maps.quantization import Coarsening
 from ood_core.maps.transforms import RangeTransform
 from ood_core.specs import TargetsSpec
 from ood_core.store.arrays import Table

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from actors.clock import TimedDenoiser, Turns, timed
+from actors.timing import TimedDenoiser, Turns, timed
 
 
 class Slow:

@@ -12,7 +12,7 @@ import torch
 
 from actors.pool import InlinePool
 from actors.ray_pool import RayPool
-from flows.hiring import worker_spec
+from flows.runs.worker_pool import worker_spec
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import PoolContract, missing, spec_of

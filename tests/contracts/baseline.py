@@ -5,7 +5,7 @@ import torch
 
 from ood_core.baselines.baseline import Baseline
 from ood_core.errors import TargetError
-from ood_core.seeds import SeedRange
+from ood_core.numerics.random import SeedRange
 from tests.fields import smooth_fields
 
 TOLERANCE = 1e-4  # of model range: batches change rounding, which solvers carry along

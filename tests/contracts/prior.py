@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.priors.choice import Prior
-from ood_core.priors.mixture import MixturePrior
-from ood_core.seeds import SeedRange
+from ood_core.estimators.choice import Prior
+from ood_core.estimators.mixture import MixturePrior
+from ood_core.numerics.random import SeedRange
 from tests.oracles import gaussian
 
 DRAWS = 4000

@@ -14,7 +14,7 @@ from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser, descending, last
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Solver
-from ood_core.linalg import Diagonal
+from ood_core.numerics.covariance import Diagonal
 from tests.oracles import gaussian, mixture
 from tests.strategies import geometric_schedule, randn
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.atlas import atlas
-from ood_core.linalg import isotropic
-from ood_core.priors.gaussian import GaussianPrior
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.evaluation.atlas import atlas
+from ood_core.numerics.covariance import isotropic
 from tests.oracles import fields
 
 SHAPE = (1, 8, 8)

@@ -13,11 +13,11 @@ from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import isotropic
+from ood_core.estimators.families import fit_gaussian
 from ood_core.metrics.novelty import nearest, nearest_shifted
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.priors.families import fit_gaussian
-from ood_core.seeds import SeedRange
+from ood_core.numerics.covariance import isotropic
+from ood_core.numerics.random import SeedRange
 from tests.contracts.baseline import BaselineContract
 from tests.fields import SIZE, smooth_fields
 from tests.strategies import randn

@@ -10,13 +10,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.loading import BaseModel, load_base
-from ood_core.bases.networks import make_unet, save_base
-from ood_core.bases.schedulers import read_scheduler
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import ddim_step
 from ood_core.errors import BaseModelError
+from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.networks import make_unet, save_base
+from ood_core.models.pretrained import PretrainedDenoiser
+from ood_core.models.schedulers import read_scheduler
 from ood_core.specs import Prediction
 from tests.strategies import randn
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ood_core.bases.caching import CachingUnet, caching
-from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.galaxygrad import read_mixer
-from ood_core.bases.networks import make_unet
 from ood_core.decode import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
+from ood_core.models.caching import CachingUnet, caching
+from ood_core.models.galaxygrad import read_mixer
+from ood_core.models.networks import make_unet
+from ood_core.models.pretrained import PretrainedDenoiser
 from tests.oracles import mixer
 from tests.strategies import randn
 

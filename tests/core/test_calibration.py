@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.arrays import Maps
-from ood_core.calibration import (
+from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
@@ -23,7 +23,7 @@ from ood_core.calibration import (
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import Covariance, Diagonal, Stationary, wavenumbers
+from ood_core.numerics.covariance import Covariance, Diagonal, Stationary, wavenumbers
 from ood_core.specs import CalibrationSpec
 from tests.strategies import randn, repeatable
 

@@ -11,7 +11,7 @@ import yaml
 from markdown_it import MarkdownIt
 from rocrate.rocrate import ROCrate
 
-from ood_core.evidence import (
+from ood_core.evaluation.results import (
     Band,
     HistogramCurves,
     Judgement,

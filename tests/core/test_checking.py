@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from ood_core.arrays import Maps
-from ood_core.bases.checking import LEVELS, Denoising, denoising, readings, recognised
-from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.loading import load_base
-from ood_core.bases.networks import make_unet
 from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import Stationary, isotropic, wavenumbers
-from ood_core.seeds import SeedRange, normal
+from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
+from ood_core.models.loading import load_base
+from ood_core.models.networks import make_unet
+from ood_core.models.pretrained import PretrainedDenoiser
+from ood_core.numerics.covariance import Stationary, isotropic, wavenumbers
+from ood_core.numerics.random import SeedRange, normal
 from ood_core.specs import Prediction
 from tests.strategies import randn
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ood_core.bases.checkpoints import read_checkpoint
 from ood_core.errors import BaseModelError
+from ood_core.models.checkpoints import read_checkpoint
 
 
 def network(seed: int) -> nn.Module:

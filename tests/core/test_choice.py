@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ood_core.errors import PriorUnderdetermined
-from ood_core.linalg import Diagonal, Stationary, wavenumbers
-from ood_core.priors.choice import CANDIDATES, fit_prior
-from ood_core.priors.families import SCORED, scored
-from ood_core.priors.mixture import MixturePrior, find_members, fit_mixture_prior
-from ood_core.seeds import SeedRange
+from ood_core.estimators.choice import CANDIDATES, fit_prior
+from ood_core.estimators.families import SCORED, scored
+from ood_core.estimators.mixture import MixturePrior, find_members, fit_mixture_prior
+from ood_core.numerics.covariance import Diagonal, Stationary, wavenumbers
+from ood_core.numerics.random import SeedRange
 from tests.strategies import randn
 
 SHAPE = (1, 8, 8)
@@ -140,7 +140,7 @@ def test_a_further_kind_does_not_change_what_auto_chooses_from():
 from typing import Literal
 import ood_core.specs as specs
 specs.PriorKind = Literal[specs.PriorKind, "brand_new"]
-from ood_core.priors.choice import CANDIDATES
+from ood_core.estimators.choice import CANDIDATES
 assert "brand_new" not in CANDIDATES, CANDIDATES
 assert len(CANDIDATES) == 9, CANDIDATES
 """

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ood_core.maps.coarsening import EDGE, LEAST, Coarsening, step_of
+from ood_core.maps.quantization import EDGE, LEAST, Coarsening, step_of
 from ood_core.maps.transforms import RangeTransform
 from ood_core.specs import TransformKind
 

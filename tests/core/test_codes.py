@@ -12,9 +12,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel, VQModel
 
 from ood_core.arrays import Maps
-from ood_core.bases.codes import BATCH, Autoencoder
-from ood_core.bases.loading import load_base
 from ood_core.errors import BaseModelError
+from ood_core.models.autoencoder import BATCH, Autoencoder
+from ood_core.models.loading import load_base
 from tests.strategies import randn
 
 SMALL: dict[str, Any] = {

@@ -9,7 +9,14 @@ import math
 import pytest
 import torch
 
-from ood_core.constructs import (
+from ood_core.draw_spec import DrawSpec
+from ood_core.errors import PriorUnderdetermined
+from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.numerics.covariance import isotropic
+from ood_core.numerics.random import SeedRange
+from ood_core.numerics.sphere import exp_map, frechet_mean, log_map, project
+from ood_core.synthesis.constructs import (
     ClusterDraws,
     Combinations,
     Construct,
@@ -20,15 +27,8 @@ from ood_core.constructs import (
     interpolate,
     interpolate_straight,
 )
-from ood_core.draw import draw, measure_geometry
-from ood_core.draw_spec import DrawSpec
-from ood_core.errors import PriorUnderdetermined
-from ood_core.geometry import ShellGeometry, shell_statistics
-from ood_core.linalg import isotropic
-from ood_core.priors.families import fit_gaussian
-from ood_core.priors.gaussian import GaussianPrior
-from ood_core.seeds import SeedRange
-from ood_core.sphere import exp_map, frechet_mean, log_map, project
+from ood_core.synthesis.latents import draw, measure_geometry
+from ood_core.synthesis.shell_geometry import ShellGeometry, shell_statistics
 from tests.oracles import geometry
 
 SHAPE = (3, 32, 32)

@@ -5,10 +5,18 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.copies import NOISES, among, chance, latent_check, planted, power, threshold
-from ood_core.evidence import ValidationReport
-from ood_core.measures import Ruler, own_units
-from ood_core.validate import validate
+from ood_core.evaluation.evaluate import validate
+from ood_core.evaluation.features import Ruler, own_units
+from ood_core.evaluation.memorization import (
+    NOISES,
+    among,
+    chance,
+    latent_check,
+    planted,
+    power,
+    threshold,
+)
+from ood_core.evaluation.results import ValidationReport
 from tests.oracles import fields
 
 SIDE = 16

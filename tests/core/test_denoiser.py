@@ -8,23 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.arrays import Maps
-from ood_core.bases.denoiser import PretrainedDenoiser
-from ood_core.bases.networks import make_unet
-from ood_core.calibration import (
+from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
     TargetLaws,
     band_knots,
 )
+from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import isotropic
+from ood_core.models.networks import make_unet
+from ood_core.models.pretrained import PretrainedDenoiser
+from ood_core.numerics.covariance import isotropic
 from ood_core.specs import Prediction, SteeringSpec
-from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 from tests.contracts.denoiser import DenoiserContract
 from tests.strategies import COVARIANCES, randn, repeatable
 

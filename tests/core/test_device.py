@@ -4,21 +4,21 @@ import pytest
 import torch
 
 from ood_core.arrays import Maps
-from ood_core.calibration import (
+from ood_core.decode import decode
+from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
     TargetLaws,
     band_knots,
 )
-from ood_core.decode import decode
+from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.invert import invert
-from ood_core.linalg import isotropic
-from ood_core.seeds import SeedRange, normal
+from ood_core.numerics.covariance import isotropic
+from ood_core.numerics.random import SeedRange, normal
 from ood_core.specs import SteeringSpec
-from ood_core.steering import StatisticAims, Statistics, SteeredDenoiser
 
 SCHEDULE = NoiseSchedule.linear()
 SHAPE = (1, 16, 16)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.bases.galaxygrad import NETWORKS, find_weights
-from ood_core.bases.loading import load_base
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
+from ood_core.models.galaxygrad import NETWORKS, find_weights
+from ood_core.models.loading import load_base
 from tests.oracles import mixer
 from tests.strategies import randn
 

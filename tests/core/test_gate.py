@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ood_core.evidence import (
+from ood_core.evaluation.gate import decide
+from ood_core.evaluation.results import (
     Band,
     CopyCheck,
     FamilyTest,
@@ -15,7 +16,6 @@ from ood_core.evidence import (
     SpectrumCurves,
     ValidationReport,
 )
-from ood_core.gate import decide
 from ood_core.gate_spec import GateSpec
 
 

@@ -9,7 +9,13 @@ import math
 import pytest
 import torch
 
-from ood_core.geometry import TESTS, Interval, ShellGeometry, pair_angles, shell_statistics
+from ood_core.synthesis.shell_geometry import (
+    TESTS,
+    Interval,
+    ShellGeometry,
+    pair_angles,
+    shell_statistics,
+)
 from tests.oracles import geometry
 
 D = 196_608

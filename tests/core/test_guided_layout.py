@@ -12,10 +12,10 @@ from diffusers import UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ood_core.bases.guided_layout import from_guided
-from ood_core.bases.imported import Imported
-from ood_core.bases.loading import load_base
-from ood_core.bases.schedulers import read_scheduler
+from ood_core.models.guided_layout import from_guided
+from ood_core.models.imported import Imported
+from ood_core.models.loading import load_base
+from ood_core.models.schedulers import read_scheduler
 from tests.oracles.guided_unet import DOG, Settings, random_network, shapes_only
 from tests.strategies import randn
 

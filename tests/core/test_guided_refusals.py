@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ood_core.bases.guided_layout import from_guided, is_guided
 from ood_core.errors import BaseModelError
+from ood_core.models.guided_layout import from_guided, is_guided
 from tests.oracles.guided_unet import DOG, Settings, random_network, shapes_only
 
 State = dict[str, Tensor]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ood_core.bases.ho_layout import from_ho
-from ood_core.bases.imported import Imported, assemble, write_imported
-from ood_core.bases.importing import Untold, import_checkpoint
-from ood_core.bases.loading import load_base
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
+from ood_core.models.ho_layout import from_ho
+from ood_core.models.imported import Imported, assemble, write_imported
+from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.loading import load_base
 from tests.oracles.ho_unet import HoUnet, randomised
 from tests.strategies import randn
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from actors.line import read_method
 from flows.settings import parse
 from ood_core import identity
-from ood_core.bases.loading import weights_digest
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.draw_spec import DrawSpec
 from ood_core.errors import IdentityRefused
 from ood_core.identity import SCHEME, complete, difference, digest, identity_record
 from ood_core.maps.mapset import MapSet
 from ood_core.method import Method, resolve_method
-from ood_core.seeds import generator, root_key
+from ood_core.models.loading import weights_digest
+from ood_core.numerics.random import generator, root_key
 from ood_core.specs import CalibrationSpec, GenerationSpec, MethodSpec, SteeringSpec, TargetsSpec
 from ood_core.store.files import read_json
 from tests.strategies import repeatable

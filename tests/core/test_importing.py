@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ood_core.bases.ho_layout import from_ho
-from ood_core.bases.imported import write_imported
-from ood_core.bases.importing import Untold, import_checkpoint
-from ood_core.bases.loading import load_base
 from ood_core.errors import BaseModelError
+from ood_core.models.ho_layout import from_ho
+from ood_core.models.imported import write_imported
+from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.loading import load_base
 from tests.oracles.guided_unet import DOG, random_network
 from tests.oracles.ho_unet import HoUnet, randomised
 from tests.strategies import randn

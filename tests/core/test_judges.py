@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.evidence import Judgement
-from ood_core.judges import judge, least_p
-from ood_core.measures import families
-from ood_core.sentence import verdict
+from ood_core.evaluation.features import families
+from ood_core.evaluation.results import Judgement
+from ood_core.evaluation.summary import verdict
+from ood_core.evaluation.two_sample import judge, least_p
 from tests.oracles import fields
 
 SIDE = 16

@@ -8,7 +8,8 @@ import torch
 
 from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.levels import (
+from ood_core.numerics.covariance import Stationary, isotropic, wavenumbers
+from ood_core.synthesis.levels import (
     EXPLAINED,
     LevelPoint,
     choose,
@@ -17,7 +18,6 @@ from ood_core.levels import (
     level_curve,
     log_levels,
 )
-from ood_core.linalg import Stationary, isotropic, wavenumbers
 from tests.strategies import randn
 
 SCHEDULE = NoiseSchedule.linear()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ood_core.linalg import (
+from ood_core.numerics.covariance import (
     Covariance,
     LowRank,
     Stationary,

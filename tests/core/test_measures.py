@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.measures import Ruler, families
+from ood_core.evaluation.features import Ruler, families
+from ood_core.evaluation.pooled import fractions, pixel_distance
+from ood_core.evaluation.streaming import Tally
 from ood_core.metrics.distances import Whitening
 from ood_core.metrics.one_point import wasserstein
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.pooled import fractions, pixel_distance
-from ood_core.survey import Tally
 from tests.oracles import fields
 
 SIDE = 16

@@ -8,8 +8,8 @@ import torch
 
 from ood_core.errors import TargetError
 from ood_core.metrics.novelty import distance_ratio, nearest, nearest_ratio, nearest_shifted
+from ood_core.numerics.symmetry import orbit_size, transform
 from ood_core.specs import Symmetry
-from ood_core.symmetry import orbit_size, transform
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 

@@ -15,14 +15,14 @@ from diffusers import (
 
 from flows.settings import PROJECT
 from ood_core.arrays import Maps
-from ood_core.bases.denoiser import Edm, Parametrisation, PretrainedDenoiser, Score
-from ood_core.bases.loading import load_base
-from ood_core.bases.schedulers import read_scheduler
 from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import ddim_step
+from ood_core.models.loading import load_base
+from ood_core.models.pretrained import Edm, Parametrisation, PretrainedDenoiser, Score
+from ood_core.models.schedulers import read_scheduler
 from tests.contracts.denoiser import DenoiserContract
 from tests.oracles import gaussian
 from tests.oracles.exact_network import ExactNetwork

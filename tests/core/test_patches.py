@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from ood_core.arrays import Maps
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.priors.patches import fit_patches, fit_patches_of, patch_shapes, patch_stride
+from ood_core.estimators.patches import fit_patches, fit_patches_of, patch_shapes, patch_stride
 from ood_core.specs import CalibrationSpec
 from tests.strategies import randn
 

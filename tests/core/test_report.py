@@ -14,18 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
-from ood_core.atlas import LatentAtlas
 from ood_core.errors import InputError
-from ood_core.evidence import Band, Score
-from ood_core.gains import ArmScore, Utility, sentence
-from ood_core.learners import LEARNERS
+from ood_core.evaluation.atlas import LatentAtlas
+from ood_core.evaluation.evaluate import validate
+from ood_core.evaluation.gains import ArmScore, Utility, sentence
+from ood_core.evaluation.learners import LEARNERS
+from ood_core.evaluation.morphology import Shape, Shapes
+from ood_core.evaluation.results import Band, Score
 from ood_core.report.galleries import element_words
 from ood_core.report.page import flatten, numbers, render, score_strip, short
 from ood_core.report.pictures import Stretch, map_png
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.report.series import series
-from ood_core.shapes import Shape, Shapes
-from ood_core.validate import validate
 
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="

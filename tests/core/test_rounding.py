@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ood_core.bases.rounding import rounding_share
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.models.rounding import rounding_share
 
 
 class Biased:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.bases.denoiser import Score
-from ood_core.bases.schedulers import (
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.errors import BaseModelError
+from ood_core.models.pretrained import Score
+from ood_core.models.schedulers import (
     EXPLODING,
     PRECONDITIONED,
     PRESERVING,
     read_scheduler,
     suit_network,
 )
-from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.errors import BaseModelError
 
 LINEAR = NoiseSchedule.linear()
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ood_core.seeds import SeedRange, Stream, generator, normal, normal_like, root_key
+from ood_core.numerics.random import SeedRange, Stream, generator, normal, normal_like, root_key
 from tests.strategies import repeatable, roots, splits
 
 SHAPE = (1, 3, 4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.shapes import centred, shapes
+from ood_core.evaluation.morphology import centred, shapes
 from tests.oracles import fields
 
 SIDE = 24

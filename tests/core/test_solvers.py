@@ -12,7 +12,7 @@ from ood_core.decode import decode
 from ood_core.diffusion.flow import CountingDenoiser, descending, integrate, last
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Ddim, DpmSolver2M, FixedPointDdim, Heun, Solver
-from ood_core.seeds import SeedRange
+from ood_core.numerics.random import SeedRange
 from ood_core.specs import SolverName
 from tests.contracts.solver import (
     MEAN,

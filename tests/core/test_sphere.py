@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ood_core.sphere import (
+from ood_core.numerics.sphere import (
     angle,
     coordinates,
     exp_map,

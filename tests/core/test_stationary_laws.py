@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from ood_core.diffusion.analytic import log_density
-from ood_core.linalg import CrossStationary, LowRank, Stationary, wavenumbers
-from ood_core.priors import gaussian as plain
-from ood_core.priors.annuli import radial_mean
-from ood_core.priors.factors import confirmed_factors, with_factors
-from ood_core.priors.sectors import leading_modes
-from ood_core.priors.spectra import Spectra, mode_powers, symmetrised, whitened
-from ood_core.priors.truncated import fit_truncated
+from ood_core.estimators import gaussian as plain
+from ood_core.estimators.annuli import radial_mean
+from ood_core.estimators.factors import confirmed_factors, with_factors
+from ood_core.estimators.sectors import leading_modes
+from ood_core.estimators.spectra import Spectra, mode_powers, symmetrised, whitened
+from ood_core.estimators.truncated import fit_truncated
+from ood_core.numerics.covariance import CrossStationary, LowRank, Stationary, wavenumbers
+from ood_core.numerics.symmetry import orbit
 from ood_core.specs import Symmetry
-from ood_core.symmetry import orbit
 from tests.oracles import gaussian
 from tests.strategies import cross_stationary, randn, stationary
 

@@ -6,12 +6,7 @@ import pytest
 import torch
 
 from ood_core.arrays import Maps
-from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.linalg import Stationary, filtered, wavenumbers
-from ood_core.seeds import SeedRange
-from ood_core.specs import SteeringSpec, Symmetry
-from ood_core.steering import (
+from ood_core.denoising.steered import (
     QUANTILES,
     SPREAD_FLOOR,
     StatisticAims,
@@ -19,7 +14,12 @@ from ood_core.steering import (
     SteeredDenoiser,
     ring_means,
 )
-from ood_core.symmetry import orbit
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.numerics.covariance import Stationary, filtered, wavenumbers
+from ood_core.numerics.random import SeedRange
+from ood_core.numerics.symmetry import orbit
+from ood_core.specs import SteeringSpec, Symmetry
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()

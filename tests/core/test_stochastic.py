@@ -15,7 +15,7 @@ import torch
 from ood_core.diffusion.flow import CountingDenoiser, descending, last
 from ood_core.diffusion.solvers import Ddim, Solver
 from ood_core.diffusion.stochastic import DpmSolver2MSde, StochasticDdim
-from ood_core.seeds import SeedRange, Stream, normal
+from ood_core.numerics.random import SeedRange, Stream, normal
 from tests.contracts.solver import (
     HIGH,
     LOW,

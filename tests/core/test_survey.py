@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.errors import TargetError
-from ood_core.measures import Rows
+from ood_core.evaluation.features import Rows
+from ood_core.evaluation.streaming import PANEL, Limits, Survey, Tally, joined, panel, survey, taken
 from ood_core.metrics.distances import Whitening, frechet, frechet_of_moments
 from ood_core.metrics.moments import Moments
-from ood_core.survey import PANEL, Limits, Survey, Tally, joined, panel, survey, taken
 from tests.oracles import fields
 from tests.strategies import repeatable
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core import learners, utility
 from ood_core.errors import InputError
-from ood_core.gains import read_utility
-from ood_core.learners import Examples, linear, network
-from ood_core.utility import (
+from ood_core.evaluation import downstream as utility
+from ood_core.evaluation import learners
+from ood_core.evaluation.downstream import (
     Labelled,
     Task,
     gaussian_fields,
@@ -19,6 +18,8 @@ from ood_core.utility import (
     multiples,
     trainings,
 )
+from ood_core.evaluation.gains import read_utility
+from ood_core.evaluation.learners import Examples, linear, network
 from tests.oracles import fields
 
 SIDE = 16

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.evidence import CopyCheck, Judgement, Score
-from ood_core.sentence import verdict
+from ood_core.evaluation.evaluate import ValidationReport, validate
+from ood_core.evaluation.results import CopyCheck, Judgement, Score
+from ood_core.evaluation.summary import verdict
 from ood_core.specs import Symmetry
-from ood_core.validate import ValidationReport, validate
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 

@@ -14,8 +14,8 @@ import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from ood_core.bases.loading import load_base
 from ood_core.errors import BaseModelError
+from ood_core.models.loading import load_base
 from tests.strategies import randn
 
 SAFE, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"

@@ -21,9 +21,9 @@ from pathlib import Path
 from threading import Lock, local
 from typing import Any
 
+from flows.runs.lifecycle import run_line
+from flows.runs.stages import perform
 from flows.settings import RunSettings
-from flows.stages import perform
-from flows.synthesise import run_line
 from ood_core.store.files import PARTIAL
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks

@@ -16,14 +16,14 @@ from flows.settings import RunSettings
 from ood_core.errors import InUse, ServiceLost, StoreUnwritable
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["flows.synthesise", "tests.faults.warm"])
+CONTEXT.set_forkserver_preload(["flows.runs.lifecycle", "tests.faults.warm"])
 IN_USE, SERVICE_LOST, UNWRITABLE = 71, 72, 73
 SECONDS = 240
 
 
 def without_validation(name: str, stage: Any, run: Any, settings: RunSettings) -> str:
     """Validation takes most of a tiny run's time and stores nothing that is compared."""
-    from flows.stages import perform
+    from flows.runs.stages import perform
 
     return "" if name == "validate" else perform(name, stage, run, settings)
 
@@ -61,11 +61,11 @@ def _drive(
 
     try:
         if settings.execution.orchestrator == "prefect":
-            from flows.prefect_flows import run_flow
+            from flows.orchestration.prefect_flows import run_flow
 
             run_flow(settings, out)
         else:
-            from flows.synthesise import run_line
+            from flows.runs.lifecycle import run_line
 
             run_line(settings, out, call, beat)
     except InUse as error:

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 from actors.workers import build
-from flows.inspection import verify_run
-from flows.synthesise import run_line
+from flows.report.inspection import verify_run
+from flows.runs.lifecycle import run_line
 from ood_core.store.files import sweep
 from ood_core.store.growth import grow, settle
 from ood_core.store.run import RunStore

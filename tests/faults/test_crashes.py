@@ -14,9 +14,9 @@ import zarr
 
 from actors import workers
 from actors.workers import ShardWorker
-from flows import planning, stages
-from flows.extension import extend_run, stored_settings, with_samples
-from flows.synthesise import run_line
+from flows.runs import planning, stages
+from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.lifecycle import run_line
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import rows_digest
 from ood_core.store.files import PARTIAL, write_json

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.pool import InlinePool
-from flows.synthesise import run_line
+from flows.runs.lifecycle import run_line
 from ood_core.errors import StoreUnwritable
 from ood_core.store.arrays import Table
 from ood_core.store.run import RunStore

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.synthesise import run_line
+from flows.runs.lifecycle import run_line
 from ood_core.store.lease import highest
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks
@@ -151,7 +151,7 @@ def test_progress_that_no_server_hears_costs_no_shard(monkeypatch):
     from httpx import TransportError
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    from flows import prefect_flows
+    from flows.orchestration import prefect_flows
 
     monkeypatch.setattr(prefect_flows, "ARTIFACT_SECONDS", -1.0)  # tell everything
     heard = Heard()

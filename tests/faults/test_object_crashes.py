@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from flows.extension import extend_run, stored_settings, with_samples
-from flows.synthesise import run_line
+from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.lifecycle import run_line
 from ood_core.errors import StoreUnreachable
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_honest

@@ -9,10 +9,10 @@ import pytest
 from actors import ray_pool
 from actors.pool import InlinePool, ShardFailure
 from actors.ray_pool import RayPool
-from flows import planning
-from flows.planning import prepare
-from flows.stages import summary
-from flows.synthesise import run_line
+from flows.runs import planning
+from flows.runs.lifecycle import run_line
+from flows.runs.planning import prepare
+from flows.runs.stages import summary
 from ood_core.errors import RunIncomplete
 from ood_core.store.arrays import Table
 from ood_core.store.files import read_json

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from actors.pool import InlinePool
-from flows import stages
-from flows.stages import perform
-from flows.synthesise import run_line
+from flows.runs import stages
+from flows.runs.lifecycle import run_line
+from flows.runs.stages import perform
 from ood_core.errors import InUse
 from ood_core.store.lease import Lease, Wait, driver, highest
 from ood_core.store.run import RunStore

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from flows.holding import holding
+from flows.runs.lease_guard import holding
 from ood_core.store.run import RunStore
 
 HEAVY = ("torch", "ray", "prefect", "diffusers", "zarr", "astropy")
@@ -32,7 +32,7 @@ def everything(folder):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nsys.argv = ['farfield', '--help']\nfrom flows.cli import main\n"
+        "import sys\nsys.argv = ['farfield', '--help']\nfrom flows.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         f"found = [name for name in {HEAVY!r} if name in sys.modules]\nassert not found, found\n"
     )
@@ -51,7 +51,7 @@ def test_no_color_is_honoured(colour):
         environment["NO_COLOR"] = "1"
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "--help"], stdout=theirs, env=environment
+        [sys.executable, "-m", "flows.cli.main", "--help"], stdout=theirs, env=environment
     )
     os.close(theirs)
     text = b""

@@ -17,7 +17,7 @@ def parses_as_farfield(words):
     """Whether the command line accepts these words; nothing is run."""
     import typer
 
-    from flows.cli import app
+    from flows.cli.main import app
 
     assert words[0] == "farfield"
     command = typer.main.get_command(app)

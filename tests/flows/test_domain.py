@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from flows import domain
-from flows.domain import domain_rows, draw_domain
-from flows.extension import stored_settings
-from flows.planning import prepare
-from ood_core.bases.loading import load_base
+from flows.runs import domain
+from flows.runs.domain import domain_rows, draw_domain
+from flows.runs.extension import stored_settings
+from flows.runs.planning import prepare
 from ood_core.errors import BaseModelError
-from ood_core.measures import Ruler
-from ood_core.seeds import SeedRange, normal, root_key
+from ood_core.evaluation.features import Ruler
+from ood_core.models.loading import load_base
+from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import lay_ruler
 from ood_core.store.targets import load_targets
@@ -50,7 +50,7 @@ def test_they_are_drawn_once_and_need_the_base_no_more(planned, monkeypatch):
 
 @pytest.mark.parametrize("where", ["gone/away/x", "other"])
 def test_without_the_runs_own_base_nothing_is_measured(planned, tmp_path, where):
-    from ood_core.bases.networks import make_unet, save_base
+    from ood_core.models.networks import make_unet, save_base
 
     run, ruler = planned
     save_base(make_unet(16, 1, (8, 16), 1, (False, False), 4), "epsilon", tmp_path / "other")

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from flows.extension import stored_settings
-from flows.gathering import draw_record
-from flows.planning import prepare
-from flows.replay import replay_sample
-from flows.stages import LINE, perform
-from ood_core.draw import ATTEMPTS
+from flows.report.inputs import draw_record
+from flows.runs.extension import stored_settings
+from flows.runs.planning import prepare
+from flows.runs.stages import LINE, perform
+from flows.tools.replay import replay_sample
 from ood_core.errors import InputError
 from ood_core.store.run import RunStore
+from ood_core.synthesis.latents import ATTEMPTS
 
 PLAIN = {"calibration": None, "steering": None, "steps": 3, "level": 300}
 DRAWS = {
@@ -60,7 +60,7 @@ def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
 
 def test_an_early_table_gets_no_columns_that_it_lacks(tmp_path, tiny, monkeypatch):
     """A run that was planned before refusals were counted goes on."""
-    from flows import planning
+    from flows.runs import planning
     from ood_core.store import schema
 
     def early(*given):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from flows.extension import extend_run, stored_settings, with_samples
-from flows.stages import perform
-from flows.synthesise import run_line
-from ood_core.bases.networks import make_unet, save_base
+from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.lifecycle import run_line
+from flows.runs.stages import perform
 from ood_core.errors import IdentityRefused, InputError
+from ood_core.models.networks import make_unet, save_base
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks

@@ -10,13 +10,13 @@ import xarray as xr
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 
 from actors.line import load_line
-from flows.inspection import describe_model
-from flows.planning import inspect_inputs, prepare
-from flows.stages import perform
-from flows.synthesise import run_line
-from ood_core.bases.loading import load_base
+from flows.report.inspection import describe_model
+from flows.runs.lifecycle import run_line
+from flows.runs.planning import inspect_inputs, prepare
+from flows.runs.stages import perform
 from ood_core.errors import IdentityRefused, TargetError
-from ood_core.seeds import SeedRange, root_key
+from ood_core.models.loading import load_base
+from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
 from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
@@ -173,7 +173,7 @@ def test_maps_with_other_channels_or_sides_are_refused_before_anything_is_writte
 
 
 def test_costs_are_those_of_codes(settings: Any, latent_base: Path) -> None:
-    from flows.cost import estimate_cost
+    from flows.runs.cost import estimate_cost
 
     maps, model, _ = inspect_inputs(settings)
     cost = estimate_cost(settings)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from flows.cost import evaluations
-from flows.inspection import describe
-from flows.planning import inspect_inputs
+from flows.report.inspection import describe
+from flows.runs.cost import evaluations
+from flows.runs.lifecycle import run_line
+from flows.runs.planning import inspect_inputs
+from flows.runs.stages import perform
 from flows.settings import PROJECT, load_settings, parse
-from flows.stages import perform
-from flows.synthesise import run_line
-from ood_core.calibration import EXPERTS
+from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, PriorUnderdetermined, RunIncomplete
 from ood_core.store.files import read_json
 from ood_core.store.run import SHARDED, RunStore

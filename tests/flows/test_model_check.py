@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import model_check
 from flows.settings import PROJECT
-from ood_core.bases.loading import load_base
+from flows.tools import model_check
+from ood_core.models.loading import load_base
 from tests.oracles import mixer
 
 SHIPPED = PROJECT / "models" / "dead-leaves-32"

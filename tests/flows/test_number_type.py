@@ -2,9 +2,9 @@
 
 import pytest
 
-from flows import number_type
-from flows.planning import ask, prepare
 from flows.progress import listener
+from flows.runs import number_type
+from flows.runs.planning import ask, prepare
 from flows.settings import parse
 from ood_core.errors import IdentityRefused
 

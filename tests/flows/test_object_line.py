@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.extension import extend_run, stored_settings, with_samples
-from flows.holding import holding
-from flows.synthesise import run_line
+from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.lease_guard import holding
+from flows.runs.lifecycle import run_line
 from ood_core.errors import InUse, StoreUnreachable
 from ood_core.store.files import read_bytes, write_atomic
 from ood_core.store.lease import Lease

@@ -39,7 +39,7 @@ def discovery(**more):
 @pytest.fixture(scope="module")
 def flow_run(prefect_api, local_ray, tiny, tmp_path_factory):
     """The finished tiny run once more, as a Prefect flow over Ray actors."""
-    from flows.prefect_flows import synthesise
+    from flows.orchestration.prefect_flows import synthesise
 
     root = tmp_path_factory.mktemp("flow") / "run"
     settings = tiny(execution={"pool": "ray", "orchestrator": "prefect", "workers": 2})
@@ -79,9 +79,9 @@ def test_no_arrays_in_parameters(flow_run):
 
 
 def test_a_run_extended_under_prefect_has_the_bytes_of_plain_python(finished, tiny, tmp_path):
-    from flows.extension import stored_settings, with_samples
-    from flows.prefect_flows import extend_flow
-    from flows.synthesise import run_line
+    from flows.orchestration.prefect_flows import extend_flow
+    from flows.runs.extension import stored_settings, with_samples
+    from flows.runs.lifecycle import run_line
 
     run = RunStore(finished)
     found = extend_flow(run, with_samples(stored_settings(run), 13))
@@ -122,7 +122,7 @@ def test_deploy_registers_with_a_work_pool(farfield, config, tmp_path):
     assert answer.code == 0
     assert "synthesise/pooled" in answer.out
     found = read("read_deployment_by_name", "synthesise/pooled")
-    assert found.entrypoint == "flows.prefect_flows.synthesise"
+    assert found.entrypoint == "flows.orchestration.prefect_flows.synthesise"
     assert found.work_pool_name == "farfield"
     assert found.schedules[0].schedule.cron == "0 2 * * *"
     assert_one_at_a_time(found)
@@ -158,7 +158,7 @@ def test_a_served_schedule_fires_by_itself(tmp_path, tiny_dict):
     path.write_text(yaml.safe_dump(tiny_dict(**discovery(name="served"))))
     with (tmp_path / "serve.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", str(path),
+            [sys.executable, "-m", "flows.cli.main", "serve", str(path),
              "--out", str(tmp_path / "sets" / "{run}"), "--interval", "10"],
             stdout=log, stderr=log, start_new_session=True, cwd=PROJECT,
         )  # fmt: skip

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flows.extension import stored_settings
-from flows.replay import TOLERANCE, Replay, replay_sample
+from flows.runs.extension import stored_settings
 from flows.settings import PROJECT
+from flows.tools.replay import TOLERANCE, Replay, replay_sample
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows import running, stages
-from flows.stages import calibrate, generate, perform, validate_set
+from flows.runs import stages
+from flows.runs import status_card as running
+from flows.runs.stages import calibrate, generate, perform, validate_set
 from ood_core.errors import RunIncomplete
 from ood_core.report.running import remaining, render_running
 from ood_core.store.run import RunStore

@@ -16,8 +16,8 @@ from flows.science.cells import Cell, Ground, grid
 from flows.science.methods import METHODS
 from flows.science.table import Interval
 from ood_core.errors import ConfigError
-from ood_core.seeds import root_key
-from ood_core.validate import validate
+from ood_core.evaluation.evaluate import validate
+from ood_core.numerics.random import root_key
 
 Config = Callable[..., Path]
 Farfield = Callable[..., Any]

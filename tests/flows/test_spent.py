@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from flows.spent import PARTS, Spent, shares
+from flows.runs.timing import PARTS, Spent, shares
 from ood_core.store.run import RunStore
 
 

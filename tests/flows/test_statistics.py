@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from flows.extension import extend_run, stored_settings, with_samples
-from flows.inspection import verify_run
-from flows.stages import perform, validate_set
-from flows.synthesise import run_line
-from ood_core import measures
+from flows.report.inspection import verify_run
+from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.lifecycle import run_line
+from flows.runs.stages import perform, validate_set
 from ood_core.errors import ShardCorrupt
-from ood_core.measures import families
+from ood_core.evaluation import features as measures
+from ood_core.evaluation.evaluate import compare, validate
+from ood_core.evaluation.features import families
+from ood_core.evaluation.streaming import joined
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import lay_ruler, read_statistics
 from ood_core.store.targets import load_targets
-from ood_core.survey import joined
-from ood_core.validate import compare, validate
 from tests.contracts.store import assert_equal, assert_honest
 
 ROOT = 5

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from flows.labels import measured_labels, read_labels
-from ood_core import learners
+from flows.tools.labels import measured_labels, read_labels
 from ood_core.errors import InputError
+from ood_core.evaluation import learners
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.planning import prepare
-from flows.stages import LINE, perform
-from flows.synthesise import run_line
+from flows.runs.lifecycle import run_line
+from flows.runs.planning import prepare
+from flows.runs.stages import LINE, perform
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 from tests.fields import smooth_fields

@@ -10,15 +10,15 @@ import torch
 
 from actors.line import load_line
 from actors.workers import calibration_rows
-from flows.cost import evaluations
-from flows.inspection import describe
-from flows.level_search import search_levels
-from flows.planning import ask, inspect_inputs, prepare
-from flows.stages import fit, perform
-from flows.synthesise import run_line
+from flows.report.inspection import describe
+from flows.runs.cost import evaluations
+from flows.runs.lifecycle import run_line
+from flows.runs.planning import ask, inspect_inputs, prepare
+from flows.runs.stages import fit, perform
+from flows.tools.level_search import search_levels
 from ood_core.errors import ConfigError
 from ood_core.invert import held, invert
-from ood_core.seeds import SeedRange, Stream, normal
+from ood_core.numerics.random import SeedRange, Stream, normal
 from ood_core.store.bundle import read_bundle
 from ood_core.store.files import read_json, write_json
 from ood_core.store.latents import failed_round_trips, read_latents
@@ -190,7 +190,7 @@ def test_targets_whose_round_trip_fails_are_left_out_by_name(ready: Path, tiny: 
     import shutil
 
     shutil.rmtree(ready / "prior.zarr")
-    from flows.holding import holding
+    from flows.runs.lease_guard import holding
 
     with holding(run):
         note = fit(run, settings)
@@ -217,7 +217,7 @@ def test_an_automatic_level_is_chosen_once(
     assert choice["level"] == run.record["method"]["level"]
     assert choice["level"] in [point["index"] for point in choice["curve"]]
     assert describe(run)["level_choice"] == choice
-    monkeypatch.setattr("flows.level_choice.level_curve", None)  # it is read back from here on
+    monkeypatch.setattr("flows.runs.level_choice.level_curve", None)  # it is read back from here on
     assert not ask(settings, out).is_new
     fixed = tiny(method={"level": choice["level"]})
     assert not ask(fixed, out).is_new  # the number alone names the run

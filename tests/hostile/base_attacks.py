@@ -14,7 +14,7 @@ from tests.hostile.attack_parts import Trap, edited
 
 
 def base(place: Path, config: dict[str, Any], scheduler: dict[str, Any]) -> Path:
-    from ood_core.bases.networks import make_unet, save_base
+    from ood_core.models.networks import make_unet, save_base
 
     save_base(make_unet(8, 1, (4, 8), 1, (False, False), 4), "epsilon", place / "base")
     edited(place / "base", "unet/config.json", lambda r: r.update(config))

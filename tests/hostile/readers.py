@@ -154,7 +154,7 @@ def base_folder(changed: str) -> Callable[[Path, random.Random], str]:
     import torch
     from safetensors.torch import load_file
 
-    from ood_core.bases.networks import make_unet, save_base
+    from ood_core.models.networks import make_unet, save_base
 
     valid = Path(tempfile.mkdtemp(prefix="farfield-fuzz-"))
     torch.manual_seed(0)
@@ -194,7 +194,7 @@ def base_folder(changed: str) -> Callable[[Path, random.Random], str]:
 
 def read_base(path: str) -> None:
     """Load a base."""
-    from ood_core.bases.loading import load_base
+    from ood_core.models.loading import load_base
 
     load_base(path, max_bytes=2**22)
 

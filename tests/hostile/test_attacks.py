@@ -20,10 +20,10 @@ import zarr
 from astropy.io import fits
 
 from flows.settings import PROJECT
-from ood_core.bases.checkpoints import read_checkpoint
 from ood_core.errors import BaseModelError
 from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
+from ood_core.models.checkpoints import read_checkpoint
 from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
 from tests.hostile import attacks, base_attacks, zarr_attacks

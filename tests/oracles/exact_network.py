@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ood_core.bases.denoiser import Edm, Parametrisation, Score
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.models.pretrained import Edm, Parametrisation, Score
 from tests.oracles.gaussian import Array, flat, posterior_mean
 
 

@@ -9,8 +9,8 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.inspection import verify_run
-from flows.synthesise import run_line
+from flows.report.inspection import verify_run
+from flows.runs.lifecycle import run_line
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Column, Table, chunk_rows, rows_digest
 from ood_core.store.bundle import read_bundle, write_bundle

@@ -5,11 +5,11 @@ import shutil
 import pytest
 import torch
 
-from flows.holding import holding
-from flows.planning import prepare
-from flows.stages import LINE, perform, summary
+from flows.runs.lease_guard import holding
+from flows.runs.planning import prepare
+from flows.runs.stages import LINE, perform, summary
 from ood_core import identity
-from ood_core.calibration import EXPERTS
+from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.identity import SCHEME
 from ood_core.store.calibration import by_name

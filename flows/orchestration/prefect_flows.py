@@ -1,0 +1,199 @@
+"""Prefect flows and tasks; with `flows.orchestration.serving` the only importer of prefect.
+
+Prefect says when. Truth about what is done lives in the store alone, so caching and persisted
+results are off; parameters and results are plain settings and a summary, never arrays.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from httpx import TransportError
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.progress import Listener, listener
+from flows.runs.extension import extend_run
+from flows.runs.lifecycle import run_line
+from flows.runs.stages import Stage, perform
+from flows.settings import RunSettings, parse, parse_recipe
+from flows.tools.pretrain import train_base
+from ood_core.errors import ConfigError, ServiceLost
+from ood_core.report.markdown import markdown
+from ood_core.store.place import link, place_at
+from ood_core.store.run import RunStore
+
+ARTIFACT_SECONDS = 3.0
+
+
+class Artifacts:
+    """Shows progress in Prefect (an artifact per stage, a log line at its end), passes it on.
+
+    A server that is gone costs one wait for it, then progress is no longer told: the work goes on.
+    """
+
+    def __init__(self, outer: Listener) -> None:
+        self._outer = outer
+        self._total = self._done = 0
+        self._told = 0.0
+        self._artifact: Any = None
+        self._heard = True
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        """Open the stage's progress artifact."""
+        self._total, self._done, self._told = total, done, time.monotonic()
+        self._artifact = self._tell(
+            create_progress_artifact,
+            progress=self._percent(),
+            key=f"farfield-{stage}",
+            description=f"{stage}: {total} rows",
+        )
+        self._outer.begin(stage, total, done)
+
+    def advance(self, stage: str, rows: int) -> None:
+        """Count rows; tell the server at most every few seconds."""
+        self._done += rows
+        if time.monotonic() - self._told > ARTIFACT_SECONDS:
+            self._update(self._percent())
+            self._told = time.monotonic()
+        self._outer.advance(stage, rows)
+
+    def end(self, stage: str, seconds: float, note: str) -> None:
+        """Close the artifact and log one line."""
+        self._update(100.0)
+        self._artifact = None
+        get_run_logger().info("%s: %s (%.1f s)", stage, note, seconds)
+        self._outer.end(stage, seconds, note)
+
+    def _update(self, percent: float) -> None:
+        if self._artifact is not None:
+            self._tell(update_progress_artifact, self._artifact, progress=percent)
+
+    def _tell(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        if not self._heard:
+            return None
+        try:
+            return call(*arguments, **keywords)
+        except TransportError:
+            self._heard = False
+            return None
+
+    def _percent(self) -> float:
+        return 100.0 * self._done / self._total if self._total else 100.0
+
+
+@flow(name="pretrain", persist_result=False, validate_parameters=False)
+def pretrain(
+    recipe: dict[str, Any], work: str, models: str, workers: int = 1, device: str = "auto"
+) -> str:
+    """Train the base that `recipe` describes; return its folder."""
+    token = listener.set(Artifacts(listener.get()))
+    try:
+        return str(train_base(parse_recipe(recipe), Path(work), Path(models), workers, device))
+    finally:
+        listener.reset(token)
+
+
+@flow(name="synthesise", persist_result=False, validate_parameters=False)
+def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
+    """Targets to a validated data set at `out`; run again, it does only what is missing.
+
+    The result is a summary, and the outcome of the gate the name of the flow run's state.
+
+    `{run}` in `out` is replaced by the flow run's name, so that a schedule makes a new set each
+    time.
+    """
+    token = listener.set(Artifacts(listener.get()))
+    try:
+        place = out.replace("{run}", folder_name(str(flow_run.name)))
+        result = run_line(parse(settings), place, call=_as_task)
+    finally:
+        listener.reset(token)
+    outcome: dict[str, Any] = _publish(result)
+    return outcome
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a flow run, which whoever starts it may choose, if it is one of a folder.
+
+    Raises:
+        ConfigError: it would lead elsewhere.
+    """
+    if not re.fullmatch(r"\w[\w .-]{0,199}", name):
+        raise ConfigError(
+            f"got a flow run named {name[:100]!r}; expected letters, digits, spaces, `_`, `-` and "
+            "`.`, since {run} in the place makes a folder of it: rename the flow run"
+        )
+    return name
+
+
+@flow(name="extend", persist_result=False, validate_parameters=False)
+def extend(settings: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Grow the run at `uri` to the number of samples in `settings`; run again, it goes on."""
+    token = listener.set(Artifacts(listener.get()))
+    try:
+        result = extend_run(RunStore.open(uri), parse(settings), call=_as_task)
+    finally:
+        listener.reset(token)
+    outcome: dict[str, Any] = _publish(result)
+    return outcome
+
+
+def extend_flow(run: RunStore, settings: RunSettings) -> dict[str, Any]:
+    """Grow a run as a flow from settings in memory."""
+    result: dict[str, Any] = extend(settings.model_dump(mode="json"), str(run.root))
+    return result
+
+
+def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
+    """Run the line as a flow from settings in memory; an ephemeral server serves if none is set.
+
+    Raises:
+        InputError: `out` carries a credential, which the server would keep.
+        ServiceLost: the server is gone; what was stored is kept.
+    """
+    place_at(out)
+    try:
+        result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
+    except TransportError as error:
+        raise ServiceLost(
+            f"the Prefect server cannot be reached any more ({error}); expected it to live as long "
+            "as the run. What is stored is kept: run the same command again, or with "
+            "`--orchestrator none` for the same bytes without a server"
+        ) from error
+    return result
+
+
+def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
+    """Run one stage as a task whose parameters are the run's place and the settings."""
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run_stage(uri: str, asked: dict[str, Any]) -> str:
+        return perform(name, stage, RunStore.open(uri), parse(asked))
+
+    return run_stage(str(run.root), settings.model_dump(mode="json"))
+
+
+def _publish(result: dict[str, Any]) -> Any:
+    """Show verdict and report in Prefect; return the state that Prefect ends the flow run with.
+
+    It is named after the outcome; its data are the result, which the flow's caller gets.
+    """
+    lines = [
+        f"- **{key}**: {markdown(result[key])}"
+        for key in ("state", "samples_done", "identity", "uri")
+    ]
+    create_markdown_artifact("\n".join(lines), key="farfield-summary")
+    page = place_at(result["uri"]) / "report" / "index.html"
+    create_link_artifact(link(page), link_text="report", key="farfield-report")
+    return Completed(name=result["state"].capitalize(), data=result)

@@ -1,0 +1,219 @@
+"""Gathers what the report shows from the stores of a run."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flows.runs.redraw_latents import drawn_latents
+from flows.runs.timing import shares
+from flows.settings import RunSettings
+from flows.tools.separability import WALKS
+from flows.tools.walk_files import NUMBERS
+from ood_core.arrays import Maps
+from ood_core.evaluation.atlas import MOST as ATLAS_DRAWS
+from ood_core.evaluation.atlas import atlas
+from ood_core.evaluation.evaluate import ValidationReport
+from ood_core.evaluation.gains import Utility, read_utility
+from ood_core.evaluation.gate import Verdict
+from ood_core.evaluation.morphology import shapes
+from ood_core.report.card import ArrayRow, CardInput
+from ood_core.report.galleries import even_rows
+from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
+from ood_core.store.files import exists, names, read_bytes, read_json
+from ood_core.store.latents import failed_round_trips, held_targets
+from ood_core.store.run import SHARDED, UTILITY, RunStore
+from ood_core.store.targets import StoredTargets
+from ood_core.synthesis.latents import COUNTED
+
+MOST_WALKS = 3
+MOST_SHOWN = 512
+"""Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
+
+
+def shown_samples(
+    run: RunStore, others: Iterable[int] = ()
+) -> tuple[NDArray[np.float32], list[int]]:
+    """Maps of the data set as they are stored, with their numbers: at even steps, and `others`."""
+    count = run.plan("generate").rows
+    numbers = sorted({*even_rows(count, MOST_SHOWN), *others})
+    return run.table("generate").pick("maps", numbers), numbers
+
+
+def report_input(
+    run: RunStore,
+    settings: RunSettings,
+    targets: StoredTargets,
+    validation: ValidationReport,
+    verdict: Verdict,
+) -> ReportInput:
+    """Collect pictures, numbers and provenance."""
+    record = run.record
+    inverted = run.table("invert")
+    extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
+    samples, numbers = shown_samples(run, extremes)
+    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
+    error = inverted.read("error")
+    return ReportInput(
+        name=record["name"],
+        identity=record["identity"],
+        state=verdict.outcome,
+        unit=targets.unit,
+        fit=fit,
+        held_out=held_out,
+        samples=samples,
+        sample_numbers=tuple(numbers),
+        round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
+        round_trip_targets=targets.physical(targets.fit),
+        psnr=psnr(targets.fit, error),
+        validation=validation,
+        symmetries=settings.targets.symmetries,
+        settings={
+            **record["method"],
+            "draws": draw_record(run),
+            "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
+            "gate": list(verdict.reasons),
+            **_asked(run, record),
+        },
+        versions=record["versions"],
+        timings=_timings(run),
+        base=record["base"],
+        trust=_trust(run),
+        utility=stored_utility(run),
+        atlas=atlas(
+            *drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries, held_targets(run)
+        ),
+        walks=walk_strips(run),
+        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
+    )
+
+
+def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
+    """Pictures of the first walks that lie in the run."""
+    found = []
+    for name in sorted(names(run.root / WALKS))[:MOST_WALKS]:
+        place = run.root / WALKS / name
+        if not exists(place / NUMBERS):  # written last
+            continue
+        words = read_json(place / NUMBERS)
+        title = f"From {words['from']} to {words['to']}"
+        strip = read_bytes(place / "strip.png")
+        found.append(WalkStrip(title, strip, f"../{WALKS}/{quote(name)}/walk.csv"))
+    return tuple(found)
+
+
+def stored_utility(run: RunStore) -> Utility | None:
+    """What `farfield utility` found, where it was asked."""
+    place = run.root / UTILITY
+    return read_utility(read_json(place)) if exists(place) else None
+
+
+def card_input(
+    run: RunStore, targets: StoredTargets, report: ReportInput, verdict: Verdict
+) -> CardInput:
+    """Add to the report's record what the card says of the data set."""
+    record, table = run.record, run.table("generate")
+    # Maps first: they are what the set is about, and readers look at the first rows.
+    arrays = sorted((array_row(name, a) for name, a in table.arrays()), key=_maps_first)
+    return CardInput(
+        report=report,
+        arrays=tuple(arrays),
+        digest=sha256(read_bytes(table.path / "zarr.json")).hexdigest(),
+        day=_last_day(run),
+        source=Path(record["settings"]["targets"]["path"]).name,
+        header=targets.header,
+        seed=record["identity_record"]["generation"]["seed"],
+        reasons=verdict.reasons,
+    )
+
+
+def array_row(name: str, array: Any) -> ArrayRow:
+    """Describe a stored array for the card."""
+    return ArrayRow(
+        name=name,
+        axes=tuple(array.metadata.dimension_names),
+        shape=tuple(array.shape),
+        dtype=str(array.dtype),
+        unit=str(array.attrs["units"]),
+        meaning=str(array.attrs["long_name"]),
+    )
+
+
+def _maps_first(row: ArrayRow) -> bool:
+    return row.name != "maps"
+
+
+def _last_day(run: RunStore) -> str:
+    """Day on which the last shard of samples was stored: the same in every later report."""
+    last = run.receipts("generate").last_written
+    return datetime.fromtimestamp(last, UTC).date().isoformat()
+
+
+def psnr(targets: Maps, error: Any) -> Any:
+    """Peak signal-to-noise ratio in dB per map: range of the fit targets over the error."""
+    peak = float(targets.max() - targets.min())
+    return 20 * np.log10(peak / np.maximum(error, 1e-12))
+
+
+def draw_record(run: RunStore) -> dict[str, Any] | None:
+    """How many latents were drawn, how many of them were refused, and by which test.
+
+    Returns None while no samples are stored, and for runs of early versions, which did not count.
+    """
+    table, plan = run.table("generate"), run.plan("generate")
+    done = [shard for shard in plan if run.receipts("generate").read(shard) is not None]
+    if not done or "refusals" not in dict(table.arrays()):
+        return None
+    rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
+    attempts, refusals = (table.read(name)[rows] for name in ("attempts", "refusals"))
+    drawn, counts = int(attempts.sum()), refusals.sum(axis=0)
+    return {
+        "drawn": drawn,
+        "kept_though_refused": int((attempts == refusals[:, 0]).sum()),
+        "refused": {
+            name: float(count / drawn) for name, count in zip(COUNTED, counts, strict=True)
+        },
+    }
+
+
+def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
+    settings, samples = record["settings"], run.plan("generate").rows
+    return {
+        "base": settings["base"],
+        "targets": settings["targets"],
+        "generation": {**settings["generation"], "samples": samples},  # it may have grown
+    }
+
+
+def _timings(run: RunStore) -> tuple[TimingRow, ...]:
+    rows, splits = [], run.splits
+    for stage, seconds in run.timings.items():
+        if stage in SHARDED:
+            plan = run.plan(stage)
+            receipts = run.receipts(stage).all(plan)
+            done = sum(len(plan[r.shard]) for r in receipts)
+            nfe = sum(r.nfe for r in receipts)
+            spent = shares(splits[stage]) if stage in splits else {}
+            rows.append(TimingRow(stage, len(receipts), done, nfe, seconds, spent))
+        else:
+            rows.append(TimingRow(stage, 1, 0, 0, seconds))
+    return tuple(rows)
+
+
+def _trust(run: RunStore) -> TrustMap | None:
+    table = run.table("calibrate")
+    if not len(run.plan("calibrate")):
+        return None
+    words = table.attributes
+    return TrustMap(
+        noise_to_signal=table.read("noise_to_signal"),
+        bands=np.asarray(words["knots"], dtype=np.float64),
+        weights=table.read("weights").astype(np.float64),
+        experts=tuple(words["experts"]),
+    )

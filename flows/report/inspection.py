@@ -1,0 +1,160 @@
+"""What a run holds, whether its bytes are whole, what a base is or is made from."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.report.inputs import draw_record, psnr
+from flows.settings import PROJECT
+from flows.tools.separability import stored_separability
+from ood_core.errors import ShardCorrupt
+from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.loading import BaseModel, load_base
+from ood_core.store.arrays import Table
+from ood_core.store.latents import failed_round_trips
+from ood_core.store.priors import describe_prior
+from ood_core.store.receipts import Receipt
+from ood_core.store.run import SHARDED, RunStore, ShardedStage
+from ood_core.store.targets import load_targets
+
+SCANNED_ROWS = 4096
+
+
+def describe(run: RunStore) -> dict[str, Any]:
+    """Arrays with ranges over their first rows, round trips, transform and settings."""
+    filled = [*(run.table(stage) for stage in SHARDED), run.statistics]
+    tables = [run.targets, *(table for table in filled if table.exists)]
+    arrays = [row for table in tables for row in _arrays(table)]
+    targets = load_targets(run)
+    done = not run.receipts("invert").missing(run.plan("invert"))
+    decibels = psnr(targets.fit, run.table("invert").read("error")) if done else np.array([np.nan])
+    lost = failed_round_trips(run) if done else []
+    record = run.record
+    return {
+        "name": record["name"],
+        "state": run.state,
+        "identity": record["identity"],
+        "unit": targets.unit,
+        "transform": targets.transform.as_dict(),
+        "coarsening": targets.coarsening.found,
+        "fit_targets": len(targets.fit),
+        "held_out_targets": len(targets.held_out),
+        "round_trip_psnr_db": {
+            "least": float(decibels.min()),
+            "median": float(np.median(decibels)),
+        },
+        "left_out_of_prior": [targets.ids[row] for row in lost],
+        "method": record["method"],
+        "prior": describe_prior(run.root / "prior.zarr") if run.has_prior else None,
+        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
+        "draws": draw_record(run),
+        "separability": stored_separability(run),
+        "arrays": arrays,
+    }
+
+
+def verify_run(run: RunStore) -> dict[str, Any]:
+    """Hash every finished shard again; withdraw the receipts of those that differ."""
+    checked, damaged = 0, []
+    for stage in SHARDED:
+        plan, book = run.plan(stage), run.receipts(stage)
+        for shard in plan:
+            receipt = book.read(shard)
+            if receipt is None:
+                continue
+            checked += 1
+            if not _good(run, stage, receipt):
+                book.revoke(shard)
+                damaged.append(f"{stage}/{shard.index:05d}")
+    remedy = "run the same `farfield run` again to renew them" if damaged else "nothing to do"
+    return {"checked": checked, "damaged": damaged, "remedy": remedy}
+
+
+def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
+    """Whether rows, and the statistics of samples, are those that the receipt vouches for."""
+    try:
+        if receipt.statistics and run.statistics.digest(receipt) != receipt.statistics:
+            return False
+        return run.table(stage).digest(receipt) == receipt.digest
+    except (ShardCorrupt, FileNotFoundError):  # a table may be gone altogether
+        return False
+
+
+def shipped_models() -> list[dict[str, Any]]:
+    """The bases in the project's `models` folder."""
+    folders = sorted(p.parent for p in (PROJECT / "models").glob("*/model_index.json"))
+    found = []
+    for folder in folders:
+        model = load_base(str(folder))
+        found.append(
+            {
+                "model": f"models/{folder.name}",
+                "channels": model.channels,
+                "size": model.size,
+                "parameters": model.parameters,
+                "prediction": model.prediction,
+                "digest": model.digest[:16],
+            }
+        )
+    return found
+
+
+def describe_model(source: str) -> dict[str, Any]:
+    """Everything that is known of a base without running it."""
+    return describe_base(load_base(source))
+
+
+def describe_base(model: BaseModel) -> dict[str, Any]:
+    """Everything that is known of a loaded base without running it."""
+    schedule = model.denoiser.schedule
+    return {
+        "source": model.source,
+        "digest": model.digest,
+        "channels": model.channels,
+        "size": model.size,
+        "size_multiple": model.size_multiple,
+        "fixed_size": model.fixed_size,
+        "parameters": model.parameters,
+        "prediction": model.prediction,
+        "pixels_per_code": 1 if model.codes is None else model.codes.factor,
+        "schedule_steps": len(schedule),
+        "noise_to_signal": {
+            "first": schedule.noise_to_signal(0),
+            "last": schedule.noise_to_signal(len(schedule) - 1),
+        },
+        "rulings": [asdict(ruling) for ruling in model.rulings],
+    }
+
+
+def import_model(checkpoint: Path, folder: Path, untold: Untold, max_bytes: int) -> dict[str, Any]:
+    """Import a checkpoint, load the base that it became, and tell what was found."""
+    origin = import_checkpoint(checkpoint, folder, untold, max_bytes)
+    found = describe_base(load_base(str(folder), max_bytes=max_bytes))
+    del found["rulings"]
+    return {"layout": origin.layout, "weights": origin.place, **found}
+
+
+def _arrays(table: Table) -> list[dict[str, Any]]:
+    rows = []
+    for name, array in table.arrays():
+        values = table.read(name, slice(0, SCANNED_ROWS)).astype(np.float64)
+        known = values[np.isfinite(values)]
+        low, mean, high = (
+            (float(known.min()), float(known.mean()), float(known.max()))
+            if known.size
+            else (float("nan"),) * 3
+        )
+        rows.append(
+            {
+                "array": f"{table.path.name.removesuffix('.zarr')}/{name}",
+                "shape": list(array.shape),
+                "type": str(array.dtype),
+                "units": str(array.attrs.get("units", "")),
+                "min": low,
+                "mean": mean,
+                "max": high,
+            }
+        )
+    return rows

@@ -1,0 +1,56 @@
+"""Writes what a run shows to its readers: report, data of its figures, contact sheet, card."""
+
+from pathlib import Path
+
+from flows.report.inputs import shown_samples
+from ood_core.errors import InputError, RunIncomplete
+from ood_core.report.card import CardInput, render_card
+from ood_core.report.linked_data import crate, croissant
+from ood_core.report.page import numbers, render
+from ood_core.report.series import series
+from ood_core.report.sheet import contact_sheet
+from ood_core.store.files import write_atomic, write_json
+from ood_core.store.place import Place
+from ood_core.store.run import RunStore
+from ood_core.store.targets import load_targets
+
+GALLERY = "report/gallery.png"
+
+
+def write_report(run: RunStore, card: CardInput) -> None:
+    """Write the report's folder, then the card and its machine-readable twins, from one record."""
+    folder, record = run.root / "report", card.report
+    data = series(record)
+    for name, content in data.items():
+        write_atomic(folder / name, content)
+    sheet = contact_sheet(record.fit, record.samples, record.unit, record.name)
+    write_atomic(run.root / GALLERY, sheet)
+    write_atomic(folder / "index.html", render(record).encode())
+    write_json(folder / "report.json", numbers(record))
+    write_atomic(run.root / "README.md", render_card(card).encode())
+    write_json(run.root / "croissant.json", croissant(card))
+    write_json(run.root / "ro-crate-metadata.json", crate(card, data))
+
+
+def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
+    """Write the contact sheet of a run whose samples are all there; return where.
+
+    Raises:
+        RunIncomplete: some samples are missing.
+        InputError: `rows` out of range, or `out` cannot be written.
+    """
+    missing = len(run.receipts("generate").missing(run.plan("generate")))
+    if missing:
+        raise RunIncomplete(
+            f"{run.root}: {missing} shards of samples are missing; finish it with `farfield run`"
+        )
+    targets = load_targets(run)
+    samples, _ = shown_samples(run)
+    real = targets.physical(targets.fit)
+    picture = contact_sheet(real, samples, targets.unit, run.record["name"], rows)
+    place: Place = out or run.root / GALLERY
+    try:
+        write_atomic(place, picture)
+    except OSError as error:
+        raise InputError(f"{place}: cannot be written ({error}); choose another --out") from error
+    return place

@@ -1,0 +1,149 @@
+"""What a run would cost: counted evaluations times speeds measured in a probe of two batches."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from psutil import virtual_memory
+
+from actors.line import choose_device, time_grid
+from flows.runs.planning import INVERSION_SHARD, inspect_inputs, shard_plans
+from flows.runs.worker_pool import worker_count
+from flows.settings import RunSettings
+from ood_core.arrays import Maps
+from ood_core.decode import evaluations_per_map
+from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.estimators.patches import patch_shapes, patch_stride
+from ood_core.invert import evaluations_per_target
+from ood_core.method import Method
+from ood_core.models.loading import load_base
+from ood_core.numerics.covariance import isotropic
+from ood_core.numerics.random import SeedRange, normal
+from ood_core.numerics.symmetry import orbit_size
+
+PROBE_ROWS = 16
+BATCHES = (1, 4, PROBE_ROWS, 64)
+WORKING_COPIES = 400
+"""Maps held per sample while decoding: network activations and wavelet responses with gradients."""
+
+
+def estimate_cost(settings: RunSettings) -> dict[str, Any]:
+    """Evaluations, seconds, bytes, shards and memory of a run; nothing is written."""
+    maps, model, method = inspect_inputs(settings)
+    fit = settings.targets.fit_count(len(maps))
+    shape = maps.values.shape[1:]
+    counts = evaluations(settings, method, fit)
+    probe = torch.zeros(PROBE_ROWS, *model.code_shape(shape))
+    device = choose_device(settings.execution.device)
+    most = settings.execution.max_base_bytes
+    denoiser = load_base(settings.base, device, max_bytes=most).denoiser
+    by_batch = _by_batch(lambda x: denoiser(x, method.level // 2), probe.to(device))
+    network = by_batch[PROBE_ROWS]
+    steering = _steering_seconds(method, probe, denoiser.schedule)
+    patches = _patch_seconds(method, probe, denoiser.schedule)
+    workers = worker_count(settings.execution)
+    samples = settings.generation.samples
+    seconds = (sum(counts.values()) * (network + patches) + samples * steering) / workers
+    row_bytes = 4 * math.prod(shape)
+    plans = shard_plans(settings, method, fit)
+    return {
+        "targets": {"fit": fit, "held_out": len(maps) - fit, "shape": list(shape)},
+        "network_evaluations": counts,
+        "network_seconds_per_map": network,
+        "network_seconds_per_map_by_batch": by_batch,
+        "best_batch": min(by_batch, key=lambda rows: by_batch[rows]),
+        "patches_seconds_per_map": patches,
+        "steering_seconds_per_map": steering,
+        "workers": workers,
+        "seconds": seconds,
+        "dataset_bytes": samples * row_bytes,
+        "shards": {stage: len(plan) for stage, plan in plans.items()},
+        "shard_bytes": settings.generation.shard_size * row_bytes,
+        "memory_bytes_per_worker": _memory(model.parameters, fit, settings, row_bytes),
+        "memory_available_bytes": virtual_memory().available,
+    }
+
+
+def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
+    """Network evaluations per stage, as the receipts will count them but for extra passes.
+
+    Where calibration leaves the base out at some levels, which it measures first, there are fewer.
+    """
+    calibration = method.calibration
+    levels = method.steps + 1
+    rows = shard_plans(settings, method, fit)["invert"]
+    padded = sum(shard.capacity for shard in rows)
+    shards = shard_plans(settings, method, fit)["generate"]
+    return {
+        "calibrate": levels * fit * calibration.draws if calibration else 0,
+        "invert": padded * evaluations_per_target(method.inverter, method.steps, method.passes),
+        "generate": sum(shard.capacity for shard in shards)
+        * evaluations_per_map(method.solver, method.steps, method.eta),
+    }
+
+
+def _seconds_per_map(call: Callable[[Maps], Maps], x: Maps) -> float:
+    call(x)  # warm-up, the first batch
+    began = time.perf_counter()
+    call(x)
+    return (time.perf_counter() - began) / len(x)
+
+
+def _by_batch(call: Callable[[Maps], Maps], probe: Maps) -> dict[int, float]:
+    """Seconds per map at several batches; the shard size of a run is its batch."""
+    repeats = max(BATCHES) // len(probe)
+    many = probe.repeat(repeats, 1, 1, 1)
+    return {rows: _seconds_per_map(call, many[:rows]) for rows in BATCHES}
+
+
+def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
+    """Seconds of steering per map over the whole decode."""
+    spec = method.steering
+    if spec is None:
+        return 0.0
+    statistics = Statistics(probe.shape[-1], spec.rings, spec.thinned)
+    seeds = SeedRange(0, 0, len(probe))
+    noise = normal(seeds, probe.shape[1:])
+    aims = StatisticAims.measure(statistics, noise, (), 1)
+    inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
+    steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec, seeds)
+    levels = [int(t) for t in time_grid(schedule, method)]
+    inside = [t for t in levels if spec.above <= schedule.noise_to_signal(t) <= spec.below]
+    if not inside:
+        return 0.0
+    return _seconds_per_map(lambda x: steered(x, inside[0]), noise) * len(inside)
+
+
+def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
+    """Seconds that the mixtures of patches add to one evaluation of the network."""
+    spec = method.calibration
+    if spec is None or not spec.patches:
+        return 0.0
+    count, seconds = spec.patches, 0.0
+    for side, scale in patch_shapes(*probe.shape[1:]):
+        size = probe.shape[1] * side**2
+        law = PatchMixture(
+            weights=torch.full((count,), 1 / count),
+            means=torch.zeros(count, size),
+            values=torch.ones(count, size),
+            vectors=torch.eye(size).expand(count, -1, -1),
+            side=side,
+            scale=scale,
+            stride=patch_stride(side, spec.thinned),
+        )
+        denoiser = PatchDenoiser(schedule, law)
+        seconds += _seconds_per_map(partial(denoiser, t=method.level // 2), probe)
+    return seconds
+
+
+def _memory(parameters: int, fit: int, settings: RunSettings, row_bytes: int) -> int:
+    """Weights, targets with their symmetric images in float64, and a shard's working copies."""
+    images = fit * orbit_size(settings.targets.symmetries)
+    batch = max(settings.generation.shard_size, INVERSION_SHARD)
+    return 4 * parameters + 2 * images * 2 * row_bytes + WORKING_COPIES * batch * row_bytes

@@ -1,0 +1,65 @@
+"""Maps of the base's own domain: what it makes from noise alone, to see whether samples look alike.
+
+Drawn once per run by the driver and kept there as rows of statistics. The cost is bounded: no more
+maps than targets are fitted, and fewer evaluations than their inversion takes.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actors.line import choose_device, require_base
+from flows.settings import RunSettings
+from ood_core.arrays import Latents, Maps
+from ood_core.decode import decode
+from ood_core.errors import BaseModelMissing, IdentityRefused
+from ood_core.evaluation.features import Ruler
+from ood_core.models.loading import BaseModel, load_base
+from ood_core.numerics.random import SeedRange, normal, root_key
+from ood_core.store.run import RunStore
+from ood_core.store.statistics import read_domain, write_domain
+
+MOST = 48  # maps
+FEWEST = 8  # with less, shares of what is nearer say nothing
+STEPS = 24
+
+
+def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Tensor, "b f"] | None:
+    """Scattering rows of maps in the base's domain; None where there is no way to tell.
+
+    That is where few targets are fitted, where the run's own base is not at hand (any more), and
+    where its maps are not finite.
+
+    Raises:
+        BaseModelError: the base is there and cannot be loaded, or is larger than the settings
+            allow: a check that silently vanished would look like one that was passed.
+    """
+    if (stored := read_domain(run)) is not None:
+        return stored
+    count = min(MOST, len(ruler.fit))
+    if count < FEWEST:
+        return None
+    device = choose_device(settings.execution.device)
+    try:
+        most = settings.execution.max_base_bytes
+        model = load_base(settings.base, device, getattr(torch, run.dtype), most)
+        require_base(model, run.record)
+    except (BaseModelMissing, IdentityRefused):
+        return None
+    channels, height, width = ruler.fit.shape[1:]
+    shape = model.code_shape((channels, height, width))
+    noise = normal(SeedRange(root_key(run.record["identity"] + "/domain"), 0, count), shape)
+    maps = draw_domain(model, noise.to(device))
+    if not maps.isfinite().all():
+        return None
+    rows = ruler.measure(maps)["scattering"]
+    write_domain(run, rows)
+    return rows
+
+
+def draw_domain(model: BaseModel, noise: Latents) -> Maps:
+    """Decode noise from the last level of the base's schedule to maps in model range."""
+    schedule = model.denoiser.schedule
+    grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
+    made = decode(model.denoiser, "ddim", noise, grid)
+    return (made if model.codes is None else model.codes.decode(made)).cpu()

@@ -1,0 +1,249 @@
+"""The stages of the line as plain functions of a store; each does only what the store lacks.
+
+Only the scores are computed anew each time, since the gate that they are held against may change.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from actors.line import read_method
+from actors.pool import ShardFailure
+from flows.progress import listener
+from flows.report.inputs import card_input, report_input
+from flows.report.publishing import write_report
+from flows.runs.domain import domain_rows
+from flows.runs.lease_guard import require_held
+from flows.runs.redraw_latents import drawn_latents
+from flows.runs.status_card import RunningCard
+from flows.runs.timing import Spent, shares
+from flows.runs.worker_pool import pool_for, worker_count, worker_spec
+from flows.settings import RunSettings
+from ood_core.denoising.calibrated import halves
+from ood_core.errors import InputError, RunIncomplete
+from ood_core.estimators.choice import fit_prior
+from ood_core.estimators.patches import fit_patches_of
+from ood_core.evaluation.evaluate import compare
+from ood_core.evaluation.gate import Verdict, decide
+from ood_core.evaluation.results import ValidationReport
+from ood_core.numerics.random import root_key
+from ood_core.report.stored import read_evidence
+from ood_core.store.bundle import bundle_exists
+from ood_core.store.failures import Failure
+from ood_core.store.files import exists, read_json, write_json
+from ood_core.store.latents import failed_round_trips, read_latents
+from ood_core.store.lease import driver
+from ood_core.store.patches import PatchLaws, write_patches
+from ood_core.store.priors import write_prior
+from ood_core.store.run import SHARDED, RunStore, ShardedStage
+from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
+from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.latents import measure_geometry
+
+Stage = Callable[[RunStore, RunSettings], str]
+
+
+def calibrate(run: RunStore, settings: RunSettings) -> str:
+    """Fit the laws of patches, once, then the weights of the experts, one level per shard."""
+    _fit_patches(run, settings)
+    return _sharded(run, "calibrate", settings)
+
+
+def _fit_patches(run: RunStore, settings: RunSettings) -> None:
+    spec = read_method(run.record["identity_record"]["method"]).calibration
+    if spec is None or spec.patches == 0 or bundle_exists(run.root / "patches.zarr"):
+        return
+    seen, symmetries = load_targets(run).seen, settings.targets.symmetries
+    root = root_key(run.record["identity"] + "/patches")
+
+    every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
+    laws = PatchLaws(every, (first, second))
+    require_held()
+    write_patches(run, laws)
+
+
+def invert(run: RunStore, settings: RunSettings) -> str:
+    """Invert the fit targets to latents."""
+    return _sharded(run, "invert", settings)
+
+
+def fit(run: RunStore, settings: RunSettings) -> str:
+    """Fit the prior of the latents and measure the geometry of its draws, once."""
+    if run.has_prior:
+        return "stored already"
+    record = run.record
+    method = read_method(record["identity_record"]["method"])
+    symmetries = settings.targets.symmetries
+    latents = read_latents(run)
+    prior, choice = fit_prior(latents, method.prior, symmetries)
+    construct = construct_of(method.draw, prior, latents)
+    root = root_key(record["identity"] + "/geometry")
+    geometry = measure_geometry(method.draw, construct, root, latents)
+    require_held()
+    ids, lost = load_targets(run).ids, failed_round_trips(run)
+    names = [ids[row] for row in lost]
+    write_prior(run.root / "prior.zarr", prior, geometry, names, choice)
+    note = f"{len(latents)} latents, {choice.words}, {prior.words}"
+    return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
+
+
+def generate(run: RunStore, settings: RunSettings) -> str:
+    """Draw, decode, measure and store samples, one shard after another."""
+    if not run.statistics.exists:  # planned by an early version
+        require_held()
+        ruler = lay_ruler(load_targets(run), settings.targets.symmetries)
+        create_statistics(run, ruler, run.plan("generate"))
+    return _sharded(run, "generate", settings)
+
+
+def validate_set(run: RunStore, settings: RunSettings) -> str:
+    """Compare samples with held-out targets, hold the scores against the gate, write the report."""
+    targets = load_targets(run)
+    ruler = lay_ruler(targets, settings.targets.symmetries)
+    blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
+    root = root_key(run.record["identity"] + "/validation")
+    latents, drawn, _ = drawn_latents(run)
+    domain = domain_rows(run, settings, ruler)
+    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
+    verdict = decide(settings.gate, found, len(targets.held_out))
+    _show(run, settings, targets, found, verdict)
+    content = {
+        "state": verdict.outcome,
+        "reasons": verdict.reasons,
+        "gate": asdict(settings.gate),
+        "samples": count,
+    }
+    write_json(run.root / "verdict.json", content)
+    return found.verdict
+
+
+def rewrite_report(run: RunStore, settings: RunSettings) -> str:
+    """Write report and card of a validated run again, from its stored scores and verdict.
+
+    Raises:
+        InputError: there are no stored scores, or they are of another version.
+    """
+    place = run.root / "report" / "report.json"
+    if not exists(place):
+        raise InputError(f"{place} is not there; run `farfield validate` to compute the scores")
+    found = read_evidence(read_json(place)["validation"])
+    stored = read_json(run.root / "verdict.json")
+    verdict = Verdict(stored["state"], tuple(stored["reasons"]))
+    _show(run, settings, load_targets(run), found, verdict)
+    return found.verdict
+
+
+def _show(
+    run: RunStore,
+    settings: RunSettings,
+    targets: StoredTargets,
+    found: ValidationReport,
+    verdict: Verdict,
+) -> None:
+    page = report_input(run, settings, targets, found, verdict)
+    require_held()
+    write_report(run, card_input(run, targets, page, verdict))
+
+
+LINE: tuple[tuple[str, Stage], ...] = (
+    ("calibrate", calibrate),
+    ("invert", invert),
+    ("fit", fit),
+    ("generate", generate),
+    ("validate", validate_set),
+)
+
+
+def perform(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
+    """Run one stage with its clock, while the run is held.
+
+    Raises:
+        InUse: another driver took over.
+    """
+    require_held()
+    began = time.monotonic()
+    note = stage(run, settings)
+    require_held()
+    seconds = time.monotonic() - began
+    run.add_timing(name, seconds)
+    listener.get().end(name, seconds, note)
+    return note
+
+
+def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
+    """Hand the stage's missing shards to a pool and follow the receipts.
+
+    Raises:
+        RunIncomplete: some shards failed for good; they are listed, the others are stored.
+        InUse: another driver took over.
+    """
+    plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
+    missing = book.missing(plan)
+    left = sum(len(shard) for shard in missing)
+    listener.get().begin(stage, plan.rows, plan.rows - left)
+    card = RunningCard(run, stage, left)
+    pool, spent = pool_for(settings.execution), Spent.begin(worker_count(settings.execution))
+    for outcome in pool.run(worker_spec(run, stage, settings), missing):
+        require_held()
+        if isinstance(outcome, ShardFailure):
+            _list_failure(run, stage, outcome)
+            continue
+        spent.add(outcome.parts)
+        listed.forget(plan[outcome.shard])
+        listener.get().advance(stage, len(plan[outcome.shard]))
+        card.advance(len(plan[outcome.shard]))
+    if missing:
+        run.add_split(stage, spent.end())
+    receipts = book.all(plan)
+    there = {receipt.shard for receipt in receipts}
+    if failed := listed.among([shard for shard in plan if shard.index not in there]):
+        card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
+        raise RunIncomplete(_failed(stage, len(plan), failed))
+    nfe = sum(receipt.nfe for receipt in receipts)
+    return f"{len(missing)} of {len(plan)} shards, {nfe:,} network evaluations in all"
+
+
+def _list_failure(run: RunStore, stage: ShardedStage, found: ShardFailure) -> None:
+    """List a shard that was given up; an inverted one with the names of its targets."""
+    shard, book = run.plan(stage)[found.shard], run.failures(stage)
+    before = book.read(shard)
+    names = load_targets(run).ids[shard.start : shard.stop] if stage == "invert" else ()
+    tried = found.tries + (before.tried if before else 0)
+    book.write(Failure(stage, shard.index, shard.start, shard.stop, found.reason, tried, names))
+
+
+def _failed(stage: str, shards: int, failed: list[Failure]) -> str:
+    lines = [f"shard {f.shard}: {f.error} (tried {f.tried} times){_named(f)}" for f in failed]
+    return (
+        f"{stage}: {len(failed)} of {shards} shards failed; the others are stored, later stages "
+        "are not begun. Run the same command again to retry only these:\n  " + "\n  ".join(lines)
+    )
+
+
+def _named(failure: Failure) -> str:
+    return f"; targets {', '.join(failure.targets)}" if failure.targets else ""
+
+
+def summary(run: RunStore) -> dict[str, Any]:
+    """Where a run stands, for machines; also the result of the flow."""
+    plan = run.plan("generate")
+    receipts = run.receipts("generate").all(plan)
+    missing = {stage: run.receipts(stage).missing(run.plan(stage)) for stage in SHARDED}
+    failed = [f for stage in SHARDED for f in run.failures(stage).among(missing[stage])]
+    holder = driver(run.lease)
+    return {
+        "uri": str(run.root),
+        "name": run.record["name"],
+        "identity": run.record["identity"],
+        "state": run.state,
+        "samples_planned": plan.rows,
+        "samples_done": sum(len(plan[r.shard]) for r in receipts),
+        "shards_missing": [shard.index for shard in missing["generate"]],
+        "stages_missing": {stage: len(found) for stage, found in missing.items()},
+        "failures": [asdict(failure) for failure in failed],
+        "driver": holder.words if holder else None,
+        "seconds": run.timings,
+        "workers": {stage: shares(split) for stage, split in run.splits.items()},
+    }

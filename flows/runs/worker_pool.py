@@ -1,0 +1,81 @@
+"""Workers of a line: the pool that the settings ask for, kept from stage to stage.
+
+The pool travels in a context variable, because Prefect tasks take only plain parameters.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from actors.pool import InlinePool, Pool
+from actors.workers import WorkerSpec
+from flows.runs.lease_guard import require_held
+from flows.settings import Execution, RunSettings
+from ood_core.store.run import RunStore, ShardedStage
+
+_hired: ContextVar[Pool | None] = ContextVar("pool", default=None)
+
+
+@contextmanager
+def hiring(execution: Execution) -> Iterator[Pool]:
+    """Have the stages of this context share one pool; its workers go when the context ends."""
+    with make_pool(execution).standing() as pool:
+        token = _hired.set(pool)
+        try:
+            yield pool
+        finally:
+            _hired.reset(token)
+
+
+def pool_for(execution: Execution) -> Pool:
+    """The pool of this context, or a new one for a stage that runs by itself."""
+    return _hired.get() or make_pool(execution)
+
+
+def make_pool(execution: Execution) -> Pool:
+    """The pool that the settings ask for."""
+    if execution.pool == "inline":
+        return InlinePool(tries=execution.attempts)
+    from actors.ray_pool import RayPool
+
+    return RayPool(
+        workers=worker_count(execution),
+        cpus=execution.cpus_per_worker,
+        gpus=int(_gpus(execution) > 0),
+        tries=execution.attempts,
+        pin=execution.pin,
+    )
+
+
+def worker_count(execution: Execution) -> int:
+    """One actor per GPU, or per CPU slot where there is none; one in this process if inline."""
+    if execution.pool == "inline":
+        return 1
+    if execution.workers != "auto":
+        return execution.workers
+    if gpus := _gpus(execution):
+        return gpus
+    from psutil import cpu_count
+
+    return max(1, (cpu_count(logical=True) or 1) // execution.cpus_per_worker)
+
+
+def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> WorkerSpec:
+    """What the workers of a stage are built from; the same for every pool."""
+    execution = settings.execution
+    return WorkerSpec(
+        uri=str(run.root),
+        base=settings.base,
+        stage=stage,
+        device=execution.device,
+        dtype=run.dtype,
+        threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
+        lease=require_held(),
+        max_base_bytes=execution.max_base_bytes,
+    )
+
+
+def _gpus(execution: Execution) -> int:
+    return torch.cuda.device_count() if execution.device in ("auto", "cuda") else 0

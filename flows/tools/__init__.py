@@ -1,0 +1,1 @@
+"""Work beside a run: replay, walks, pretraining, downstream use."""

@@ -1,0 +1,66 @@
+"""`farfield levels`: which noise levels a run's denoiser needs, by its own errors at held-out maps.
+
+The grid of least cost (`ood_core/synthesis/step_search.py`) for every number of steps, beside the
+even one in `ln(sigma/alpha)` between the same ends.
+"""
+
+from typing import Any
+
+import torch
+
+from flows.progress import listener
+from flows.runs.reload import fitted_line
+from flows.settings import RunSettings
+from ood_core.errors import ConfigError
+from ood_core.numerics.random import root_key
+from ood_core.store.run import RunStore
+from ood_core.synthesis.levels import log_levels
+from ood_core.synthesis.step_search import StepCosts, error_curve
+
+CANDIDATES = 48
+COUNTS = (4, 6, 8, 10, 12, 16, 20)
+
+
+def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -> dict[str, Any]:
+    """Measure errors and search grids; `steps` is the number that a grid is printed for.
+
+    Raises:
+        ConfigError: more steps than candidate levels.
+        RunIncomplete: the targets of the run are not inverted yet.
+    """
+    line = fitted_line(run, settings)
+    schedule, first, top = line.base.schedule, int(line.grid[0]), int(line.grid[-1])
+    low, high = schedule.noise_to_signal(first), schedule.noise_to_signal(top)
+    levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})
+    if not 1 <= steps < len(levels):
+        raise ConfigError(f"--steps: got {steps}; expected 1 to {len(levels) - 1}")
+    held_out = line.targets.held_out[:maps]
+    clean = held_out if line.codes is None else line.codes.encode(held_out.to(line.device))
+    denoiser = line.denoiser(line.labels(clean.cpu()))
+    root, errors = root_key(run.record["identity"] + "/levels"), []
+    listener.get().begin("search", len(levels), 0)
+    for level in levels:
+        errors.append(error_curve(denoiser, clean.to(line.device), [level], root))
+        listener.get().advance("search", 1)
+    ratio = torch.tensor([schedule.noise_to_signal(t) for t in levels], dtype=torch.float64)
+    costs = StepCosts.of(levels, ratio, torch.cat(errors))
+    counts = sorted({*(count for count in COUNTS if count < len(levels)), steps})
+    return {
+        "steps": steps,
+        "grid": list(costs.best(steps)),
+        "noise_to_signal": [schedule.noise_to_signal(t) for t in costs.best(steps)],
+        "costs": [{"steps": count, **_compared(costs, ratio, count)} for count in counts],
+        "errors": [
+            {"level": t, "noise_to_signal": float(r), "error": float(e)}
+            for t, r, e in zip(levels, ratio, torch.cat(errors), strict=True)
+        ],
+    }
+
+
+def _compared(costs: StepCosts, ratio: torch.Tensor, steps: int) -> dict[str, float]:
+    """Cost of the best grid and of the even one, of candidates nearest to even spacing."""
+    log = ratio.log()
+    wanted = torch.linspace(float(log[0]), float(log[-1]), steps + 1, dtype=log.dtype)
+    nearest = (wanted[:, None] - log[None]).abs().argmin(dim=1).unique()
+    even = [costs.levels[int(place)] for place in nearest]
+    return {"searched": costs.along(costs.best(steps)), "even": costs.along(even)}

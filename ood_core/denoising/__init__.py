@@ -1,0 +1,1 @@
+"""Denoisers that know the targets: experts, calibration, steering."""

@@ -1,0 +1,287 @@
+"""The calibrated denoiser: experts stacked per noise level and wavenumber in closed form.
+
+    D_cal(x_t, t) = mu + F^-1 [ sum_i w_i(t, k) F[e_i - mu] ]
+
+    e_1 = x_t / alpha      the identity, which keeps texture that the base would wipe out
+    e_2 = D_base(x_t, t)   the frozen base
+    e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
+    e_4 = D_cluster(x_t, t)   the same, of the cluster of targets that the map belongs to
+    e_5 ... = D_patches(x_t, t)   posterior means under mixtures of Gaussians over their patches
+
+Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
+are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The experts that learn from
+targets are fitted on the other half of them (2-fold cross-fitting), so that their weight is earned
+on maps that they have not seen. An expert whose absence would hardly raise the error of a level has
+no weight there and is not asked, the base before all others: its call is the dearest. No network
+weight moves.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ood_core.arrays import Map, Maps
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.estimators.gaussian import estimate
+from ood_core.estimators.mixture import fit_mixture, nearest_law
+from ood_core.numerics.covariance import wavenumbers
+from ood_core.numerics.random import Stream, normal_like
+from ood_core.numerics.symmetry import orbit_size, transform
+from ood_core.specs import CalibrationSpec, Symmetry
+
+EXPERTS = ("identity", "base", "gaussian", "cluster")
+"""Those that are always there; mixtures of patches follow."""
+BASE = EXPERTS.index("base")
+Labels = Int[Tensor, " n"]
+Expert = Callable[[Maps, int], Maps]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class BandWeights:
+    """Weights per level, band and expert; `knots` are band centres in cycles per pixel."""
+
+    noise_to_signal: Float[Tensor, " levels"]
+    knots: Float[Tensor, " bands"]
+    weights: Float[Tensor, "levels bands experts"]
+
+    def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
+        """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last level."""
+        log = self.noise_to_signal.log()
+        where = torch.tensor(noise_to_signal, dtype=log.dtype).log().clamp(log[0], log[-1])
+        above = int(torch.searchsorted(log, where).clamp(1, len(log) - 1))
+        share = float((where - log[above - 1]) / (log[above] - log[above - 1]))
+        return torch.lerp(self.weights[above - 1], self.weights[above], share)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetLaws:
+    """Exact denoisers of what the targets themselves say.
+
+    One Gaussian, one per cluster, and mixtures over patches that were fitted beforehand.
+    """
+
+    gaussian: GaussianDenoiser
+    clusters: tuple[GaussianDenoiser, ...]
+    weights: Float[Tensor, " clusters"]
+    patches: tuple[PatchDenoiser, ...] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        targets: Maps,
+        schedule: NoiseSchedule,
+        rho: float,
+        members: int,
+        symmetries: Sequence[Symmetry],
+        patches: Sequence[PatchMixture] = (),
+    ) -> "TargetLaws":
+        """Fit to maps; `rho` is the stationary share of the Gaussian's covariance."""
+        law = estimate(targets, "spectral_low_rank", rho, symmetries)
+        weights, laws = fit_mixture(targets, members, symmetries)
+        clusters = tuple(GaussianDenoiser(schedule, *cluster) for cluster in laws)
+        local = tuple(PatchDenoiser(schedule, mixture) for mixture in patches)
+        return cls(GaussianDenoiser(schedule, *law), clusters, weights, local)
+
+    @classmethod
+    def cross_fitted(
+        cls,
+        targets: Maps,
+        schedule: NoiseSchedule,
+        rho: float,
+        members: int,
+        symmetries: Sequence[Symmetry],
+        patches: Sequence[Sequence[PatchMixture]] = ((), ()),
+    ) -> "list[TargetLaws]":
+        """One fit per half of the targets: number `p` has not seen the maps `p::2`."""
+        return [
+            cls.fit(seen, schedule, rho, members, symmetries, mixtures)
+            for seen, mixtures in zip(halves(targets), patches, strict=True)
+        ]
+
+    def assign(self, maps: Maps) -> Labels:
+        """Return the cluster that each clean map belongs to."""
+        laws = [(cluster.mean, cluster.covariance) for cluster in self.clusters]
+        return nearest_law(maps, self.weights, laws)
+
+    def by_cluster(self, x_t: Maps, t: int, labels: Labels) -> Maps:
+        """Denoise every map by the law of its own cluster."""
+        if not bool(((labels >= 0) & (labels < len(self.clusters))).all()):
+            raise ValueError(f"got labels beyond the {len(self.clusters)} clusters: {labels}")
+        clean = torch.empty_like(x_t)
+        for number, cluster in enumerate(self.clusters):
+            rows = torch.nonzero(labels == number)[:, 0].to(x_t.device)
+            if len(rows):
+                clean[rows] = cluster(x_t[rows], t)
+        return clean
+
+
+def halves(targets: Maps) -> tuple[Maps, Maps]:
+    """The targets of either fold: number `p` lacks the maps `p::2`."""
+    return targets[1::2], targets[0::2]
+
+
+@final
+class CalibratedDenoiser:
+    """Stack of the experts with band weights, for a batch of maps of known clusters."""
+
+    def __init__(
+        self, base: Denoiser, laws: TargetLaws, bands: BandWeights, labels: Labels
+    ) -> None:
+        self._base, self._laws, self.bands, self._labels = base, laws, bands, labels
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the base."""
+        return self._base.schedule
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
+        mean = self._laws.gaussian.mean.to(x_t)
+        weights = self.bands.at(self.schedule.noise_to_signal(t))
+        asked = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
+        experts = experts_of(self._base, self._laws, self._labels)
+        modes = expert_modes(x_t, t, [experts[number] for number in asked], mean)
+        hats = hat_functions(self.bands.knots, x_t.shape[-2], x_t.shape[-1])
+        gains = torch.einsum("be,byx->eyx", weights[:, asked], hats).to(x_t)
+        stacked = (modes * gains[:, None, None]).sum(dim=0)
+        estimate: Tensor = mean + torch.fft.ifft2(stacked).real
+        return estimate
+
+
+def experts_of(base: Denoiser, laws: TargetLaws, labels: Labels) -> list[Expert]:
+    """All experts for a batch of maps of known clusters, in the order of their weights."""
+    alpha = base.schedule.alpha
+    return [
+        lambda x_t, t: x_t / float(alpha[t]),
+        base,
+        laws.gaussian,
+        lambda x_t, t: laws.by_cluster(x_t, t, labels),
+        *laws.patches,
+    ]
+
+
+def expert_modes(x_t: Maps, t: int, experts: Sequence[Expert], mean: Map) -> Tensor:
+    """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
+    return torch.stack([torch.fft.fft2(expert(x_t, t) - mean) for expert in experts])
+
+
+def band_knots(y: int, x: int, bands: int) -> Float[Tensor, " bands"]:
+    """Band centres from zero to the corner of Fourier space, denser at low wavenumber."""
+    top = float(wavenumbers(y, x).max())
+    return top * torch.linspace(0, 1, bands) ** 1.5
+
+
+def hat_functions(knots: Float[Tensor, " bands"], y: int, x: int) -> Float[Tensor, "bands y x"]:
+    """Piecewise-linear partition of unity over `|k|`, one hat per knot."""
+    radius = wavenumbers(y, x).clamp(max=float(knots[-1]))
+    above = torch.searchsorted(knots, radius.contiguous()).clamp(1, len(knots) - 1)
+    share = (radius - knots[above - 1]) / (knots[above] - knots[above - 1])
+    hats = torch.zeros(len(knots), y, x)
+    hats.scatter_(0, (above - 1)[None], (1 - share)[None])
+    hats.scatter_add_(0, above[None], share[None])
+    return hats
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class NormalEquations:
+    """Cross-spectra of experts and clean modes in bands: all that the regression needs of them."""
+
+    gram: Float[Tensor, "bands experts bands experts"]
+    moment: Float[Tensor, "bands experts"]
+    signal: Float[Tensor, " bands"]
+    power: float
+
+    @classmethod
+    def of(cls, modes: Tensor, clean: Tensor, knots: Float[Tensor, " bands"]) -> "NormalEquations":
+        """Sum over maps; `modes` is `(experts, n, c, y, x)`, `clean` `(n, c, y, x)`, complex."""
+        hats = hat_functions(knots, *clean.shape[-2:]).double().to(clean.device)
+        flat = modes.flatten(1, 2).to(torch.complex128)
+        target = clean.flatten(0, 1).to(torch.complex128)
+        cross = torch.einsum("inyx,jnyx->ijyx", flat.conj(), flat).real
+        right = torch.einsum("inyx,nyx->iyx", flat.conj(), target).real
+        return cls(
+            gram=torch.einsum("byx,dyx,ijyx->bidj", hats, hats, cross),
+            moment=torch.einsum("byx,iyx->bi", hats, right),
+            signal=torch.einsum("byx,nyx->b", hats, target.abs() ** 2),
+            power=float((target.abs() ** 2).sum()),
+        )
+
+    def solved(
+        self, ridge: float, among: Sequence[int]
+    ) -> tuple[Float[Tensor, "bands experts"], float]:
+        """Weights of some experts, zero for the others, and the squared error that they leave."""
+        gram, moment = self.gram[:, among][:, :, :, among], self.moment[:, among]
+        right = moment.reshape(-1)
+        gram = gram.reshape(len(right), len(right))
+        damping = (ridge * self.signal).repeat_interleave(len(among))
+        flat = torch.linalg.solve(gram + torch.diag(damping), right)
+        weights = torch.zeros_like(self.moment)
+        weights[:, among] = flat.reshape(len(moment), -1)
+        return weights, float(self.power - 2 * flat @ right + flat @ gram @ flat)
+
+
+def fit_level(
+    modes: Tensor,
+    clean: Tensor,
+    knots: Float[Tensor, " bands"],
+    ridge: float,
+    tolerance: float = 0.0,
+) -> Float[Tensor, "bands experts"]:
+    """Ridge regression of the clean modes on the experts' modes, one level.
+
+    `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
+    only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
+
+    Experts are left out one by one while the error stays within `1 + tolerance` of what all of
+    them leave: the base as soon as that holds without it, else the one that is missed least.
+    """
+    system = NormalEquations.of(modes, clean, knots)
+    among = list(range(len(modes)))
+    weights, error = system.solved(ridge, among)
+    most = error * (1 + tolerance)
+    while tolerance and len(among) > 1:
+        fewer = {i: system.solved(ridge, [j for j in among if j != i]) for i in among}
+        least = min(fewer, key=lambda i: fewer[i][1])
+        gone = BASE if BASE in among and fewer[BASE][1] <= most else least
+        if fewer[gone][1] > most:
+            break
+        weights = fewer[gone][0]
+        among.remove(gone)
+    return weights.float().cpu()
+
+
+def calibrate_level(
+    targets: Maps,
+    base: Denoiser,
+    folds: Sequence[TargetLaws],
+    mean: Map,
+    t: int,
+    spec: CalibrationSpec,
+    symmetries: Sequence[Symmetry],
+    root: int,
+) -> Float[Tensor, "bands experts"]:
+    """Fit the weights of one level on noised targets; `folds[p]` has not seen targets `p::2`."""
+    mean = mean.to(targets)
+    alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
+    modes, clean = [], []
+    labels = [laws.assign(targets[parity::2]) for parity, laws in enumerate(folds)]
+    for draw in range(spec.draws):
+        for parity, laws in enumerate(folds):
+            element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
+            x0 = transform(targets[parity::2], element, symmetries)
+            seed = (t * spec.draws + draw) * 2 + parity
+            x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
+            modes.append(expert_modes(x_t, t, experts_of(base, laws, labels[parity]), mean))
+            clean.append(torch.fft.fft2(x0 - mean))
+    knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
+    return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge, spec.tolerance)

@@ -1,0 +1,1 @@
+"""Are the samples like held-out targets? Features, tests, results, summary, gate."""

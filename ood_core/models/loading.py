@@ -1,0 +1,215 @@
+"""Frozen bases loaded from diffusers folders or hub ids, and digested."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError
+from ood_core.limits import BASE_BYTES
+from ood_core.models.autoencoder import Autoencoder, Shape, autoencoder_folder, load_autoencoder
+from ood_core.models.galaxygrad import PREFIX, find_weights, packaged, read_mixer
+from ood_core.models.networks import Patched, read_network
+from ood_core.models.pretrained import Parametrisation, PretrainedDenoiser
+from ood_core.models.schedulers import SettingRuling, read_scheduler, suit_network
+from ood_core.models.weights import weights_file
+
+LARGEST_JSON = 2**22
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A frozen base: its denoiser and what there is to know about it.
+
+    Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels; with
+    `fixed_size`, sides of exactly `size` pixels. The denoiser of a latent base works on the codes
+    that its autoencoder `codes` makes of maps. `prediction` names the parametrisation,
+    preconditioning included.
+    """
+
+    denoiser: PretrainedDenoiser
+    digest: str
+    channels: int
+    size: int
+    parameters: int
+    prediction: str
+    rulings: tuple[SettingRuling, ...]
+    source: str
+    size_multiple: int
+    fixed_size: bool = False
+    codes: Autoencoder | None = None
+
+    def code_shape(self, shape: Shape) -> Shape:
+        """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""
+        return shape if self.codes is None else self.codes.code_shape(shape)
+
+
+def load_base(
+    source: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    max_bytes: int = BASE_BYTES,
+) -> BaseModel:
+    """Load a diffusers folder or hub id, of pixels or codes, or a packaged `galaxygrad:NAME`.
+
+    Args:
+        source: the base; nothing in its files is run.
+        device: where its network goes.
+        dtype: number type that the network works in.
+        max_bytes: most bytes of its weights, as stored and in float32.
+
+    Raises:
+        BaseModelError: missing or unreadable files, weights that do not fit, a scheduler that is
+            not known or not the network's, a setting of it that cannot be honoured, or a network
+            that is not an unconditional `UNet2DModel`, or a package that is not installed.
+    """
+    try:
+        if source.startswith(PREFIX):
+            return _load_packaged(source, device, dtype)
+        return _load_folder(source, torch.device(device), dtype, max_bytes)
+    except FarfieldError:
+        raise
+    except Exception as error:  # what settings of wrong types do on their way, nobody has listed
+        raise BaseModelError(
+            f"{source[:200]}: got files that make no base ({type(error).__name__}: {error}); "
+            "expected those of a diffusers folder: fetch it again"
+        ) from error
+
+
+def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes: int) -> BaseModel:
+    folder = _folder(source)
+    unet_dir = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+    config = _read_json(unet_dir / "config.json", source)
+    reading = read_scheduler(_scheduler_config(folder, unet_dir, source))
+    schedule, parametrisation, rulings = suit_network(reading, config)
+    weights = weights_file(unet_dir, source)
+    network = read_network(unet_dir, config, weights, source, max_bytes).to(where)
+    unet, patch = (network.unet, network.patch) if isinstance(network, Patched) else (network, 1)
+    known = cast(Any, unet).config  # with the defaults of what config.json leaves out
+    channels = int(known.in_channels) // patch**2
+    codes = _codes(folder, channels, source, where, max_bytes)
+    fold = patch * (1 if codes is None else codes.factor)
+    digest = weights_digest(weights, parametrisation, schedule)
+    return BaseModel(
+        denoiser=PretrainedDenoiser(network, schedule, parametrisation, dtype),
+        digest=digest if codes is None else _both(digest, codes.digest),
+        channels=channels if codes is None else codes.channels,
+        size=_square(known.sample_size, source) * fold,
+        parameters=sum(p.numel() for p in network.parameters()),
+        prediction=str(parametrisation),
+        rulings=rulings,
+        source=source,
+        size_multiple=fold * 2 ** (len(known.block_out_channels) - 1),
+        codes=codes,
+    )
+
+
+def _load_packaged(source: str, device: torch.device | str, dtype: torch.dtype) -> BaseModel:
+    schedule, size = NoiseSchedule.linear(), packaged(source).size
+    weights = find_weights(source)
+    network = read_mixer(weights, size, schedule).to(torch.device(device))
+    return BaseModel(
+        denoiser=PretrainedDenoiser(network, schedule, "epsilon", dtype),
+        digest=weights_digest(weights, "epsilon", schedule),
+        channels=1,
+        size=size,
+        parameters=sum(p.numel() for p in network.parameters()),
+        prediction="epsilon",
+        rulings=(),
+        source=source,
+        size_multiple=size,
+        fixed_size=True,
+    )
+
+
+def weights_digest(weights: Path, parametrisation: Parametrisation, schedule: NoiseSchedule) -> str:
+    """SHA-256 of weights, parametrisation and schedule: all of a base that changes results."""
+    digest = hashlib.sha256(weights.read_bytes())
+    digest.update(str(parametrisation).encode())
+    digest.update(schedule.alpha.numpy().tobytes() + schedule.sigma.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _both(network: str, autoencoder: str) -> str:
+    return hashlib.sha256((network + autoencoder).encode()).hexdigest()
+
+
+def _codes(
+    folder: Path, channels: int, source: str, device: torch.device, max_bytes: int
+) -> Autoencoder | None:
+    """The autoencoder of a base whose network takes so many channels, if it has one."""
+    found = autoencoder_folder(folder)
+    if found is None:
+        return None
+    config = _read_json(found / "config.json", source)
+    codes = load_autoencoder(found, config, source, device, max_bytes)
+    if codes.code_channels != channels:
+        raise BaseModelError(
+            f"{source}: got a network of {channels} channels and codes of {codes.code_channels}; "
+            "expected as many: check that both are of one base"
+        )
+    return codes
+
+
+def _folder(source: str) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).is_absolute() or source.count("/") != 1:
+        raise BaseModelMissing(
+            f"no folder {source!r}: expected a diffusers folder (with model_index.json or "
+            "config.json) or a hub id such as 'owner/name'"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+        if any(not any(c.parent.glob("*.safetensors")) for c in folder.rglob("config.json")):
+            folder = Path(snapshot_download(source, allow_patterns=["*.json", "*.bin"]))
+        return folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelMissing(
+            f"{source!r} is no local folder, and the hub did not give it ({type(error).__name__}): "
+            "check the path, or the id and the network"
+        ) from error
+
+
+def _scheduler_config(folder: Path, unet_dir: Path, source: str) -> dict[str, Any]:
+    for path in (
+        folder / "scheduler" / "scheduler_config.json",
+        unet_dir / "scheduler_config.json",
+    ):
+        if path.is_file():
+            return _read_json(path, source)
+    raise BaseModelError(
+        f"{source}: no scheduler_config.json; expected it beside the network or in scheduler/: "
+        "without it neither the noise schedule nor the prediction type is known"
+    )
+
+
+def _read_json(path: Path, source: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"more than {LARGEST_JSON} bytes")
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}, not an object")
+        return cast(dict[str, Any], content)
+    except (OSError, RecursionError, ValueError) as error:
+        raise BaseModelError(
+            f"{source}: cannot read {path.name} ({error}); expected a diffusers model folder"
+        ) from error
+
+
+def _square(sample_size: int | list[int] | None, source: str) -> int:
+    if not sample_size:
+        raise BaseModelError(
+            f"{source}: got a network without sample_size; expected the side of the maps it was "
+            "trained on: state it in its config.json"
+        )
+    return int(sample_size if isinstance(sample_size, int) else max(sample_size))

@@ -1,0 +1,1 @@
+"""Numbers: covariance operators, counter-based random streams, symmetry groups."""

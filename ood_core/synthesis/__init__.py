@@ -1,0 +1,1 @@
+"""From targets to samples: latents, draws, and the synthesizer made of them."""

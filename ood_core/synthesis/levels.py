@@ -1,0 +1,149 @@
+"""Up to which noise level targets are worth inverting, and the affine law of a base above it.
+
+At high noise a denoiser is nearly that of a Gaussian, so steps there cost evaluations and bring
+nothing that the closed form (`diffusion/teleport.py`) would not. Three numbers per level, measured
+on the frozen base, say where that begins:
+
+    explained     1 - E|D - D_gauss|^2 / E|D - y|^2 at noised targets: the part of the score's
+                  variance that the base's own affine law explains (Wang & Vastola 2024)
+    error         round trip of fit targets to the level and back, over their standard deviation
+    separability  AUC of held-out latents against draws of the base's law, along the difference of
+                  the means (the fit targets' and the law's)
+
+Own rule: among levels with an error of at most twice the least and a separability of at least 0.95,
+the lowest one whose score is explained to 0.995; where there is none, the one explained best.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from ood_core.arrays import Maps
+from ood_core.denoising.calibrated import band_knots, fit_level, hat_functions
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.flow import descending, integrate, last
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.solvers import Ddim, FixedPointDdim
+from ood_core.metrics.separation import auc
+from ood_core.numerics.covariance import Stationary
+from ood_core.numerics.random import SeedRange, Stream, normal
+
+EXPLAINED, SEPARABLE, ERRORS = 0.995, 0.95, 2.0
+LAW_DRAWS, LAW_BANDS = 64, 8
+LEAD = 6  # points from the floor up to the first level
+LAW_LEVELS = (8.0, 2.0)
+"""Levels of `sigma/alpha` at which the affine law is read off, the second at draws of the first."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LevelPoint:
+    """What was measured at one level."""
+
+    index: int
+    noise_to_signal: float
+    explained: float
+    error: float
+    separability: float
+
+
+def in_domain_law(
+    base: Denoiser, shape: Sequence[int], root: int, device: torch.device | str = "cpu"
+) -> GaussianDenoiser:
+    """Gaussian whose exact denoiser is the affine part of a base, on `device`, at high noise.
+
+    Regression of `D` on `y` per band of wavenumbers: the gain of `N(mu, C)` is `l / (l + s^2)`.
+    """
+    schedule, (height, width) = base.schedule, shape[-2:]
+    knots = band_knots(height, width, LAW_BANDS)
+    hats = hat_functions(knots, height, width)
+    mean, power = torch.zeros(tuple(shape)), torch.ones(tuple(shape))
+    for number, level in enumerate(LAW_LEVELS):
+        t = schedule.index_of(level)
+        s = schedule.noise_to_signal(t)
+        white = normal(SeedRange(root, 0, LAW_DRAWS), shape, number, Stream.CALIBRATION)
+        y = mean + Stationary(power + s**2).colour(white, white)
+        clean = base((y * float(schedule.alpha[t])).to(device), t).cpu()
+        mean = clean.mean(dim=0)
+        seen, made = (torch.fft.fft2(x - x.mean(dim=0)) for x in (y, clean))
+        gains = []
+        for channel in range(shape[0]):
+            one = slice(channel, channel + 1)
+            weights = fit_level(seen[None, :, one], made[:, one], knots, 1e-9)
+            gains.append(torch.einsum("b,byx->yx", weights[:, 0], hats))
+        gain = torch.stack(gains).clamp(1e-6, 0.9999)
+        power = gain * s**2 / (1 - gain)
+    return GaussianDenoiser(schedule, mean, Stationary(power))
+
+
+def level_curve(
+    base: Denoiser, fit: Maps, held_out: Maps, levels: Sequence[int], floor: int, root: int
+) -> tuple[LevelPoint, ...]:
+    """Measure levels, given in rising order; `floor` is the index at which inversion begins.
+
+    One way up with two passes per step serves all levels; each has its own way down.
+    """
+    schedule, law = base.schedule, in_domain_law(base, fit.shape[1:], root)
+    lead = log_levels(
+        schedule, schedule.noise_to_signal(floor), schedule.noise_to_signal(levels[0]), LEAD
+    )[:-1]
+    grid = torch.tensor([*lead, *levels])
+    both = torch.cat([fit, held_out]) * float(schedule.alpha[floor])
+    states = list(integrate(base, FixedPointDdim(2), both, grid))[len(lead) :]
+    points = []
+    for number, (t, state) in enumerate(zip(levels, states, strict=True)):
+        down = descending(grid[: len(lead) + number + 1])
+        back = last(base, Ddim(), state.x[: len(fit)], down) / float(schedule.alpha[floor])
+        points.append(
+            LevelPoint(
+                index=t,
+                noise_to_signal=schedule.noise_to_signal(t),
+                explained=explained(base, law, torch.cat([fit, held_out]), t, root),
+                error=float((back - fit).square().mean().sqrt() / fit.std()),
+                separability=_separability(law, state.x / float(schedule.alpha[t]), len(fit), t),
+            )
+        )
+    return tuple(points)
+
+
+def explained(denoiser: Denoiser, law: Denoiser, clean: Maps, t: int, root: int) -> float:
+    """Part of the variance of a denoiser's score that a law explains, at noised clean maps."""
+    schedule = denoiser.schedule
+    alpha, sigma = float(schedule.alpha[t]), float(schedule.sigma[t])
+    noise = normal(SeedRange(root, 0, len(clean)), clean.shape[1:], t, Stream.CALIBRATION)
+    x_t = alpha * clean + sigma * noise.to(clean)
+    found = denoiser(x_t, t)
+    unexplained = (found - law(x_t, t)).square().sum() / (found - x_t / alpha).square().sum()
+    return 1 - float(unexplained)
+
+
+def choose(curve: Sequence[LevelPoint]) -> LevelPoint:
+    """The level of the rule above."""
+    least = min(point.error for point in curve)
+    good = [p for p in curve if p.error <= ERRORS * least and p.separability >= SEPARABLE]
+    for point in good:
+        if point.explained >= EXPLAINED:
+            return point
+    return max(good or curve, key=lambda point: point.explained)
+
+
+def log_levels(schedule: NoiseSchedule, low: float, high: float, count: int) -> list[int]:
+    """Distinct indices about evenly spaced in `ln(sigma/alpha)`, in rising order."""
+    values = np.geomspace(low, high, count)
+    return sorted({schedule.index_of(float(value)) for value in values})
+
+
+def _separability(law: GaussianDenoiser, y: Maps, fit: int, t: int) -> float:
+    """AUC of held-out points against as many draws of the law, projected on the means."""
+    held_out = y[fit:]
+    noised = law.noised(t)
+    assert isinstance(noised, Stationary), "the law of a base is stationary about its mean"
+    white = normal(SeedRange(1, 0, len(held_out)), y.shape[1:], t, Stream.CALIBRATION).to(y)
+    mean = law.mean.to(y)
+    own = mean + noised.colour(white, white)
+    direction = (y[:fit].mean(dim=0) - mean).flatten()
+    return auc(held_out.flatten(1) @ direction, own.flatten(1) @ direction)
