@@ -32,7 +32,6 @@ UNITS = {
     "generate": "maps",
     "pretrain": "steps",
     "check": "evaluations",
-    "drill": "faults",
     "science": "cells",
     "utility": "trainings",
     "walk": "maps",

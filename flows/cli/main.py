@@ -16,7 +16,7 @@ from flows.cli.gallery import gallery
 from flows.cli.levels import levels
 from flows.cli.models import models_app
 from flows.cli.samples import extend, replay
-from flows.cli.stored import drill, inspect, report, status, validate, verify
+from flows.cli.stored import inspect, report, status, validate, verify
 from flows.cli.utility import utility
 from flows.cli.walk import walk
 from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
@@ -176,7 +176,6 @@ VERBS = (
     levels,
     extend,
     replay,
-    drill,
     utility,
 )
 for verb in VERBS:

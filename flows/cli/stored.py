@@ -3,7 +3,6 @@
 Heavy libraries are imported inside the commands.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -108,35 +107,3 @@ def report(uri: Uri, as_json: AsJson = False) -> None:
         verdict = rewrite_report(store, stored_settings(store))
     found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
     show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
-
-
-def drill(
-    uri: Uri,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for the copy; else beside the run.")
-    ] = None,
-    pool: Annotated[str, typer.Option(help="ray kills a worker as well.")] = "inline",
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="Override base or execution.KEY.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Hurt a copy of a finished run with real faults and see whether it survives them."""
-    from dataclasses import asdict
-
-    from flows.cli.console import bars_shown, show_json, show_rows
-    from flows.drill import drill as hurt
-    from flows.runs.extension import stored_settings
-    from ood_core.store.run import RunStore
-
-    store = RunStore.open(uri)
-    ray = stored_settings(store, [*(sets or ()), f"execution.pool={pool}"]).execution.pool == "ray"
-    with bars_shown():
-        found = hurt(store, work, ray, sets or ())
-    survived = all(outcome.survived is not False for outcome in found)
-    if as_json:
-        show_json({"survived": survived, "faults": [asdict(outcome) for outcome in found]})
-    else:
-        header = ("fault", "injected", "survived", "seconds lost", "samples redone", "note")
-        show_rows(f"drill of {uri}", header, [outcome.row for outcome in found])
-    raise typer.Exit(0 if survived else 1)
