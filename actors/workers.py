@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from actors.line import Line, load_line
-from actors.timing import Parts, Turns, timed
-from actors.transfer import entering, leaving
+from actors.timing import Parts, Turns, entering, leaving, timed
 from ood_core.arrays import Maps
 from ood_core.denoising.calibrated import TargetLaws, calibrate_level
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser

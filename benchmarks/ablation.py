@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
 from ood_core.evaluation.evaluate import ValidationReport, validate
@@ -63,7 +63,7 @@ FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
 
 def made(settings: RunSettings, out: Path) -> tuple[RunStore, float]:
     """Run a configuration, or take the run that is there; return seconds of generation too."""
-    run_line(settings, str(out))
+    make_run(settings, str(out))
     run = RunStore.open(str(out))
     return run, run.timings["generate"]
 

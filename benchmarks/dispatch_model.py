@@ -1,6 +1,6 @@
 """A discrete-event model of the dispatcher: where would it stop scaling?
 
-One driver hands shards to actors by the roster that the Ray pool uses, and takes answers one by
+One driver hands shards to actors by the scheduler of the Ray pool, and takes answers one by
 one. An actor computes one shard at a time, then asks the store for what a shard needs; the store
 answers so many requests a second. Before the first shard and after the last one the driver lists
 all receipts.
@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import final
 
-from actors.roster import Roster
+from actors.ray_pool import Scheduler
 from ood_core.store.plan import ShardPlan
 
 
@@ -60,19 +60,19 @@ class Outcome:
 
 def simulate(actors: int, shards: int, costs: Costs, queued: int = 1) -> Outcome:
     """Run one stage of so many shards; all times are of the model."""
-    roster = Roster(queued)
-    roster.join(range(actors))
+    scheduler = Scheduler(queued)
+    scheduler.join(range(actors))
     waiting, tasks = deque(ShardPlan(shards, 1)), itertools.count()
     now = listed = costs.listing * shards * costs.passes
     busy = store_free = store_busy = 0.0
     free_at = [now] * actors
     events: list[tuple[float, int, bool]] = []  # when, task, whether it is stored
     hold = costs.requests / costs.store_rate
-    while waiting or roster.flying:
-        while waiting and (actor := roster.idle(waiting[0])) is not None:
+    while waiting or scheduler.flying:
+        while waiting and (actor := scheduler.idle(waiting[0])) is not None:
             now, busy = now + costs.send, busy + costs.send
             task = next(tasks)
-            roster.send(task, actor, waiting.popleft())
+            scheduler.send(task, actor, waiting.popleft())
             free_at[actor] = max(now, free_at[actor]) + costs.work + costs.answer
             heapq.heappush(events, (free_at[actor], task, False))
         moment, task, stored = heapq.heappop(events)
@@ -82,7 +82,7 @@ def simulate(actors: int, shards: int, costs: Costs, queued: int = 1) -> Outcome
             continue
         now = max(now, moment) + costs.land
         busy += costs.land
-        roster.clear(roster.land(task))
+        scheduler.clear(scheduler.land(task))
     rate = shards / now
     return Outcome(
         actors, rate, rate * costs.work / actors, busy / now, store_busy / now, listed / now

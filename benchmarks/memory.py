@@ -44,7 +44,7 @@ def prepare(place: Path) -> None:
 
 def run(place: Path, samples: int, pool: str) -> dict[str, float]:
     """Run the line; peak after each stage."""
-    from flows.runs.lifecycle import run_line
+    from flows.runs.lifecycle import make_run
     from flows.runs.stages import Stage, perform
     from flows.settings import RunSettings, parse
     from ood_core.store.run import RunStore
@@ -66,7 +66,7 @@ def run(place: Path, samples: int, pool: str) -> dict[str, float]:
         peaks[name] = peak()
         return note
 
-    run_line(settings, str(place / f"{pool}-{samples}"), call=watched)
+    make_run(settings, str(place / f"{pool}-{samples}"), call=watched)
     return {name: peaks[name] for name in ("fit", "generate", "validate")}
 
 

@@ -29,7 +29,7 @@ import torch
 from actors.line import Line, load_line, time_grid
 from actors.timing import TimedDenoiser
 from actors.workers import sample_rows
-from flows.runs.extension import stored_settings
+from flows.runs.lifecycle import stored_settings
 from flows.tools.level_search import search_levels
 from ood_core.arrays import Maps
 from ood_core.decode import evaluations_per_map

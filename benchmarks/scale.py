@@ -2,7 +2,7 @@
 
     farfield bench scale [--samples 1000000] [--shards 2000]
 
-Measured here: the bookkeeping of a stage per shard without actors; plan, receipts and roster at
+Measured here: the bookkeeping of a stage per shard without actors; plan, receipts and scheduler at
 `--samples` planned samples; a Ray pool of one and two actors whose model does nothing, or sleeps.
 The model of `dispatch_model` takes these costs, is held against the measured points, and predicts
 10, 100 and 1,000 actors, in a folder and in an object store that answers 3,500 writes and 5,500
@@ -21,16 +21,15 @@ from threading import Lock
 from typing import Any
 
 from actors import ray_pool
-from actors.ray_pool import RayPool
-from actors.roster import Roster
+from actors.ray_pool import RayPool, Scheduler
 from actors.workers import WorkerSpec
 from benchmarks.compare import show_changes
 from benchmarks.dispatch_model import Costs, Outcome, simulate, stops_at
 from benchmarks.record import Figure, previous, save
 from flows.cli.console import OUT, show_rows
 from flows.runs import stages
-from flows.runs.lease_guard import holding
-from flows.runs.worker_pool import hiring
+from flows.runs.lease_guard import hold_lease
+from flows.runs.worker_pool import shared_pool
 from flows.settings import parse
 from ood_core.store.files import as_bytes
 from ood_core.store.plan import ShardPlan
@@ -119,7 +118,7 @@ def bookkeeping(shards: int, figures: dict[str, Figure]) -> None:
         run, plan = receipts(Path(folder) / "run", shards * SHARD)
         for shard in plan:
             run.receipts("generate").revoke(shard)
-        with holding(run), hiring(settings.execution):
+        with hold_lease(run), shared_pool(settings.execution):
             made, stages.pool_for = stages.pool_for, lambda _: NoWork()
             began = time.process_time(), time.perf_counter()
             try:
@@ -131,15 +130,15 @@ def bookkeeping(shards: int, figures: dict[str, Figure]) -> None:
     figures["bookkeeping, shards per second"] = Figure(shards / wall, ratio=False)
 
 
-def roster_rate(actors: int, steps: int = 20_000) -> float:
-    """Shards per CPU second that the roster sends and lands."""
-    roster = Roster(1)
-    roster.join(range(actors))
+def scheduler_rate(actors: int, steps: int = 20_000) -> float:
+    """Shards per CPU second that the scheduler sends and lands."""
+    scheduler = Scheduler(1)
+    scheduler.join(range(actors))
     began = time.process_time()
     for shard in ShardPlan(steps, 1):
-        while (actor := roster.idle(shard)) is None:
-            roster.clear(roster.land(next(iter(roster.flying))))
-        roster.send(shard.index, actor, shard)
+        while (actor := scheduler.idle(shard)) is None:
+            scheduler.clear(scheduler.land(next(iter(scheduler.flying))))
+        scheduler.send(shard.index, actor, shard)
     return steps / (time.process_time() - began)
 
 
@@ -148,10 +147,10 @@ def through_ray(actors: int, shards: int, nap: float) -> tuple[float, float]:
     body, ray_pool._Actor = ray_pool._Actor, no_model(nap)
     spec = WorkerSpec("", "", "generate", "cpu", "float32", 1)
     try:
-        with RayPool(workers=actors, cpus=0.1).standing() as crew:
-            list(crew.run(spec, list(ShardPlan(4 * actors, 1))))  # actors start
+        with RayPool(workers=actors, cpus=0.1).standing() as group:
+            list(group.run(spec, list(ShardPlan(4 * actors, 1))))  # actors start
             began = time.perf_counter(), time.thread_time()
-            done = len(list(crew.run(spec, list(ShardPlan(shards, 1)))))
+            done = len(list(group.run(spec, list(ShardPlan(shards, 1)))))
             wall, cpu = time.perf_counter() - began[0], time.thread_time() - began[1]
     finally:
         ray_pool._Actor = body
@@ -174,9 +173,9 @@ def main() -> None:
     figures: dict[str, Figure] = {}
     listing = stored(arguments.samples, figures)
     bookkeeping(arguments.shards, figures)
-    rates = {actors: roster_rate(actors) for actors in (1, 1000)}
-    figures["roster, shards per CPU second, 1,000 actors"] = Figure(rates[1000], ratio=False)
-    figures["roster, 1,000 actors over 1"] = Figure(rates[1000] / rates[1])
+    rates = {actors: scheduler_rate(actors) for actors in (1, 1000)}
+    figures["scheduler, shards per CPU second, 1,000 actors"] = Figure(rates[1000], ratio=False)
+    figures["scheduler, 1,000 actors over 1"] = Figure(rates[1000] / rates[1])
     none = {n: through_ray(n, arguments.shards, 0.0) for n in (1, 2)}
     naps = {n: through_ray(n, max(100, arguments.shards // 10), NAP) for n in (1, 2)}
     driver = none[2][1] + figures["bookkeeping, shards per CPU second"].value ** -1

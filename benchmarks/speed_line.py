@@ -17,7 +17,7 @@ from psutil import AccessDenied, NoSuchProcess, Process
 from actors.line import load_line
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
-from flows.runs.timing import shares
+from flows.progress import shares
 from flows.runs.worker_pool import worker_count
 from flows.settings import PROJECT, load_settings
 from ood_core.store.files import write_json

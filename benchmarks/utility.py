@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.settings import parse
 from flows.tools.downstream import keep_utility, measure_utility
 from ood_core.evaluation.downstream import MULTIPLES, Labelled, Task, utility
@@ -69,7 +69,7 @@ def main() -> None:
             "execution": {"pool": "inline", "orchestrator": "none"},
         }
     )  # fmt: skip
-    run_line(settings, str(asked.out))
+    make_run(settings, str(asked.out))
     run = RunStore.open(str(asked.out))
     found = measure_utility(run, str(labels), None)
     keep_utility(run, found)

@@ -14,7 +14,7 @@ import time
 import torch
 
 from flows.cli.console import show_rows
-from flows.runs.extension import stored_settings
+from flows.runs.lifecycle import stored_settings
 from flows.runs.stages import validate_set
 from ood_core.store import statistics
 from ood_core.store.run import RunStore

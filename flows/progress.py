@@ -1,15 +1,20 @@
-"""Progress of a line as events; who shows them is the caller's business.
+"""Progress of a run as events, where its workers' seconds went, and numbers that JSON can hold.
 
-The listener travels in a context variable, because Prefect tasks take only plain parameters.
+Who shows events is the caller's business. The listener travels in a context
+variable, because Prefect tasks take only plain parameters.
 """
 
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
 
 
 class Listener(Protocol):
-    """Hears how a line gets on."""
+    """Hears how a run gets on."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
         """A stage starts with `total` rows, `done` of them already stored."""
@@ -39,3 +44,51 @@ class Silent:
 
 
 listener: ContextVar[Listener] = ContextVar("listener", default=Silent())  # noqa: B039 - frozen
+
+PARTS = ("build", "wait", "compute", "fetch", "measure", "encode", "write")
+"""Parts of a shard that do not contain one another; `network` is within `compute`."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WorkerSeconds:
+    """Seconds that `slots` workers have spent on the parts of shards since a moment."""
+
+    slots: int
+    began: float
+    parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @classmethod
+    def begin(cls, slots: int) -> "WorkerSeconds":
+        """Start the clock."""
+        return cls(slots, time.monotonic())
+
+    def add(self, parts: Mapping[str, float]) -> None:
+        """Count the parts of one shard."""
+        for name, seconds in parts.items():
+            self.parts[name] += seconds
+
+    def end(self) -> dict[str, float]:
+        """Seconds of every part, of all slots, and what is left of these: `idle`.
+
+        Where shards are stored while others are computed, parts overlap, and `idle` is a lower
+        bound.
+        """
+        slots = self.slots * (time.monotonic() - self.began)
+        idle = max(0.0, slots - sum(self.parts[name] for name in PARTS))
+        return {"slots": slots, **self.parts, "idle": idle}
+
+
+def shares(split: Mapping[str, float]) -> dict[str, float]:
+    """Every part as a share of the seconds that the stage's workers had."""
+    slots = split["slots"] or 1.0
+    return {name: round(seconds / slots, 4) for name, seconds in split.items() if name != "slots"}
+
+
+def finite(value: Any) -> Any:
+    """Return a record with None for what is not a finite number."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

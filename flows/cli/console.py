@@ -1,7 +1,6 @@
 """What people see in a terminal: progress bars with rate and remaining time, tables, errors."""
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from flows.progress import listener
+from flows.progress import finite, listener
 
 OUT = Console()
 ERR = Console(stderr=True)
 UNITS = {
-    "calibrate": "levels",
+    "calibrate": "timesteps",
     "invert": "maps",
     "generate": "maps",
     "pretrain": "steps",
@@ -36,7 +35,7 @@ UNITS = {
     "utility": "trainings",
     "walk": "maps",
     "separate": "maps",
-    "search": "levels",
+    "search": "timesteps",
 }
 
 
@@ -133,15 +132,6 @@ def shown(text: str) -> str:
 def printable(text: str) -> str:
     """Return text with control characters spelled out: they could drive the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-
-
-def finite(value: Any) -> Any:
-    """Return a record with None for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Gathers what the report shows from the stores of a run."""
+"""What the report shows, read from the tables and records of a run."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,13 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flows.runs.redraw_latents import drawn_latents
-from flows.runs.timing import shares
+from flows.progress import shares
 from flows.settings import RunSettings
-from flows.tools.separability import WALKS
-from flows.tools.walk_files import NUMBERS
-from ood_core.arrays import Maps
-from ood_core.evaluation.atlas import MOST as ATLAS_DRAWS
+from ood_core.arrays import Latents, Maps
+from ood_core.estimators.choice import Prior
 from ood_core.evaluation.atlas import atlas
 from ood_core.evaluation.evaluate import ValidationReport
 from ood_core.evaluation.gains import Utility, read_utility
@@ -32,8 +29,11 @@ from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
 
-MOST_WALKS = 3
-MOST_SHOWN = 512
+WALKS = "walks"
+WALK_NUMBERS = "walk.json"
+SEPARABILITY = "separability.json"
+MAX_WALKS = 3
+MAX_SHOWN = 512
 """Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
 
 
@@ -42,7 +42,7 @@ def shown_samples(
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Maps of the data set as they are stored, with their numbers: at even steps, and `others`."""
     count = run.plan("generate").rows
-    numbers = sorted({*even_rows(count, MOST_SHOWN), *others})
+    numbers = sorted({*even_rows(count, MAX_SHOWN), *others})
     return run.table("generate").pick("maps", numbers), numbers
 
 
@@ -52,8 +52,12 @@ def report_input(
     targets: StoredTargets,
     validation: ValidationReport,
     verdict: Verdict,
+    latents: tuple[Latents, Latents, Prior],
 ) -> ReportInput:
-    """Collect pictures, numbers and provenance."""
+    """Collect pictures, numbers and provenance.
+
+    `latents` are those of the fit targets, some that samples began from, and their prior.
+    """
     record = run.record
     inverted = run.table("invert")
     extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
@@ -79,16 +83,14 @@ def report_input(
             "draws": draw_record(run),
             "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
             "gate": list(verdict.reasons),
-            **_asked(run, record),
+            **_settings(run, record),
         },
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
         utility=stored_utility(run),
-        atlas=atlas(
-            *drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries, held_targets(run)
-        ),
+        atlas=atlas(*latents, settings.targets.symmetries, held_targets(run)),
         walks=walk_strips(run),
         shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
     )
@@ -97,15 +99,21 @@ def report_input(
 def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
     """Pictures of the first walks that lie in the run."""
     found = []
-    for name in sorted(names(run.root / WALKS))[:MOST_WALKS]:
+    for name in sorted(names(run.root / WALKS))[:MAX_WALKS]:
         place = run.root / WALKS / name
-        if not exists(place / NUMBERS):  # written last
+        if not exists(place / WALK_NUMBERS):  # written last
             continue
-        words = read_json(place / NUMBERS)
+        words = read_json(place / WALK_NUMBERS)
         title = f"From {words['from']} to {words['to']}"
         strip = read_bytes(place / "strip.png")
         found.append(WalkStrip(title, strip, f"../{WALKS}/{quote(name)}/walk.csv"))
     return tuple(found)
+
+
+def stored_separability(run: RunStore) -> dict[str, Any] | None:
+    """What was measured of a run; None where nothing was."""
+    place = run.root / WALKS / SEPARABILITY
+    return read_json(place) if exists(place) else None
 
 
 def stored_utility(run: RunStore) -> Utility | None:
@@ -182,7 +190,7 @@ def draw_record(run: RunStore) -> dict[str, Any] | None:
     }
 
 
-def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
+def _settings(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
     settings, samples = record["settings"], run.plan("generate").rows
     return {
         "base": settings["base"],

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.inputs import draw_record, psnr
+from flows.report.inputs import draw_record, psnr, stored_separability
 from flows.settings import PROJECT
-from flows.tools.separability import stored_separability
 from ood_core.errors import ShardCorrupt
 from ood_core.models.importing import Untold, import_checkpoint
 from ood_core.models.loading import BaseModel, load_base

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 
 from actors.line import require_fit
-from flows.runs.lease_guard import holding
+from flows.runs.lease_guard import hold_lease
 from flows.runs.level_choice import LevelChoice, recorded, settle_level, with_level
 from flows.runs.number_type import settle_type
 from flows.settings import RunSettings
@@ -38,11 +38,11 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 from ood_core.synthesis.constructs import require_parents
 
 INVERSION_SHARD = 16
-LEAST_TARGETS = 4
-LEAST_SIDE = 16
+MIN_TARGETS = 4
+MIN_SIDE = 16
 FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 AUTO_NOISE_TO_SIGNAL = 12.0
-AUTO_LEAST_NOISE = 0.02  # smooth maps have less at their smallest scales than 0.05 would leave
+AUTO_MIN_NOISE = 0.02  # smooth maps have less at their smallest scales than 0.05 would leave
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
@@ -50,8 +50,8 @@ PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect",
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """A run that was asked for: checked inputs, identity and shard plans; nothing is written."""
+class RunPlan:
+    """A run that was planned for: checked inputs, identity and shard plans; nothing is written."""
 
     run: RunStore
     settings: RunSettings
@@ -83,7 +83,7 @@ class Asked:
         settle(self.run)
 
 
-def ask(settings: RunSettings, out: str) -> Asked:
+def plan_run(settings: RunSettings, out: str) -> RunPlan:
     """Check settings, targets, base and place.
 
     Raises:
@@ -97,9 +97,9 @@ def ask(settings: RunSettings, out: str) -> Asked:
     )
     plans = shard_plans(settings, method, settings.targets.fit_count(len(maps)))
     run_type = settle_type(settings, maps, method, run)
-    asked = Asked(run, settings, maps, model, method, record, plans, run_type, choice)
-    _ = asked.is_new
-    return asked
+    planned = RunPlan(run, settings, maps, model, method, record, plans, run_type, choice)
+    _ = planned.is_new
+    return planned
 
 
 def prepare(settings: RunSettings, out: str) -> RunStore:
@@ -111,10 +111,10 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
         InUse: a driver works on it.
         StoreUnwritable: the place is full, read-only or not ours.
     """
-    asked = ask(settings, out)
-    with holding(asked.run):
-        asked.settle()
-    return asked.run
+    planned = plan_run(settings, out)
+    with hold_lease(planned.run):
+        planned.settle()
+    return planned.run
 
 
 def inspect_inputs(settings: RunSettings) -> tuple[MapSet, BaseModel, Method]:
@@ -135,7 +135,7 @@ def _inspected(
     _require_range(settings.targets, maps)
     require_ruled_in(settings.method.prior, settings.targets.symmetries)
     schedule = model.denoiser.schedule
-    ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_LEAST_NOISE)
+    ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_MIN_NOISE)
     choice = settle_level(settings, maps, model, ends[1], run)
     method = resolve_method(with_level(settings.method, choice), *ends)
     require_fit(settings.base, method.level, schedule)
@@ -168,7 +168,7 @@ def _require_size(maps: MapSet, model: BaseModel) -> None:
 
 def _require_square(maps: MapSet, model: BaseModel) -> None:
     height, width = maps.values.shape[-2:]
-    least = LEAST_SIDE * (1 if model.codes is None else model.codes.factor)
+    least = MIN_SIDE * (1 if model.codes is None else model.codes.factor)
     if height != width or height < least:
         raise TargetError(
             f"{maps.source}: got maps of {height} x {width} px; expected squares of at least "
@@ -178,10 +178,10 @@ def _require_square(maps: MapSet, model: BaseModel) -> None:
 
 def _require_split(spec: TargetsSpec, maps: MapSet) -> None:
     fit = spec.fit_count(len(maps))
-    if min(fit, len(maps) - fit) < LEAST_TARGETS:
+    if min(fit, len(maps) - fit) < MIN_TARGETS:
         raise TargetError(
             f"{maps.source}: got {len(maps)} maps, split into {fit} to fit and {len(maps) - fit} "
-            f"held out; expected at least {LEAST_TARGETS} of each: add maps or change "
+            f"held out; expected at least {MIN_TARGETS} of each: add maps or change "
             "targets.held_out"
         )
 
@@ -195,34 +195,34 @@ def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
         raise TargetError(f"{maps.source}: {error}") from error
 
 
-def _write(asked: Asked) -> None:
+def _write(planned: RunPlan) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
-    run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
+    run, settings, plans, method = planned.run, planned.settings, planned.plans, planned.method
     for name in ("verdict.json", UTILITY):  # they were of another run, as are these:
         remove(run.root / name)
     for name in ("receipts", "failures", *FITTED):
         remove_tree(run.root / name)
-    codes = asked.model.codes
-    write_targets(run, asked.maps, settings.targets, codes and codes.encode)
-    shape = asked.maps.values.shape[1:]
+    codes = planned.model.codes
+    write_targets(run, planned.maps, settings.targets, codes and codes.encode)
+    shape = planned.maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
     paired = method.inverter != "fixed_point"
-    columns = latent_columns(shape, asked.model.code_shape(shape), paired)
+    columns = latent_columns(shape, planned.model.code_shape(shape), paired)
     _create(run, "invert", "row", plans, columns, words)
     synthetic = {**words, "synthetic": True}
     sources = 0 if method.draw is None else method.draw.sources
-    columns = sample_columns(shape, asked.maps.unit, sources)
+    columns = sample_columns(shape, planned.maps.unit, sources)
     _create(run, "generate", "sample", plans, columns, synthetic)
     if method.calibration is not None:
         fitted = _calibration_words(run, settings, method.calibration)
         columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))
         _create(run, "calibrate", "level", plans, columns, fitted)
     targets = load_targets(run)
-    kept = _record(settings, asked.model, method, targets.fit) | recorded(asked.choice)
+    kept = _record(settings, planned.model, method, targets.fit) | recorded(planned.choice)
     ruler = lay_ruler(targets, settings.targets.symmetries)
     create_statistics(run, ruler, plans["generate"])
     persist_tables(run.root)
-    run.write_plan(asked.record, kept, plans, asked.dtype)
+    run.write_plan(planned.record, kept, plans, planned.dtype)
 
 
 def _create(

@@ -1,4 +1,4 @@
-"""The stages of the line as plain functions of a store; each does only what the store lacks.
+"""The stages of a run as plain functions of a store; each does only what the store lacks.
 
 Only the scores are computed anew each time, since the gate that they are held against may change.
 """
@@ -10,20 +10,20 @@ from typing import Any
 
 from actors.line import read_method
 from actors.pool import ShardFailure
-from flows.progress import listener
+from flows.progress import WorkerSeconds, listener, shares
 from flows.report.inputs import card_input, report_input
 from flows.report.publishing import write_report
 from flows.runs.domain import domain_rows
-from flows.runs.lease_guard import require_held
-from flows.runs.redraw_latents import drawn_latents
-from flows.runs.status_card import RunningCard
-from flows.runs.timing import Spent, shares
+from flows.runs.lease_guard import require_lease
+from flows.runs.reload import redraw_latents
+from flows.runs.status_card import StatusCard
 from flows.runs.worker_pool import pool_for, worker_count, worker_spec
 from flows.settings import RunSettings
 from ood_core.denoising.calibrated import halves
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.estimators.choice import fit_prior
 from ood_core.estimators.patches import fit_patches_of
+from ood_core.evaluation.atlas import MOST as ATLAS_DRAWS
 from ood_core.evaluation.evaluate import compare
 from ood_core.evaluation.gate import Verdict, decide
 from ood_core.evaluation.results import ValidationReport
@@ -60,7 +60,7 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
 
     every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
     laws = PatchLaws(every, (first, second))
-    require_held()
+    require_lease()
     write_patches(run, laws)
 
 
@@ -81,7 +81,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     construct = construct_of(method.draw, prior, latents)
     root = root_key(record["identity"] + "/geometry")
     geometry = measure_geometry(method.draw, construct, root, latents)
-    require_held()
+    require_lease()
     ids, lost = load_targets(run).ids, failed_round_trips(run)
     names = [ids[row] for row in lost]
     write_prior(run.root / "prior.zarr", prior, geometry, names, choice)
@@ -92,7 +92,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
 def generate(run: RunStore, settings: RunSettings) -> str:
     """Draw, decode, measure and store samples, one shard after another."""
     if not run.statistics.exists:  # planned by an early version
-        require_held()
+        require_lease()
         ruler = lay_ruler(load_targets(run), settings.targets.symmetries)
         create_statistics(run, ruler, run.plan("generate"))
     return _sharded(run, "generate", settings)
@@ -104,7 +104,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     ruler = lay_ruler(targets, settings.targets.symmetries)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
-    latents, drawn, _ = drawn_latents(run)
+    latents, drawn, _ = redraw_latents(run)
     domain = domain_rows(run, settings, ruler)
     found = compare(ruler, blocks, count, root, domain, (latents, drawn))
     verdict = decide(settings.gate, found, len(targets.held_out))
@@ -142,12 +142,12 @@ def _show(
     found: ValidationReport,
     verdict: Verdict,
 ) -> None:
-    page = report_input(run, settings, targets, found, verdict)
-    require_held()
+    page = report_input(run, settings, targets, found, verdict, redraw_latents(run, ATLAS_DRAWS))
+    require_lease()
     write_report(run, card_input(run, targets, page, verdict))
 
 
-LINE: tuple[tuple[str, Stage], ...] = (
+STAGES: tuple[tuple[str, Stage], ...] = (
     ("calibrate", calibrate),
     ("invert", invert),
     ("fit", fit),
@@ -157,15 +157,15 @@ LINE: tuple[tuple[str, Stage], ...] = (
 
 
 def perform(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
-    """Run one stage with its clock, while the run is held.
+    """Run one stage with its timing, while the run is held.
 
     Raises:
         InUse: another driver took over.
     """
-    require_held()
+    require_lease()
     began = time.monotonic()
     note = stage(run, settings)
-    require_held()
+    require_lease()
     seconds = time.monotonic() - began
     run.add_timing(name, seconds)
     listener.get().end(name, seconds, note)
@@ -183,10 +183,13 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     missing = book.missing(plan)
     left = sum(len(shard) for shard in missing)
     listener.get().begin(stage, plan.rows, plan.rows - left)
-    card = RunningCard(run, stage, left)
-    pool, spent = pool_for(settings.execution), Spent.begin(worker_count(settings.execution))
+    card = StatusCard(run, stage, left)
+    pool, spent = (
+        pool_for(settings.execution),
+        WorkerSeconds.begin(worker_count(settings.execution)),
+    )
     for outcome in pool.run(worker_spec(run, stage, settings), missing):
-        require_held()
+        require_lease()
         if isinstance(outcome, ShardFailure):
             _list_failure(run, stage, outcome)
             continue

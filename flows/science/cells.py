@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from flows.cli.console import finite
+from flows.progress import finite
 from flows.science.methods import (
     FITTED_WITHIN,
     MethodName,
@@ -19,8 +19,8 @@ from flows.science.methods import (
     baseline,
     budget,
     is_line,
+    make_run,
     run_baseline,
-    run_line,
     settled,
 )
 from flows.science.scoring import scored
@@ -173,7 +173,7 @@ def _make(cell: Cell, out: Path) -> Outcome:
         # is not gone on with, since its seconds would be missing.
         with TemporaryDirectory(prefix="work-", dir=out) as work:
             place = Path(work)
-            return run_line(method, ground.targets, cell.n, cell.seed, cell.samples, place)
+            return make_run(method, ground.targets, cell.n, cell.seed, cell.samples, place)
     evaluations = 1
     if need := cell.needs:
         spent = (need.stored(out) or work_on(need, out))["cpu_seconds"]

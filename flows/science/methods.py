@@ -12,9 +12,9 @@ import torch
 from typing_extensions import TypeIs
 
 from flows.progress import Silent, listener
-from flows.runs.lease_guard import holding
-from flows.runs.planning import ask, inspect_inputs
-from flows.runs.stages import LINE, perform
+from flows.runs.lease_guard import hold_lease
+from flows.runs.planning import inspect_inputs, plan_run
+from flows.runs.stages import STAGES, perform
 from flows.science.targets import TargetSet
 from flows.settings import Execution, RunSettings
 from ood_core.baselines.baseline import Baseline
@@ -136,7 +136,7 @@ def line_settings(name: LineName, settings: RunSettings) -> RunSettings:
     return settings.model_copy(update=changed)
 
 
-def run_line(
+def make_run(
     name: LineName, targets: TargetSet, n: int, seed: int, samples: int, work: Path
 ) -> Outcome:
     """Take a line from plan to samples in an empty folder."""
@@ -150,15 +150,15 @@ def run_line(
     )
     began, token = time.process_time(), listener.set(Silent())
     try:
-        asked = ask(settings, str(work / "run"))
-        with holding(asked.run):
-            asked.settle()
-            for stage, work_of in LINE:
+        planned = plan_run(settings, str(work / "run"))
+        with hold_lease(planned.run):
+            planned.settle()
+            for stage, work_of in STAGES:
                 if stage != "validate":  # scored by the table itself
-                    perform(stage, work_of, asked.run, settings)
+                    perform(stage, work_of, planned.run, settings)
     finally:
         listener.reset(token)
-    run, plan = asked.run, asked.plans["generate"]
+    run, plan = planned.run, planned.plans["generate"]
     nfe = sum(receipt.nfe for receipt in run.receipts("generate").all(plan))
     maps = run.table("generate").read("maps", slice(0, samples))
     seconds = time.process_time() - began

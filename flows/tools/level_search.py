@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from flows.progress import listener
-from flows.runs.reload import fitted_line
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import ConfigError
 from ood_core.numerics.random import root_key
@@ -28,7 +28,7 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
         ConfigError: more steps than candidate levels.
         RunIncomplete: the targets of the run are not inverted yet.
     """
-    line = fitted_line(run, settings)
+    line = fitted_pipeline(run, settings)
     schedule, first, top = line.base.schedule, int(line.grid[0]), int(line.grid[-1])
     low, high = schedule.noise_to_signal(first), schedule.noise_to_signal(top)
     levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})

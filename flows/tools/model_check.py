@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from actors.line import choose_device
-from flows.cli.console import finite
-from flows.plain_yaml import read_plain
-from flows.progress import listener
+from flows.progress import finite, listener
 from flows.report.inputs import psnr
 from flows.report.inspection import describe_base
 from flows.runs.planning import AUTO_NOISE_TO_SIGNAL
+from flows.settings import read_plain
 from flows.tools.model_card import write_sheet
 from ood_core.arrays import Maps
 from ood_core.decode import decode
@@ -31,12 +30,12 @@ from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
 
 ROOT = 0
-MOST_COMPARED = 8
+MAX_COMPARED = 8
 """Samples that prediction types and round trips are measured on; the sheet shows all."""
 PASSES = 2
 ROUND_TRIPS = (20, 50)
 """Network evaluations per map that inverting takes; decoding adds half as many."""
-LARGEST_TEXT = 2**24
+MAX_TEXT = 2**24
 BATCHES, REPEATS = (1, 4, 16), 3
 USUAL_RANGE = 1.5
 """Largest value, of either sign, of a base that works in the range of the line."""
@@ -147,8 +146,8 @@ def _text(path: Path) -> str:
     """Text of a file of a base; '' where there is none."""
     if not path.is_file():
         return ""
-    if path.stat().st_size > LARGEST_TEXT:
-        raise ValueError(f"{path.name} has more than {LARGEST_TEXT} bytes")
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError(f"{path.name} has more than {MAX_TEXT} bytes")
     return path.read_text()
 
 
@@ -164,7 +163,7 @@ def _require(model: BaseModel, samples: int, steps: int, out: Path | None) -> No
 
 
 def _measure(model: BaseModel, samples: int, steps: int) -> Measured:
-    few = min(samples, MOST_COMPARED)
+    few = min(samples, MAX_COMPARED)
     kinds = readings(model.denoiser, model.prediction)
     inverting = sum(nfe + nfe // PASSES for nfe in ROUND_TRIPS)
     per_kind = few * (steps + len(LEVELS))

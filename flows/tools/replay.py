@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actors.line import Line
 from actors.workers import Rows, sample_rows
-from flows.runs.reload import fitted_line
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import ConfigError, RunIncomplete
 from ood_core.metrics.novelty import nearest
@@ -98,7 +98,7 @@ def replay_sample(
 def _load(run: RunStore, settings: RunSettings, sample: int) -> Line:
     if sample < 0:
         raise ConfigError(f"--sample: got {sample}; expected 0 or more")
-    line = fitted_line(run, settings)
+    line = fitted_pipeline(run, settings)
     if not run.has_prior:
         raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
     return line

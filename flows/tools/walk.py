@@ -2,8 +2,14 @@
 
 Written beneath `walks/` of a run, or anywhere; nothing of the run is changed or read from there,
 except what `farfield inspect` shows of it.
+
+Do inverted targets lie apart from inverted maps of the base's own domain? The base makes maps of
+noise, which are inverted as the targets were. Both are then told apart by a direction that was
+found on others of them: of the latents themselves, and of their power spectra.
 """
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,34 +21,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.line import Line
+from actors.workers import padded
 from flows.progress import listener
-from flows.runs.reload import fitted_line
+from flows.report.inputs import SEPARABILITY, WALK_NUMBERS, WALKS, stored_separability
+from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
-from flows.tools.separability import (
-    WALKS,
-    separability,
-    store_separability,
-    stored_separability,
-)
-from flows.tools.walk_files import write_walk
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.errors import ConfigError
 from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
+from ood_core.metrics.separation import separation
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.numerics.random import Stream, generator, root_key
+from ood_core.numerics.random import SeedRange, Stream, generator, normal, root_key
 from ood_core.numerics.sphere import Points, angle, exp_map, log_map, project, transport
+from ood_core.report.pictures import Stretch
 from ood_core.report.record import PhysicalMaps
-from ood_core.report.strip import Path
-from ood_core.store.files import writing
+from ood_core.report.strip import Path, animation, strip
+from ood_core.store.files import as_bytes, write_atomic, write_json, writing
 from ood_core.store.latents import all_latents, held_targets, read_latents
-from ood_core.store.place import place_at
+from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
 from ood_core.synthesis.directions import FEWEST, shared_direction
 
 BATCH = 16
-MOST_STEPS = 500
+MAX_STEPS = 500
 LONGEST = 100  # characters of a folder's name
 FINE = 0.25  # cycles per pixel, above which power is of small scales
 
@@ -80,9 +84,9 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         RunIncomplete: the targets of the run are not inverted yet.
         StoreUnwritable: the place cannot be written to.
     """
-    if not 2 <= spec.steps <= MOST_STEPS:
-        raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MOST_STEPS}")
-    line, latents = fitted_line(run, settings), all_latents(run)
+    if not 2 <= spec.steps <= MAX_STEPS:
+        raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MAX_STEPS}")
+    line, latents = fitted_pipeline(run, settings), all_latents(run)
     a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
@@ -108,7 +112,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         told["separability"] = _separability(run, line, spec, out)
         fit = line.targets.physical(line.targets.fit)
         title = f"{run.record['name']}: from {told['from']} to {told['to']}"
-        told["files"] = write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
+        told["files"] = _write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
 
 
@@ -251,3 +255,99 @@ def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalM
         )
         for way, made in zip(ways, maps, strict=True)
     ]
+
+
+def _write_walk(
+    place: Place,
+    told: dict[str, Any],
+    paths: Sequence[Path],
+    fit: PhysicalMaps,
+    title: str,
+) -> list[str]:
+    """Write everything that a walk found, the numbers last; return the names of the files.
+
+    The fit targets set the colour scale. `told["paths"]` has the numbers of each path's maps.
+    """
+    stretch = Stretch.fit(fit[:, 0])
+    shares = [frame["share"] for frame in told["paths"][0]["frames"]]
+    stream = io.BytesIO()
+    np.save(stream, np.stack([path.maps for path in paths]))
+    contents = {
+        "strip.png": strip(paths, shares, stretch, title),
+        "walk.gif": animation(paths, stretch),
+        "walk.csv": _table(told["paths"]),
+        "maps.npy": stream.getvalue(),
+    }
+    files = [*contents, WALK_NUMBERS]
+    contents[WALK_NUMBERS] = as_bytes({**told, "synthetic": True, "files": files})
+    for name, content in contents.items():
+        write_atomic(place / name, content)
+    return files
+
+
+def _table(paths: Sequence[dict[str, Any]]) -> bytes:
+    """One row per map, as CSV."""
+    text = io.StringIO()
+    names = ["start", "end", "frame", *paths[0]["frames"][0]]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for path in paths:
+        for number, frame in enumerate(path["frames"]):
+            ends = {"start": path["start"], "end": path["end"] or ""}
+            writer.writerow({**ends, "frame": number, **frame})
+    return text.getvalue().encode()
+
+
+def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | None:
+    """Held-out AUC of targets against the base's own maps at the method's level.
+
+    Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
+    finite.
+    """
+    count = min(MAX_MAPS, len(latents))
+    if count < MIN_MAPS:
+        return None
+    domain = in_domain_latents(line, count, root)
+    if not bool(domain.isfinite().all()):
+        return None
+    rows = {
+        "latents": (domain.flatten(1), latents.flatten(1)),
+        "spectra": spectrum_rows(domain, latents),
+    }
+    found = {
+        name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
+        for row, (name, pair) in enumerate(rows.items())
+    }
+    return {"level": line.method.level, "in_domain": count, "targets": len(latents), **found}
+
+
+def store_separability(run: RunStore, found: dict[str, Any]) -> None:
+    """Keep what was measured, beside the walks of the run."""
+    write_json(run.root / WALKS / SEPARABILITY, found)
+
+
+def in_domain_latents(line: Line, count: int, root: int) -> Latents:
+    """Latents of maps that the base makes of noise, inverted as the targets were."""
+    schedule = line.base.schedule
+    grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
+    noise = normal(SeedRange(root, 0, count), line.targets.seen.shape[1:])
+    found = []
+    listener.get().begin("separate", count, 0)
+    for number, part in enumerate(noise.split(BATCH)):
+        batch = padded(part, min(BATCH, count)).to(line.device)
+        made = decode(line.base, "ddim", batch, grid)
+        denoiser = line.denoiser(line.labels(made.cpu()))
+        seeds = SeedRange(root, number * BATCH, number * BATCH + len(made))
+        done = line.invert(denoiser, made, seeds)
+        found.append(done.latents.cpu()[: len(part)])
+        listener.get().advance("separate", len(part))
+    return torch.cat(found)
+
+
+def spectrum_rows(a: Latents, b: Latents) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log power per annulus of each latent, standardised over both sets together."""
+    rows = [power_spectrum(latents)[1].clamp_min(1e-30).log().flatten(1) for latents in (a, b)]
+    both = torch.cat(rows)
+    spread = both.std(dim=0).clamp_min(1e-12)
+    first, second = ((part - both.mean(dim=0)) / spread for part in rows)
+    return first, second

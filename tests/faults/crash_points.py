@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock, local
 from typing import Any
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.runs.stages import perform
 from flows.settings import RunSettings
 from ood_core.store.files import PARTIAL
@@ -130,12 +130,12 @@ def drive(root: Path, say: Callable[[str], None], settings: RunSettings) -> None
         say(name)
         return perform(name, stage, run, asked)
 
-    run_line(settings, str(root), call)
+    make_run(settings, str(root), call)
 
 
 def resume(root: Path, settings: RunSettings, validate: bool) -> None:
     """The same command again; a torn lease is waited for in beats, which are short here."""
-    run_line(settings, str(root), perform if validate else without_validation, beat=0.05)
+    make_run(settings, str(root), perform if validate else without_validation, beat=0.05)
 
 
 def once(compare: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from ood_core.errors import IdentityRefused
 
 
@@ -15,5 +15,5 @@ def test_one_flipped_byte_of_the_targets_is_refused(finished, tiny, targets_file
     changed.write_bytes(content)
     assert np.isfinite(np.load(changed)).all()  # else it would be refused for another reason
     with pytest.raises(IdentityRefused, match=r"targets\.digest"):
-        run_line(tiny(targets={"path": str(changed)}), str(finished))
+        make_run(tiny(targets={"path": str(changed)}), str(finished))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before

@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 
-from flows.runs.lease_guard import holding
+from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import prepare
-from flows.runs.stages import LINE, perform, summary
+from flows.runs.stages import STAGES, perform, summary
 from ood_core import identity
 from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, InputError
@@ -97,8 +97,8 @@ def test_states_follow_the_store(tmp_path, tiny):
     run = prepare(settings, str(out))
     assert run.state == "planned"
     seen = []
-    for name, stage in LINE[:-1]:
-        with holding(run):
+    for name, stage in STAGES[:-1]:
+        with hold_lease(run):
             assert run.state == "running"
             perform(name, stage, run, settings)
             assert run.state == "running"
