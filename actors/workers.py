@@ -35,7 +35,8 @@ from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage
-from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
+from ood_core.store.statistics import copy_distance, feature_extractor, has_statistics
+from ood_core.store.statistics import statistics_rows as extracted_rows
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import draw
 
@@ -286,11 +287,11 @@ def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:
 
     They are measured on the maps as they are stored, so that they can be measured again.
     """
-    ruler = lay_ruler(line.targets, line.symmetries)
-    if not has_statistics(run, ruler):
+    extractor = feature_extractor(line.targets, line.symmetries)
+    if not has_statistics(run, extractor):
         return None
     within = copy_distance(run)
-    return lambda rows: measured(ruler, line.targets, rows["maps"], within)
+    return lambda rows: extracted_rows(extractor, line.targets, rows["maps"], within)
 
 
 def padded(maps: Maps, capacity: int) -> Maps:

@@ -20,8 +20,9 @@ import torch
 from flows.runs.lifecycle import run_line
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
-from ood_core.evaluation.evaluate import ValidationReport, validate
-from ood_core.numerics.random import root_key
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.numerics.random import Root
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
 
@@ -68,20 +69,20 @@ def made(settings: RunSettings, out: Path) -> tuple[RunStore, float]:
     return run, run.timings["generate"]
 
 
-def cells(found: ValidationReport, samples: int) -> list[str]:
+def cells(found: EvaluationResult, samples: int) -> list[str]:
     """Scores, distances of the families that were not steered, and the classifier on them."""
-    scores = {score.name: score.value for score in found.scores}
-    judged = {test.name: test.distance for test in found.judgement.families}
-    told = found.judgement.classifier
-    values = [scores[name] for name in SCORES] + [judged[name] for name in FAMILIES]
-    last = "" if told is None else f"{told.accuracy:.2f}"
+    scores = {name: score.value for name, score in found.scores.items()}
+    distances = {test.name: test.distance for test in found.tests.families}
+    classifier = found.tests.classifier
+    values = [scores[name] for name in SCORES] + [distances[name] for name in FAMILIES]
+    last = "" if classifier is None else f"{classifier.accuracy:.2f}"
     return [str(samples), *[f"{value:.3g}" for value in values], last]
 
 
-def judged(maps: Maps, targets: StoredTargets, held_out: Maps, settings: RunSettings) -> list[str]:
+def scored(maps: Maps, targets: StoredTargets, held_out: Maps, settings: RunSettings) -> list[str]:
     """Score maps against the held-out ones that are left."""
-    symmetries, root = settings.targets.symmetries, root_key("ablation")
-    return cells(validate(maps, targets.fit, held_out, symmetries, root), len(maps))
+    symmetries, root = settings.targets.symmetries, Root.of("ablation")
+    return cells(evaluate_maps(maps, targets.fit, held_out, symmetries, root), len(maps))
 
 
 def main() -> None:
@@ -107,9 +108,9 @@ def main() -> None:
         held_out = targets.held_out[asked.skip :]
         maps = run.table("generate").read("maps", slice(0, asked.samples))
         back = torch.from_numpy(targets.transform.forward(maps))
-        say(name, *judged(back, targets, held_out, settings), f"{seconds:.0f}")
+        say(name, *scored(back, targets, held_out, settings), f"{seconds:.0f}")
     if asked.skip >= 4:
-        say("real maps", *judged(targets.held_out[: asked.skip], targets, held_out, settings), "")
+        say("real maps", *scored(targets.held_out[: asked.skip], targets, held_out, settings), "")
 
 
 def say(*values: str) -> None:

@@ -74,7 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1, help="one state in so many")
     every = parser.parse_args().every
-    stages.compare = once(stages.compare)  # which is slow, and a function of what is stored
+    # Slow, and a function of what is stored.
+    stages.evaluate_features = once(stages.evaluate_features)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         settings, clean = small(place), place / "clean"

@@ -26,8 +26,8 @@ from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.draw_spec import DrawSpec
 from ood_core.estimators.choice import Prior
-from ood_core.evaluation.evaluate import validate
-from ood_core.numerics.random import SeedRange
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.numerics.random import Root, SeedRange
 from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.store.latents import read_latents
 from ood_core.store.priors import read_prior
@@ -70,8 +70,9 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
 
 def scores(samples: Maps, line: Line, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
-    report = validate(samples, line.targets.fit, held_out, line.symmetries, line.root)
-    found = {score.name: score for score in report.scores}
+    found = evaluate_maps(
+        samples, line.targets.fit, held_out, line.symmetries, Root(line.root)
+    ).scores
     return [f"{found[name].value:.3g}" for name in SCORES]
 
 

@@ -35,7 +35,7 @@ from ood_core.arrays import Maps
 from ood_core.decode import evaluations_per_map
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
-from ood_core.evaluation.features import Rows, Ruler
+from ood_core.evaluation.features import FeatureExtractor, Features
 from ood_core.metrics.discrepancy import energy_distance
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.spectra import spectrum_distance
@@ -115,28 +115,28 @@ def loaded(run: RunStore, cache: int = 1) -> Line:
 class Judge:
     """Held-out maps with their features."""
 
-    ruler: Ruler
+    extractor: FeatureExtractor
     whitening: dict[str, Whitening]
-    real: Rows
+    real: Features
 
     @classmethod
     def of(cls, line: Line) -> "Judge":
         """Measure the targets of a run."""
-        ruler = Ruler.lay(line.targets.fit, line.targets.held_out, line.symmetries)
-        fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
+        extractor = FeatureExtractor.of(line.targets.fit, line.targets.held_out, line.symmetries)
+        fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
         names = ("scattering", *FAMILIES)
-        return cls(ruler, {name: Whitening.fit(fit[name]) for name in names}, real)
+        return cls(extractor, {name: Whitening.fit(fit[name]) for name in names}, real)
 
     def scores(self, maps: Maps) -> dict[str, float]:
         """Distances of maps in model range from held-out ones."""
-        return self._compared(self.ruler.measure(maps), self.real)
+        return self._compared(self.extractor.extract(maps), self.real)
 
     def of_real(self, count: int) -> dict[str, float]:
         """The same of the first held-out maps against the others."""
         first = {name: rows[:count] for name, rows in self.real.items()}
         return self._compared(first, {name: rows[count:] for name, rows in self.real.items()})
 
-    def _compared(self, rows: Rows, real: Rows) -> dict[str, float]:
+    def _compared(self, rows: Features, real: Features) -> dict[str, float]:
         def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
             return self.whitening[name](rows[name]), self.whitening[name](real[name])
 

@@ -23,7 +23,7 @@ from ood_core.errors import InputError, RunIncomplete, ShardCorrupt
 from ood_core.store.files import writing
 from ood_core.store.run import RunStore
 
-LEFT_OUT = ("report", "verdict.json", "lease", "failures")
+LEFT_OUT = ("report", "gate.json", "lease", "failures")
 ROOM = 1.2
 """Room that a drill needs, in sizes of the run: its copy, and what is written twice on the way."""
 

@@ -69,14 +69,14 @@ def validate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score the stored samples again, hold them against a gate, and write verdict and report."""
+    """Score the stored samples again, decide the gate, and write its outcome and the report."""
     from flows.cli.console import show_fields, show_json
     from flows.cli.exits import EXIT_OF_STATE
     from flows.runs.extension import stored_settings
     from flows.runs.lease_guard import holding
     from flows.runs.stages import perform, summary, validate_set
     from ood_core.store.files import read_json
-    from ood_core.store.run import RunStore
+    from ood_core.store.run import GATE, RunStore
 
     store = RunStore.open(uri)
     settings = stored_settings(store, [f"gate.{condition}" for condition in gate or []])
@@ -86,9 +86,9 @@ def validate(
             f"{uri}: {missing} shards of samples are missing; finish it with `farfield run` first"
         )
     with holding(store):
-        verdict = perform("validate", validate_set, store, settings)
-    reasons = read_json(store.root / "verdict.json")["reasons"]
-    found = {**summary(store), "verdict": verdict, "reasons": reasons}
+        sentence = perform("validate", validate_set, store, settings)
+    reasons = read_json(store.root / GATE)["reasons"]
+    found = {**summary(store), "summary": sentence, "reasons": reasons}
     show_json(found) if as_json else show_fields(f"validated {uri}", found)
     raise typer.Exit(EXIT_OF_STATE.get(found["state"], 0))
 
@@ -105,9 +105,9 @@ def report(uri: Uri, as_json: AsJson = False) -> None:
     if store.state in ("planned", "incomplete", "running"):
         raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
     with holding(store):
-        verdict = rewrite_report(store, stored_settings(store))
-    found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
-    show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
+        sentence = rewrite_report(store, stored_settings(store))
+    found = {"summary": sentence, "page": str(store.root / "report" / "index.html")}
+    show_json({**summary(store), **found}) if as_json else OUT.print(f"{sentence}\n{found['page']}")
 
 
 def drill(

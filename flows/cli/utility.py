@@ -27,8 +27,8 @@ def utility(
 ) -> None:
     """Train on synthetic, test on real: is the set worth adding, and more than flips are?
 
-    Small learners are trained on the fit targets, with and without synthetic maps, flips or
-    Gaussian fields, and asked about held-out targets. Of one run the answer goes into its report.
+    Small models are trained on the fit targets, with and without synthetic maps, flips or Gaussian
+    fields, and tested on held-out targets. Of one run the result goes into its report.
     """
     from flows.cli.console import OUT, bars_shown, show_json, show_rows
     from flows.runs.lease_guard import holding
@@ -49,20 +49,20 @@ def utility(
             with holding(runs[0]):
                 keep_utility(runs[0], found)
     if as_json:
-        show_json(found.as_dict())
+        show_json(found.to_json())
         return
-    header = ("learner", "trained on", "maps", found.measure, "95 %", "gain", "95 %")
+    header = ("probe", "trained on", "maps", found.metric, "95 %", "gain", "95 %")
     rows = [
         (
-            arm.learner,
-            arm.title,
-            arm.maps,
-            f"{arm.score:.3f}",
-            f"{arm.low:.3f} to {arm.high:.3f}",
-            f"{arm.gain:+.3f}",
-            f"{arm.gain_low:+.3f} to {arm.gain_high:+.3f}",
+            row.probe,
+            row.title,
+            row.maps,
+            f"{row.score:.3f}",
+            f"{row.low:.3f} to {row.high:.3f}",
+            f"{row.gain:+.3f}",
+            f"{row.gain_low:+.3f} to {row.gain_high:+.3f}",
         )
-        for arm in found.arms
+        for row in found.training_sets
     ]
     show_rows(f"{found.task}: {found.held_out} held-out targets, {found.seeds} seeds", header, rows)
-    OUT.print(found.sentence, markup=False)
+    OUT.print(found.summary, markup=False)

@@ -11,23 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flows.runs.redraw_latents import drawn_latents
 from flows.runs.timing import shares
 from flows.settings import RunSettings
 from flows.tools.separability import WALKS
 from flows.tools.walk_files import NUMBERS
 from ood_core.arrays import Maps
-from ood_core.evaluation.atlas import MOST as ATLAS_DRAWS
-from ood_core.evaluation.atlas import atlas
-from ood_core.evaluation.evaluate import ValidationReport
-from ood_core.evaluation.gains import Utility, read_utility
-from ood_core.evaluation.gate import Verdict
-from ood_core.evaluation.morphology import shapes
+from ood_core.evaluation.downstream import DownstreamResult
+from ood_core.evaluation.gate import Decision
+from ood_core.evaluation.results import EvaluationResult
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
-from ood_core.store.latents import failed_round_trips, held_targets
+from ood_core.store.latents import failed_round_trips
 from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
@@ -50,20 +46,20 @@ def report_input(
     run: RunStore,
     settings: RunSettings,
     targets: StoredTargets,
-    validation: ValidationReport,
-    verdict: Verdict,
+    result: EvaluationResult,
+    decision: Decision,
 ) -> ReportInput:
     """Collect pictures, numbers and provenance."""
     record = run.record
     inverted = run.table("invert")
-    extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
+    extremes = [*result.least_typical, *(pair.sample for pair in result.closest)]
     samples, numbers = shown_samples(run, extremes)
     fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
-        state=verdict.outcome,
+        state=decision.outcome,
         unit=targets.unit,
         fit=fit,
         held_out=held_out,
@@ -72,25 +68,21 @@ def report_input(
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
         round_trip_targets=targets.physical(targets.fit),
         psnr=psnr(targets.fit, error),
-        validation=validation,
+        result=result,
         symmetries=settings.targets.symmetries,
         settings={
             **record["method"],
             "draws": draw_record(run),
             "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
-            "gate": list(verdict.reasons),
+            "gate": list(decision.reasons),
             **_asked(run, record),
         },
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
-        utility=stored_utility(run),
-        atlas=atlas(
-            *drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries, held_targets(run)
-        ),
+        downstream=stored_downstream(run),
         walks=walk_strips(run),
-        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
     )
 
 
@@ -108,14 +100,14 @@ def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
     return tuple(found)
 
 
-def stored_utility(run: RunStore) -> Utility | None:
-    """What `farfield utility` found, where it was asked."""
+def stored_downstream(run: RunStore) -> DownstreamResult | None:
+    """What `farfield utility` found, where it was run."""
     place = run.root / UTILITY
-    return read_utility(read_json(place)) if exists(place) else None
+    return DownstreamResult.from_json(read_json(place)) if exists(place) else None
 
 
 def card_input(
-    run: RunStore, targets: StoredTargets, report: ReportInput, verdict: Verdict
+    run: RunStore, targets: StoredTargets, report: ReportInput, decision: Decision
 ) -> CardInput:
     """Add to the report's record what the card says of the data set."""
     record, table = run.record, run.table("generate")
@@ -129,7 +121,7 @@ def card_input(
         source=Path(record["settings"]["targets"]["path"]).name,
         header=targets.header,
         seed=record["identity_record"]["generation"]["seed"],
-        reasons=verdict.reasons,
+        reasons=decision.reasons,
     )
 
 

@@ -13,7 +13,7 @@ from ood_core.errors import IdentityRefused
 from ood_core.models.loading import load_base
 from ood_core.store.files import exists, read_json, sweep
 from ood_core.store.growth import grow, require_room
-from ood_core.store.run import RunStore
+from ood_core.store.run import GATE, RunStore
 
 
 def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> di
 
 
 def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings:
-    """The settings that planned a run, with the gate it was last held against.
+    """The settings that planned a run, with the gate that was last decided.
 
     `overrides` may name the base's place, the gate and the execution, which no identity holds.
 
@@ -50,9 +50,9 @@ def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings
         ConfigError: another key, or an impossible value.
     """
     content = run.record["settings"]
-    verdict = run.root / "verdict.json"
-    if exists(verdict):
-        content = {**content, "gate": read_json(verdict)["gate"]}
+    gate = run.root / GATE
+    if exists(gate):
+        content = {**content, "gate": read_json(gate)["gate"]}
     return parse_open(content, overrides)
 
 

@@ -31,9 +31,9 @@ from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
 from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import UTILITY, RunStore, ShardedStage
+from ood_core.store.run import GATE, UTILITY, RunStore, ShardedStage
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
-from ood_core.store.statistics import create_statistics, lay_ruler
+from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import load_targets, read_targets, write_targets
 from ood_core.synthesis.constructs import require_parents
 
@@ -198,7 +198,7 @@ def _require_range(spec: TargetsSpec, maps: MapSet) -> None:
 def _write(asked: Asked) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = asked.run, asked.settings, asked.plans, asked.method
-    for name in ("verdict.json", UTILITY):  # they were of another run, as are these:
+    for name in (GATE, UTILITY):  # they were of another run, as are these:
         remove(run.root / name)
     for name in ("receipts", "failures", *FITTED):
         remove_tree(run.root / name)
@@ -219,8 +219,8 @@ def _write(asked: Asked) -> None:
         _create(run, "calibrate", "level", plans, columns, fitted)
     targets = load_targets(run)
     kept = _record(settings, asked.model, method, targets.fit) | recorded(asked.choice)
-    ruler = lay_ruler(targets, settings.targets.symmetries)
-    create_statistics(run, ruler, plans["generate"])
+    extractor = feature_extractor(targets, settings.targets.symmetries)
+    create_statistics(run, extractor, plans["generate"])
     persist_tables(run.root)
     run.write_plan(asked.record, kept, plans, asked.dtype)
 

@@ -24,11 +24,10 @@ from ood_core.denoising.calibrated import halves
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.estimators.choice import fit_prior
 from ood_core.estimators.patches import fit_patches_of
-from ood_core.evaluation.evaluate import compare
-from ood_core.evaluation.gate import Verdict, decide
-from ood_core.evaluation.results import ValidationReport
-from ood_core.numerics.random import root_key
-from ood_core.report.stored import read_evidence
+from ood_core.evaluation.evaluate import evaluate_features
+from ood_core.evaluation.gate import Decision, decide
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.numerics.random import Root, root_key
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
@@ -36,8 +35,8 @@ from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
-from ood_core.store.run import SHARDED, RunStore, ShardedStage
-from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
+from ood_core.store.run import GATE, SHARDED, RunStore, ShardedStage
+from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
 from ood_core.store.targets import StoredTargets, load_targets
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import measure_geometry
@@ -93,34 +92,34 @@ def generate(run: RunStore, settings: RunSettings) -> str:
     """Draw, decode, measure and store samples, one shard after another."""
     if not run.statistics.exists:  # planned by an early version
         require_held()
-        ruler = lay_ruler(load_targets(run), settings.targets.symmetries)
-        create_statistics(run, ruler, run.plan("generate"))
+        extractor = feature_extractor(load_targets(run), settings.targets.symmetries)
+        create_statistics(run, extractor, run.plan("generate"))
     return _sharded(run, "generate", settings)
 
 
 def validate_set(run: RunStore, settings: RunSettings) -> str:
-    """Compare samples with held-out targets, hold the scores against the gate, write the report."""
+    """Compare samples with held-out targets, decide the gate on the scores, write the report."""
     targets = load_targets(run)
-    ruler = lay_ruler(targets, settings.targets.symmetries)
-    blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
-    root = root_key(run.record["identity"] + "/validation")
+    extractor = feature_extractor(targets, settings.targets.symmetries)
+    blocks, count = read_statistics(run, extractor, targets), run.plan("generate").rows
+    root = Root.of(run.record["identity"]).child("validation")
     latents, drawn, _ = drawn_latents(run)
-    domain = domain_rows(run, settings, ruler)
-    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
-    verdict = decide(settings.gate, found, len(targets.held_out))
-    _show(run, settings, targets, found, verdict)
+    domain = domain_rows(run, settings, extractor)
+    result = evaluate_features(extractor, blocks, count, root, domain, (latents, drawn))
+    decision = decide(settings.gate, result, len(targets.held_out))
+    _show(run, settings, targets, result, decision)
     content = {
-        "state": verdict.outcome,
-        "reasons": verdict.reasons,
+        "outcome": decision.outcome,
+        "reasons": decision.reasons,
         "gate": asdict(settings.gate),
         "samples": count,
     }
-    write_json(run.root / "verdict.json", content)
-    return found.verdict
+    write_json(run.root / GATE, content)
+    return result.summary
 
 
 def rewrite_report(run: RunStore, settings: RunSettings) -> str:
-    """Write report and card of a validated run again, from its stored scores and verdict.
+    """Write report and card of a validated run again, from its stored scores and gate.
 
     Raises:
         InputError: there are no stored scores, or they are of another version.
@@ -128,23 +127,23 @@ def rewrite_report(run: RunStore, settings: RunSettings) -> str:
     place = run.root / "report" / "report.json"
     if not exists(place):
         raise InputError(f"{place} is not there; run `farfield validate` to compute the scores")
-    found = read_evidence(read_json(place)["validation"])
-    stored = read_json(run.root / "verdict.json")
-    verdict = Verdict(stored["state"], tuple(stored["reasons"]))
-    _show(run, settings, load_targets(run), found, verdict)
-    return found.verdict
+    result = EvaluationResult.from_json(read_json(place).get("evaluation"))
+    stored = read_json(run.root / GATE)
+    decision = Decision(stored["outcome"], tuple(stored["reasons"]))
+    _show(run, settings, load_targets(run), result, decision)
+    return result.summary
 
 
 def _show(
     run: RunStore,
     settings: RunSettings,
     targets: StoredTargets,
-    found: ValidationReport,
-    verdict: Verdict,
+    result: EvaluationResult,
+    decision: Decision,
 ) -> None:
-    page = report_input(run, settings, targets, found, verdict)
+    page = report_input(run, settings, targets, result, decision)
     require_held()
-    write_report(run, card_input(run, targets, page, verdict))
+    write_report(run, card_input(run, targets, page, decision))
 
 
 LINE: tuple[tuple[str, Stage], ...] = (

@@ -17,7 +17,7 @@ import torch
 
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
-from ood_core.evaluation.features import Ruler
+from ood_core.evaluation.features import FeatureExtractor
 from ood_core.maps.mapset import MapSet
 from ood_core.maps.transforms import RangeTransform
 from ood_core.specs import TargetsSpec
@@ -91,10 +91,10 @@ class TargetSet:
         return RangeTransform.measure(kind, self.maps.values[: self.reference])
 
     @cached_property
-    def ruler(self) -> Ruler:
-        """Ruler of the scores, laid on configured fit targets and judges."""
+    def extractor(self) -> FeatureExtractor:
+        """Feature extractor of the scores, set up on the configured fit targets and judges."""
         fit, judges = self.ranged(self.maps.values[: self.reference]), self.judging_values
-        return Ruler.lay(fit, self.ranged(judges), self.settings.targets.symmetries)
+        return FeatureExtractor.of(fit, self.ranged(judges), self.settings.targets.symmetries)
 
     def ranged(self, values: npt.NDArray[np.float32]) -> Maps:
         """Physical values in the model range of the scores."""

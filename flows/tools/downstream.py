@@ -1,4 +1,4 @@
-"""What training with a run's samples is worth: gathers maps and labels, keeps the record.
+"""Downstream gain of a run's samples: reads maps and labels, writes the record.
 
 Labels are those of the targets, which samples inherit from their parents; or they are measured on
 every map; or there are several runs, and each is a class of its own.
@@ -18,26 +18,25 @@ from flows.tools.labels import MEASURES, Measure, TargetLabels, measured_labels,
 from ood_core.arrays import Maps
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evaluation.downstream import (
-    INDEX,
     MULTIPLES,
+    DownstreamResult,
     Labelled,
     Task,
+    downstream_gain,
     inherited,
     trainings,
-    utility,
 )
-from ood_core.evaluation.gains import Utility
-from ood_core.evaluation.learners import Labels
+from ood_core.evaluation.probes import Labels
 from ood_core.maps.transforms import RangeTransform
-from ood_core.numerics.random import Stream, generator, root_key
+from ood_core.numerics.random import Root
 from ood_core.store.files import exists, write_json
 from ood_core.store.run import UTILITY, RunStore
 from ood_core.store.targets import load_targets
 
-MOST_PIXELS = 2**27  # of synthetic maps that are read, half a gigabyte
+MAX_PIXELS = 2**27  # of synthetic maps that are read, half a gigabyte
 
 
-def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
+def measure_utility(run: RunStore, labels: str, parts: int | None) -> DownstreamResult:
     """Compare training sets by a label: a file with one per target, or the name of a measure.
 
     Raises:
@@ -69,7 +68,7 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
     )
 
 
-def measure_utility_of_classes(runs: Sequence[RunStore]) -> Utility:
+def measure_utility_of_classes(runs: Sequence[RunStore]) -> DownstreamResult:
     """Compare training sets where every run is a class, named after the run.
 
     Raises:
@@ -116,8 +115,8 @@ def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fi
 
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     pixels = load_targets(run).fit[0].numel()
-    rng = generator(root_key(run.record["identity"] + "/utility"), INDEX, stream=Stream.RESAMPLE)
-    count = min(len(numbers), most, max(1, MOST_PIXELS // pixels))
+    rng = Root.of(run.record["identity"]).child("utility", "samples").generator()
+    count = min(len(numbers), most, max(1, MAX_PIXELS // pixels))
     return np.sort(rng.permutation(numbers)[:count])
 
 
@@ -136,26 +135,26 @@ def _compared(
     synthetic: Labelled,
     runs: Sequence[RunStore],
     label: Measure | None,
-) -> Utility:
+) -> DownstreamResult:
     identities = "+".join(run.record["identity"] for run in runs)
     bar = listener.get()
     bar.begin("utility", trainings(len(real.known()), len(synthetic.known())), 0)
-    return utility(
+    return downstream_gain(
         task,
         real,
         held_out,
         synthetic,
         tuple(runs[0].record["identity_record"]["targets"]["symmetries"]),
-        root_key(identities + "/utility"),
+        Root.of(identities).child("utility"),
         samples=sum(run.plan("generate").rows for run in runs),
         label=label,
-        told=lambda done: bar.advance("utility", done),
+        on_training=lambda done: bar.advance("utility", done),
     )
 
 
-def keep_utility(run: RunStore, found: Utility) -> None:
+def keep_utility(run: RunStore, found: DownstreamResult) -> None:
     """Write the record beside the report and the report anew, with it in it."""
-    write_json(run.root / UTILITY, found.as_dict())
+    write_json(run.root / UTILITY, found.to_json())
     if exists(run.root / "report" / "report.json"):
         rewrite_report(run, stored_settings(run))
 

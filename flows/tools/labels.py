@@ -11,7 +11,7 @@ import torch
 from ood_core.arrays import Maps
 from ood_core.errors import InputError
 from ood_core.evaluation.downstream import Task
-from ood_core.evaluation.learners import Labels
+from ood_core.evaluation.probes import Labels
 from ood_core.metrics.objects import above_background, concentration, ellipticity, flux
 
 LARGEST = 2**24  # bytes of a file of labels

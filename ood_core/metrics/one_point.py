@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 
-MOST_PIXELS = 2_000_000  # per channel, read at an even stride, when edges are laid
+MAX_PIXELS = 2_000_000  # per channel, read at an even stride, when edges are laid
 
 
 def standardised(maps: Maps, reference: Float[Tensor, "m c y x"]) -> Maps:
@@ -69,6 +69,14 @@ def cumulative(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n 
     return torch.searchsorted(pixels, at, right=True) / pixels.shape[-1]
 
 
+def own_units(maps: Maps) -> Maps:
+    """Bring every map and channel to mean 0 and standard deviation 1; a constant one to 0."""
+    own = maps.double()
+    own = own - own.mean((-2, -1), keepdim=True)
+    spread = own.square().mean((-2, -1), keepdim=True).sqrt()
+    return torch.where(spread > 0, own / spread, 0)
+
+
 def cumulative_distance(
     a: Float[Tensor, "n c edges"], b: Float[Tensor, "m c edges"], edges: Float[Tensor, "c edges"]
 ) -> float:
@@ -91,5 +99,5 @@ def wasserstein(a: Maps, b: Float[Tensor, "m c y x"]) -> float:
 
 def _pooled(maps: Maps) -> Float[Tensor, "c pixels"]:
     pixels = maps.transpose(0, 1).flatten(1)
-    stride = max(1, -(-pixels.shape[1] // MOST_PIXELS))
+    stride = max(1, -(-pixels.shape[1] // MAX_PIXELS))
     return pixels[:, ::stride].double()

@@ -19,7 +19,7 @@ from ood_core.metrics.discrepancy import energy_test, row_distances
 from ood_core.numerics.random import Stream, generator
 
 LARGEST = 64.0  # standard deviations: no test of two sets needs more
-MOST_ROWS = 128  # that are split in halves, which bounds the time
+MAX_ROWS = 128  # that are split in halves, which bounds the time
 
 
 def mean_power(shift: float, n: int, m: int, level: float = 0.05) -> float:
@@ -122,7 +122,7 @@ def detectable_difference(
     """
     if len(rows) < 4:
         raise TargetError(f"got {len(rows)} rows; expected at least 4 to split in halves")
-    rows = rows[rng.permutation(len(rows))[:MOST_ROWS]].double()
+    rows = rows[rng.permutation(len(rows))[:MAX_ROWS]].double()
     trials = _Splits(rows, splits, rng)
     unshifted = trials.distances(0)
     critical = unshifted.quantile(1 - level)

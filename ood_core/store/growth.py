@@ -5,7 +5,7 @@ metadata, never a rewritten chunk. Only this module changes `plan.json` after pl
 """
 
 from ood_core.errors import InputError
-from ood_core.store.files import exists, read_json, write_json
+from ood_core.store.files import read_json, write_json
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 
@@ -38,7 +38,6 @@ def grow(run: RunStore, samples: int) -> int:
     require_room(run, samples)
     plan = run.plan("generate")
     if samples > plan.rows:
-        _date_verdict(run, plan)
         record = read_json(run.root / "plan.json")
         record["generate"]["rows"] = samples
         write_json(run.root / "plan.json", record)
@@ -65,10 +64,3 @@ def _require_whole(run: RunStore, plan: ShardPlan) -> None:
             f"receipt receipts/generate/{last.index:05d}.json, `farfield run` the same "
             "configuration to compute it whole, then extend"
         )
-
-
-def _date_verdict(run: RunStore, plan: ShardPlan) -> None:
-    """Write into a verdict of an early version how many samples it is about."""
-    path = run.root / "verdict.json"
-    if exists(path) and "samples" not in (verdict := read_json(path)):
-        write_json(path, {**verdict, "samples": plan.rows})

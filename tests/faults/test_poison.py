@@ -128,7 +128,7 @@ def test_a_set_that_lacks_shards_is_not_judged(ready, tiny, unbroken, farfield, 
     assert "shard 2: " in answer.err
     assert "Traceback" not in answer.err
     assert not (ready / "report").exists()
-    assert not (ready / "verdict.json").exists()
+    assert not (ready / "gate.json").exists()
     assert RunStore(ready).state == "incomplete"
     before = marks(ready)
     clear()

@@ -85,10 +85,10 @@ def test_an_unfinished_run_grows_as_well(ready, longer):
     assert_equal(ready, longer(13))
 
 
-def test_scores_are_of_the_grown_set_and_held_against_the_same_gate(farfield, finished):
-    verdict = read_json(finished / "verdict.json")
+def test_scores_are_of_the_grown_set_and_of_the_same_gate(farfield, finished):
+    decided = read_json(finished / "gate.json")
     never_met = {"min_held_out": 2, "spectrum_error": 0.0}
-    write_json(finished / "verdict.json", {**verdict, "gate": {**verdict["gate"], **never_met}})
+    write_json(finished / "gate.json", {**decided, "gate": {**decided["gate"], **never_met}})
     answer = farfield("extend", finished, "--samples", 13, "--json")
     assert answer.code == 3
     found = json.loads(answer.out)
@@ -96,7 +96,7 @@ def test_scores_are_of_the_grown_set_and_held_against_the_same_gate(farfield, fi
     report = read_json(finished / "report" / "report.json")
     assert report["maps"]["samples"] == 13
     assert report["settings"]["generation"]["samples"] == 13
-    assert read_json(finished / "verdict.json")["samples"] == 13
+    assert read_json(finished / "gate.json")["samples"] == 13
 
 
 def test_old_scores_say_nothing_about_a_grown_set(finished):
@@ -106,16 +106,6 @@ def test_old_scores_say_nothing_about_a_grown_set(finished):
     assert (
         RunStore(finished).receipts("generate").missing(RunStore(finished).plan("generate")) == []
     )
-    assert RunStore(finished).state == "incomplete"
-
-
-def test_verdicts_of_early_versions_are_dated(finished):
-    path = finished / "verdict.json"
-    early = {key: value for key, value in read_json(path).items() if key != "samples"}
-    write_json(path, early)
-    assert RunStore(finished).state == "complete"
-    extend(finished, 12)
-    assert read_json(path) == {**early, "samples": PLANNED}
     assert RunStore(finished).state == "incomplete"
 
 

@@ -106,7 +106,7 @@ def test_states_follow_the_store(tmp_path, tiny):
     assert seen == ["incomplete"] * 4
     assert summary(run)["stages_missing"] == {"calibrate": 0, "invert": 0, "generate": 0}
     for outcome in ("complete", "published", "quarantined", "undecided"):
-        write_json(out / "verdict.json", {"state": outcome, "reasons": []})
+        write_json(out / "gate.json", {"outcome": outcome, "reasons": [], "samples": 10})
         assert run.state == outcome
     run.receipts("generate").revoke(run.plan("generate")[1])
     assert run.state == "incomplete"
@@ -126,7 +126,7 @@ def test_a_place_whose_run_was_removed_keeps_nothing_fitted(finished, unbroken, 
     """Without `run.json` there is no run; what was fitted belonged to the one that was there."""
     other = tiny(generation={"seed": 5})
     (finished / "run.json").unlink()
-    left = {"prior.zarr", "patches.zarr", "verdict.json"}
+    left = {"prior.zarr", "patches.zarr", "gate.json"}
     assert left <= {path.name for path in unbroken.iterdir()}
     prepare(other, str(finished))
     assert not left & {path.name for path in finished.iterdir()}

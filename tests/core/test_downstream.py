@@ -1,4 +1,4 @@
-"""Utility: true maps help where real ones are few, wrong labels hurt, and the words say so."""
+"""Downstream gain: true maps help where real ones are few, wrong labels hurt, and that is said."""
 
 import json
 from dataclasses import replace
@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from ood_core.errors import InputError
-from ood_core.evaluation import downstream as utility
-from ood_core.evaluation import learners
+from ood_core.evaluation import probes
 from ood_core.evaluation.downstream import (
+    SEEDS,
+    DownstreamResult,
     Labelled,
     Task,
+    downstream_gain,
     gaussian_fields,
     inherited,
     multiples,
     trainings,
 )
-from ood_core.evaluation.gains import read_utility
-from ood_core.evaluation.learners import Examples, linear, network
+from ood_core.evaluation.probes import PROBES, Examples, linear, network
+from ood_core.numerics.random import Root
 from tests.oracles import fields
 
 SIDE = 16
@@ -35,63 +37,63 @@ def two_slopes(n: int, seed: int) -> Labelled:
     return Labelled(torch.cat(parts), torch.arange(2).repeat_interleave(n // 2).double())
 
 
-def told(synthetic: Labelled, task: Task = SLOPES, **known: Labelled) -> utility.Utility:
+def gained(synthetic: Labelled, task: Task = SLOPES, **known: Labelled) -> DownstreamResult:
     real, held_out = known.get("real", two_slopes(8, 1)), known.get("held_out", two_slopes(80, 2))
-    return utility.utility(
-        task, real, held_out, synthetic, ("flip",), 5, samples=len(synthetic.labels)
+    return downstream_gain(
+        task, real, held_out, synthetic, ("flip",), Root(5), samples=len(synthetic.labels)
     )
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learners, "STEPS", 12)
+    monkeypatch.setattr(probes, "STEPS", 12)
 
 
 @pytest.fixture(scope="module")
-def helped() -> utility.Utility:
+def helped() -> DownstreamResult:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learners, "STEPS", 12)
-        return told(two_slopes(80, 3))
+        patch.setattr(probes, "STEPS", 12)
+        return gained(two_slopes(80, 3))
 
 
-def test_maps_of_the_true_law_help_where_real_ones_are_few(helped: utility.Utility) -> None:
-    most = helped.arm("linear", "real+10")
+def test_maps_of_the_true_law_help_where_real_ones_are_few(helped: DownstreamResult) -> None:
+    most = helped.of("linear", "real+10")
     assert most.helps and not most.hurts and most.gain_low > 0.02
-    assert helped.arm("linear", "synthetic").score > helped.arm("linear", "real").score
+    assert helped.of("linear", "synthetic").score > helped.of("linear", "real").score
     assert most.low <= most.score <= most.high
-    assert [helped.arm("linear", f"real+{k}").maps for k in (1, 3, 10)] == [16, 32, 88]
-    assert helped.sentence.startswith("Synthetic maps help a linear model on statistics")
+    assert [helped.of("linear", f"real+{k}").maps for k in (1, 3, 10)] == [16, 32, 88]
+    assert helped.summary.startswith("Synthetic maps help a linear model on statistics")
 
 
 def test_wrong_labels_hurt_and_the_sentence_says_so() -> None:
     wrong = two_slopes(80, 3)
-    found = told(replace(wrong, labels=1 - wrong.labels))
-    assert found.arm("linear", "real+10").hurts and found.arm("linear", "synthetic").score < 0.5
-    assert found.sentence.startswith("Synthetic maps hurt a linear model")
+    found = gained(replace(wrong, labels=1 - wrong.labels))
+    assert found.of("linear", "real+10").hurts and found.of("linear", "synthetic").score < 0.5
+    assert found.summary.startswith("Synthetic maps hurt a linear model")
 
 
 def test_maps_that_tell_nothing_are_not_called_a_help() -> None:
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.standard_normal((80, 1, SIDE, SIDE))).float()
-    found = told(Labelled(noise, torch.from_numpy(rng.integers(2, size=80)).double()))
-    assert not any(found.arm(name, "real+10").helps for name in learners.LEARNERS)
-    assert "Synthetic maps do not help" in found.sentence or "hurt" in found.sentence
+    found = gained(Labelled(noise, torch.from_numpy(rng.integers(2, size=80)).double()))
+    assert not any(found.of(name, "real+10").helps for name in PROBES)
+    assert "Synthetic maps do not help" in found.summary or "hurt" in found.summary
 
 
-def test_real_maps_alone_gain_nothing_and_chance_is_one_half(helped: utility.Utility) -> None:
-    for name in learners.LEARNERS:
-        alone = helped.arm(name, "real")
+def test_real_maps_alone_gain_nothing_and_chance_is_one_half(helped: DownstreamResult) -> None:
+    for name in PROBES:
+        alone = helped.of(name, "real")
         assert (alone.gain, alone.gain_low, alone.gain_high) == (0, 0, 0)
-    assert helped.chance == 0.5 and helped.measure == "balanced accuracy"
+    assert helped.chance == 0.5 and helped.metric == "balanced accuracy"
 
 
 def test_trainings_are_counted_as_they_are_done() -> None:
     done: list[int] = []
-    utility.utility(
-        SLOPES, two_slopes(8, 1), two_slopes(8, 2), two_slopes(24, 3), (), 5, samples=24,
-        told=done.append,
+    downstream_gain(
+        SLOPES, two_slopes(8, 1), two_slopes(8, 2), two_slopes(24, 3), (), Root(5), samples=24,
+        on_training=done.append,
     )  # fmt: skip
-    assert sum(done) == trainings(8, 24) == 2 * utility.SEEDS * 6
+    assert sum(done) == trainings(8, 24) == 2 * SEEDS * 6
     assert multiples(8, 24) == (1, 3) and multiples(8, 7) == ()
 
 
@@ -104,18 +106,18 @@ def test_values_are_told_by_their_share_of_variance() -> None:
             torch.from_numpy(level),
         )
 
-    found = told(bright(30, 3), Task("level"), real=bright(30, 1), held_out=bright(40, 2))
-    assert found.measure == "R²" and found.chance == 0
-    assert found.arm("linear", "real").score > 0.98  # the mean of 256 pixels tells it to 0.006
+    found = gained(bright(30, 3), Task("level"), real=bright(30, 1), held_out=bright(40, 2))
+    assert found.metric == "R²" and found.chance == 0
+    assert found.of("linear", "real").score > 0.98  # the mean of 256 pixels tells it to 0.006
     # A value drawn at random is no better than the mean: R^2 is -1 on average.
     rows = fields.rng(9).permutation(30)
     shuffled = replace(bright(30, 3), labels=bright(30, 3).labels[rows])
-    wrong = told(shuffled, Task("level"), real=bright(30, 1), held_out=bright(40, 2))
-    assert wrong.arm("linear", "synthetic").score < 0.2
+    wrong = gained(shuffled, Task("level"), real=bright(30, 1), held_out=bright(40, 2))
+    assert wrong.of("linear", "synthetic").score < 0.2
 
 
 def test_the_network_learns_what_a_line_on_pixels_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learners, "STEPS", 60)
+    monkeypatch.setattr(probes, "STEPS", 60)
     # Sign of the field flips at random: stripes up or across, told by shape alone.
     stripes = torch.sin(torch.arange(SIDE) * 1.5)[None, None, :, None].expand(60, 1, SIDE, SIDE)
     signs = torch.from_numpy(fields.rng(1).choice([-1, 1], size=(60, 1, 1, 1)))
@@ -124,10 +126,10 @@ def test_the_network_learns_what_a_line_on_pixels_cannot(monkeypatch: pytest.Mon
     examples = Examples.of(
         maps + 0.1 * torch.from_numpy(fields.rng(2).standard_normal(maps.shape)), labels
     )
-    train, asked = examples.taken(np.arange(30)), examples.taken(np.arange(30, 60))
+    train, test = examples.taken(np.arange(30)), examples.taken(np.arange(30, 60))
     for learn in (network, linear):
-        said = learn(train, asked, 2, np.random.default_rng(3))
-        assert (said == asked.labels).double().mean() > 0.9
+        said = learn(train, test, 2, np.random.default_rng(3))
+        assert (said == test.labels).double().mean() > 0.9
     assert not torch.equal(maps[0], maps[1])
 
 
@@ -138,12 +140,12 @@ def test_a_training_set_of_one_class_says_that_one() -> None:
 
 def test_gaussian_fields_keep_power_and_mean_and_nothing_else() -> None:
     maps = torch.exp(two_slopes(6, 1).maps)
-    made = gaussian_fields(maps, 1, 2)
+    made = gaussian_fields(maps, Root(1), 2)
     modes, own = torch.fft.fft2(made.double()), torch.fft.fft2(maps.double())
     torch.testing.assert_close(modes.abs(), own.abs(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(made.mean((-2, -1)), maps.mean((-2, -1)))
     assert not torch.allclose(made, maps, atol=0.1)
-    assert not torch.allclose(gaussian_fields(maps, 1, 3), made, atol=0.1)
+    assert not torch.allclose(gaussian_fields(maps, Root(1), 3), made, atol=0.1)
 
 
 def test_samples_inherit_what_their_parents_share() -> None:
@@ -156,11 +158,11 @@ def test_samples_inherit_what_their_parents_share() -> None:
     assert inherited(labels, parents, Task("v")).nan_to_num(9).tolist() == [0, 0.5, 1, 9]
 
 
-def test_a_record_comes_back_from_json(helped: utility.Utility) -> None:
-    record = json.loads(json.dumps(helped.as_dict(), allow_nan=False))
-    assert read_utility(record) == helped
+def test_a_record_comes_back_from_json(helped: DownstreamResult) -> None:
+    record = json.loads(json.dumps(helped.to_json(), allow_nan=False))
+    assert DownstreamResult.from_json(record) == helped
     with pytest.raises(InputError, match="another version"):
-        read_utility({**record, "unknown": 1})
+        DownstreamResult.from_json({**record, "task": None})
 
 
 @pytest.mark.parametrize(
@@ -177,4 +179,4 @@ def test_too_little_is_refused(
     real: Labelled, held_out: Labelled, synthetic: Labelled, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        told(synthetic, real=real, held_out=held_out)
+        gained(synthetic, real=real, held_out=held_out)

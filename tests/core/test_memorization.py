@@ -1,22 +1,24 @@
-"""Copies: planted ones are flagged at the stated power, real maps at the stated rate."""
+"""Memorisation: planted ones are flagged at the stated power, real maps at the stated rate."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from ood_core.evaluation.evaluate import validate
-from ood_core.evaluation.features import Ruler, own_units
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.evaluation.features import FeatureExtractor
 from ood_core.evaluation.memorization import (
-    NOISES,
-    among,
-    chance,
-    latent_check,
-    planted,
+    MAP_NOISES,
+    check_latents,
+    flag_p_value,
+    nearest_others,
+    planted_copies,
     power,
     threshold,
 )
-from ood_core.evaluation.results import ValidationReport
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.metrics.one_point import own_units
+from ood_core.numerics.random import Root
 from tests.oracles import fields
 
 SIDE = 16
@@ -31,12 +33,12 @@ def maps(n: int, seed: int) -> torch.Tensor:
 FIT, HELD_OUT = maps(20, 1), maps(150, 2)
 
 
-def ruler() -> Ruler:
-    return Ruler.lay(FIT, HELD_OUT, DIHEDRAL)
+def extractor() -> FeatureExtractor:
+    return FeatureExtractor.of(FIT, HELD_OUT, DIHEDRAL)
 
 
 def distances(queries: torch.Tensor) -> torch.Tensor:
-    return ruler().nearest_shifted(queries).distance
+    return extractor().nearest_shifted(queries).distance
 
 
 def test_the_threshold_is_a_rank() -> None:
@@ -46,10 +48,10 @@ def test_the_threshold_is_a_rank() -> None:
     assert threshold(values[:30], 0.01) == (1.0, 1 / 31)  # too few: the rate that they give
 
 
-def test_the_chance_is_that_of_ranks() -> None:
+def test_the_p_value_is_that_of_ranks() -> None:
     # The least of 9 + 3 exchangeable distances is one of the 3 in 3 of 12 cases.
-    assert chance(1, 3, 9) == pytest.approx(3 / 12)
-    assert chance(3, 3, 9) == pytest.approx(6 / (12 * 11 * 10)) and chance(0, 3, 9) == 1
+    assert flag_p_value(1, 3, 9) == pytest.approx(3 / 12)
+    assert flag_p_value(3, 3, 9) == pytest.approx(6 / (12 * 11 * 10)) and flag_p_value(0, 3, 9) == 1
 
 
 def test_real_maps_are_flagged_at_the_stated_rate_only() -> None:
@@ -67,14 +69,18 @@ def test_real_maps_are_flagged_at_the_stated_rate_only() -> None:
 
 def test_planted_copies_are_flagged_as_the_power_says() -> None:
     within, _ = threshold(distances(HELD_OUT))
-    stated = dict(power(ruler(), within, root=1))
-    assert list(stated) == list(NOISES)
+    stated = dict(power(extractor(), within, Root(1)))
+    assert list(stated) == list(MAP_NOISES)
     assert stated[0.0] == stated[0.1] == stated[0.2] == 1
     assert stated[0.4] >= 0.8 and stated[0.8] < 0.5  # as far off as real maps are: no copy
-    for noise in NOISES:
+    for noise in MAP_NOISES:
         share = np.mean(
             [
-                float((distances(planted(ruler(), noise, 9, n)) <= within).float().mean())
+                float(
+                    (distances(planted_copies(extractor(), noise, Root(9), n)) <= within)
+                    .float()
+                    .mean()
+                )
                 for n in range(3)
             ]
         )
@@ -83,16 +89,16 @@ def test_planted_copies_are_flagged_as_the_power_says() -> None:
         assert abs(share - stated[noise]) < 4 * error
 
 
-def judged(samples: torch.Tensor, domain: torch.Tensor | None = None) -> ValidationReport:
-    return validate(samples, FIT, HELD_OUT, DIHEDRAL, 0, domain)
+def evaluated(samples: torch.Tensor, domain: torch.Tensor | None = None) -> EvaluationResult:
+    return evaluate_maps(samples, FIT, HELD_OUT, DIHEDRAL, Root(0), domain)
 
 
 def test_every_planted_copy_among_samples_is_counted() -> None:
     samples = maps(100, 5)
-    clean = judged(samples).copying
-    copies = planted(ruler(), 0.1, 4, 0)[:7]
-    found = judged(torch.cat([samples[7:], copies])).copying
-    assert [check.level for check in found] == ["shifted", "statistic"]
+    clean = evaluated(samples).memorization
+    copies = planted_copies(extractor(), 0.1, Root(4), 0)[:7]
+    found = evaluated(torch.cat([samples[7:], copies])).memorization
+    assert [check.space for check in found] == ["pixels", "scattering"]
     before = int((distances(samples[7:]) <= found[0].threshold).sum())
     assert found[0].flagged == before + 7
     # Fewer than one in fifty of fresh maps: one is expected of the 150 that set the limit.
@@ -103,12 +109,12 @@ def test_every_planted_copy_among_samples_is_counted() -> None:
 
 def test_maps_of_the_bases_domain_leak_and_real_ones_do_not() -> None:
     white = torch.from_numpy(fields.rng(1).standard_normal((40, 1, SIDE, SIDE)).astype(np.float32))
-    real = judged(maps(60, 5), white[:20]).leak
-    pulled = judged(torch.cat([maps(40, 5), white[20:]]), white[:20]).leak
+    real = evaluated(maps(60, 5), white[:20]).leakage
+    pulled = evaluated(torch.cat([maps(40, 5), white[20:]]), white[:20]).leakage
     assert real is not None and pulled is not None
     assert (real.share, real.real, real.base, real.samples) == (0, 0, 20, 60)
     assert pulled.share == pytest.approx(20 / 60) and pulled.p_value < 1e-6
-    assert judged(maps(60, 5)).leak is None
+    assert evaluated(maps(60, 5)).leakage is None
 
 
 def latents(n: int, seed: int) -> torch.Tensor:
@@ -116,18 +122,18 @@ def latents(n: int, seed: int) -> torch.Tensor:
 
 
 def test_each_latent_meets_the_others_alone() -> None:
-    near = among(own_units(torch.cat([latents(3, 1), latents(3, 1).flip(-1)])), DIHEDRAL)
+    near = nearest_others(own_units(torch.cat([latents(3, 1), latents(3, 1).flip(-1)])), DIHEDRAL)
     assert near.target.tolist() == [3, 4, 5, 0, 1, 2] and (near.element == 4).all()
     assert float(near.distance.max()) < 1e-6
-    assert float(among(latents(3, 1), ()).distance.min()) > 1  # 2^1/2 for white noise
+    assert float(nearest_others(latents(3, 1), ()).distance.min()) > 1  # 2^1/2 for white noise
 
 
 def test_fresh_latents_pass_and_a_prior_that_hands_out_targets_does_not() -> None:
     targets = latents(40, 1)
-    fresh = latent_check(targets, latents(200, 2), DIHEDRAL, 0)
-    assert fresh.rate == 1 / 21 and fresh.asked == 200 and fresh.p_value > 1e-3
+    fresh = check_latents(targets, latents(200, 2), DIHEDRAL, Root(0))
+    assert fresh.rate == 1 / 21 and fresh.samples == 200 and fresh.p_value > 1e-3
     handed = torch.cat([latents(160, 2), targets.flip(-1) + 0.5 * latents(40, 3)])
-    again = latent_check(targets, handed, DIHEDRAL, 0)
+    again = check_latents(targets, handed, DIHEDRAL, Root(0))
     assert again.flagged >= 40 + fresh.flagged / 2 and again.p_value < 0.01
     shares = dict(fresh.power)
     # Noise of s standard deviations leaves a distance of (2 - 2 / (1 + s^2)^1/2)^1/2: 1.32 at 8.
@@ -140,7 +146,7 @@ def test_fresh_latents_are_flagged_at_the_stated_rate() -> None:
     shares = []
     for seed in range(60):
         targets, drawn = latents(20, 2 * seed)[..., :4, :4], latents(100, 2 * seed + 1)[..., :4, :4]
-        shares.append(latent_check(targets, drawn, (), seed).flagged / 100)
+        shares.append(check_latents(targets, drawn, (), Root(seed)).flagged / 100)
     rate = 1 / 11
     assert abs(np.mean(shares) - rate) < 4 * rate / 60**0.5
 
@@ -148,4 +154,4 @@ def test_fresh_latents_are_flagged_at_the_stated_rate() -> None:
 def test_a_mixture_of_two_targets_is_seen_as_well() -> None:
     targets = latents(40, 1)
     mixed = (targets[:20] + targets[20:]) / 2**0.5
-    assert latent_check(targets, mixed, (), 0).flagged == 20
+    assert check_latents(targets, mixed, (), Root(0)).flagged == 20

@@ -1,4 +1,4 @@
-"""Small learners that tell a map's label: what training sets are compared by.
+"""Probe models: small models that predict a map's label, by which training sets are compared.
 
 One is linear in the statistics that `ood_core.denoising.steered` measures (ridge, or logistic
 regression, by scikit-learn); the other is a network of three convolutions on the pixels, trained
@@ -32,7 +32,7 @@ RINGS = 7  # about the middle, where objects lie
 SIDE = 32  # pixels of what the network sees; larger maps are averaged down
 WIDTHS = (16, 32, 32)  # channels of the convolutions
 STEPS, BATCH, RATE, DECAY = 120, 32, 3e-3, 1e-3
-BLOCK = 256  # maps measured or asked at once
+BLOCK = 256  # maps measured or predicted at once
 
 Labels = Float[Tensor, " n"]
 
@@ -40,7 +40,7 @@ Labels = Float[Tensor, " n"]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Maps in model range as both learners see them, with a label each."""
+    """Maps in model range as both probes see them, with a label each."""
 
     features: Float[Tensor, "n f"]
     pixels: Maps
@@ -73,30 +73,30 @@ class Examples:
         )
 
 
-Learner = Callable[[Examples, Examples, int, np.random.Generator], Labels]
-"""Train on the first examples and return predictions of the second; 0 classes means values."""
+Probe = Callable[[Examples, Examples, int, np.random.Generator], Labels]
+"""Train on the first examples and predict the labels of the second; 0 classes means values."""
 
 
-def linear(train: Examples, asked: Examples, classes: int, rng: np.random.Generator) -> Labels:
+def linear(train: Examples, test: Examples, classes: int, rng: np.random.Generator) -> Labels:
     """Linear in statistics; a set of one class alone predicts that one."""
     features, labels = train.features.double().numpy(), train.labels.numpy()
     if len(np.unique(labels)) == 1:
-        return torch.full((len(asked),), float(labels[0]), dtype=torch.float64)
+        return torch.full((len(test),), float(labels[0]), dtype=torch.float64)
     model = (
         LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=500)
         if classes
         else RidgeCV(RIDGES)
     )
     fitted = make_pipeline(StandardScaler(), model).fit(features, labels)
-    return torch.from_numpy(fitted.predict(asked.features.double().numpy())).double()
+    return torch.from_numpy(fitted.predict(test.features.double().numpy())).double()
 
 
-def network(train: Examples, asked: Examples, classes: int, rng: np.random.Generator) -> Labels:
+def network(train: Examples, test: Examples, classes: int, rng: np.random.Generator) -> Labels:
     """Three convolutions, mean and largest value of each feature, a linear layer; Adam."""
     middle = train.pixels.mean((0, 2, 3), keepdim=True)
     spread = train.pixels.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
     centre, scale = train.labels.mean(), train.labels.std().clamp_min(1e-12)
-    aims = train.labels.long() if classes else ((train.labels - centre) / scale).float()
+    wanted = train.labels.long() if classes else ((train.labels - centre) / scale).float()
     weights = _weights(train.pixels.shape[1], max(classes, 1), rng)
     seen = (train.pixels - middle) / spread
     adam = torch.optim.Adam(weights, lr=RATE, weight_decay=DECAY)
@@ -104,22 +104,22 @@ def network(train: Examples, asked: Examples, classes: int, rng: np.random.Gener
         for step in range(STEPS):
             adam.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
             rows = torch.from_numpy(rng.integers(len(train), size=BATCH))
-            said = _answer(seen[rows], weights)
+            out = _answer(seen[rows], weights)
             loss = (
-                functional.cross_entropy(said, aims[rows])
+                functional.cross_entropy(out, wanted[rows])
                 if classes
-                else functional.mse_loss(said[:, 0], aims[rows])
+                else functional.mse_loss(out[:, 0], wanted[rows])
             )
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()
     with torch.no_grad():
-        blocks = ((asked.pixels - middle) / spread).split(BLOCK)
-        said = torch.cat([_answer(block, weights) for block in blocks])
-    return said.argmax(1).double() if classes else said[:, 0].double() * scale + centre
+        blocks = ((test.pixels - middle) / spread).split(BLOCK)
+        out = torch.cat([_answer(block, weights) for block in blocks])
+    return out.argmax(1).double() if classes else out[:, 0].double() * scale + centre
 
 
-LEARNERS: Mapping[str, tuple[str, Learner]] = {
+PROBES: Mapping[str, tuple[str, Probe]] = {
     "linear": ("a linear model on statistics", linear),
     "network": ("a small network on pixels", network),
 }
