@@ -21,7 +21,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.draw_spec import DrawSpec
@@ -34,6 +34,7 @@ from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
 from ood_core.synthesis.constructs import Candidates, construct_of
 from ood_core.synthesis.latents import measure_geometry
+from ood_core.synthesis.pipeline import Pipeline
 from ood_core.synthesis.shell_geometry import ShellGeometry
 
 SPECS = {
@@ -47,7 +48,7 @@ SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st", "nearest_ratio")
 SHOWN = 12
 
 
-def decoded(line: Line, latents: Latents, steps: int) -> Maps:
+def decoded(line: Pipeline, latents: Latents, steps: int) -> Maps:
     """Maps in model range, without steering, in batches of 16."""
     grid = line.base.schedule.log_snr_grid(steps + 1, line.method.level)
     made = []
@@ -68,14 +69,14 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
     return f"{of_own:.2f} | " + " ".join(f"{share.float().mean():.2f}" for share in shares)
 
 
-def scores(samples: Maps, line: Line, held_out: Maps) -> list[str]:
+def scores(samples: Maps, line: Pipeline, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
     report = validate(samples, line.targets.fit, held_out, line.symmetries, line.root)
     found = {score.name: score for score in report.scores}
     return [f"{found[name].value:.3g}" for name in SCORES]
 
 
-def picture(rows: dict[str, Maps], line: Line, out: Path) -> None:
+def picture(rows: dict[str, Maps], line: Pipeline, out: Path) -> None:
     """One row of maps per construct, on the targets' colour scale."""
     stretch = Stretch.fit(line.targets.physical(line.targets.fit)[:, 0])
     figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
@@ -98,7 +99,7 @@ def main() -> None:
     asked = parser.parse_args()
     run = RunStore.open(asked.run)
     asked.out.mkdir(parents=True, exist_ok=True)
-    line = load_line(run, run.record["settings"]["base"], "auto", "float32")
+    line = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
     references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
     held_out = line.targets.held_out
     table, shown = [], {"real maps": held_out[:SHOWN]}

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from actors.line import Line, load_line, time_grid
+from actors.loading import load_pipeline
 from benchmarks.nfe import SCORES, Judge, say
 from flows.runs.level_choice import LEAST_RATIO, LEVELS, MAPS, MOST_RATIO, ROOT
 from ood_core.decode import decode
@@ -25,23 +25,24 @@ from ood_core.invert import invert
 from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
 from ood_core.synthesis.levels import choose, level_curve, log_levels
+from ood_core.synthesis.pipeline import Pipeline, time_grid
 
 INVERTED = 16  # at once
 
 
-def at_level(line: Line, ratio: float) -> Line:
+def at_level(line: Pipeline, ratio: float) -> Pipeline:
     """The line with its latents at another level."""
     level = line.base.schedule.index_of(ratio)
     method = replace(line.method, level=level)
     return replace(line, method=method, grid=time_grid(line.base.schedule, method))
 
 
-def samples(line: Line, count: int) -> torch.Tensor:
+def samples(line: Pipeline, count: int) -> torch.Tensor:
     """Maps in model range from a prior fitted at the line's level, steered as in the run."""
     seen, method = line.targets.seen, line.method
     labels = line.labels(seen)
     parts = [
-        invert(line.denoiser(own), maps, line.grid, method.passes).latents
+        invert(line.denoiser(own), maps, line.timesteps, method.passes).latents
         for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
     ]
     prior = fit_gaussian(torch.cat(parts), method.prior, line.symmetries)
@@ -52,7 +53,7 @@ def samples(line: Line, count: int) -> torch.Tensor:
     aim, parents = aims.draw(seeds)
     plain = line.denoiser(labels[parents[:, 0]])
     steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering, seeds)
-    return decode(steered, method.solver, prior.sample(seeds), line.grid, seeds)
+    return decode(steered, method.solver, prior.sample(seeds), line.timesteps, seeds)
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32)
     asked: Any = parser.parse_args()
     run = RunStore.open(asked.run)
-    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
+    line = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
     schedule, targets = line.base.schedule, line.targets

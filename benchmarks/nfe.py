@@ -26,7 +26,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-from actors.line import Line, load_line, time_grid
+from actors.loading import load_pipeline
 from actors.timing import TimedDenoiser
 from actors.workers import sample_rows
 from flows.runs.extension import stored_settings
@@ -42,6 +42,7 @@ from ood_core.metrics.spectra import spectrum_distance
 from ood_core.models.loading import load_base
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline, time_grid
 
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
 SCORES = ("fsd", "spectrum", *FAMILIES)
@@ -79,7 +80,7 @@ class Variant:
         """Network evaluations per map."""
         return evaluations_per_map(self.solver, self.steps, self.eta)
 
-    def on(self, run: RunStore, steered: bool) -> Line:
+    def on(self, run: RunStore, steered: bool) -> Pipeline:
         """The line of a run with this way of decoding."""
         line = loaded(run, self.cache)
         schedule = line.base.schedule
@@ -94,15 +95,15 @@ class Variant:
             method = replace(method, steering=None)
         above = None
         if method.teleport:
-            assert line.laws is not None, "a teleport here is by the law of the targets"
-            flow = Teleport(schedule, line.laws.gaussian.mean, line.laws.gaussian.covariance)
+            assert line.experts is not None, "a teleport here is by the law of the targets"
+            flow = Teleport(schedule, line.experts.gaussian.mean, line.experts.gaussian.covariance)
             above = Shortcut(flow, method.top, method.level)
         return replace(line, method=method, grid=time_grid(schedule, method), above=above)
 
 
-def loaded(run: RunStore, cache: int = 1) -> Line:
+def loaded(run: RunStore, cache: int = 1) -> Pipeline:
     """The line of a run, its network run whole at every `cache`-th evaluation."""
-    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
+    line = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
     if cache == 1:
         return line
     model = load_base(run.record["settings"]["base"])
@@ -120,7 +121,7 @@ class Judge:
     real: Rows
 
     @classmethod
-    def of(cls, line: Line) -> "Judge":
+    def of(cls, line: Pipeline) -> "Judge":
         """Measure the targets of a run."""
         ruler = Ruler.lay(line.targets.fit, line.targets.held_out, line.symmetries)
         fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
@@ -147,7 +148,7 @@ class Judge:
         }
 
 
-def made(run: RunStore, line: Line, samples: int) -> tuple[Maps, float]:
+def made(run: RunStore, line: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
     rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.line import choose_device
 from benchmarks.record import Figure
 from flows.settings import PROJECT, load_settings
 from ood_core.models.loading import load_base
+from ood_core.synthesis.pipeline import choose_device
 
 BATCHES = (1, 4, 16, 64)
 SIDE = 1024

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from psutil import virtual_memory
 
-from actors.line import choose_device, time_grid
 from flows.runs.planning import INVERSION_SHARD, inspect_inputs, shard_plans
 from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
@@ -26,6 +25,7 @@ from ood_core.models.loading import load_base
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.numerics.symmetry import orbit_size
+from ood_core.synthesis.pipeline import choose_device, time_grid
 
 PROBE_ROWS = 16
 BATCHES = (1, 4, PROBE_ROWS, 64)

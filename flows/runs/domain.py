@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import choose_device, require_base
+from actors.loading import require_base
 from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
@@ -18,6 +18,7 @@ from ood_core.models.loading import BaseModel, load_base
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_domain, write_domain
+from ood_core.synthesis.pipeline import choose_device
 
 MOST = 48  # maps
 FEWEST = 8  # with less, shares of what is nearer say nothing

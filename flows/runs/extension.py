@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.line import require_base
+from actors.loading import require_base
 from flows.runs.lease_guard import holding
 from flows.runs.lifecycle import Call, go_on
 from flows.runs.stages import perform, summary

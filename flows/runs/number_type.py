@@ -9,7 +9,6 @@ import time
 
 import torch
 
-from actors.line import choose_device, time_grid
 from flows.progress import listener
 from flows.settings import RunSettings
 from ood_core.maps.mapset import MapSet
@@ -19,6 +18,7 @@ from ood_core.models.loading import load_base
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.models.rounding import rounding_share
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import choose_device, time_grid
 
 TOLERANCE = 0.1
 """Most that rounding may be of the error of an estimate, at any level."""

@@ -1,31 +1,27 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, final
 
 import torch
 
-from actors.line import require_fit
+from actors.loading import require_fit
 from flows.runs.lease_guard import holding
 from flows.runs.level_choice import LevelChoice, recorded, settle_level, with_level
 from flows.runs.number_type import settle_type
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
-from ood_core.denoising.calibrated import EXPERTS, band_knots
 from ood_core.errors import TargetError
-from ood_core.estimators.families import fit_gaussian, require_ruled_in
-from ood_core.estimators.mixture import find_members
-from ood_core.estimators.patches import patch_shapes
+from ood_core.estimators.families import require_ruled_in
 from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
 from ood_core.method import Method, resolve_method
 from ood_core.models.caching import require_levels
 from ood_core.models.loading import BaseModel, load_base
-from ood_core.specs import CalibrationSpec, Symmetry, TargetsSpec
+from ood_core.specs import TargetsSpec
 from ood_core.store.arrays import Column, Table
 from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
@@ -36,6 +32,7 @@ from ood_core.store.schema import calibration_columns, latent_columns, sample_co
 from ood_core.store.statistics import create_statistics, lay_ruler
 from ood_core.store.targets import load_targets, read_targets, write_targets
 from ood_core.synthesis.constructs import require_parents
+from ood_core.synthesis.pipeline import ExpertPlan
 
 INVERSION_SHARD = 16
 LEAST_TARGETS = 4
@@ -214,7 +211,9 @@ def _write(asked: Asked) -> None:
     columns = sample_columns(shape, asked.maps.unit, sources)
     _create(run, "generate", "sample", plans, columns, synthetic)
     if method.calibration is not None:
-        fitted = _calibration_words(run, settings, method.calibration)
+        seen = load_targets(run).seen
+        experts = ExpertPlan.of(seen, settings.targets.symmetries, method.calibration)
+        fitted = experts.as_dict()
         columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))
         _create(run, "calibrate", "level", plans, columns, fitted)
     targets = load_targets(run)
@@ -235,28 +234,6 @@ def _create(
 ) -> None:
     plan = plans[stage]
     Table.create(run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, words)
-
-
-def _calibration_words(
-    run: RunStore, settings: RunSettings, spec: CalibrationSpec
-) -> dict[str, Any]:
-    fit, symmetries = load_targets(run).seen, settings.targets.symmetries
-    shapes = patch_shapes(*fit.shape[1:]) if spec.patches else []
-    return {
-        "experts": [*EXPERTS, *(f"patches {side}x{side}, scale {scale}" for side, scale in shapes)],
-        "knots": band_knots(fit.shape[-2], fit.shape[-1], spec.bands).tolist(),
-        "rho": fit_gaussian(fit, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho,
-        **_found_members(fit, symmetries, spec),
-    }
-
-
-def _found_members(
-    fit: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec
-) -> dict[str, int]:
-    """Number of clusters, where it is to be found."""
-    if spec.members != "auto":
-        return {}
-    return {"members": find_members(fit, symmetries, GAUSSIAN_WHITE)}
 
 
 def _record(settings: RunSettings, model: BaseModel, method: Method, fit: Maps) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The latents that samples began from: drawn again, since they are a function of seed and prior."""
 
-from actors.line import read_method
+from actors.loading import read_method
 from ood_core.arrays import Latents
 from ood_core.estimators.choice import Prior
 from ood_core.numerics.random import SeedRange, root_key

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from actors.line import read_method
+from actors.loading import read_method
 from actors.pool import ShardFailure
 from flows.progress import listener
 from flows.report.inputs import card_input, report_input

@@ -10,7 +10,6 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
-from actors.line import choose_device
 from flows.cli.console import finite
 from flows.plain_yaml import read_plain
 from flows.progress import listener
@@ -29,6 +28,7 @@ from ood_core.models.galaxygrad import PREFIX, packaged
 from ood_core.models.loading import BaseModel, load_base
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
+from ood_core.synthesis.pipeline import choose_device
 
 ROOT = 0
 MOST_COMPARED = 8

@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import Line
 from flows.progress import listener
-from flows.runs.reload import fitted_line
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from flows.tools.separability import (
     WALKS,
@@ -26,7 +25,6 @@ from flows.tools.separability import (
 )
 from flows.tools.walk_files import write_walk
 from ood_core.arrays import Latents, Maps
-from ood_core.decode import decode
 from ood_core.errors import ConfigError
 from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
@@ -40,6 +38,7 @@ from ood_core.store.latents import all_latents, held_targets, read_latents
 from ood_core.store.place import place_at
 from ood_core.store.run import RunStore
 from ood_core.synthesis.directions import FEWEST, shared_direction
+from ood_core.synthesis.pipeline import Pipeline
 
 BATCH = 16
 MOST_STEPS = 500
@@ -82,7 +81,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     """
     if not 2 <= spec.steps <= MOST_STEPS:
         raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MOST_STEPS}")
-    line, latents = fitted_line(run, settings), all_latents(run)
+    line, latents = fitted_pipeline(run, settings), all_latents(run)
     a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
@@ -112,7 +111,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     return {"place": str(place), **told}
 
 
-def _target(line: Line, name: str) -> int:
+def _target(line: Pipeline, name: str) -> int:
     """Row of a fit target by its number or its name."""
     ids = line.targets.ids[: len(line.targets.fit)]
     if name in ids:
@@ -150,15 +149,14 @@ def _ways(
     return ways
 
 
-def _decoded(line: Line, ways: Sequence[Way]) -> list[Maps]:
+def _decoded(line: Pipeline, ways: Sequence[Way]) -> list[Maps]:
     """Maps of all paths in model range, by the deterministic solver that undoes the inversion."""
     latents = torch.cat([way.latents for way in ways])
     labels = torch.tensor([label for way in ways for label in way.labels])
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        down = decode(line.denoiser(own), "ddim", part.to(line.device), line.grid, above=line.above)
-        made.append(line.maps(down).cpu())
+        made.append(line.maps(line.lower(line.denoiser(own), part.to(line.device))).cpu())
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
 
@@ -190,7 +188,7 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
+def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
     latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
     if len(latents) < FEWEST:
@@ -208,7 +206,7 @@ def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     ]
 
 
-def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
+def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
     measured = attributes(maps)
     near = nearest(maps, line.targets.fit, line.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
@@ -228,7 +226,7 @@ def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> 
 
 
 def _separability(
-    run: RunStore, line: Line, spec: WalkSpec, out: str | None
+    run: RunStore, line: Pipeline, spec: WalkSpec, out: str | None
 ) -> dict[str, Any] | None:
     """What is stored of the run, or is measured now and stored, unless the walk goes elsewhere."""
     known = stored_separability(run)
@@ -241,7 +239,9 @@ def _separability(
     return found
 
 
-def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps) -> list[Path]:
+def _paths(
+    line: Pipeline, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps
+) -> list[Path]:
     return [
         Path(
             "walk" if way.end is not None else f"from {line.targets.ids[way.start]}",

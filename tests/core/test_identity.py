@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.line import read_method
+from actors.loading import read_method
 from flows.settings import parse
 from ood_core import identity
 from ood_core.diffusion.schedule import NoiseSchedule

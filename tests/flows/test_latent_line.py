@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 
-from actors.line import load_line
+from actors.loading import load_pipeline
 from flows.report.inspection import describe_model
 from flows.runs.lifecycle import run_line
 from flows.runs.planning import inspect_inputs, prepare
@@ -92,9 +92,9 @@ def test_codes_are_stored_once_and_are_what_the_method_sees(
     assert targets.codes is not None
     assert targets.seen is targets.codes
     torch.testing.assert_close(targets.codes, expected, rtol=1e-5, atol=1e-5)
-    line = load_line(calibrated, str(latent_base), "cpu", "float32")
-    assert line.laws is not None
-    assert line.laws.gaussian.mean.shape == (2, 16, 16)
+    line = load_pipeline(calibrated, str(latent_base), "cpu", "float32")
+    assert line.experts is not None
+    assert line.experts.gaussian.mean.shape == (2, 16, 16)
 
 
 def test_the_round_trip_is_measured_on_pixels(calibrated: RunStore) -> None:
@@ -155,7 +155,7 @@ def test_samples_are_decoded_codes(
 def test_another_autoencoder_is_refused(calibrated: RunStore, tmp_path: Path) -> None:
     other = save_latent_base(tmp_path / "other", 1)
     with pytest.raises(IdentityRefused, match="weights or schedule differ"):
-        load_line(calibrated, str(other), "cpu", "float32")
+        load_pipeline(calibrated, str(other), "cpu", "float32")
 
 
 def test_maps_with_other_channels_or_sides_are_refused_before_anything_is_written(

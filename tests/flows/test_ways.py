@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.line import load_line
+from actors.loading import load_pipeline
 from actors.workers import calibration_rows
 from flows.report.inspection import describe
 from flows.runs.cost import evaluations
@@ -54,9 +54,9 @@ def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, w
     counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
     assert counted == evaluations(settings, method, settings.targets.fit_count(len(maps)))
     assert np.isfinite(run.table("generate").read("maps")).all()
-    line = load_line(run, settings.base, "cpu", "float32")
-    assert int(line.grid[-1]) == (method.teleport or method.level)
-    assert (line.above is not None) == bool(method.teleport)
+    line = load_pipeline(run, settings.base, "cpu", "float32")
+    assert int(line.timesteps[-1]) == (method.teleport or method.level)
+    assert (line.shortcut is not None) == bool(method.teleport)
     names = [name for name, _ in run.table("invert").arrays()]
     assert ("before" in names) == (method.inverter != "fixed_point")
     if method.inverter != "fixed_point":  # exact with any network, but for rounding of float32
@@ -70,7 +70,7 @@ def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny:
     run_line(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
     assert run.table("calibrate").read("time_index").tolist() == grid
-    assert load_line(run, settings.base, "cpu", "float32").grid.tolist() == grid
+    assert load_pipeline(run, settings.base, "cpu", "float32").grid.tolist() == grid
     found = search_levels(run, settings, steps=2, maps=4)
     assert found["grid"] == sorted(set(found["grid"]))
     assert (found["grid"][0], found["grid"][-1], len(found["grid"])) == (3, 600, 3)
@@ -92,7 +92,7 @@ def test_the_order_of_levels_is_nothing_to_a_calibration_with_kept_features(
     shards = [Shard(number, number, number + 1, 1) for number in range(4)]
     found = []
     for order in (shards, shards[::-1]):
-        rows = calibration_rows(run, load_line(run, settings.base, "cpu", "float32"))
+        rows = calibration_rows(run, load_pipeline(run, settings.base, "cpu", "float32"))
         made = {shard.index: rows(shard)()["weights"] for shard in order}
         found.append(np.stack([made[shard.index] for shard in shards]))
     np.testing.assert_array_equal(found[0], found[1])
@@ -105,7 +105,7 @@ def test_nothing_of_a_way_that_was_broken_off_is_kept(
     words = {"preset": "discovery", "level": 500, "steps": 6, "inverter": inverter,
              "calibration": None, "steering": None, "cache_interval": 2}  # fmt: skip
     settings = tiny(method=words)
-    line = load_line(prepare(settings, str(tmp_path / "run")), settings.base, "cpu", "float32")
+    line = load_pipeline(prepare(settings, str(tmp_path / "run")), settings.base, "cpu", "float32")
     fit, seeds = line.targets.fit, SeedRange(1, 0, len(line.targets.fit))
     first = line.invert(line.base, fit, seeds).latents
     for left_at in (900, 400, 30):
@@ -130,11 +130,11 @@ def test_targets_go_up_with_the_noise_of_the_floor(
         perform(name, stage, run, given) if name == "invert" else ""
     ))  # fmt: skip
     run = RunStore(tmp_path / "run")
-    line, table = load_line(run, settings.base, "cpu", "float32"), run.table("invert")
+    line, table = load_pipeline(run, settings.base, "cpu", "float32"), run.table("invert")
     fit = line.targets.fit
     white = normal(SeedRange(line.root, 0, len(fit)), fit.shape[1:], stream=Stream.FLOOR)
     start = fit + line.base.schedule.noise_to_signal(20) * white
-    expected = invert(line.base, start, line.grid, line.method.passes).latents
+    expected = invert(line.base, start, line.timesteps, line.method.passes).latents
     gap = (torch.from_numpy(table.read("latents")) - expected).abs().max()
     # The same arithmetic but for the shape of batches: rounding of float32, six steps.
     assert (float(gap) < 1e-3) == noised
@@ -155,8 +155,8 @@ def test_a_stored_pair_leads_back_to_its_target(tmp_path: Path, tiny: Settings) 
         perform(name, stage, run, given) if name == "invert" else ""
     ))  # fmt: skip
     run = RunStore(tmp_path / "run")
-    line = load_line(run, settings.base, "cpu", "float32")
-    schedule, grid, table = line.base.schedule, line.grid, run.table("invert")
+    line = load_pipeline(run, settings.base, "cpu", "float32")
+    schedule, grid, table = line.base.schedule, line.timesteps, run.table("invert")
     end = torch.from_numpy(table.read("latents")) * schedule.scale(int(grid[-1]))
     before = torch.from_numpy(table.read("before")) * schedule.scale(int(grid[-2]))
     way = onward(line.base, Bdia(), Pair(before, end, int(grid[-1])), descending(grid[:-1]))
