@@ -12,7 +12,7 @@ another; both use these functions, so there is one way to make a sample.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, Maps, PerSample, TimeGrid
 from ood_core.decode import decode
 from ood_core.denoising.calibrated import (
+    halves,
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
@@ -37,20 +38,19 @@ from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.teleport import Shortcut, Teleport
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.choice import Choice, Prior, fit_prior
 from ood_core.estimators.families import fit_gaussian
-from ood_core.estimators.mixture import find_members
-from ood_core.estimators.patches import patch_shapes
-from ood_core.invert import Inversion, invert
-from ood_core.maps.quantization import Coarsening
-from ood_core.maps.transforms import RangeTransform
-from ood_core.method import Method
+from ood_core.estimators.patches import fit_patches_of, patch_shapes
+from ood_core.invert import Inversion, held, invert
+from ood_core.maps.quantization import Quantization
+from ood_core.maps.target_set import TargetSet
+from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
+from ood_core.config.targets import Symmetry
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
-from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
 from ood_core.synthesis.constructs import construct_of
-from ood_core.synthesis.latents import draw
+from ood_core.synthesis.latents import draw, measure_geometry
 from ood_core.synthesis.levels import in_domain_law
 from ood_core.synthesis.shell_geometry import ShellGeometry
 
@@ -58,44 +58,6 @@ GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
 LAW_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
-
-
-class FitTargets(Protocol):
-    """What is needed of the targets: those that are fitted, in model range, and the way back."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Names of all targets, the fit targets first."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """Unit of the physical values."""
-        ...
-
-    @property
-    def transform(self) -> RangeTransform:
-        """From physical units to model range."""
-        ...
-
-    @property
-    def fit(self) -> Maps:
-        """Fit targets in model range."""
-        ...
-
-    @property
-    def seen(self) -> Maps:
-        """Fit targets as the denoiser sees them: their codes, or the maps themselves."""
-        ...
-
-    @property
-    def coarsening(self) -> Coarsening:
-        """How the fit targets' numbers are rounded and cut off."""
-        ...
-
-    def physical(self, maps: Maps) -> NDArray[np.float32]:
-        """Maps in physical units."""
-        ...
 
 
 @final
@@ -134,10 +96,7 @@ class ExpertPlan:
         local = [f"patches {side}x{side}, scale {scale}" for side, scale in shapes]
         knots = band_knots(seen.shape[-2], seen.shape[-1], spec.bands).tolist()
         rho = fit_gaussian(seen, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho
-        members = spec.members
-        if members == "auto":
-            members = find_members(seen, symmetries, GAUSSIAN_WHITE)
-        return cls((*EXPERTS, *local), tuple(knots), rho, members)
+        return cls((*EXPERTS, *local), tuple(knots), rho, spec.n_clusters)
 
 
 @final
@@ -155,8 +114,7 @@ class Pipeline:
     base: CountingDenoiser
     network: Denoiser
     codes: Autoencoder | None
-    targets: FitTargets
-    symmetries: tuple[Symmetry, ...]
+    targets: TargetSet
     method: Method
     timesteps: TimeGrid
     root: int
@@ -170,8 +128,7 @@ class Pipeline:
     def of(
         cls,
         model: BaseModel,
-        targets: FitTargets,
-        symmetries: tuple[Symmetry, ...],
+        targets: TargetSet,
         method: Method,
         root: int,
         device: torch.device,
@@ -189,7 +146,7 @@ class Pipeline:
         schedule, experts = model.denoiser.schedule, None
         if plan is not None:
             experts = TargetLaws.fit(
-                targets.seen, schedule, plan.rho, plan.n_clusters, symmetries, patches
+                targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches
             )
         asked = model.denoiser if network is None else network
         return cls(
@@ -197,7 +154,6 @@ class Pipeline:
             network=asked,
             codes=model.codes,
             targets=targets,
-            symmetries=symmetries,
             method=method,
             timesteps=time_grid(schedule, method),
             root=root,
@@ -205,7 +161,7 @@ class Pipeline:
             plan=plan,
             experts=experts,
             weights=weights,
-            shortcut=_shortcut(model.denoiser, experts, targets.seen[0].shape, method, device),
+            shortcut=_shortcut(model.denoiser, experts, targets.fit_seen[0].shape, method, device),
         )
 
     def calibrated(self, weights: BandWeights) -> "Pipeline":
@@ -242,12 +198,12 @@ class Pipeline:
         return values if self._quantization is None else self._quantization(values)
 
     @cached_property
-    def _quantization(self) -> Coarsening | None:
-        return self.targets.coarsening if self.method.coarsening else None
+    def _quantization(self) -> Quantization | None:
+        return self.targets.quantization if self.method.quantization else None
 
     def lift(self, denoiser: Denoiser, seen: Maps) -> Inversion:
         """Invert maps, or codes, that are on the device."""
-        return invert(denoiser, seen, self.timesteps, self.method.passes, above=self.shortcut)
+        return invert(denoiser, seen, self.timesteps, self.method.fixed_point_iterations, above=self.shortcut)
 
     def lower(self, denoiser: Denoiser, latents: Latents) -> Maps:
         """Undo `lift`: decode by the deterministic solver."""
@@ -259,14 +215,55 @@ class Pipeline:
         The round trip of a latent base ends in pixels, and its error is that of the whole way: of
         the autoencoder and of the flow.
         """
-        seen = padded(self.targets.seen[start:stop], capacity)
+        seen = padded(self.targets.fit_seen[start:stop], capacity)
         done = self.lift(self.denoiser(self.labels(seen)), seen.to(self.device))
         if self.codes is None:
             return done
-        maps = padded(self.targets.fit[start:stop], capacity).to(self.device)
+        maps = padded(self.targets.fit_ranged[start:stop], capacity).to(self.device)
         back = self.codes.decode(done.round_trip)
         error = ((back - maps) ** 2).flatten(1).mean(dim=1).sqrt()
         return replace(done, round_trip=back, error=error)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedPrior:
+    """The prior of the latents, why it was chosen, and the geometry that its draws must have."""
+
+    prior: Prior
+    choice: Choice
+    geometry: ShellGeometry
+
+
+def fit_mixtures(
+    seen: Maps, spec: CalibrationSpec, symmetries: Sequence[Symmetry], identity: str
+) -> tuple[PatchMixtures, PatchMixtures, PatchMixtures]:
+    """Mixtures over the patches of all targets and of either half; empty where none are wanted."""
+    if spec.patches == 0:
+        return (), (), ()
+    root = root_key(identity + "/patches")
+    every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
+    return every, first, second
+
+
+def held_rows(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
+    """Rows of the fit targets whose round trip holds; `fit` are these targets in model range."""
+    good = held(error, fit.flatten(1).std(dim=1), method.round_trip_limit)
+    return tuple(torch.nonzero(good)[:, 0].tolist())
+
+
+def fit_prior_of(
+    method: Method, latents: Latents, symmetries: Sequence[Symmetry], identity: str
+) -> FittedPrior:
+    """Fit the prior to latents whose round trip holds, and measure the geometry of its draws.
+
+    Raises:
+        PriorUnderdetermined: the kind of prior needs more latents.
+    """
+    prior, choice = fit_prior(latents, method.prior, symmetries)
+    construct = construct_of(method.draw, prior, latents)
+    root = root_key(identity + "/geometry")
+    return FittedPrior(prior, choice, measure_geometry(method.draw, construct, root, latents))
 
 
 @final
@@ -282,20 +279,20 @@ class Calibrator:
         spec, plan, experts = pipeline.method.calibration, pipeline.plan, pipeline.experts
         if spec is None or plan is None or experts is None:
             raise ValueError("got a pipeline without experts; expected a method that calibrates")
-        seen, schedule = pipeline.targets.seen, pipeline.base.schedule
+        seen, schedule = pipeline.targets.fit_seen, pipeline.base.schedule
         self._pipeline, self._spec = pipeline, spec
         self._mean, self._plan = experts.gaussian.mean, plan
         self._folds = TargetLaws.cross_fitted(
-            seen, schedule, plan.rho, plan.n_clusters, pipeline.symmetries, halves
+            seen, schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries, halves
         )
         self._seen = seen.to(pipeline.device)
 
     def level(self, t: int) -> Float[Tensor, "bands experts"]:
         """Weights at one time index."""
-        line = self._pipeline
+        pipeline = self._pipeline
         return calibrate_level(
-            self._seen, line.base, self._folds, self._mean, t, self._spec, line.symmetries,
-            line.root,
+            self._seen, pipeline.base, self._folds, self._mean, t, self._spec, pipeline.targets.symmetries,
+            pipeline.root,
         )  # fmt: skip
 
     def weights(self, levels: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
@@ -338,20 +335,18 @@ class Sampler:
     def __init__(
         self,
         pipeline: Pipeline,
-        prior: Prior,
-        geometry: ShellGeometry,
+        fitted: FittedPrior,
         latents: Latents,
         held: Sequence[int],
     ) -> None:
-        self._pipeline, self._geometry, self._latents = pipeline, geometry, latents
-        self._held = torch.tensor(held)
-        self._construct = construct_of(pipeline.method.draw, prior, latents)
-        seen, steering = pipeline.targets.seen, pipeline.method.steering
+        self._pipeline, self._latents = pipeline, latents
+        self._geometry, self._held = fitted.geometry, torch.tensor(held)
+        self._construct = construct_of(pipeline.method.draw, fitted.prior, latents)
+        seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
-        thinned = steering is not None and steering.thinned
-        rings = radial_bins(steering, pipeline.symmetries)
-        self._statistics = Statistics(seen.shape[-1], rings, thinned)
-        self._aims = StatisticAims.measure(self._statistics, seen, pipeline.symmetries, neighbours)
+        bins = radial_bins(steering, pipeline.targets.symmetries)
+        self._statistics = Statistics(seen.shape[-1], bins)
+        self._aims = StatisticAims.measure(self._statistics, seen, pipeline.targets.symmetries, neighbours)
         self._labels = pipeline.labels(seen)
 
     def sample(self, seeds: SeedRange) -> Samples:
@@ -360,18 +355,18 @@ class Sampler:
         Every sample has two parents, whether it is steered towards them or not: the first one says
         which cluster it belongs to, and both say how far it ends from where real maps lie.
         """
-        line, steering = self._pipeline, self._pipeline.method.steering
+        pipeline, steering = self._pipeline, self._pipeline.method.steering
         drawn = draw(self._construct, seeds, self._geometry, self._latents)
         sources = self._held[drawn.kept.sources]
         aim, parents = self._aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
-        plain = line.denoiser(self._labels[parents[:, 0]])
+        plain = pipeline.denoiser(self._labels[parents[:, 0]])
         spec = steering or SteeringSpec()
         steered = SteeredDenoiser(plain, self._statistics, aim, self._aims, spec, seeds)
         denoiser = plain if steering is None else steered
-        made = line.decode(denoiser, drawn.latents.to(line.device), seeds)
+        made = pipeline.decode(denoiser, drawn.latents.to(pipeline.device), seeds)
         return Samples(
             seeds=seeds,
-            maps=line.maps(made),
+            maps=pipeline.maps(made),
             aim_distance=steered.distance(made),
             parents=parents,
             attempts=drawn.attempts,
@@ -383,18 +378,18 @@ class Sampler:
 
 def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
     """Rings whose means are steered: none where the field has no centre."""
-    return 0 if steering is None or "translate" in symmetries else steering.rings
+    return 0 if steering is None or "translate" in symmetries else steering.radial_bins
 
 
 def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
     """The rising time indices of a method."""
-    if method.grid is not None:
-        return torch.tensor(method.grid)
+    if method.timesteps is not None:
+        return torch.tensor(method.timesteps)
     match method.spacing:
         case "uniform":
-            return schedule.uniform_grid(method.steps + 1, method.top, method.floor)
+            return schedule.uniform_grid(method.steps + 1, method.top, method.ends[0])
         case "log_snr":
-            return schedule.log_snr_grid(method.steps + 1, method.top, method.floor)
+            return schedule.log_snr_grid(method.steps + 1, method.top, method.ends[0])
 
 
 def padded(maps: Maps, capacity: int) -> Maps:
@@ -426,4 +421,4 @@ def _shortcut(
     else:
         law = experts.gaussian
     flow = Teleport(base.schedule, law.mean, law.covariance)
-    return Shortcut(flow, method.top, method.level)
+    return Shortcut(flow, method.top, method.ends[1])
