@@ -1,4 +1,6 @@
-"""Plan a run and perform its stages; `flows.orchestration` does the same under Prefect."""
+"""The line as plain Python; `flows.orchestration.prefect_flows` runs the same line under
+Prefect.
+"""
 
 from collections.abc import Callable
 from typing import Any
