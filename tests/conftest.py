@@ -192,7 +192,8 @@ def farfield(
     """The command line in this process, from arguments to exit code."""
 
     def call(*arguments: Any) -> Answer:
-        from flows.cli.main import console, main
+        from flows.cli import console
+        from flows.cli.main import main
 
         for place in (console.OUT, console.ERR):
             monkeypatch.setattr(place, "_width", 2000)  # messages are not wrapped
