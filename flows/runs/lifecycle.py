@@ -1,6 +1,4 @@
-"""The line as plain Python; `flows.orchestration.prefect_flows` runs the same line under
-Prefect.
-"""
+"""Plan a run and perform its stages; `flows.orchestration` does the same under Prefect."""
 
 from collections.abc import Callable
 from typing import Any
