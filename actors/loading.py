@@ -5,16 +5,13 @@ from typing import Any
 import torch
 
 from actors.timing import TimedDenoiser
+from ood_core.config.identity import read_method
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.draw_spec import DrawSpec
 from ood_core.errors import BaseModelError, IdentityRefused
-from ood_core.identity import complete
 from ood_core.limits import BASE_BYTES
-from ood_core.method import Method
 from ood_core.models.loading import BaseModel, load_base
 from ood_core.numerics.random import root_key
-from ood_core.specs import CalibrationSpec, SteeringSpec
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
@@ -35,7 +32,6 @@ def load_pipeline(
     model = load_base(base, where, getattr(torch, dtype), max_base_bytes)
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
-    symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     plan, weights = None, None
     patches: tuple[PatchMixture, ...] = ()
     if method.calibration is not None:
@@ -46,7 +42,6 @@ def load_pipeline(
     return Pipeline.of(
         model,
         load_targets(run),
-        symmetries,
         method,
         root_key(record["identity"]),
         where,
@@ -55,28 +50,6 @@ def load_pipeline(
         patches=patches,
         weights=weights,
     )
-
-
-def read_method(record: dict[str, Any]) -> Method:
-    """Rebuild a method from the identity record, with the fields that the record left out.
-
-    Raises:
-        IdentityRefused: the record has a field that this version does not know.
-    """
-    parts = complete({"method": record})["method"]
-    kinds = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
-    try:
-        for name, kind in kinds.items():
-            if parts[name] is not None:
-                parts[name] = kind(**parts[name])
-        if parts["grid"] is not None:
-            parts["grid"] = tuple(parts["grid"])
-        return Method(**parts)
-    except TypeError as error:
-        raise IdentityRefused(
-            f"run.json: got a method that this version of farfield does not know ({error}); use "
-            "the version that planned the run"
-        ) from error
 
 
 def require_base(model: BaseModel, record: dict[str, Any]) -> None:

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import BaseModelError
 from ood_core.models.loading import load_base
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import Share, TrainingState, go_on_from, start, train
-from ood_core.recipe import PretrainSpec
 from ood_core.store.training import CURVE_EVERY, TrainingFolder, TrainingRecord
 from ood_core.synthesis.pipeline import choose_device
 

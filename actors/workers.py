@@ -205,23 +205,24 @@ def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]
     A shard is stored with its full capacity, the last one too: so a run grows by new shards alone.
     """
     sampler = load_sampler(run, pipeline)
-    stored = {name for name, _ in run.table("generate").arrays()}
 
     def rows(shard: Shard) -> Pending:
         seeds = SeedRange(pipeline.root, shard.start, shard.start + shard.capacity)
         made = sampler.sample(seeds)
         distance, maps = leaving(made.aim_distance), leaving(made.maps)
-        found: dict[str, Callable[[], NDArray[Any]]] = {
-            "sample": lambda: np.arange(seeds.start, seeds.stop, dtype=np.int64),
-            "maps": lambda: pipeline.physical(maps()),
-            "attempts": lambda: made.attempts.numpy().astype(np.int16),
-            "parents": lambda: made.parents.numpy().astype(np.int32),
-            "aim_distance": lambda: distance().numpy().astype(np.float32),
-            "refusals": lambda: made.refusals.numpy().astype(np.int16),
-            "sources": lambda: made.sources.numpy().astype(np.int32),
-            "source_weights": lambda: made.source_weights.numpy().astype(np.float32),
+        made_of = {
+            "sources": made.sources.numpy().astype(np.int32),
+            "source_weights": made.source_weights.numpy().astype(np.float32),
         }
-        return lambda: {name: values() for name, values in found.items() if name in stored}
+        return lambda: {
+            "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
+            "maps": pipeline.physical(maps()),
+            "attempts": made.attempts.numpy().astype(np.int16),
+            "parents": made.parents.numpy().astype(np.int32),
+            "aim_distance": distance().numpy().astype(np.float32),
+            "refusals": made.refusals.numpy().astype(np.int16),
+            **(made_of if made.sources.shape[1] else {}),
+        }
 
     return rows
 

@@ -48,11 +48,11 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
     counts = sorted({*(count for count in COUNTS if count < len(levels)), steps})
     return {
         "steps": steps,
-        "grid": list(costs.best(steps)),
+        "timesteps": list(costs.best(steps)),
         "noise_to_signal": [schedule.noise_to_signal(t) for t in costs.best(steps)],
         "costs": [{"steps": count, **_compared(costs, ratio, count)} for count in counts],
         "errors": [
-            {"level": t, "noise_to_signal": float(r), "error": float(e)}
+            {"time_index": t, "noise_to_signal": float(r), "error": float(e)}
             for t, r, e in zip(levels, ratio, torch.cat(errors), strict=True)
         ],
     }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from flows.progress import listener
-from flows.runs.domain import FEWEST, MOST, STEPS
+from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
 from ood_core.arrays import Latents
 from ood_core.decode import decode
 from ood_core.metrics.separation import separation
@@ -28,11 +28,11 @@ STORED = "separability.json"
 def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
     """Held-out AUC of targets against the base's own maps at the method's level.
 
-    Returns None where fewer than `FEWEST` targets are fitted, or the base makes maps that are not
+    Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
     finite.
     """
-    count = min(MOST, len(latents))
-    if count < FEWEST:
+    count = min(MAX_MAPS, len(latents))
+    if count < MIN_MAPS:
         return None
     domain = in_domain_latents(line, count, root)
     if not bool(domain.isfinite().all()):
@@ -45,7 +45,7 @@ def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] 
         name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
         for row, (name, pair) in enumerate(rows.items())
     }
-    return {"level": line.method.level, "in_domain": count, "targets": len(latents), **found}
+    return {"t_max": line.method.ends[1], "in_domain": count, "targets": len(latents), **found}
 
 
 def stored_separability(run: RunStore) -> dict[str, Any] | None:

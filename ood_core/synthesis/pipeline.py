@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_core.arrays import Latents, Maps, PerSample, TimeGrid
+from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
+from ood_core.config.targets import Symmetry
 from ood_core.decode import decode
 from ood_core.denoising.calibrated import (
-    halves,
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
@@ -31,6 +32,7 @@ from ood_core.denoising.calibrated import (
     TargetLaws,
     band_knots,
     calibrate_level,
+    halves,
 )
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
@@ -44,8 +46,6 @@ from ood_core.estimators.patches import fit_patches_of, patch_shapes
 from ood_core.invert import Inversion, held, invert
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
-from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
-from ood_core.config.targets import Symmetry
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
@@ -203,7 +203,9 @@ class Pipeline:
 
     def lift(self, denoiser: Denoiser, seen: Maps) -> Inversion:
         """Invert maps, or codes, that are on the device."""
-        return invert(denoiser, seen, self.timesteps, self.method.fixed_point_iterations, above=self.shortcut)
+        return invert(
+            denoiser, seen, self.timesteps, self.method.fixed_point_iterations, above=self.shortcut
+        )
 
     def lower(self, denoiser: Denoiser, latents: Latents) -> Maps:
         """Undo `lift`: decode by the deterministic solver."""
@@ -291,8 +293,8 @@ class Calibrator:
         """Weights at one time index."""
         pipeline = self._pipeline
         return calibrate_level(
-            self._seen, pipeline.base, self._folds, self._mean, t, self._spec, pipeline.targets.symmetries,
-            pipeline.root,
+            self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
+            pipeline.targets.symmetries, pipeline.root,
         )  # fmt: skip
 
     def weights(self, levels: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
@@ -344,9 +346,12 @@ class Sampler:
         self._construct = construct_of(pipeline.method.draw, fitted.prior, latents)
         seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
-        bins = radial_bins(steering, pipeline.targets.symmetries)
+        symmetries = pipeline.targets.symmetries
+        bins = radial_bins(steering, symmetries)
         self._statistics = Statistics(seen.shape[-1], bins)
-        self._aims = StatisticAims.measure(self._statistics, seen, pipeline.targets.symmetries, neighbours)
+        self._aims = StatisticAims.measure(
+            self._statistics, seen, pipeline.targets.symmetries, neighbours
+        )
         self._labels = pipeline.labels(seen)
 
     def sample(self, seeds: SeedRange) -> Samples:

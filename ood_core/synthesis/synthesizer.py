@@ -35,8 +35,8 @@ from ood_core.synthesis.pipeline import (
     PatchMixtures,
     Pipeline,
     Sampler,
-    fit_prior_of,
     fit_mixtures,
+    fit_prior_of,
     held_rows,
 )
 from ood_core.synthesis.state import read_state, write_state
@@ -135,7 +135,9 @@ class Synthesizer:
         if plan is not None:
             calibrator = Calibrator(pipeline, (halves[0], halves[1]))
             steps = _bar(pipeline.timesteps.tolist(), "calibrating", progress)
-            pipeline = pipeline.calibrated(calibrator.weights({t: calibrator.level(t) for t in steps}))
+            pipeline = pipeline.calibrated(
+                calibrator.weights({t: calibrator.level(t) for t in steps})
+            )
         latents, error = _inverted(pipeline, len(targets.fit), progress)
         self._fitted = self._complete(targets, record, pipeline, every, latents, error)
         return self

@@ -85,7 +85,12 @@ def test_what_is_no_saved_synthesizer_is_one_clear_error(model, tmp_path, conten
 
 def test_without_a_fit_there_is_nothing_to_ask(model):
     synth = ff.Synthesizer(model)
-    for ask in (lambda: synth.sample(1), lambda: synth.latents, synth.trust, lambda: synth.walk(0, 1)):
+    for ask in (
+        lambda: synth.sample(1),
+        lambda: synth.latents,
+        synth.trust,
+        lambda: synth.walk(0, 1),
+    ):
         with pytest.raises(InputError, match=r"fit\(targets\)"):
             ask()
 
