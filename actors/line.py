@@ -21,7 +21,8 @@ from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.identity import complete
 from ood_core.invert import Inversion, invert
 from ood_core.limits import BASE_BYTES
-from ood_core.maps.quantization import Coarsening
+from ood_core.maps.quantization import Quantization
+from ood_core.maps.target_set import TargetSet
 from ood_core.method import Method
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel, load_base
@@ -31,7 +32,7 @@ from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
-from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.store.targets import load_targets
 from ood_core.synthesis.levels import in_domain_law
 
 LAW_ROOT = root_key("affine law of a base")
@@ -58,7 +59,7 @@ class Line:
     bands: BandWeights | None
     rho: float
     members: int
-    targets: StoredTargets
+    targets: TargetSet
     method: Method
     symmetries: tuple[Symmetry, ...]
     grid: TimeGrid
@@ -100,8 +101,8 @@ class Line:
         return values if self._coarsening is None else self._coarsening(values)
 
     @cached_property
-    def _coarsening(self) -> Coarsening | None:
-        return self.targets.coarsening if self.method.coarsening else None
+    def _coarsening(self) -> Quantization | None:
+        return self.targets.quantization if self.method.coarsening else None
 
     def labels(self, maps: Maps) -> Labels:
         """The cluster of each clean map or code; all zero where the method has no clusters."""
@@ -123,7 +124,6 @@ def load_line(
     model = load_base(base, where, getattr(torch, dtype), max_base_bytes)
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
-    symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     schedule, targets = model.denoiser.schedule, load_targets(run)
     laws, bands = None, None
     rho, members = 1.0, 1
@@ -132,7 +132,7 @@ def load_line(
         rho = float(words["rho"])
         members = int(words["members"]) if asked == "auto" else asked
         local = read_patches(run).every if method.calibration.patches else ()
-        laws = TargetLaws.fit(targets.seen, schedule, rho, members, symmetries, local)
+        laws = TargetLaws.fit(targets.fit_seen, schedule, rho, members, targets.symmetries, local)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
             bands = read_calibration(run)
     # A worker that calibrates meets levels in any order, which must not look like a way down.
@@ -150,11 +150,11 @@ def load_line(
         members=members,
         targets=targets,
         method=method,
-        symmetries=symmetries,
+        symmetries=targets.symmetries,
         grid=time_grid(schedule, method),
         root=root_key(record["identity"]),
         device=where,
-        above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method, where),
+        above=_shortcut(model.denoiser, laws, targets.fit_seen[0].shape, method, where),
     )
 
 

@@ -172,14 +172,14 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     assert spec is not None, "planned only where the method calibrates"
     assert laws is not None, "loaded wherever the method calibrates"
     folds = TargetLaws.cross_fitted(
-        line.targets.seen,
+        line.targets.fit_seen,
         line.base.schedule,
         line.rho,
         line.members,
         line.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
     )
-    fit = line.targets.seen.to(line.device)
+    fit = line.targets.fit_seen.to(line.device)
 
     def rows(shard: Shard) -> Pending:
         levels = [int(line.grid[i]) for i in range(shard.start, shard.stop)]
@@ -207,12 +207,12 @@ def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
     """
 
     def rows(shard: Shard) -> Pending:
-        seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
+        seen = padded(line.targets.fit_seen[shard.start : shard.stop], shard.capacity)
         seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
         done = line.invert(line.denoiser(line.labels(seen)), entering(seen, line.device), seeds)
         keep = slice(0, len(shard))
         if line.codes is not None:
-            maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
+            maps = padded(line.targets.fit_ranged[shard.start : shard.stop], shard.capacity)
             done = through_pixels(done, line.codes, maps.to(line.device))
         parts = {name: getattr(done, name) for name in INVERTED}
         made = {name: leaving(rows) for name, rows in parts.items() if rows is not None}
@@ -242,7 +242,7 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     references, targets = read_latents(run), torch.tensor(held_targets(run))
     construct = construct_of(line.method.draw, prior, references)
     stored = {name for name, _ in run.table("generate").arrays()}  # fewer in early runs
-    seen = line.targets.seen
+    seen = line.targets.fit_seen
     labels = line.labels(seen)
     steering = line.method.steering
     neighbours = steering.neighbours if steering is not None else 1
@@ -286,7 +286,7 @@ def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:
 
     They are measured on the maps as they are stored, so that they can be measured again.
     """
-    ruler = lay_ruler(line.targets, line.symmetries)
+    ruler = lay_ruler(line.targets)
     if not has_statistics(run, ruler):
         return None
     within = copy_distance(run)

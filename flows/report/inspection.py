@@ -29,7 +29,9 @@ def describe(run: RunStore) -> dict[str, Any]:
     arrays = [row for table in tables for row in _arrays(table)]
     targets = load_targets(run)
     done = not run.receipts("invert").missing(run.plan("invert"))
-    decibels = psnr(targets.fit, run.table("invert").read("error")) if done else np.array([np.nan])
+    decibels = (
+        psnr(targets.fit_ranged, run.table("invert").read("error")) if done else np.array([np.nan])
+    )
     lost = failed_round_trips(run) if done else []
     record = run.record
     return {
@@ -38,8 +40,8 @@ def describe(run: RunStore) -> dict[str, Any]:
         "identity": record["identity"],
         "unit": targets.unit,
         "transform": targets.transform.as_dict(),
-        "coarsening": targets.coarsening.found,
-        "fit_targets": len(targets.fit),
+        "quantization": targets.quantization.found,
+        "fit_targets": targets.fit_count,
         "held_out_targets": len(targets.held_out),
         "round_trip_psnr_db": {
             "least": float(decibels.min()),

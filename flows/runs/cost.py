@@ -35,9 +35,8 @@ WORKING_COPIES = 400
 
 def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     """Evaluations, seconds, bytes, shards and memory of a run; nothing is written."""
-    maps, model, method = inspect_inputs(settings)
-    fit = settings.targets.fit_count(len(maps))
-    shape = maps.values.shape[1:]
+    targets, model, method = inspect_inputs(settings)
+    fit, shape = targets.fit_count, targets.shape
     counts = evaluations(settings, method, fit)
     probe = torch.zeros(PROBE_ROWS, *model.code_shape(shape))
     device = choose_device(settings.execution.device)
@@ -53,7 +52,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     row_bytes = 4 * math.prod(shape)
     plans = shard_plans(settings, method, fit)
     return {
-        "targets": {"fit": fit, "held_out": len(maps) - fit, "shape": list(shape)},
+        "targets": {"fit": fit, "held_out": len(targets) - fit, "shape": list(shape)},
         "network_evaluations": counts,
         "network_seconds_per_map": network,
         "network_seconds_per_map_by_batch": by_batch,

@@ -12,8 +12,7 @@ import torch
 from actors.line import choose_device, time_grid
 from flows.progress import listener
 from flows.settings import RunSettings
-from ood_core.maps.mapset import MapSet
-from ood_core.maps.transforms import RangeTransform
+from ood_core.maps.target_set import TargetSet
 from ood_core.method import Method
 from ood_core.models.loading import load_base
 from ood_core.models.pretrained import PretrainedDenoiser
@@ -28,7 +27,7 @@ PROBE = 16
 TURNS = 3
 
 
-def settle_type(settings: RunSettings, maps: MapSet, method: Method, run: RunStore) -> str:
+def settle_type(settings: RunSettings, targets: TargetSet, method: Method, run: RunStore) -> str:
     """The number type of a run that is asked for: that of the plan, where there is one."""
     execution = settings.execution
     if execution.dtype != "fastest":
@@ -36,19 +35,18 @@ def settle_type(settings: RunSettings, maps: MapSet, method: Method, run: RunSto
     if run.exists:
         return run.dtype
     began = time.monotonic()
-    chosen, why = probe(settings, maps, method)
+    chosen, why = probe(settings, targets, method)
     listener.get().end("probe", time.monotonic() - began, f"{chosen}: {why}")
     return chosen
 
 
-def probe(settings: RunSettings, maps: MapSet, method: Method) -> tuple[str, str]:
+def probe(settings: RunSettings, targets: TargetSet, method: Method) -> tuple[str, str]:
     """The fastest type whose estimates stay within the tolerance, and why it was taken."""
     device = choose_device(settings.execution.device)
     base = load_base(settings.base, device, max_bytes=settings.execution.max_base_bytes)
     exact, narrow = base.denoiser, base.denoiser.in_type(torch.bfloat16)
-    fit = maps.values[: settings.targets.fit_count(len(maps))]
-    seen = RangeTransform.measure(settings.targets.transform, fit).forward(fit[:PROBE])
-    x0 = torch.from_numpy(seen) if base.codes is None else base.codes.encode(torch.from_numpy(seen))
+    seen = targets.fit_ranged[:PROBE]
+    x0 = seen if base.codes is None else base.codes.encode(seen)
     x0 = x0.to(device)
     grid = [int(t) for t in time_grid(exact.schedule, method)]
     gain = _seconds(exact, x0, grid[-1]) / _seconds(narrow, x0, grid[-1])

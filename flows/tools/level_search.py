@@ -34,7 +34,7 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
     levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})
     if not 1 <= steps < len(levels):
         raise ConfigError(f"--steps: got {steps}; expected 1 to {len(levels) - 1}")
-    held_out = line.targets.held_out[:maps]
+    held_out = line.targets.held_out_ranged[:maps]
     clean = held_out if line.codes is None else line.codes.encode(held_out.to(line.device))
     denoiser = line.denoiser(line.labels(clean.cpu()))
     root, errors = root_key(run.record["identity"] + "/levels"), []

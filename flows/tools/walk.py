@@ -87,7 +87,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
     shares = [float(s) for s in np.linspace(0, 1, spec.steps)]
-    ways = _ways(latents, line.labels(line.targets.seen), a, b, others, shares)
+    ways = _ways(latents, line.labels(line.targets.fit_seen), a, b, others, shares)
     maps = _decoded(line, ways)
     root = root_key(run.record["identity"] + "/walk")
     told = {
@@ -106,7 +106,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
     with writing(place):
         told["separability"] = _separability(run, line, spec, out)
-        fit = line.targets.physical(line.targets.fit)
+        fit = line.targets.fit
         title = f"{run.record['name']}: from {told['from']} to {told['to']}"
         told["files"] = write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
@@ -114,7 +114,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
 
 def _target(line: Line, name: str) -> int:
     """Row of a fit target by its number or its name."""
-    ids = line.targets.ids[: len(line.targets.fit)]
+    ids = line.targets.ids[: line.targets.fit_count]
     if name in ids:
         return ids.index(name)
     if name.isdecimal() and int(name) < len(ids):
@@ -192,7 +192,7 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
 
 def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
+    latents, targets = read_latents(run), line.targets.fit_ranged[held_targets(run)]
     if len(latents) < FEWEST:
         return []
     points: Points = project(latents)[0]
@@ -210,7 +210,7 @@ def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
 
 def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
     measured = attributes(maps)
-    near = nearest(maps, line.targets.fit, line.symmetries)
+    near = nearest(maps, line.targets.fit_ranged, line.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
     frames = [
         {

@@ -23,7 +23,7 @@ def planned(tmp_path, tiny) -> tuple[RunStore, Ruler]:
     """A run with twelve fit targets, with nothing done."""
     np.save(tmp_path / "many.npy", smooth_fields(24))
     run = prepare(tiny(targets={"path": str(tmp_path / "many.npy")}), str(tmp_path / "run"))
-    return run, lay_ruler(load_targets(run), ())
+    return run, lay_ruler(load_targets(run))
 
 
 def test_rows_are_those_of_what_the_base_makes_of_noise(planned):
@@ -62,7 +62,7 @@ def test_without_the_runs_own_base_nothing_is_measured(planned, tmp_path, where)
 
 def test_few_targets_tell_nothing(unbroken):
     run = RunStore(unbroken)
-    ruler = lay_ruler(load_targets(run), ())
+    ruler = lay_ruler(load_targets(run))
     assert len(ruler.fit) < domain.FEWEST
     assert domain_rows(run, stored_settings(run), ruler) is None
     assert "Leak of the base's own domain: not measured" in (

@@ -52,7 +52,7 @@ def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, w
     run = RunStore(tmp_path / "run")
     maps, _, method = inspect_inputs(settings)
     counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
-    assert counted == evaluations(settings, method, settings.targets.fit_count(len(maps)))
+    assert counted == evaluations(settings, method, maps.fit_count)
     assert np.isfinite(run.table("generate").read("maps")).all()
     line = load_line(run, settings.base, "cpu", "float32")
     assert int(line.grid[-1]) == (method.teleport or method.level)
@@ -106,7 +106,7 @@ def test_nothing_of_a_way_that_was_broken_off_is_kept(
              "calibration": None, "steering": None, "cache_interval": 2}  # fmt: skip
     settings = tiny(method=words)
     line = load_line(prepare(settings, str(tmp_path / "run")), settings.base, "cpu", "float32")
-    fit, seeds = line.targets.fit, SeedRange(1, 0, len(line.targets.fit))
+    fit, seeds = line.targets.fit_ranged, SeedRange(1, 0, line.targets.fit_count)
     first = line.invert(line.base, fit, seeds).latents
     for left_at in (900, 400, 30):
         line.base(torch.zeros_like(fit), left_at)
@@ -131,7 +131,7 @@ def test_targets_go_up_with_the_noise_of_the_floor(
     ))  # fmt: skip
     run = RunStore(tmp_path / "run")
     line, table = load_line(run, settings.base, "cpu", "float32"), run.table("invert")
-    fit = line.targets.fit
+    fit = line.targets.fit_ranged
     white = normal(SeedRange(line.root, 0, len(fit)), fit.shape[1:], stream=Stream.FLOOR)
     start = fit + line.base.schedule.noise_to_signal(20) * white
     expected = invert(line.base, start, line.grid, line.method.passes).latents
@@ -161,7 +161,7 @@ def test_a_stored_pair_leads_back_to_its_target(tmp_path: Path, tiny: Settings) 
     before = torch.from_numpy(table.read("before")) * schedule.scale(int(grid[-2]))
     way = onward(line.base, Bdia(), Pair(before, end, int(grid[-1])), descending(grid[:-1]))
     back = deque(way, maxlen=1)[0].x / float(schedule.alpha[int(grid[0])])
-    error = (back - line.targets.fit).abs().max()
+    error = (back - line.targets.fit_ranged).abs().max()
     assert float(error) < 1e-3  # rounding of float32, twice over six steps
 
 
