@@ -10,7 +10,7 @@ from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.limits import BASE_BYTES
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import root_key
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
@@ -29,7 +29,7 @@ def load_pipeline(
     """
     record = run.record
     where = choose_device(device)
-    model = load_base(base, where, getattr(torch, dtype), max_base_bytes)
+    model = load_model(base, where, getattr(torch, dtype), max_base_bytes)
     require_base(model, record)
     method = read_method(record["identity_record"]["method"])
     plan, weights = None, None

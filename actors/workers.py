@@ -239,7 +239,7 @@ def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows]
     They are measured on the maps as they are stored, so that they can be measured again.
     """
     targets = load_targets(run)
-    ruler = lay_ruler(targets, pipeline.symmetries)
+    ruler = lay_ruler(targets)
     if not has_statistics(run, ruler):
         return None
     within = copy_distance(run)

@@ -15,15 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flows.runs.lifecycle import run_line
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
 from ood_core.evaluation.evaluate import ValidationReport, validate
+from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
-from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.store.targets import load_targets
 
 MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "sigma_max=16")]
 NO_RINGS, ODE, NO_PATCHES = (
@@ -68,10 +67,10 @@ def cells(found: ValidationReport, samples: int) -> list[str]:
     return [str(samples), *[f"{value:.3g}" for value in values], last]
 
 
-def judged(maps: Maps, targets: StoredTargets, held_out: Maps, settings: RunSettings) -> list[str]:
+def judged(maps: Maps, targets: TargetSet, held_out: Maps, settings: RunSettings) -> list[str]:
     """Score maps against the held-out ones that are left."""
-    symmetries, root = settings.targets.symmetries, root_key("ablation")
-    return cells(validate(maps, targets.fit, held_out, symmetries, root), len(maps))
+    root = root_key("ablation")
+    return cells(validate(maps, targets.fit_ranged, held_out, targets.symmetries, root), len(maps))
 
 
 def main() -> None:
@@ -94,12 +93,16 @@ def main() -> None:
         settings = load_settings(asked.config, sets)
         run, seconds = made(settings, asked.out / str(number))
         targets = load_targets(run)
-        held_out = targets.held_out[asked.skip :]
+        held_out = targets.held_out_ranged[asked.skip :]
         maps = run.table("generate").read("maps", slice(0, asked.samples))
-        back = torch.from_numpy(targets.transform.forward(maps))
+        back = targets.ranged(maps)
         say(name, *judged(back, targets, held_out, settings), f"{seconds:.0f}")
     if asked.skip >= 4:
-        say("real maps", *judged(targets.held_out[: asked.skip], targets, held_out, settings), "")
+        say(
+            "real maps",
+            *judged(targets.held_out_ranged[: asked.skip], targets, held_out, settings),
+            "",
+        )
 
 
 def say(*values: str) -> None:

@@ -71,14 +71,14 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
 
 def scores(samples: Maps, line: Pipeline, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
-    report = validate(samples, line.targets.fit, held_out, line.symmetries, line.root)
+    report = validate(samples, line.targets.fit_ranged, held_out, line.symmetries, line.root)
     found = {score.name: score for score in report.scores}
     return [f"{found[name].value:.3g}" for name in SCORES]
 
 
 def picture(rows: dict[str, Maps], line: Pipeline, out: Path) -> None:
     """One row of maps per construct, on the targets' colour scale."""
-    stretch = Stretch.fit(line.targets.physical(line.targets.fit)[:, 0])
+    stretch = Stretch.fit(line.targets.fit[:, 0])
     figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
     for line_of, (name, maps) in zip(axes, rows.items(), strict=True):
         for ax, field in zip(line_of, line.targets.physical(maps[:SHOWN])[:, 0], strict=False):
@@ -101,7 +101,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     line = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
     references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
-    held_out = line.targets.held_out
+    held_out = line.targets.held_out_ranged
     table, shown = [], {"real maps": held_out[:SHOWN]}
     for name, spec in SPECS.items():
         filled = spec.filled()

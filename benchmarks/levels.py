@@ -39,7 +39,7 @@ def at_level(line: Pipeline, ratio: float) -> Pipeline:
 
 def samples(line: Pipeline, count: int) -> torch.Tensor:
     """Maps in model range from a prior fitted at the line's level, steered as in the run."""
-    seen, method = line.targets.seen, line.method
+    seen, method = line.targets.fit_seen, line.method
     labels = line.labels(seen)
     parts = [
         invert(line.denoiser(own), maps, line.timesteps, method.fixed_point_iterations).latents
@@ -70,7 +70,11 @@ def main() -> None:
     schedule, targets = line.base.schedule, line.targets
     candidates = log_levels(schedule, MIN_RATIO, MAX_RATIO, LEVELS)
     began, cpu = time.monotonic(), time.process_time()
-    fit, held_out, floor = targets.fit[:MAPS], targets.held_out[:MAPS], line.method.ends[0]
+    fit, held_out, floor = (
+        targets.fit_ranged[:MAPS],
+        targets.held_out_ranged[:MAPS],
+        line.method.ends[0],
+    )
     curve = level_curve(line.base, fit, held_out, candidates, floor, ROOT)
     took, used = time.monotonic() - began, time.process_time() - cpu
     say("sigma/alpha", "explained", "error", "separability")

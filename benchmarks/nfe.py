@@ -114,7 +114,7 @@ class Judge:
     @classmethod
     def of(cls, line: Pipeline) -> "Judge":
         """Measure the targets of a run."""
-        ruler = Ruler.lay(line.targets.fit, line.targets.held_out, line.symmetries)
+        ruler = Ruler.lay(line.targets.fit_ranged, line.targets.held_out_ranged, line.symmetries)
         fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
         names = ("scattering", *FAMILIES)
         return cls(ruler, {name: Whitening.fit(fit[name]) for name in names}, real)
@@ -143,9 +143,7 @@ def made(run: RunStore, line: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
     rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()
-    return torch.from_numpy(line.targets.transform.forward(rows["maps"])), (
-        time.process_time() - began
-    )
+    return line.targets.ranged(rows["maps"]), (time.process_time() - began)
 
 
 def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:

@@ -169,7 +169,7 @@ def _loop(uri: str, base: str, number: int, repeats: int, barrier: Any) -> list[
     line = load_pipeline(run, base, "cpu", run.dtype)
     rows = sample_rows(run, line)
     size = min(ROWS, run.plan("generate").shard_rows)
-    latents = torch.randn(size, *line.targets.seen.shape[1:])
+    latents = torch.randn(size, *line.targets.fit_seen.shape[1:])
     calls = [int(t) for t in line.timesteps]
     if line.method.solver != "ancestral":
         calls = calls[1:]

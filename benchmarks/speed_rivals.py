@@ -37,7 +37,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     settings = load_settings(PROJECT / arguments.config)
     run = RunStore.open(str(FOLDER / "run"))
     line = load_pipeline(run, settings.base, "cpu", run.dtype)
-    rows, seen = sample_rows(run, line), line.targets.seen
+    rows, seen = sample_rows(run, line), line.targets.fit_seen
     one, many = torch.randn(1, *seen.shape[1:]), torch.randn(ROWS, *seen.shape[1:])
     counted = line.base.nfe
     rows(Shard(0, 0, 2, 2))()

@@ -129,7 +129,7 @@ def main() -> None:
             load_pipeline(run, run.record["settings"]["base"], "cpu", "float32"),
             Path(uri).name,
         )
-        maps = line.targets.held_out[: asked.count]
+        maps = line.targets.held_out_ranged[: asked.count]
         shape = tuple(maps.shape[1:])
         seeds = SeedRange(root_key("whiteness"), 0, WHITE)
         white = features(normal(seeds, shape))

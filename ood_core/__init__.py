@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
-    from ood_core.evaluation.evaluate import evaluate
-    from ood_core.evaluation.results import EvaluationResult
     from ood_core.maps.target_set import TargetSet
     from ood_core.models.loading import BaseModel, load_model
     from ood_core.synthesis.synthesizer import Synthesizer, Trust
@@ -26,13 +24,11 @@ _PLACES = {
     "BaseModel": "models.loading",
     "CalibrationSpec": "config.method",
     "DrawSpec": "config.method",
-    "EvaluationResult": "evaluation.results",
     "Method": "config.method",
     "SteeringSpec": "config.method",
     "Synthesizer": "synthesis.synthesizer",
     "TargetSet": "maps.target_set",
     "Trust": "synthesis.synthesizer",
-    "evaluate": "evaluation.evaluate",
     "load_model": "models.loading",
 }
 
@@ -40,13 +36,11 @@ __all__ = [
     "BaseModel",
     "CalibrationSpec",
     "DrawSpec",
-    "EvaluationResult",
     "Method",
     "SteeringSpec",
     "Synthesizer",
     "TargetSet",
     "Trust",
-    "evaluate",
     "load_model",
 ]
 

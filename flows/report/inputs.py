@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from flows.runs.redraw_latents import drawn_latents
 from flows.runs.timing import shares
-from flows.settings import RunSettings
 from flows.tools.separability import WALKS
 from flows.tools.walk_files import NUMBERS
 from ood_core.arrays import Maps
@@ -23,13 +22,13 @@ from ood_core.evaluation.evaluate import ValidationReport
 from ood_core.evaluation.gains import Utility, read_utility
 from ood_core.evaluation.gate import Verdict
 from ood_core.evaluation.morphology import shapes
+from ood_core.maps.target_set import TargetSet
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
 from ood_core.store.latents import failed_round_trips, held_targets
 from ood_core.store.run import SHARDED, UTILITY, RunStore
-from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
 
 MAX_WALKS = 3
@@ -48,8 +47,7 @@ def shown_samples(
 
 def report_input(
     run: RunStore,
-    settings: RunSettings,
-    targets: StoredTargets,
+    targets: TargetSet,
     validation: ValidationReport,
     verdict: Verdict,
 ) -> ReportInput:
@@ -58,22 +56,21 @@ def report_input(
     inverted = run.table("invert")
     extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
     samples, numbers = shown_samples(run, extremes)
-    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
         state=verdict.outcome,
         unit=targets.unit,
-        fit=fit,
-        held_out=held_out,
+        fit=targets.fit,
+        held_out=targets.held_out,
         samples=samples,
         sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
-        round_trip_targets=targets.physical(targets.fit),
-        psnr=psnr(targets.fit, error),
+        round_trip_targets=targets.fit,
+        psnr=psnr(targets.fit_ranged, error),
         validation=validation,
-        symmetries=settings.targets.symmetries,
+        symmetries=targets.symmetries,
         settings={
             **record["method"],
             "draws": draw_record(run),
@@ -86,11 +83,9 @@ def report_input(
         base=record["base"],
         trust=_trust(run),
         utility=stored_utility(run),
-        atlas=atlas(
-            *drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries, held_targets(run)
-        ),
+        atlas=atlas(*drawn_latents(run, ATLAS_DRAWS), targets.symmetries, held_targets(run)),
         walks=walk_strips(run),
-        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
+        shapes=shapes(*map(torch.from_numpy, (samples, targets.held_out, targets.fit))),
     )
 
 
@@ -115,7 +110,7 @@ def stored_utility(run: RunStore) -> Utility | None:
 
 
 def card_input(
-    run: RunStore, targets: StoredTargets, report: ReportInput, verdict: Verdict
+    run: RunStore, targets: TargetSet, report: ReportInput, verdict: Verdict
 ) -> CardInput:
     """Add to the report's record what the card says of the data set."""
     record, table = run.record, run.table("generate")

@@ -14,7 +14,7 @@ from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.errors import BaseModelMissing, IdentityRefused
 from ood_core.evaluation.features import Ruler
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_domain, write_domain
@@ -43,7 +43,7 @@ def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Ten
     device = choose_device(settings.execution.device)
     try:
         most = settings.execution.max_base_bytes
-        model = load_base(settings.base, device, getattr(torch, run.dtype), most)
+        model = load_model(settings.base, device, getattr(torch, run.dtype), most)
         require_base(model, run.record)
     except (BaseModelMissing, IdentityRefused):
         return None

@@ -10,7 +10,7 @@ from flows.runs.lifecycle import Call, go_on
 from flows.runs.stages import perform, summary
 from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.store.files import exists, read_json, sweep
 from ood_core.store.growth import grow, require_room
 from ood_core.store.run import RunStore
@@ -64,7 +64,7 @@ def with_samples(settings: RunSettings, samples: int) -> RunSettings:
 
 def _require_same(run: RunStore, settings: RunSettings) -> None:
     """Refuse what `prepare` would refuse, before anything is written."""
-    base = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
+    base = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
     dtype = run.dtype
     if settings.execution.number_type != dtype:

@@ -20,13 +20,11 @@ from flows.runs.timing import Spent, shares
 from flows.runs.worker_pool import pool_for, worker_count, worker_spec
 from flows.settings import RunSettings
 from ood_core.config.identity import read_method
-from ood_core.denoising.calibrated import halves
 from ood_core.errors import InputError, RunIncomplete
-from ood_core.estimators.choice import fit_prior
-from ood_core.estimators.patches import fit_patches_of
 from ood_core.evaluation.evaluate import compare
 from ood_core.evaluation.gate import Verdict, decide
 from ood_core.evaluation.results import ValidationReport
+from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import root_key
 from ood_core.report.stored import read_evidence
 from ood_core.store.bundle import bundle_exists
@@ -38,9 +36,8 @@ from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
 from ood_core.store.statistics import lay_ruler, read_statistics
-from ood_core.store.targets import StoredTargets, load_targets
-from ood_core.synthesis.constructs import construct_of
-from ood_core.synthesis.latents import measure_geometry
+from ood_core.store.targets import load_targets
+from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of
 
 Stage = Callable[[RunStore, RunSettings], str]
 
@@ -55,10 +52,9 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     spec = read_method(run.record["identity_record"]).calibration
     if spec is None or spec.patches == 0 or bundle_exists(run.root / "patches.zarr"):
         return
-    seen, symmetries = load_targets(run).seen, settings.targets.symmetries
-    root = root_key(run.record["identity"] + "/patches")
-
-    every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
+    targets = load_targets(run)
+    identity = run.record["identity"]
+    every, first, second = fit_mixtures(targets.fit_seen, spec, targets.symmetries, identity)
     laws = PatchLaws(every, (first, second))
     require_held()
     write_patches(run, laws)
@@ -75,16 +71,12 @@ def fit(run: RunStore, settings: RunSettings) -> str:
         return "stored already"
     record = run.record
     method = read_method(record["identity_record"])
-    symmetries = settings.targets.symmetries
-    latents = read_latents(run)
-    prior, choice = fit_prior(latents, method.prior, symmetries)
-    construct = construct_of(method.draw, prior, latents)
-    root = root_key(record["identity"] + "/geometry")
-    geometry = measure_geometry(method.draw, construct, root, latents)
+    targets, latents = load_targets(run), read_latents(run)
+    fitted = fit_prior_of(method, latents, targets.symmetries, record["identity"])
+    prior, choice = fitted.prior, fitted.choice
     require_held()
-    ids, lost = load_targets(run).ids, failed_round_trips(run)
-    names = [ids[row] for row in lost]
-    write_prior(run.root / "prior.zarr", prior, geometry, names, choice)
+    names = [targets.ids[row] for row in failed_round_trips(run)]
+    write_prior(run.root / "prior.zarr", prior, fitted.geometry, names, choice)
     note = f"{len(latents)} latents, {choice.words}, {prior.words}"
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
@@ -97,14 +89,14 @@ def generate(run: RunStore, settings: RunSettings) -> str:
 def validate_set(run: RunStore, settings: RunSettings) -> str:
     """Compare samples with held-out targets, hold the scores against the gate, write the report."""
     targets = load_targets(run)
-    ruler = lay_ruler(targets, settings.targets.symmetries)
+    ruler = lay_ruler(targets)
     blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
     root = root_key(run.record["identity"] + "/validation")
     latents, drawn, _ = drawn_latents(run)
     domain = domain_rows(run, settings, ruler)
     found = compare(ruler, blocks, count, root, domain, (latents, drawn))
     verdict = decide(settings.gate, found, len(targets.held_out))
-    _show(run, settings, targets, found, verdict)
+    _show(run, targets, found, verdict)
     content = {
         "state": verdict.outcome,
         "reasons": verdict.reasons,
@@ -127,18 +119,17 @@ def rewrite_report(run: RunStore, settings: RunSettings) -> str:
     found = read_evidence(read_json(place)["validation"])
     stored = read_json(run.root / "verdict.json")
     verdict = Verdict(stored["state"], tuple(stored["reasons"]))
-    _show(run, settings, load_targets(run), found, verdict)
+    _show(run, load_targets(run), found, verdict)
     return found.verdict
 
 
 def _show(
     run: RunStore,
-    settings: RunSettings,
-    targets: StoredTargets,
+    targets: TargetSet,
     found: ValidationReport,
     verdict: Verdict,
 ) -> None:
-    page = report_input(run, settings, targets, found, verdict)
+    page = report_input(run, targets, found, verdict)
     require_held()
     write_report(run, card_input(run, targets, page, verdict))
 

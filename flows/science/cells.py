@@ -24,7 +24,7 @@ from flows.science.methods import (
     settled,
 )
 from flows.science.scoring import scored
-from flows.science.targets import TargetSet
+from flows.science.targets import BenchTargets
 from ood_core.config.identity import digest
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
@@ -42,7 +42,7 @@ SHOWN = 24
 class Ground:
     """A target set with its base: what all its cells share."""
 
-    targets: TargetSet
+    targets: BenchTargets
     base: BaseModel
 
     @cached_property

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.science.targets import TargetSet
+from flows.science.targets import BenchTargets
 from ood_core.evaluation.evaluate import compare
 from ood_core.evaluation.results import Score
 from ood_core.metrics.novelty import nearest_ratio
@@ -15,7 +15,7 @@ SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st")
 
 
 def scored(
-    maps: npt.NDArray[np.float32], targets: TargetSet, fitted: npt.NDArray[np.float32], root: int
+    maps: npt.NDArray[np.float32], targets: BenchTargets, fitted: npt.NDArray[np.float32], root: int
 ) -> dict[str, Any]:
     """Hold maps in physical units against the judges of a set.
 

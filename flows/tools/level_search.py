@@ -14,7 +14,6 @@ from flows.settings import RunSettings
 from ood_core.errors import ConfigError
 from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
-from ood_core.store.targets import load_targets
 from ood_core.synthesis.levels import log_levels
 from ood_core.synthesis.step_search import StepCosts, error_curve
 
@@ -35,7 +34,7 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
     levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})
     if not 1 <= steps < len(levels):
         raise ConfigError(f"--steps: got {steps}; expected 1 to {len(levels) - 1}")
-    held_out = load_targets(run).held_out[:maps]
+    held_out = line.targets.held_out_ranged[:maps]
     clean = held_out if line.codes is None else line.codes.encode(held_out.to(line.device))
     denoiser = line.denoiser(line.labels(clean.cpu()))
     root, errors = root_key(run.record["identity"] + "/levels"), []

@@ -25,7 +25,7 @@ from ood_core.errors import BaseModelError, ConfigError
 from ood_core.invert import invert
 from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.galaxygrad import PREFIX, packaged
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
 from ood_core.synthesis.pipeline import choose_device
@@ -89,7 +89,7 @@ def check_model(
         ConfigError: fewer than 2 samples, more steps than the schedule has, `out` is a file.
     """
     device = choose_device("auto")
-    model, card = load_base(source, device), read_card(source)
+    model, card = load_model(source, device), read_card(source)
     _require(model, samples, steps, out)
     began = time.monotonic()
     measured = _measure(model, samples, steps)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from actors.workers import Rows, sample_rows
@@ -159,8 +158,8 @@ def _noise(run: RunStore, line: Pipeline, sample: int, attempt: int) -> dict[str
 
 def _scores(line: Pipeline, rows: Rows) -> dict[str, Any]:
     """Distance to the aim, and to the nearest fit target in model range."""
-    maps = torch.from_numpy(line.targets.transform.forward(rows["maps"][None]))
-    found = nearest(maps, line.targets.fit, line.symmetries)
+    maps = line.targets.ranged(rows["maps"][None])
+    found = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
     return {
         "aim_distance": float(rows["aim_distance"]),
         "nearest_target": line.targets.ids[int(found.target[0])],
@@ -198,7 +197,7 @@ def _writer(out: str) -> Callable[[NDArray[Any], Pipeline], None]:
         write_atomic(path, stream.getvalue())
 
     def as_png(values: NDArray[Any], line: Pipeline) -> None:
-        stretch = Stretch.fit(line.targets.physical(line.targets.fit))
+        stretch = Stretch.fit(line.targets.fit)
         write_atomic(path, map_png(np.concatenate(list(values), axis=-1), stretch))
 
     match path.suffix:

@@ -63,7 +63,7 @@ def in_domain_latents(line: Pipeline, count: int, root: int) -> Latents:
     """Latents of maps that the base makes of noise, inverted as the targets were."""
     schedule = line.base.schedule
     grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
-    noise = normal(SeedRange(root, 0, count), line.targets.seen.shape[1:])
+    noise = normal(SeedRange(root, 0, count), line.targets.fit_seen.shape[1:])
     found = []
     listener.get().begin("separate", count, 0)
     for part in noise.split(BATCH):

@@ -30,7 +30,7 @@ from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.random import Stream, generator, root_key
-from ood_core.numerics.sphere import Points, angle, exp_map, log_map, project, transport
+from ood_core.numerics.sphere import Points, angle, project
 from ood_core.report.record import PhysicalMaps
 from ood_core.report.strip import Path
 from ood_core.store.files import writing
@@ -39,6 +39,7 @@ from ood_core.store.place import place_at
 from ood_core.store.run import RunStore
 from ood_core.synthesis.directions import MIN_TARGETS, shared_direction
 from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.walks import geodesic, transported
 
 BATCH = 16
 MAX_STEPS = 500
@@ -86,7 +87,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
     shares = [float(s) for s in np.linspace(0, 1, spec.steps)]
-    ways = _ways(latents, line.labels(line.targets.seen), a, b, others, shares)
+    ways = _ways(latents, line.labels(line.targets.fit_seen), a, b, others, shares)
     maps = _decoded(line, ways)
     root = root_key(run.record["identity"] + "/walk")
     told = {
@@ -105,7 +106,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
     with writing(place):
         told["separability"] = _separability(run, line, spec, out)
-        fit = line.targets.physical(line.targets.fit)
+        fit = line.targets.fit
         title = f"{run.record['name']}: from {told['from']} to {told['to']}"
         told["files"] = write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
@@ -113,7 +114,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
 
 def _target(line: Pipeline, name: str) -> int:
     """Row of a fit target by its number or its name."""
-    ids = line.targets.ids[: len(line.targets.fit)]
+    ids = line.targets.ids[: line.targets.fit_count]
     if name in ids:
         return ids.index(name)
     if name.isdecimal() and int(name) < len(ids):
@@ -132,19 +133,14 @@ def _ways(
     A transported direction keeps the norm of the latent that it starts from. The cluster of a map
     is that of the nearer end; without an end, that of the start.
     """
-    points, norms = project(latents)
-    along = log_map(points[[a]], points[[b]])
     ways = []
     for start in (a, *others):
-        v = along if start == a else transport(along, points[[a]], points[[start]])
         reached = b if start == a else None
-        far = float(norms[b] if reached is not None else norms[start])
-        found = [
-            exp_map(points[[start]], s * v) * ((1 - s) * float(norms[start]) + s * far)
-            for s in shares
-        ]
+        if reached is not None:
+            shaped = geodesic(latents, a, b, shares)
+        else:
+            shaped = transported(latents, a, b, start, shares)
         names = [start if reached is None or s < 0.5 else reached for s in shares]
-        shaped = torch.cat(found).reshape(-1, *latents.shape[1:]).to(latents)
         ways.append(Way(start, reached, shaped, tuple(int(labels[i]) for i in names)))
     return ways
 
@@ -190,7 +186,7 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
 
 def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
+    latents, targets = read_latents(run), line.targets.fit_ranged[held_targets(run)]
     if len(latents) < MIN_TARGETS:
         return []
     points: Points = project(latents)[0]
@@ -208,7 +204,7 @@ def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
 
 def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
     measured = attributes(maps)
-    near = nearest(maps, line.targets.fit, line.symmetries)
+    near = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
     frames = [
         {

@@ -44,12 +44,18 @@ class BaseModel:
     fixed_size: bool = False
     codes: Autoencoder | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where its network is."""
+        device: torch.device = next(self.denoiser.network.parameters()).device
+        return device
+
     def code_shape(self, shape: Shape) -> Shape:
         """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""
         return shape if self.codes is None else self.codes.code_shape(shape)
 
 
-def load_base(
+def load_model(
     source: str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,

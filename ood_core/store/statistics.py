@@ -5,7 +5,7 @@ receipts. All floating-point rows lie in one array; the attribute `layout` says 
 have none, or were measured by another definition, are measured again from their maps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.config.targets import Symmetry
 from ood_core.errors import ShardCorrupt
 from ood_core.evaluation.features import Rows, Ruler
 from ood_core.evaluation.memorization import threshold
+from ood_core.maps.target_set import TargetSet
 from ood_core.store.arrays import Table, rows_digest
 from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
 from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
-from ood_core.store.targets import StoredTargets
 
 DEFINITION = 1
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
@@ -34,9 +33,9 @@ BLOCK_ROWS = 8192  # read at once, which bounds the memory
 Layout = list[tuple[str, tuple[int, ...]]]
 
 
-def lay_ruler(targets: StoredTargets, symmetries: Sequence[Symmetry]) -> Ruler:
+def lay_ruler(targets: TargetSet) -> Ruler:
     """Return the ruler of a run: the same in every process."""
-    return Ruler.lay(targets.fit, targets.held_out, symmetries)
+    return Ruler.lay(targets.fit_ranged, targets.held_out_ranged, targets.symmetries)
 
 
 def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
@@ -76,13 +75,13 @@ def copy_distance(run: RunStore) -> float:
 
 
 def measured(
-    ruler: Ruler, targets: StoredTargets, maps: NDArray[np.float32], within: float = 0.0
+    ruler: Ruler, targets: TargetSet, maps: NDArray[np.float32], within: float = 0.0
 ) -> dict[str, NDArray[Any]]:
     """Measure maps in physical units, as they are stored; return rows of `statistics.zarr`.
 
     Samples not further than `within` from a target, shifts searched, are flagged as copies.
     """
-    rows = ruler.measure(torch.from_numpy(targets.transform.forward(maps)))
+    rows = ruler.measure(targets.ranged(maps))
     floats = [v.reshape(len(maps), -1) for v in rows.values() if v.is_floating_point()]
     pixels = rows["pixels"].numpy()
     counts = np.uint16 if maps[0, 0].size < 2**16 else np.uint32
@@ -94,7 +93,7 @@ def measured(
     }
 
 
-def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iterator[Rows]:
+def read_statistics(run: RunStore, ruler: Ruler, targets: TargetSet) -> Iterator[Rows]:
     """Yield the rows of all samples in order, in blocks of bounded size.
 
     Raises:

@@ -337,13 +337,14 @@ class Sampler:
     def __init__(
         self,
         pipeline: Pipeline,
-        fitted: FittedPrior,
+        prior: Prior,
+        geometry: ShellGeometry,
         latents: Latents,
         held: Sequence[int],
     ) -> None:
         self._pipeline, self._latents = pipeline, latents
-        self._geometry, self._held = fitted.geometry, torch.tensor(held)
-        self._construct = construct_of(pipeline.method.draw, fitted.prior, latents)
+        self._geometry, self._held = geometry, torch.tensor(held)
+        self._construct = construct_of(pipeline.method.draw, prior, latents)
         seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries

@@ -44,7 +44,8 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     manifest = json.dumps(_plain(state, arrays), allow_nan=False)
     stream = io.BytesIO()
-    np.savez(stream, **{MANIFEST: np.frombuffer(manifest.encode(), np.uint8)}, **arrays)
+    arrays[MANIFEST] = np.frombuffer(manifest.encode(), np.uint8)
+    np.savez(stream, allow_pickle=False, **arrays)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(stream.getvalue())
     partial.replace(path)
@@ -77,9 +78,11 @@ def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
             return value if math.isfinite(value) else {NUMBER: repr(value)}
         case torch.Tensor() | np.ndarray():
             name = f"array_{len(arrays)}"
-            is_tensor = isinstance(value, torch.Tensor)
-            arrays[name] = value.detach().cpu().numpy() if is_tensor else value
-            return {ARRAY: name, "tensor": is_tensor}
+            if isinstance(value, torch.Tensor):
+                arrays[name] = value.detach().cpu().numpy()
+                return {ARRAY: name, "tensor": True}
+            arrays[name] = value
+            return {ARRAY: name, "tensor": False}
         case tuple():
             return {TUPLE: [_plain(part, arrays) for part in value]}
         case list():

@@ -26,6 +26,7 @@ from ood_core.denoising.calibrated import BandWeights
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.choice import Prior
 from ood_core.maps.target_set import TargetSet
+from ood_core.maps.transforms import RangeTransform
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.synthesis.pipeline import (
@@ -126,14 +127,15 @@ class Synthesizer:
         targets.check(self.model)
         record = self._identity_record(targets, seed)
         identity, seen = digest(record), self._encoded(targets)
-        plan, mixtures = None, ((), (), ())
+        plan: ExpertPlan | None = None
+        mixtures: tuple[PatchMixtures, PatchMixtures, PatchMixtures] = ((), (), ())
         if (spec := self.method.calibration) is not None:
             plan = ExpertPlan.of(seen.fit_seen, targets.symmetries, spec)
             mixtures = fit_mixtures(seen.fit_seen, spec, targets.symmetries, identity)
-        every, *halves = mixtures
+        every, first, second = mixtures
         pipeline = self._pipeline(seen, identity, plan, every, None)
         if plan is not None:
-            calibrator = Calibrator(pipeline, (halves[0], halves[1]))
+            calibrator = Calibrator(pipeline, (first, second))
             steps = _bar(pipeline.timesteps.tolist(), "calibrating", progress)
             pipeline = pipeline.calibrated(
                 calibrator.weights({t: calibrator.level(t) for t in steps})
@@ -162,7 +164,8 @@ class Synthesizer:
 
     def sample_one(self, number: int) -> NDArray[np.float32]:
         """Make the sample with this number, `(c, y, x)`, in the targets' unit."""
-        return self.sample(1, number, progress=False)[0]
+        one: NDArray[np.float32] = self.sample(1, number, progress=False)[0]
+        return one
 
     def _batches(
         self, start: int, stop: int, progress: bool
@@ -241,7 +244,7 @@ class Synthesizer:
                 "format": FORMAT,
                 "record": fitted.record,
                 "model": self.model.source,
-                "targets": fitted.targets.as_state(),
+                "targets": _targets_state(fitted.targets),
                 "plan": fitted.pipeline.plan,
                 "patches": fitted.patches,
                 "weights": fitted.pipeline.weights,
@@ -271,11 +274,12 @@ class Synthesizer:
                 "its weights or its schedule differ; load that one"
             )
         made = cls(model, read_method(record), batch=batch)
-        targets = TargetSet.from_state(state["targets"])
+        targets = _targets_of(state["targets"])
         plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
         pipeline = made._pipeline(made._encoded(targets), digest(record), plan, patches, weights)
         latents, held, prior = state["latents"], tuple(state["held"]), state["prior"]
-        sampler = Sampler(pipeline, prior, latents[list(held)], held)
+        kept = latents[list(held)]
+        sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
         made._fitted = _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
         return made
 
@@ -317,7 +321,7 @@ class Synthesizer:
         held = held_rows(self.method, error, pipeline.targets.fit_ranged)
         kept = latents[list(held)]
         prior = fit_prior_of(self.method, kept, targets.symmetries, digest(record))
-        sampler = Sampler(pipeline, prior, kept, held)
+        sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
         return _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
 
 
@@ -332,5 +336,25 @@ def _inverted(pipeline: Pipeline, count: int, progress: bool) -> tuple[Latents, 
     return torch.cat(latents), torch.cat(errors)
 
 
+def _targets_state(targets: TargetSet) -> dict[str, Any]:
+    return {
+        "values": targets.values,
+        "ids": targets.ids,
+        "unit": targets.unit,
+        "header": targets.header,
+        "source": targets.source,
+        "transform": targets.transform.as_dict(),
+        "symmetries": targets.symmetries,
+        "fit_count": targets.fit_count,
+    }
+
+
+def _targets_of(state: dict[str, Any]) -> TargetSet:
+    transform = RangeTransform.from_dict(state["transform"])
+    ranged = torch.from_numpy(transform.forward(state["values"]))
+    return TargetSet(**{**state, "transform": transform, "model_range": ranged})
+
+
 def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "level") -> Iterable[T]:
-    return tqdm(work, desc=what, unit=f" {unit}", disable=not shown, leave=False)
+    bar: Iterable[T] = tqdm(work, desc=what, unit=f" {unit}", disable=not shown, leave=False)
+    return bar

@@ -71,7 +71,7 @@ def test_samples_are_as_coarse_as_the_targets(tmp_path, tiny, quantization):
 def test_evaluations_are_those_of_the_estimate(unbroken, tiny):
     settings = tiny()
     maps, _, method = inspect_inputs(settings)
-    wanted = evaluations(settings, method, settings.targets.fit_count(len(maps)))
+    wanted = evaluations(settings, method, maps.fit_count)
     run = RunStore(unbroken)
     counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
     assert counted == wanted
@@ -81,7 +81,7 @@ def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, ti
     calibration = {"draws": 1, "bands": 3, "n_clusters": 1, "patches": 0, "prune_tolerance": 0.2}
     settings = tiny(method={"steps": 4, "calibration": calibration})
     maps, _, method = inspect_inputs(settings)
-    most = evaluations(settings, method, settings.targets.fit_count(len(maps)))
+    most = evaluations(settings, method, maps.fit_count)
     run_line(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
     weights = run.table("calibrate").read("weights")

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from flows.report.inspection import verify_run
-from flows.runs.extension import stored_settings
 from flows.runs.lifecycle import run_line
 from flows.runs.stages import perform
 from ood_core.errors import ShardCorrupt
@@ -33,7 +32,7 @@ def without_validation(name, stage, run, settings):
 def stored(root):
     run = RunStore(root)
     targets = load_targets(run)
-    return run, targets, lay_ruler(targets, stored_settings(run).targets.symmetries)
+    return run, targets, lay_ruler(targets)
 
 
 def online(root):
@@ -43,7 +42,7 @@ def online(root):
 
 def maps(root):
     run, targets, _ = stored(root)
-    return torch.from_numpy(targets.transform.forward(run.table("generate").read("maps")))
+    return targets.ranged(run.table("generate").read("maps"))
 
 
 def scores(report):
@@ -72,7 +71,9 @@ def test_stored_rows_are_those_of_the_stored_maps(unbroken):
 
 def test_scores_of_rows_are_those_of_maps_however_they_are_cut(unbroken):
     run, targets, ruler = stored(unbroken)
-    offline = validate(maps(unbroken), targets.fit, targets.held_out, ruler.symmetries, ROOT)
+    offline = validate(
+        maps(unbroken), targets.fit_ranged, targets.held_out_ranged, ruler.symmetries, ROOT
+    )
     for blocks in (
         list(read_statistics(run, ruler, targets)),
         [ruler.measure(part) for part in maps(unbroken).split([1, 6, 3])],

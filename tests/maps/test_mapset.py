@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ood_core.errors import TargetError
-from ood_core.maps.mapset import MapSet, as_stack, check, combine, numbered_ids
+from ood_core.maps.mapset import MapSet, as_stack, combine, numbered_ids
 
 
 def ramp(count: int = 3, channels: int = 1, size: int = 8, **changes: Any) -> MapSet:
@@ -124,37 +124,3 @@ def test_combine_refuses_nothing() -> None:
 def test_malformed_sets(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(TargetError, match=rf"data/ramp\.fits.*{words}"):
         ramp(**changes)
-
-
-def with_pixel(value: float) -> MapSet:
-    values = ramp().values.copy()
-    values[1, 0, 2, 3] = value
-    return ramp(values=values)
-
-
-def with_constant() -> MapSet:
-    values = ramp().values.copy()
-    values[2] = 7
-    return ramp(values=values)
-
-
-def test_check_accepts() -> None:
-    check(ramp(), size_multiple=4, channels=1)
-
-
-@pytest.mark.parametrize(
-    ("maps", "words"),
-    [
-        (ramp(1), "got 1 map; expected at least 2.*add maps"),
-        (ramp(channels=3), "got 3 channels; expected 1.*another base"),
-        (ramp(size=6), "got maps of 6 x 6 px; expected .* multiples of 4 px; crop or pad"),
-        (with_pixel(np.nan), r"got 1 NaN.* in 1 of 3 maps \(ramp:1\).*fill or mask"),
-        (with_pixel(np.inf), r"got 1 NaN or infinite .*\(ramp:1\)"),
-        (with_pixel(-np.inf), r"got 1 NaN or infinite .*\(ramp:1\)"),
-        (with_constant(), r"got 1 constant maps \(ramp:2\).*leave them out"),
-        (ramp(values=1e40 + 1e39 * ramp().values.astype(float)), "got 192 NaN or infinite pixels"),
-    ],
-)
-def test_check_refuses(maps: MapSet, words: str) -> None:
-    with pytest.raises(TargetError, match=rf"^data/ramp\.fits: {words}"):
-        check(maps, size_multiple=4, channels=1)

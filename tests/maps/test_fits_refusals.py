@@ -30,7 +30,9 @@ def refused(hdus: Sequence[Any], tmp_path: Path, array: str | None, words: str) 
 def test_no_maps(tmp_path: Path) -> None:
     table = fits.BinTableHDU.from_columns([fits.Column("X", "E", array=[1.0])], name="CAT")
     hdus = [fits.PrimaryHDU(), table]
-    refused(hdus, tmp_path, None, "0 PRIMARY, 1 CAT; expected an image.*choose another file")
+    refused(
+        hdus, tmp_path, None, r"0 PRIMARY, 1 CAT \(table\); expected an image.*choose another file"
+    )
     refused(hdus, tmp_path, "CAT", "'CAT'.*0 PRIMARY, 1 CAT.*correct `array`")
 
 
@@ -44,9 +46,26 @@ def test_other_numbers_of_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
     refused([fits.PrimaryHDU(np.ones(shape))], tmp_path, None, "shape .*expected one map.*reshape")
 
 
-def test_error_and_mask_extensions_need_a_choice(tmp_path: Path) -> None:
-    hdus = [fits.PrimaryHDU(), fits.ImageHDU(CUBE, name="SCI"), fits.ImageHDU(CUBE, name="ERR")]
-    refused(hdus, tmp_path, None, "2 ERR look like errors or masks.*`array`")
+@pytest.mark.parametrize("names", [("SCI", "ERR"), ("", "UNCERT"), ("A", "A", "B"), ("X", "")])
+def test_images_of_different_names_need_a_choice(tmp_path: Path, names: tuple[str, ...]) -> None:
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(CUBE, name=name) for name in names)]
+    if names[0] == "":  # as `CCDData.write` lays them
+        hdus[:2] = [fits.PrimaryHDU(CUBE)]
+    listed = ", ".join(f"{n} {hdu.name}" for n, hdu in enumerate(hdus)).replace(", 2 A", ".*")
+    refused(hdus, tmp_path, None, ".*".join(listed.split(", ")) + ".*choose with `array`")
+
+
+def test_errors_of_ccddata_need_a_choice(tmp_path: Path) -> None:
+    from astropy.nddata import CCDData, StdDevUncertainty
+
+    path = tmp_path / "frame.fits"
+    data = CCDData(CUBE[0], unit="adu", uncertainty=StdDevUncertainty(0.1 * CUBE[0]))
+    data.write(path)
+    with pytest.raises(TargetError, match=r"0 PRIMARY \(4 x 5\), 1 UNCERT \(4 x 5\).*`array`"):
+        read_fits(str(path), None, LIMIT)
+    maps = read_fits(str(path), "PRIMARY", LIMIT)
+    np.testing.assert_array_equal(maps.values[0, 0], CUBE[0])
+    assert maps.unit == "adu"
 
 
 def test_extensions_that_differ(tmp_path: Path) -> None:

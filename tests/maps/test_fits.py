@@ -11,7 +11,7 @@ from astropy.io import fits
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits, write_fits
-from ood_core.maps.mapset import check
+from ood_core.maps.target_set import TargetSet
 
 LIMIT = Limits(max_bytes=2**24)
 CUBE = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
@@ -88,7 +88,7 @@ def test_blank_pixels_become_nan_and_are_refused(tmp_path: Path) -> None:
     expected[17] = np.nan
     np.testing.assert_array_equal(maps.values.ravel(), expected)
     with pytest.raises(TargetError, match=r"m\.fits: got 1 NaN .*\(m:1\)"):
-        check(maps, 1, 1)
+        TargetSet.read(path)
 
 
 def test_header_is_kept_card_by_card(tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_header_is_kept_card_by_card(tmp_path: Path) -> None:
 
 
 def test_extensions_are_combined_in_order(tmp_path: Path) -> None:
-    first, second = fits.ImageHDU(CUBE, name="A"), fits.ImageHDU(CUBE[0] + 9)
+    first, second = fits.ImageHDU(CUBE), fits.ImageHDU(CUBE[0] + 9)
     primary = fits.PrimaryHDU()
     primary.header["BUNIT"] = "Jy"
     path = save(tmp_path / "m.fits", primary, first, second)
     maps = read_fits(path, None, LIMIT)
     np.testing.assert_array_equal(maps.values[:, 0], np.concatenate([CUBE, CUBE[:1] + 9]))
-    assert maps.ids == ("m:A:0", "m:A:1", "m:A:2", "m:2")
+    assert maps.ids == ("m:1:0", "m:1:1", "m:1:2", "m:2")
     assert maps.unit == "Jy"
     assert maps.header.split("\n").count("END") == 2
     assert maps.source == path
@@ -132,6 +132,27 @@ def test_all_extensions_of_one_name(tmp_path: Path) -> None:
     maps = read_fits(path, "SCI", LIMIT)
     np.testing.assert_array_equal(maps.values[:, 0], np.concatenate([CUBE + 1, CUBE + 2]))
     assert len(set(maps.ids)) == 6
+
+
+@pytest.mark.parametrize("array", ["SCI,2", "sci, 2", "2"])
+def test_one_extension_by_name_and_version(tmp_path: Path, array: str) -> None:
+    chips = [fits.ImageHDU(CUBE + chip, name="SCI", ver=chip) for chip in (1, 2)]
+    path = save(tmp_path / "m.fits", fits.PrimaryHDU(), *chips)
+    np.testing.assert_array_equal(read_fits(path, array, LIMIT).values[:, 0], CUBE + 2)
+
+
+def test_extensions_by_a_pattern_of_names(tmp_path: Path) -> None:
+    hdus = [fits.ImageHDU(CUBE + n, name=name) for n, name in enumerate(("S1", "S2", "ERR"))]
+    path = save(tmp_path / "m.fits", fits.PrimaryHDU(), *hdus)
+    maps = read_fits(path, "s*", LIMIT)
+    np.testing.assert_array_equal(maps.values[:, 0], np.concatenate([CUBE, CUBE + 1]))
+    assert maps.ids[::3] == ("m:S1:0", "m:S2:0")
+
+
+def test_a_name_comes_before_a_place(tmp_path: Path) -> None:
+    hdus = [fits.ImageHDU(CUBE, name="2"), fits.ImageHDU(CUBE + 1, name="A")]
+    path = save(tmp_path / "m.fits", fits.PrimaryHDU(), *hdus)
+    np.testing.assert_array_equal(read_fits(path, "2", LIMIT).values[:, 0], CUBE)
 
 
 def test_table_of_cutouts(tmp_path: Path) -> None:

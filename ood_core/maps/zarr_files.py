@@ -3,24 +3,30 @@
 Metadata can claim any shape and name any codec, chunks can unpack to any number of bytes, folders
 can hold links to elsewhere. So metadata are measured before they are parsed, shapes are compared
 with the limits in whole chunks, only codecs that decode numbers are let in, and every chunk is
-unpacked into memory of the size that it must have.
+unpacked into memory of the size that it must have. A zip archive of a Zarr folder is unpacked into
+a temporary folder first, no further than the limits. Packed values are decoded as by xarray.
 """
 
 import math
 import os
+import re
 import stat
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import zarr
 
 from ood_core.errors import TargetError
-from ood_core.limits import Limits
+from ood_core.limits import Limits, Metered, TooMuch
+from ood_core.maps import cf
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
-from ood_core.store.bounded import bounded
+from ood_core.maps.numpy_files import first_member, is_zip
+from ood_core.maps.zarr_codecs import bounded
 
 Found = zarr.Array[Any]
 
@@ -29,11 +35,23 @@ _OF_ARRAYS = ("zarr.json", ".zarray")
 _INDEX_BYTES = 16  # per chunk of a shard
 
 
+_OF_FOLDERS = ("zarr.json", ".zgroup", ".zarray")
+_ENDINGS = re.compile(r"(\.zarr)?(\.zip)?$", re.IGNORECASE)
+_PIECE = 2**20
+
+
+def is_zarr(path: str, head: bytes) -> bool:
+    """Whether a folder has Zarr metadata, or a zip archive begins with no NumPy array."""
+    if head:
+        return is_zip(head) and not (first_member(head) or ".npy").endswith(".npy")
+    return any(os.path.isfile(os.path.join(path, name)) for name in _OF_FOLDERS)
+
+
 def read_zarr(path: str, array: str | None, limits: Limits) -> MapSet:
-    """Read one array of maps of a Zarr folder, of format 2 or 3.
+    """Read one array of maps of a Zarr folder, of format 2 or 3, or of a zip archive of one.
 
     Args:
-        path: folder of a group or of an array.
+        path: folder of a group or of an array, or the archive.
         array: name of the array in the group; None takes `maps`, or the only one.
         limits: most that may be loaded.
 
@@ -41,16 +59,99 @@ def read_zarr(path: str, array: str | None, limits: Limits) -> MapSet:
         TargetError: a folder that is damaged or too large, holds links, or holds no such array.
     """
     with _refusing(path):
-        root = Path(path)
-        _require_metadata(root, path, limits)
-        found = zarr.open(path, mode="r", use_consolidated=False)
-        if isinstance(found, zarr.Group):
-            found = _choose(found, path, array)
-        _require_room(found, path, limits)
-        _require_files(root / found.path, path, limits)
-        values = as_stack(np.asarray(bounded(found, path)[...]), path)
-        unit = str(found.attrs.get("units", ""))
-        return MapSet(values, numbered_ids(root.stem, len(values)), unit, "", path)
+        if os.path.isdir(path):
+            return _read_folder(Path(path), path, array, limits)
+        with tempfile.TemporaryDirectory(prefix="farfield-") as folder:
+            return _read_folder(_unzipped(path, Path(folder), limits), path, array, limits)
+
+
+def _read_folder(root: Path, path: str, array: str | None, limits: Limits) -> MapSet:
+    _require_metadata(root, path, limits)
+    found = zarr.open(str(root), mode="r", use_consolidated=False)
+    if isinstance(found, zarr.Group):
+        found = _choose(found, root, path, array)
+    _require_room(found, path, limits)
+    _require_files(root / found.path, path, limits)
+    stored = np.asarray(bounded(found, path)[...])
+    attributes = _attributes(found)
+    source = f"{path}, array {found.path or '/'}"
+    values = as_stack(cf.unpacked(stored, attributes, source), path)
+    ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
+    unit = cf.text(attributes.get("units", ""))
+    return MapSet(values, ids, unit, "", path, _absent_chunks(found, source))
+
+
+def _attributes(found: Found) -> dict[str, Any]:
+    """The attributes, with what xarray keeps elsewhere in format 2: the value of missing pixels."""
+    attributes = dict(found.attrs)
+    by_xarray = found.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes
+    if by_xarray and found.fill_value is not None:
+        attributes.setdefault("_FillValue", found.fill_value)
+    return attributes
+
+
+def _absent_chunks(found: Found, source: str) -> tuple[str, ...]:
+    """Say that chunks are not there: Zarr leaves out those of one value, but so does a bad copy."""
+    absent = found.nchunks - found.nchunks_initialized
+    if absent <= 0:
+        return ()
+    return (
+        f"{source}: {absent} of {found.nchunks} chunks are not there and were read as "
+        f"{found.fill_value}; if the values there should differ, copy the folder again",
+    )
+
+
+def _unzipped(path: str, folder: Path, limits: Limits) -> Path:
+    """Unpack an archive, at most as many bytes as the limits allow; return the Zarr folder."""
+    most = limits.max_bytes + limits.max_header_bytes
+    with open(path, "rb") as stream:
+        metered = Metered(stream, limits.max_header_bytes)
+        try:
+            archive = zipfile.ZipFile(cast(BinaryIO, metered))
+        except TooMuch as error:
+            raise TargetError(
+                f"{path}: got a directory of more than {limits.max_header_bytes} bytes; expected "
+                "fewer (targets.max_header_bytes); save the maps in larger chunks, or raise "
+                "targets.max_header_bytes"
+            ) from error
+        require_count(len(archive.infolist()), path, limits.max_maps)
+        metered.allow(most + limits.max_header_bytes)
+        for info in archive.infolist():
+            most -= _unpack_member(archive, info, folder, most, path)
+    inner = [folder, *(entry for entry in folder.iterdir() if entry.is_dir())]
+    for root in inner:
+        if is_zarr(str(root), b""):
+            return root
+    raise TargetError(
+        f"{path}: got a zip archive without Zarr metadata or NumPy arrays at its top; expected "
+        "zarr.json, .zgroup, .zarray or .npy files; zip the contents of one Zarr folder"
+    )
+
+
+def _unpack_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, most: int, path: str
+) -> int:
+    """Write one member below the folder, wherever its name points; return its size."""
+    if info.is_dir():
+        return 0
+    target = folder / info.filename
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise TargetError(
+            f"{path}: got a member called {info.filename[:50]!r}; expected names inside the "
+            "archive; zip the contents of one Zarr folder"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with archive.open(info) as inner, target.open("wb") as outer:
+        while piece := inner.read(_PIECE):
+            written += len(piece)
+            if written > most:
+                raise TargetError(
+                    f"{path}: got an archive that unpacks to more than the limits allow; expected "
+                    "fewer bytes (targets.max_bytes); choose fewer maps, or raise targets.max_bytes"
+                )
+            outer.write(piece)
+    return written
 
 
 @contextmanager
@@ -97,12 +198,12 @@ def _size(file: Path, path: str) -> int:
     return status.st_size
 
 
-def _choose(group: zarr.Group, path: str, array: str | None) -> Found:
+def _choose(group: zarr.Group, root: Path, path: str, array: str | None) -> Found:
     """The array called `array`; names are those of folders, so that none leads elsewhere."""
     folders = sorted(
-        entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)
+        entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)
     )
-    known = [name for name in folders if any((Path(path) / name / f).is_file() for f in _OF_ARRAYS)]
+    known = [name for name in folders if any((root / name / f).is_file() for f in _OF_ARRAYS)]
     members = {name: group[name] for name in known}
     maps = [name for name, m in members.items() if isinstance(m, zarr.Array) and m.ndim >= 2]
     wanted = array or ("maps" if "maps" in maps else maps[0] if len(maps) == 1 else None)

@@ -22,7 +22,7 @@ MAPS = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
 def test_npy_round_trip(tmp_path: Path, dtype: str, order: Any) -> None:
     values = np.asarray(MAPS * 50).astype(dtype, order=order)
     np.save(tmp_path / "maps.npy", values)
-    maps = read_npy(str(tmp_path / "maps.npy"), LIMIT)
+    maps = read_npy(str(tmp_path / "maps.npy"), None, LIMIT)
     np.testing.assert_array_equal(maps.values, values.astype(np.float32))
     assert maps.ids == ("maps:0", "maps:1", "maps:2")
     assert (maps.unit, maps.header, maps.source) == ("", "", str(tmp_path / "maps.npy"))
@@ -31,7 +31,7 @@ def test_npy_round_trip(tmp_path: Path, dtype: str, order: Any) -> None:
 @pytest.mark.parametrize(("cut", "shape"), [((0, 0), (1, 1, 4, 5)), ((0,), (2, 1, 4, 5))])
 def test_npy_axes(tmp_path: Path, cut: tuple[int, ...], shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "m.npy", MAPS[cut])
-    maps = read_npy(str(tmp_path / "m.npy"), LIMIT)
+    maps = read_npy(str(tmp_path / "m.npy"), None, LIMIT)
     np.testing.assert_array_equal(maps.values, MAPS[cut].reshape(shape).astype(np.float32))
 
 
@@ -87,17 +87,17 @@ def test_bad_npy(tmp_path: Path, name: str) -> None:
     content, words = BAD_NPY[name]
     (tmp_path / "bad.npy").write_bytes(content)
     with pytest.raises(TargetError, match=rf"bad\.npy.*: got .*{words}"):
-        read_npy(str(tmp_path / "bad.npy"), LIMIT)
+        read_npy(str(tmp_path / "bad.npy"), None, LIMIT)
     with zipfile.ZipFile(tmp_path / "bad.npz", "w") as archive:
         archive.writestr("maps.npy", content)
     with pytest.raises(TargetError, match=rf"bad\.npz.*: got .*{words}"):
         read_npz(str(tmp_path / "bad.npz"), None, LIMIT)
 
 
-@pytest.mark.parametrize("read", [read_npy, lambda path, limit: read_npz(path, None, limit)])
-def test_missing_file(tmp_path: Path, read: Callable[[str, Limits], object]) -> None:
+@pytest.mark.parametrize("read", [read_npy, read_npz])
+def test_missing_file(tmp_path: Path, read: Callable[[str, None, Limits], object]) -> None:
     with pytest.raises(TargetError, match="absent.*check the path"):
-        read(str(tmp_path / "absent"), LIMIT)
+        read(str(tmp_path / "absent"), None, LIMIT)
 
 
 def test_zip_bomb_is_refused_by_its_declared_size(tmp_path: Path) -> None:

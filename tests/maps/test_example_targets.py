@@ -13,7 +13,7 @@ from astropy.io import fits
 
 from ood_core.limits import USUAL
 from ood_core.maps.fits import read_fits
-from ood_core.maps.mapset import check
+from ood_core.maps.target_set import TargetSet
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATH = EXAMPLES / "targets" / "hubble.fits"
@@ -48,7 +48,7 @@ def test_maps_are_the_mean_of_the_channels_at_their_places(script: ModuleType) -
 
 def test_counts_unit_and_size() -> None:
     maps = read_fits(str(PATH), None, USUAL)
-    check(maps, size_multiple=32, channels=1)
+    TargetSet.read(str(PATH), held_out=320).check()
     assert maps.values.shape == (384, 1, 32, 32)
     assert maps.unit == "display"
     assert PATH.stat().st_size < 1.5e6

@@ -8,10 +8,15 @@ import pytest
 import zarr
 from astropy.io import fits
 
-from ood_core.config.targets import TargetsSpec
 from ood_core.errors import TargetError
-from ood_core.store.targets import read_targets
+from ood_core.limits import USUAL, Limits
+from ood_core.maps.mapset import MapSet
+from ood_core.maps.readers import read_maps
 from tests.fields import SIZE, smooth_fields
+
+
+def read(path: Path, array: str | None = None, limits: Limits = USUAL) -> MapSet:
+    return read_maps(str(path), array, limits)
 
 
 def write_zarr(path: Path, **arrays: np.ndarray) -> None:
@@ -27,16 +32,16 @@ def test_every_format_gives_the_same_maps(tmp_path):
     write_zarr(tmp_path / "c.zarr", maps=fields, weights=fields)
     fits.PrimaryHDU(fields).writeto(tmp_path / "d.fits")
     for name in ("a.npy", "b.npz", "c.zarr", "d.fits"):
-        found = read_targets(TargetsSpec(path=str(tmp_path / name)))
+        found = read(tmp_path / name)
         np.testing.assert_array_equal(found.values[:, 0], fields)
-    assert read_targets(TargetsSpec(path=str(tmp_path / "c.zarr"))).unit == "mK"
+    assert read(tmp_path / "c.zarr").unit == "mK"
 
 
 def test_a_glob_reads_its_files_in_sorted_order(tmp_path):
     fields = smooth_fields(3)
     for number in (2, 0, 1):
         np.save(tmp_path / f"map-{number}.npy", fields[number])
-    found = read_targets(TargetsSpec(path=str(tmp_path / "map-*.npy")))
+    found = read(tmp_path / "map-*.npy")
     np.testing.assert_array_equal(found.values[:, 0], fields)
     assert found.ids == ("map-0", "map-1", "map-2")
 
@@ -45,45 +50,45 @@ def test_a_glob_may_mix_formats(tmp_path):
     fields = smooth_fields(4)
     np.save(tmp_path / "a.npy", fields[:2])
     fits.PrimaryHDU(fields[2:]).writeto(tmp_path / "b.fits")
-    found = read_targets(TargetsSpec(path=str(tmp_path / "*")))
+    found = read(tmp_path / "*")
     np.testing.assert_array_equal(found.values[:, 0], fields)
 
 
 def test_a_run_can_be_the_target_of_another(unbroken):
-    found = read_targets(TargetsSpec(path=str(unbroken / "dataset.zarr")))
+    found = read(unbroken / "dataset.zarr")
     assert found.values.shape == (10, 1, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("name", ["missing.fits", "nothing-*.npy", "no/such/folder/a.zarr"])
 def test_a_missing_path_is_named(tmp_path, name):
     with pytest.raises(TargetError, match=r"no such file.*check targets\.path") as error:
-        read_targets(TargetsSpec(path=str(tmp_path / name)))
+        read(tmp_path / name)
     assert name in str(error.value)
 
 
 def test_an_unknown_ending_is_named_with_what_is_understood(tmp_path):
     (tmp_path / "maps.tiff").write_bytes(b"II*\0")
     with pytest.raises(TargetError, match=r"maps\.tiff.*\.npy.*convert"):
-        read_targets(TargetsSpec(path=str(tmp_path / "maps.tiff")))
+        read(tmp_path / "maps.tiff")
 
 
 def test_zarr_groups_without_a_choice_ask_for_one(tmp_path):
     write_zarr(tmp_path / "t.zarr", one=smooth_fields(2), two=smooth_fields(2))
     with pytest.raises(TargetError, match=r"got the arrays \[.*targets\.array"):
-        read_targets(TargetsSpec(path=str(tmp_path / "t.zarr")))
-    assert len(read_targets(TargetsSpec(path=str(tmp_path / "t.zarr"), array="two"))) == 2
+        read(tmp_path / "t.zarr")
+    assert len(read(tmp_path / "t.zarr", "two")) == 2
 
 
 def test_a_folder_that_is_no_zarr_is_refused(tmp_path):
     (tmp_path / "t.zarr").mkdir()
     with pytest.raises(TargetError, match=r"t\.zarr"):
-        read_targets(TargetsSpec(path=str(tmp_path / "t.zarr")))
+        read(tmp_path / "t.zarr")
 
 
 def test_zarr_beyond_the_limit_is_refused_before_it_is_read(tmp_path):
     write_zarr(tmp_path / "t.zarr", maps=smooth_fields(4))
     with pytest.raises(TargetError, match="max_bytes"):
-        read_targets(TargetsSpec(path=str(tmp_path / "t.zarr"), max_bytes=100))
+        read(tmp_path / "t.zarr", limits=Limits(max_bytes=100))
 
 
 def nothing(path: Path) -> str:
