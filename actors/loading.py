@@ -31,7 +31,7 @@ def load_pipeline(
     where = choose_device(device)
     model = load_model(base, where, getattr(torch, dtype), max_base_bytes)
     require_base(model, record)
-    method = read_method(record["identity_record"]["method"])
+    method = read_method(record["identity_record"])
     plan, weights = None, None
     patches: tuple[PatchMixture, ...] = ()
     if method.calibration is not None:
