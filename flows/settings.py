@@ -5,7 +5,7 @@ place in the file. Unknown keys are refused everywhere.
 """
 
 import copy
-import glob
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from flows.plain_yaml import DEEPEST, LARGEST, read_plain
 from ood_core.errors import ConfigError
 from ood_core.gate_spec import GateSpec
 from ood_core.limits import BASE_BYTES
+from ood_core.maps import paths
 from ood_core.recipe import PretrainSpec
 from ood_core.specs import GenerationSpec, MethodSpec, TargetsSpec
 
@@ -180,9 +181,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _find(name: str, places: Sequence[Path]) -> str:
     try:
         for place in places:
-            candidate = str(place / Path(name).expanduser())
-            if next(glob.iglob(candidate, recursive=True), None) is not None:
-                return candidate
+            if next(paths.matches(name, str(place)), None) is not None:
+                return os.path.join(*paths.meaning(name, str(place))).rstrip("/")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{name[:100]!r}: no path that can be looked up ({error})") from error
     return name

@@ -225,10 +225,11 @@ def _load(
 
 def main() -> None:
     """Run the command line; errors that users can mend become one message and an exit code."""
-    from flows.cli.console import show_error
+    from flows.cli.console import show_error, warnings_shown
 
     try:
-        app()
+        with warnings_shown():
+            app()
     except FarfieldError as error:
         show_error(str(error))
         sys.exit(_exit_code(error))

@@ -105,9 +105,10 @@ def _files(path: str, limits: Limits) -> tuple[list[str], list[str]]:
 
 def _require_bounded(path: str, limits: Limits) -> None:
     """Count the folders of `**` first: links that lead upwards make endless trees of them."""
-    head, deep, _ = paths.expanded(path).partition("**")
+    folder, pattern = paths.meaning(path)
+    head, deep, _ = pattern.partition("**")
     if deep:
-        folders = islice(paths.matches(f"{head}**/"), limits.max_maps + 1)
+        folders = islice(paths.matches(f"{head}**/", folder), limits.max_maps + 1)
         require_count(sum(1 for _ in folders), path, limits.max_maps)
 
 
