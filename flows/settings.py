@@ -152,7 +152,7 @@ def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:
 
 def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
-    places = (Path.cwd(), beside.resolve(), PROJECT)
+    places = (Path.cwd(), beside.resolve(), paths.SHIPPED)
     targets = replace(settings.targets, path=_find(settings.targets.path, places))
     base = _find(settings.base, places)
     return settings.model_copy(update={"targets": targets, "base": base})

@@ -11,6 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
+"""Folder with the `models/` and `examples/` that come with the project: in the package where it was
+installed from a wheel, else the checkout."""
+
 
 def variables(path: str) -> list[str]:
     """Return the names of the environment variables in a path."""
