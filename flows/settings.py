@@ -5,7 +5,7 @@ place in the file. Unknown keys are refused everywhere.
 """
 
 import copy
-import glob
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +32,7 @@ from ood_core.config.pretraining import PretrainSpec
 from ood_core.config.targets import TargetsSpec
 from ood_core.errors import ConfigError
 from ood_core.limits import BASE_BYTES
+from ood_core.maps import paths
 
 PROJECT = Path(__file__).resolve().parents[1]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -174,7 +175,7 @@ def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:
 
 def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
-    places = (Path.cwd(), beside.resolve(), PROJECT)
+    places = (Path.cwd(), beside.resolve(), paths.SHIPPED)
     targets = replace(settings.targets, path=_find(settings.targets.path, places))
     base = _find(settings.base, places)
     return settings.model_copy(update={"targets": targets, "base": base})
@@ -203,9 +204,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _find(name: str, places: Sequence[Path]) -> str:
     try:
         for place in places:
-            candidate = str(place / Path(name).expanduser())
-            if next(glob.iglob(candidate, recursive=True), None) is not None:
-                return candidate
+            if next(paths.matches(name, str(place)), None) is not None:
+                return os.path.join(*paths.meaning(name, str(place))).rstrip("/")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{name[:100]!r}: no path that can be looked up ({error})") from error
     return name

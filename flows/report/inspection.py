@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from flows.report.inputs import draw_record, psnr
-from flows.settings import PROJECT
 from flows.tools.separability import stored_separability
 from ood_core.errors import ShardCorrupt
+from ood_core.maps.paths import SHIPPED
 from ood_core.models.importing import Untold, import_checkpoint
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
@@ -85,8 +85,8 @@ def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
 
 
 def shipped_models() -> list[dict[str, Any]]:
-    """The bases in the project's `models` folder."""
-    folders = sorted(p.parent for p in (PROJECT / "models").glob("*/model_index.json"))
+    """The bases that come with the project."""
+    folders = sorted(p.parent for p in (SHIPPED / "models").glob("*/model_index.json"))
     found = []
     for folder in folders:
         model = load_model(str(folder))

@@ -15,6 +15,7 @@ from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps import paths
 from ood_core.maps.fits import is_fits, read_fits
+from ood_core.maps.hdf5 import is_hdf5, read_hdf5
 from ood_core.maps.mapset import MapSet, combine, listing, require_count, require_words
 from ood_core.maps.numpy_files import is_npy, is_npz, read_npy, read_npz
 from ood_core.maps.zarr_files import is_zarr, read_zarr
@@ -43,6 +44,7 @@ READERS: dict[str, Reader] = {
     "NumPy .npy": Reader(is_npy, read_npy),
     "NumPy .npz": Reader(is_npz, read_npz),
     "Zarr": Reader(is_zarr, read_zarr),
+    "HDF5": Reader(is_hdf5, read_hdf5),
 }
 """Every format that targets may have, by name; the first that matches reads."""
 
@@ -105,9 +107,10 @@ def _files(path: str, limits: Limits) -> tuple[list[str], list[str]]:
 
 def _require_bounded(path: str, limits: Limits) -> None:
     """Count the folders of `**` first: links that lead upwards make endless trees of them."""
-    head, deep, _ = paths.expanded(path).partition("**")
+    folder, pattern = paths.meaning(path)
+    head, deep, _ = pattern.partition("**")
     if deep:
-        folders = islice(paths.matches(f"{head}**/"), limits.max_maps + 1)
+        folders = islice(paths.matches(f"{head}**/", folder), limits.max_maps + 1)
         require_count(sum(1 for _ in folders), path, limits.max_maps)
 
 

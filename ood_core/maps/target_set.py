@@ -197,7 +197,7 @@ class TargetSet:
         _require_pixels(maps)
         fit = spec.fit_count(len(maps))
         _require_split(maps, fit)
-        notes = (*maps.notes, *_order(maps, fit), *_duplicates(maps, fit))
+        notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
@@ -351,12 +351,12 @@ def _require_pixels(maps: MapSet) -> None:
         )
 
 
-def _order(maps: MapSet, fit: int) -> tuple[str, ...]:
+def _order(path: str, maps: MapSet, fit: int) -> tuple[str, ...]:
     """Say which maps are held out where the order of files decides it."""
     if maps.files == 1:
         return ()
     return (
-        f"{maps.source}: the natural order of {maps.files} file names decides the split: {fit} "
+        f"{path}: the natural order of {maps.files} file names decides the split: {fit} "
         f"maps are fitted, and {len(maps) - fit} from {maps.ids[fit]} on are held out",
     )
 

@@ -16,19 +16,20 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-import zarr
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits, Metered, TooMuch
 from ood_core.maps import cf
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
 from ood_core.maps.numpy_files import first_member, is_zip
-from ood_core.maps.zarr_codecs import bounded
 
-Found = zarr.Array[Any]
+if TYPE_CHECKING:  # imported when a folder is read, so that other formats do without Zarr
+    import zarr
+
+    Found = zarr.Array[Any]
 
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _OF_ARRAYS = ("zarr.json", ".zarray")
@@ -66,6 +67,10 @@ def read_zarr(path: str, array: str | None, limits: Limits) -> MapSet:
 
 
 def _read_folder(root: Path, path: str, array: str | None, limits: Limits) -> MapSet:
+    import zarr
+
+    from ood_core.maps.zarr_codecs import bounded
+
     _require_metadata(root, path, limits)
     found = zarr.open(str(root), mode="r", use_consolidated=False)
     if isinstance(found, zarr.Group):
@@ -81,7 +86,7 @@ def _read_folder(root: Path, path: str, array: str | None, limits: Limits) -> Ma
     return MapSet(values, ids, unit, "", path, _absent_chunks(found, source))
 
 
-def _attributes(found: Found) -> dict[str, Any]:
+def _attributes(found: "Found") -> dict[str, Any]:
     """The attributes, with what xarray keeps elsewhere in format 2: the value of missing pixels."""
     attributes = dict(found.attrs)
     by_xarray = found.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes
@@ -90,7 +95,7 @@ def _attributes(found: Found) -> dict[str, Any]:
     return attributes
 
 
-def _absent_chunks(found: Found, source: str) -> tuple[str, ...]:
+def _absent_chunks(found: "Found", source: str) -> tuple[str, ...]:
     """Say that chunks are not there: Zarr leaves out those of one value, but so does a bad copy."""
     absent = found.nchunks - found.nchunks_initialized
     if absent <= 0:
@@ -198,8 +203,10 @@ def _size(file: Path, path: str) -> int:
     return status.st_size
 
 
-def _choose(group: zarr.Group, root: Path, path: str, array: str | None) -> Found:
+def _choose(group: "zarr.Group", root: Path, path: str, array: str | None) -> "Found":
     """The array called `array`; names are those of folders, so that none leads elsewhere."""
+    import zarr
+
     folders = sorted(
         entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)
     )
@@ -217,7 +224,7 @@ def _choose(group: zarr.Group, root: Path, path: str, array: str | None) -> Foun
     return chosen
 
 
-def _require_room(found: Found, path: str, limits: Limits) -> None:
+def _require_room(found: "Found", path: str, limits: Limits) -> None:
     """Compare the array with the limits, its chunks in full: the last ones are stored so."""
     if found.dtype.kind not in "biuf" or found.ndim not in (2, 3, 4):
         raise TargetError(
