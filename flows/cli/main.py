@@ -58,9 +58,9 @@ def demo(
     show: Annotated[bool, typer.Option(help="Open the report in a browser.")] = True,
 ) -> None:
     """Run the main job on the shipped base and real Hubble cut-outs, and show the report."""
-    from flows.settings import PROJECT
+    from ood_core.maps.paths import SHIPPED
 
-    result = _run(PROJECT / "examples" / "hubble.yaml", out, sets, pool, orchestrator, as_json)
+    result = _run(SHIPPED / "examples" / "hubble.yaml", out, sets, pool, orchestrator, as_json)
     if show and sys.stdout.isatty() and "://" not in result["report"]:
         typer.launch(result["report"])
     raise typer.Exit(EXIT_OF_STATE.get(result["state"], 0))
@@ -225,10 +225,11 @@ def _load(
 
 def main() -> None:
     """Run the command line; errors that users can mend become one message and an exit code."""
-    from flows.cli.console import show_error
+    from flows.cli.console import show_error, warnings_shown
 
     try:
-        app()
+        with warnings_shown():
+            app()
     except FarfieldError as error:
         show_error(str(error))
         sys.exit(_exit_code(error))

@@ -12,24 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from flows.runs.timing import shares
-from flows.settings import RunSettings
 from flows.tools.separability import WALKS
 from flows.tools.walk_files import NUMBERS
 from ood_core.arrays import Maps
 from ood_core.evaluation.downstream import DownstreamResult
 from ood_core.evaluation.gate import Decision
 from ood_core.evaluation.results import EvaluationResult
+from ood_core.maps.target_set import TargetSet
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
 from ood_core.store.latents import failed_round_trips
 from ood_core.store.run import SHARDED, UTILITY, RunStore
-from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
 
-MOST_WALKS = 3
-MOST_SHOWN = 512
+MAX_WALKS = 3
+MAX_SHOWN = 512
 """Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
 
 
@@ -38,14 +37,13 @@ def shown_samples(
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Maps of the data set as they are stored, with their numbers: at even steps, and `others`."""
     count = run.plan("generate").rows
-    numbers = sorted({*even_rows(count, MOST_SHOWN), *others})
+    numbers = sorted({*even_rows(count, MAX_SHOWN), *others})
     return run.table("generate").pick("maps", numbers), numbers
 
 
 def report_input(
     run: RunStore,
-    settings: RunSettings,
-    targets: StoredTargets,
+    targets: TargetSet,
     result: EvaluationResult,
     decision: Decision,
 ) -> ReportInput:
@@ -54,22 +52,21 @@ def report_input(
     inverted = run.table("invert")
     extremes = [*result.least_typical, *(pair.sample for pair in result.closest)]
     samples, numbers = shown_samples(run, extremes)
-    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
         state=decision.outcome,
         unit=targets.unit,
-        fit=fit,
-        held_out=held_out,
+        fit=targets.fit,
+        held_out=targets.held_out,
         samples=samples,
         sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
-        round_trip_targets=targets.physical(targets.fit),
-        psnr=psnr(targets.fit, error),
+        round_trip_targets=targets.fit,
+        psnr=psnr(targets.fit_ranged, error),
         result=result,
-        symmetries=settings.targets.symmetries,
+        symmetries=targets.symmetries,
         settings={
             **record["method"],
             "draws": draw_record(run),
@@ -89,7 +86,7 @@ def report_input(
 def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
     """Pictures of the first walks that lie in the run."""
     found = []
-    for name in sorted(names(run.root / WALKS))[:MOST_WALKS]:
+    for name in sorted(names(run.root / WALKS))[:MAX_WALKS]:
         place = run.root / WALKS / name
         if not exists(place / NUMBERS):  # written last
             continue
@@ -107,7 +104,7 @@ def stored_downstream(run: RunStore) -> DownstreamResult | None:
 
 
 def card_input(
-    run: RunStore, targets: StoredTargets, report: ReportInput, decision: Decision
+    run: RunStore, targets: TargetSet, report: ReportInput, decision: Decision
 ) -> CardInput:
     """Add to the report's record what the card says of the data set."""
     record, table = run.record, run.table("generate")
@@ -156,11 +153,11 @@ def psnr(targets: Maps, error: Any) -> Any:
 def draw_record(run: RunStore) -> dict[str, Any] | None:
     """How many latents were drawn, how many of them were refused, and by which test.
 
-    Returns None while no samples are stored, and for runs of early versions, which did not count.
+    Returns None while no samples are stored.
     """
     table, plan = run.table("generate"), run.plan("generate")
     done = [shard for shard in plan if run.receipts("generate").read(shard) is not None]
-    if not done or "refusals" not in dict(table.arrays()):
+    if not done:
         return None
     rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
     attempts, refusals = (table.read(name)[rows] for name in ("attempts", "refusals"))

@@ -8,16 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import choose_device, require_base
+from actors.loading import require_base
 from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.errors import BaseModelMissing, IdentityRefused
 from ood_core.evaluation.features import FeatureExtractor
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_domain, write_domain
+from ood_core.synthesis.pipeline import choose_device
 
 MAX_MAPS = 48  # maps
 MIN_MAPS = 8  # with less, shares of what is nearer say nothing
@@ -44,7 +45,7 @@ def domain_rows(
     device = choose_device(settings.execution.device)
     try:
         most = settings.execution.max_base_bytes
-        model = load_base(settings.base, device, getattr(torch, run.dtype), most)
+        model = load_model(settings.base, device, getattr(torch, run.dtype), most)
         require_base(model, run.record)
     except (BaseModelMissing, IdentityRefused):
         return None

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.line import require_base
+from actors.loading import require_base
 from flows.runs.lease_guard import holding
 from flows.runs.lifecycle import Call, go_on
 from flows.runs.stages import perform, summary
 from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.store.files import exists, read_json, sweep
 from ood_core.store.growth import grow, require_room
 from ood_core.store.run import GATE, RunStore
@@ -64,10 +64,10 @@ def with_samples(settings: RunSettings, samples: int) -> RunSettings:
 
 def _require_same(run: RunStore, settings: RunSettings) -> None:
     """Refuse what `prepare` would refuse, before anything is written."""
-    base = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
+    base = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
     dtype = run.dtype
-    if settings.execution.number_type not in (dtype, "fastest"):
+    if settings.execution.number_type != dtype:
         raise IdentityRefused(
             f"execution.dtype: got {settings.execution.number_type}; expected {dtype}, as the "
             f"samples at {run.root} were made: one set is never of two number types"

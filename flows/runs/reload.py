@@ -2,16 +2,17 @@
 
 import torch
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import RunIncomplete
 from ood_core.store.files import read_json
 from ood_core.store.run import RunStore, ShardedStage
+from ood_core.synthesis.pipeline import Pipeline
 
 FITTED: tuple[ShardedStage, ...] = ("calibrate", "invert")
 
 
-def fitted_line(run: RunStore, settings: RunSettings) -> Line:
+def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
     """Load the line of a run whose targets are inverted.
 
     Raises:
@@ -25,4 +26,4 @@ def fitted_line(run: RunStore, settings: RunSettings) -> Line:
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]
     most = settings.execution.max_base_bytes
-    return load_line(run, settings.base, settings.execution.device, dtype, most)
+    return load_pipeline(run, settings.base, settings.execution.device, dtype, most)

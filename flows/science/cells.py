@@ -24,8 +24,8 @@ from flows.science.methods import (
     settled,
 )
 from flows.science.scoring import scored
-from flows.science.targets import TargetSet
-from ood_core.identity import digest
+from flows.science.targets import BenchTargets
+from ood_core.config.identity import digest
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import Root, SeedRange, root_key
 from ood_core.store.files import exists, read_json, write_json
@@ -42,7 +42,7 @@ SHOWN = 24
 class Ground:
     """A target set with its base: what all its cells share."""
 
-    targets: TargetSet
+    targets: BenchTargets
     base: BaseModel
 
     @cached_property

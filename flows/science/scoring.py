@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.science.targets import TargetSet
+from flows.science.targets import BenchTargets
 from ood_core.evaluation.evaluate import evaluate_features
 from ood_core.evaluation.results import Score
 from ood_core.metrics.novelty import nearest_ratio
@@ -16,7 +16,10 @@ SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st")
 
 
 def scored(
-    maps: npt.NDArray[np.float32], targets: TargetSet, fitted: npt.NDArray[np.float32], root: Root
+    maps: npt.NDArray[np.float32],
+    targets: BenchTargets,
+    fitted: npt.NDArray[np.float32],
+    root: Root,
 ) -> dict[str, Any]:
     """Compare maps in physical units with the held-out maps of a set.
 

@@ -4,6 +4,7 @@ Labels are those of the targets, which samples inherit from their parents; or th
 every map; or there are several runs, and each is a class of its own.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ood_core.evaluation.downstream import (
     trainings,
 )
 from ood_core.evaluation.probes import Labels
+from ood_core.maps.target_set import common_transform
 from ood_core.maps.transforms import RangeTransform
 from ood_core.numerics.random import Root
 from ood_core.store.files import exists, write_json
@@ -45,8 +47,7 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Downstream
     """
     require_samples(run)
     targets = load_targets(run)
-    real = torch.from_numpy(targets.physical(torch.cat([targets.fit, targets.held_out])))
-    fit = len(targets.fit)
+    real, fit = torch.from_numpy(targets.values), targets.fit_count
     known = (
         measured_labels(labels, real, fit, parts)
         if labels in MEASURES
@@ -60,8 +61,8 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Downstream
 
     return _compared(
         known.task,
-        Labelled(targets.fit, known.labels[:fit]),
-        Labelled(targets.held_out, known.labels[fit:]),
+        Labelled(targets.fit_ranged, known.labels[:fit]),
+        Labelled(targets.held_out_ranged, known.labels[fit:]),
         synthetic,
         [run],
         None if known.measure is None else label,
@@ -76,20 +77,20 @@ def measure_utility_of_classes(runs: Sequence[RunStore]) -> DownstreamResult:
         RunIncomplete: samples are missing.
     """
     stored = [load_targets(run) for run in runs]
-    shapes = {tuple(targets.fit.shape[1:]) for targets in stored}
+    shapes = {targets.shape for targets in stored}
     if len(shapes) > 1:
         raise InputError(f"got maps of shapes {sorted(shapes)}; expected runs of one shape")
     for run in runs:
         require_samples(run)
-    fit = [torch.from_numpy(targets.physical(targets.fit)) for targets in stored]
-    held_out = [torch.from_numpy(targets.physical(targets.held_out)) for targets in stored]
+    fit = [torch.from_numpy(targets.fit) for targets in stored]
+    held_out = [torch.from_numpy(targets.held_out) for targets in stored]
     numbers = [np.arange(run.plan("generate").rows) for run in runs]
     made = [
         _read(run, _chosen(run, n, MULTIPLES[-1] * len(maps)))
         for run, n, maps in zip(runs, numbers, fit, strict=True)
     ]
     # Each run has a range of its own, which would tell the classes apart: one for all.
-    transform = RangeTransform.measure(stored[0].transform.kind, torch.cat(fit).numpy())
+    transform = common_transform(stored)
 
     def joined(sets: Sequence[Maps]) -> Labelled:
         labels = torch.repeat_interleave(
@@ -114,7 +115,7 @@ def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fi
 
 
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    pixels = load_targets(run).fit[0].numel()
+    pixels = math.prod(load_targets(run).shape)
     rng = Root.of(run.record["identity"]).child("utility", "samples").generator()
     count = min(len(numbers), most, max(1, MAX_PIXELS // pixels))
     return np.sort(rng.permutation(numbers)[:count])
@@ -144,7 +145,7 @@ def _compared(
         real,
         held_out,
         synthetic,
-        tuple(runs[0].record["identity_record"]["targets"]["symmetries"]),
+        load_targets(runs[0]).symmetries,
         Root.of(identities).child("utility"),
         samples=sum(run.plan("generate").rows for run in runs),
         label=label,

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from actors.line import Line
-from actors.workers import padded
 from flows.progress import listener
 from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
 from ood_core.arrays import Latents
@@ -20,13 +18,14 @@ from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.random import SeedRange, Stream, generator, normal
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline, padded
 
 BATCH = 16
 WALKS = "walks"
 STORED = "separability.json"
 
 
-def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | None:
+def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
     """Held-out AUC of targets against the base's own maps at the method's level.
 
     Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
@@ -46,7 +45,7 @@ def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | No
         name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
         for row, (name, pair) in enumerate(rows.items())
     }
-    return {"level": line.method.level, "in_domain": count, "targets": len(latents), **found}
+    return {"t_max": line.method.ends[1], "in_domain": count, "targets": len(latents), **found}
 
 
 def stored_separability(run: RunStore) -> dict[str, Any] | None:
@@ -60,19 +59,18 @@ def store_separability(run: RunStore, found: dict[str, Any]) -> None:
     write_json(run.root / WALKS / STORED, found)
 
 
-def in_domain_latents(line: Line, count: int, root: int) -> Latents:
+def in_domain_latents(line: Pipeline, count: int, root: int) -> Latents:
     """Latents of maps that the base makes of noise, inverted as the targets were."""
     schedule = line.base.schedule
     grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
-    noise = normal(SeedRange(root, 0, count), line.targets.seen.shape[1:])
+    noise = normal(SeedRange(root, 0, count), line.targets.fit_seen.shape[1:])
     found = []
     listener.get().begin("separate", count, 0)
-    for number, part in enumerate(noise.split(BATCH)):
+    for part in noise.split(BATCH):
         batch = padded(part, min(BATCH, count)).to(line.device)
         made = decode(line.base, "ddim", batch, grid)
         denoiser = line.denoiser(line.labels(made.cpu()))
-        seeds = SeedRange(root, number * BATCH, number * BATCH + len(made))
-        done = line.invert(denoiser, made, seeds)
+        done = line.lift(denoiser, made)
         found.append(done.latents.cpu()[: len(part)])
         listener.get().advance("separate", len(part))
     return torch.cat(found)

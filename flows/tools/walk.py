@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import Line
 from flows.progress import listener
-from flows.runs.reload import fitted_line
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from flows.tools.separability import (
     WALKS,
@@ -26,23 +25,24 @@ from flows.tools.separability import (
 )
 from flows.tools.walk_files import write_walk
 from ood_core.arrays import Latents, Maps
-from ood_core.decode import decode
 from ood_core.errors import ConfigError
 from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.random import Stream, generator, root_key
-from ood_core.numerics.sphere import Points, angle, exp_map, log_map, project, transport
+from ood_core.numerics.sphere import Points, angle, project
 from ood_core.report.record import PhysicalMaps
 from ood_core.report.strip import Path
 from ood_core.store.files import writing
 from ood_core.store.latents import all_latents, held_targets, read_latents
 from ood_core.store.place import place_at
 from ood_core.store.run import RunStore
-from ood_core.synthesis.directions import FEWEST, shared_direction
+from ood_core.synthesis.directions import MIN_TARGETS, shared_direction
+from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.walks import geodesic, transported
 
 BATCH = 16
-MOST_STEPS = 500
+MAX_STEPS = 500
 LONGEST = 100  # characters of a folder's name
 FINE = 0.25  # cycles per pixel, above which power is of small scales
 
@@ -80,14 +80,14 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         RunIncomplete: the targets of the run are not inverted yet.
         StoreUnwritable: the place cannot be written to.
     """
-    if not 2 <= spec.steps <= MOST_STEPS:
-        raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MOST_STEPS}")
-    line, latents = fitted_line(run, settings), all_latents(run)
+    if not 2 <= spec.steps <= MAX_STEPS:
+        raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MAX_STEPS}")
+    line, latents = fitted_pipeline(run, settings), all_latents(run)
     a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
     shares = [float(s) for s in np.linspace(0, 1, spec.steps)]
-    ways = _ways(latents, line.labels(line.targets.seen), a, b, others, shares)
+    ways = _ways(latents, line.labels(line.targets.fit_seen), a, b, others, shares)
     maps = _decoded(line, ways)
     root = root_key(run.record["identity"] + "/walk")
     told = {
@@ -95,7 +95,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         "to": line.targets.ids[b],
         "transfers": [line.targets.ids[c] for c in others],
         "steps": spec.steps,
-        "level": line.method.level,
+        "t_max": line.method.ends[1],
         **_angles(latents, a, b, others),
         "shared_attributes": _shared(run, line, root),
         "paths": [
@@ -106,15 +106,15 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
     with writing(place):
         told["separability"] = _separability(run, line, spec, out)
-        fit = line.targets.physical(line.targets.fit)
+        fit = line.targets.fit
         title = f"{run.record['name']}: from {told['from']} to {told['to']}"
         told["files"] = write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
 
 
-def _target(line: Line, name: str) -> int:
+def _target(line: Pipeline, name: str) -> int:
     """Row of a fit target by its number or its name."""
-    ids = line.targets.ids[: len(line.targets.fit)]
+    ids = line.targets.ids[: line.targets.fit_count]
     if name in ids:
         return ids.index(name)
     if name.isdecimal() and int(name) < len(ids):
@@ -133,32 +133,26 @@ def _ways(
     A transported direction keeps the norm of the latent that it starts from. The cluster of a map
     is that of the nearer end; without an end, that of the start.
     """
-    points, norms = project(latents)
-    along = log_map(points[[a]], points[[b]])
     ways = []
     for start in (a, *others):
-        v = along if start == a else transport(along, points[[a]], points[[start]])
         reached = b if start == a else None
-        far = float(norms[b] if reached is not None else norms[start])
-        found = [
-            exp_map(points[[start]], s * v) * ((1 - s) * float(norms[start]) + s * far)
-            for s in shares
-        ]
+        if reached is not None:
+            shaped = geodesic(latents, a, b, shares)
+        else:
+            shaped = transported(latents, a, b, start, shares)
         names = [start if reached is None or s < 0.5 else reached for s in shares]
-        shaped = torch.cat(found).reshape(-1, *latents.shape[1:]).to(latents)
         ways.append(Way(start, reached, shaped, tuple(int(labels[i]) for i in names)))
     return ways
 
 
-def _decoded(line: Line, ways: Sequence[Way]) -> list[Maps]:
+def _decoded(line: Pipeline, ways: Sequence[Way]) -> list[Maps]:
     """Maps of all paths in model range, by the deterministic solver that undoes the inversion."""
     latents = torch.cat([way.latents for way in ways])
     labels = torch.tensor([label for way in ways for label in way.labels])
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        down = decode(line.denoiser(own), "ddim", part.to(line.device), line.grid, above=line.above)
-        made.append(line.maps(down).cpu())
+        made.append(line.maps(line.lower(line.denoiser(own), part.to(line.device))).cpu())
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
 
@@ -190,10 +184,10 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
+def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
-    if len(latents) < FEWEST:
+    latents, targets = read_latents(run), line.targets.fit_ranged[held_targets(run)]
+    if len(latents) < MIN_TARGETS:
         return []
     points: Points = project(latents)[0]
     measured = attributes(targets)
@@ -208,9 +202,9 @@ def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     ]
 
 
-def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
+def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
     measured = attributes(maps)
-    near = nearest(maps, line.targets.fit, line.symmetries)
+    near = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
     frames = [
         {
@@ -228,7 +222,7 @@ def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> 
 
 
 def _separability(
-    run: RunStore, line: Line, spec: WalkSpec, out: str | None
+    run: RunStore, line: Pipeline, spec: WalkSpec, out: str | None
 ) -> dict[str, Any] | None:
     """What is stored of the run, or is measured now and stored, unless the walk goes elsewhere."""
     known = stored_separability(run)
@@ -241,7 +235,9 @@ def _separability(
     return found
 
 
-def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps) -> list[Path]:
+def _paths(
+    line: Pipeline, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps
+) -> list[Path]:
     return [
         Path(
             "walk" if way.end is not None else f"from {line.targets.ids[way.start]}",

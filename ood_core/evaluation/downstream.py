@@ -34,11 +34,11 @@ from pydantic import TypeAdapter, ValidationError, computed_field
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
 from ood_core.evaluation.probes import PROBES, Examples, Labels
 from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import Symmetry
 
 MULTIPLES = (1, 3, 10)  # synthetic maps per real one
 SEEDS = 4

@@ -22,7 +22,7 @@ are of all samples; what needs samples beside one another uses a random subsampl
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ood_core.arrays import Latents
+from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.memorization import CopyThresholds, check_latents, check_maps
@@ -53,14 +54,13 @@ from ood_core.evaluation.streaming import (
 )
 from ood_core.evaluation.summary import summarize
 from ood_core.evaluation.two_sample import two_sample_tests
-from ood_core.maps.transforms import RangeTransform
+from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.leak import leak
 from ood_core.metrics.novelty import distance_ratio
 from ood_core.metrics.spectra import power_spectrum, spectrum_distance
 from ood_core.metrics.two_sample import classifier_accuracy
 from ood_core.numerics.random import Root
-from ood_core.specs import Symmetry
 
 SPLITS = 40
 RESAMPLES = 400  # of held-out maps, for the band of the nearest-target ratio
@@ -69,36 +69,8 @@ BLOCK = 64  # maps whose features are extracted at once
 PhysicalMaps = Float[np.ndarray, "_ c y x"]
 
 
-class EvaluationTargets(Protocol):
-    """What samples are compared with: any `ood_core.maps.TargetSet` will do.
-
-    `fit` and `held_out` are physical maps `(n, c, y, x)` in `unit`; `transform` brings maps of this
-    kind to model range; `symmetries` are those that the maps are declared to have.
-    """
-
-    @property
-    def fit(self) -> PhysicalMaps:
-        """Maps that models and priors are fitted to."""
-
-    @property
-    def held_out(self) -> PhysicalMaps:
-        """Maps that nothing is fitted to."""
-
-    @property
-    def transform(self) -> RangeTransform:
-        """Physical values <-> model range, measured on `fit`."""
-
-    @property
-    def symmetries(self) -> tuple[Symmetry, ...]:
-        """Symmetries of the maps."""
-
-    @property
-    def unit(self) -> str:
-        """Unit of the physical values."""
-
-
 def evaluate(
-    maps: PhysicalMaps, targets: EvaluationTargets, *, seed: int = 0, progress: bool = True
+    maps: PhysicalMaps, targets: TargetSet, *, seed: int = 0, progress: bool = True
 ) -> EvaluationResult:
     """Compare synthetic maps with held-out real maps, and these with one another.
 
@@ -110,12 +82,16 @@ def evaluate(
         TargetError: a set is too small (2 samples, 2 fit, 4 held-out maps), shapes differ, or a
             value is not finite.
     """
-    samples, fit, held_out = (
-        torch.from_numpy(targets.transform.forward(np.asarray(values, np.float32)))
-        for values in (maps, targets.fit, targets.held_out)
-    )
+    samples = targets.ranged(np.asarray(maps, np.float32))
     root = Root.of(f"evaluate/{seed}")
-    return evaluate_maps(samples, fit, held_out, targets.symmetries, root, progress=progress)
+    return evaluate_maps(
+        samples,
+        targets.fit_ranged,
+        targets.held_out_ranged,
+        targets.symmetries,
+        root,
+        progress=progress,
+    )
 
 
 def evaluate_maps(

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ood_core.config.targets import Symmetry
 from ood_core.metrics.bispectrum import bispectrum_features
 from ood_core.metrics.channels import channel_features
 from ood_core.metrics.morphology import minkowski_features
@@ -38,7 +39,6 @@ from ood_core.metrics.peaks import peak_features
 from ood_core.metrics.phases import phase_features
 from ood_core.metrics.scattering import scattering_features
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.specs import Symmetry
 
 BINS = 60  # of the figure of pixel values
 QUANTILES = 64  # edges that follow the distribution of the targets' pixels

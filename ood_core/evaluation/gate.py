@@ -8,8 +8,8 @@ have failed.
 from dataclasses import dataclass
 from typing import Literal, final
 
+from ood_core.config.gate import GateSpec
 from ood_core.evaluation.results import EvaluationResult
-from ood_core.gate_spec import GateSpec
 
 COPIES = (
     "pixels"  # where `copies_p` looks; in scattering moments steering draws maps near to others

@@ -29,6 +29,7 @@ from scipy.stats import betabinom
 from torch import Tensor
 
 from ood_core.arrays import Latents
+from ood_core.config.targets import Symmetry
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.results import NEAR_COPY, MemorizationCheck
 from ood_core.metrics.discrepancy import row_distances
@@ -37,7 +38,6 @@ from ood_core.metrics.novelty import Nearest, nearest
 from ood_core.metrics.one_point import own_units
 from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit_size, transform
-from ood_core.specs import Symmetry
 
 RATE = 0.01  # of real maps that are flagged
 MAP_NOISES = (0.0, 0.1, 0.2, 0.4, 0.8)

@@ -7,10 +7,10 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
 from ood_core.evaluation.downstream import DownstreamResult
 from ood_core.evaluation.results import EvaluationResult
-from ood_core.specs import Symmetry
 
 # Sizes that must agree are checked where the records are built, with errors that say what to do.
 PhysicalMaps = Float[np.ndarray, "_ c y x"]

@@ -5,7 +5,7 @@ receipts. All floating-point features lie in one array; the attribute `layout` s
 that have none, or were measured by another definition, are measured again from their maps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,13 @@ from torch import Tensor
 from ood_core.errors import ShardCorrupt
 from ood_core.evaluation.features import FeatureExtractor, Features
 from ood_core.evaluation.memorization import threshold
-from ood_core.specs import Symmetry
+from ood_core.maps.target_set import TargetSet
 from ood_core.store.arrays import Table, rows_digest
 from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
 from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
-from ood_core.store.targets import StoredTargets
 
 DEFINITION = 1
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
@@ -34,9 +33,9 @@ BLOCK_ROWS = 8192  # read at once, which bounds the memory
 Layout = list[tuple[str, tuple[int, ...]]]
 
 
-def feature_extractor(targets: StoredTargets, symmetries: Sequence[Symmetry]) -> FeatureExtractor:
+def feature_extractor(targets: TargetSet) -> FeatureExtractor:
     """Return the feature extractor of a run: the same in every process."""
-    return FeatureExtractor.of(targets.fit, targets.held_out, symmetries)
+    return FeatureExtractor.of(targets.fit_ranged, targets.held_out_ranged, targets.symmetries)
 
 
 def create_statistics(run: RunStore, extractor: FeatureExtractor, plan: ShardPlan) -> Table:
@@ -80,7 +79,7 @@ def copy_distance(run: RunStore) -> float:
 
 def statistics_rows(
     extractor: FeatureExtractor,
-    targets: StoredTargets,
+    targets: TargetSet,
     maps: NDArray[np.float32],
     within: float = 0.0,
 ) -> dict[str, NDArray[Any]]:
@@ -88,7 +87,7 @@ def statistics_rows(
 
     Samples not further than `within` from a target, shifts searched, are flagged as copies.
     """
-    rows = extractor.extract(torch.from_numpy(targets.transform.forward(maps)))
+    rows = extractor.extract(targets.ranged(maps))
     floats = [v.reshape(len(maps), -1) for v in rows.values() if v.is_floating_point()]
     pixels = rows["pixels"].numpy()
     counts = np.uint16 if maps[0, 0].size < 2**16 else np.uint32
@@ -101,7 +100,7 @@ def statistics_rows(
 
 
 def read_statistics(
-    run: RunStore, extractor: FeatureExtractor, targets: StoredTargets
+    run: RunStore, extractor: FeatureExtractor, targets: TargetSet
 ) -> Iterator[Features]:
     """Yield the features of all samples in order, in blocks of bounded size.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from ood_core.specs import Symmetry
 
 from ood_core.errors import InputError, TargetError
 from ood_core.evaluation.evaluate import evaluate, evaluate_maps
@@ -19,7 +20,6 @@ from ood_core.evaluation.results import (
 from ood_core.evaluation.summary import summarize
 from ood_core.maps.transforms import RangeTransform
 from ood_core.numerics.random import Root
-from ood_core.specs import Symmetry
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 

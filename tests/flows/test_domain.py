@@ -10,7 +10,7 @@ from flows.runs.extension import stored_settings
 from flows.runs.planning import prepare
 from ood_core.errors import BaseModelError
 from ood_core.evaluation.features import FeatureExtractor
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import feature_extractor
@@ -23,7 +23,7 @@ def planned(tmp_path, tiny) -> tuple[RunStore, FeatureExtractor]:
     """A run with twelve fit targets, with nothing done."""
     np.save(tmp_path / "many.npy", smooth_fields(24))
     run = prepare(tiny(targets={"path": str(tmp_path / "many.npy")}), str(tmp_path / "run"))
-    return run, feature_extractor(load_targets(run), ())
+    return run, feature_extractor(load_targets(run))
 
 
 def test_rows_are_those_of_what_the_base_makes_of_noise(planned):
@@ -31,9 +31,9 @@ def test_rows_are_those_of_what_the_base_makes_of_noise(planned):
     settings = stored_settings(run)
     rows = domain_rows(run, settings, extractor)
     noise = normal(SeedRange(root_key(run.record["identity"] + "/domain"), 0, 12), (1, 16, 16))
-    maps = draw_domain(load_base(settings.base), noise)
+    maps = draw_domain(load_model(settings.base), noise)
     # One by one: another batch, other rounding, which a random network of 24 steps amplifies.
-    alone = torch.cat([draw_domain(load_base(settings.base), z[None]) for z in noise[:2]])
+    alone = torch.cat([draw_domain(load_model(settings.base), z[None]) for z in noise[:2]])
     torch.testing.assert_close(alone, maps[:2], rtol=1e-3, atol=1e-3 * float(maps.std()))
     assert rows is not None and rows.equal(extractor.extract(maps)["scattering"])
 
@@ -62,7 +62,7 @@ def test_without_the_runs_own_base_nothing_is_measured(planned, tmp_path, where)
 
 def test_few_targets_tell_nothing(unbroken):
     run = RunStore(unbroken)
-    extractor = feature_extractor(load_targets(run), ())
+    extractor = feature_extractor(load_targets(run))
     assert len(extractor.fit) < domain.MIN_MAPS
     assert domain_rows(run, stored_settings(run), extractor) is None
     assert "Leakage of the base's own domain: not measured" in (

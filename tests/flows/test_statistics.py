@@ -7,18 +7,16 @@ import pytest
 import torch
 
 from flows.report.inspection import verify_run
-from flows.runs.extension import extend_run, stored_settings, with_samples
 from flows.runs.lifecycle import run_line
-from flows.runs.stages import perform, validate_set
+from flows.runs.stages import perform
 from ood_core.errors import ShardCorrupt
 from ood_core.evaluation.evaluate import evaluate_features, evaluate_maps
 from ood_core.evaluation.features import FAMILIES, Family, concatenated
 from ood_core.numerics.random import Root
-from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import feature_extractor, read_statistics
 from ood_core.store.targets import load_targets
-from tests.contracts.store import assert_equal, assert_honest
+from tests.contracts.store import assert_equal
 
 ROOT = Root(5)
 ROUNDING = 2e-6
@@ -33,7 +31,7 @@ def without_validation(name, stage, run, settings):
 def stored(root):
     run = RunStore(root)
     targets = load_targets(run)
-    return run, targets, feature_extractor(targets, stored_settings(run).targets.symmetries)
+    return run, targets, feature_extractor(targets)
 
 
 def online(root):
@@ -43,7 +41,7 @@ def online(root):
 
 def maps(root):
     run, targets, _ = stored(root)
-    return torch.from_numpy(targets.transform.forward(run.table("generate").read("maps")))
+    return targets.ranged(run.table("generate").read("maps"))
 
 
 def scores(report):
@@ -65,13 +63,6 @@ def assert_same_scores(one, other):
         assert a.distance == pytest.approx(b.distance, rel=1e-3, abs=1e-4)
 
 
-def early(root):
-    """Make the run one of a version that stored no statistics."""
-    shutil.rmtree(root / "statistics.zarr")
-    for path in (root / "receipts" / "generate").glob("*.json"):
-        write_json(path, {k: v for k, v in read_json(path).items() if k != "statistics"})
-
-
 def test_stored_rows_are_those_of_the_stored_maps(unbroken):
     _, _, extractor = stored(unbroken)
     found, wanted = online(unbroken), extractor.extract(maps(unbroken))
@@ -83,7 +74,7 @@ def test_stored_rows_are_those_of_the_stored_maps(unbroken):
 def test_scores_of_rows_are_those_of_maps_however_they_are_cut(unbroken):
     run, targets, extractor = stored(unbroken)
     offline = evaluate_maps(
-        maps(unbroken), targets.fit, targets.held_out, extractor.symmetries, ROOT
+        maps(unbroken), targets.fit_ranged, targets.held_out_ranged, extractor.symmetries, ROOT
     )
     for blocks in (
         list(read_statistics(run, extractor, targets)),
@@ -96,36 +87,6 @@ def test_scores_need_no_maps(finished):
     before = online(finished)
     shutil.rmtree(finished / "dataset.zarr" / "maps" / "c")
     assert all(rows.equal(before[name]) for name, rows in online(finished).items())
-
-
-def test_a_run_of_an_early_version_has_the_same_scores(finished):
-    before = online(finished)
-    early(finished)
-    run = RunStore(finished)
-    assert all(rows.equal(before[name]) for name, rows in online(finished).items())
-    report = read_json(finished / "report" / "report.json")
-    (finished / "report" / "report.json").unlink()
-    perform("validate", validate_set, run, stored_settings(run))
-    again = read_json(finished / "report" / "report.json")
-    # Sums over the whole set come in other blocks, so that float64 rounds otherwise.
-    whole = [
-        [s.pop("whole") or 0.0 for s in r["evaluation"]["scores"].values()] for r in (again, report)
-    ]
-    assert whole[0] == pytest.approx(whole[1], rel=1e-12)
-    assert again["evaluation"] == report["evaluation"]
-    assert not run.statistics.path.exists()
-
-
-def test_an_early_run_that_grows_has_statistics_of_its_new_shards(finished, tmp_path, tiny):
-    early(finished)
-    run = RunStore(finished)
-    extend_run(run, with_samples(stored_settings(run), 15), without_validation)
-    kept = [bool(r.statistics) for r in run.receipts("generate").all(run.plan("generate"))]
-    assert kept == [False, False, False, True]
-    assert_honest(finished)
-    run_line(tiny(generation={"samples": 15}), str(tmp_path / "long"), call=without_validation)
-    wanted = online(tmp_path / "long")
-    assert all(rows.equal(wanted[name]) for name, rows in online(finished).items())
 
 
 def test_another_definition_is_measured_again(finished, monkeypatch):
