@@ -15,45 +15,35 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flows.runs.lifecycle import make_run
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
-from ood_core.evaluation.evaluate import ValidationReport, validate
-from ood_core.numerics.random import root_key
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.maps.target_set import TargetSet
+from ood_core.numerics.random import Root
 from ood_core.store.run import RunStore
-from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.store.targets import load_targets
 
-PIXELS = [
-    "steering.coordinates=pixels",
-    "steering.rate=0.08",
-    "steering.steps=12",
-    "steering.start=0",
-]
-MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "below=16")]
-OLD = ["steering.below=4", "steering.rings=0"]
+MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "sigma_max=16")]
 NO_RINGS, ODE, NO_PATCHES = (
-    [*MEAN, "steering.rings=0"],
-    ["solver=ddim", "floor=0"],
+    [*MEAN, "steering.radial_bins=0"],
+    ["solver=ddim", "t_min=0"],
     ["calibration.patches=0"],
 )
-FULL = ["coarsening=false"]
-ALIKE = [*FULL, "steering.large_waves=1"]
-DENSE = [*ALIKE, "calibration.thinned=false", "steering.thinned=false"]
-ALL = [*DENSE, "calibration.tolerance=0"]
-COARSE = [*ALL, "calibration.least_variance=1e-3"]
-NOISY = [*COARSE, "floor=11"]  # sigma/alpha 0.05 of the shipped base
+FULL = ["quantization=false"]
+ALIKE = [*FULL, "steering.low_k_weight=1"]
+ALL = [*ALIKE, "calibration.prune_tolerance=0"]
+COARSE = [*ALL, "calibration.min_variance=1e-3"]
+NOISY = [*COARSE, "t_min=11"]  # sigma/alpha 0.05 of the shipped base
 ROWS: dict[str, list[str]] = {
-    "steered in pixels, ODE": [*PIXELS, *OLD, *COARSE, *ODE, *NO_PATCHES],
-    "+ mixtures of patches": [*PIXELS, *OLD, *COARSE, *ODE],
-    "+ ancestral solver": [*PIXELS, *OLD, *NOISY],
-    "+ posterior coordinates": [*NO_RINGS, *NOISY],
+    "steered, ODE": [*NO_RINGS, *COARSE, *ODE, *NO_PATCHES],
+    "+ mixtures of patches": [*NO_RINGS, *COARSE, *ODE],
+    "+ ancestral solver": [*NO_RINGS, *NOISY],
     "+ rings": [*MEAN, *NOISY],
     "+ a random start, fewer steps and levels": NOISY,
     "+ less variance and less noise at least": ALL,
-    "+ experts asked where they are missed": DENSE,
-    "+ patches and wavelets on coarser grids": ALIKE,
+    "+ experts asked where they are missed": ALIKE,
     "+ largest waves counted three times": FULL,
     "+ numbers as coarse as the targets': the default": [],
 }
@@ -68,20 +58,21 @@ def made(settings: RunSettings, out: Path) -> tuple[RunStore, float]:
     return run, run.timings["generate"]
 
 
-def cells(found: ValidationReport, samples: int) -> list[str]:
+def cells(found: EvaluationResult, samples: int) -> list[str]:
     """Scores, distances of the families that were not steered, and the classifier on them."""
-    scores = {score.name: score.value for score in found.scores}
-    judged = {test.name: test.distance for test in found.judgement.families}
-    told = found.judgement.classifier
-    values = [scores[name] for name in SCORES] + [judged[name] for name in FAMILIES]
-    last = "" if told is None else f"{told.accuracy:.2f}"
+    scores = {name: score.value for name, score in found.scores.items()}
+    distances = {test.name: test.distance for test in found.tests.families}
+    classifier = found.tests.classifier
+    values = [scores[name] for name in SCORES] + [distances[name] for name in FAMILIES]
+    last = "" if classifier is None else f"{classifier.accuracy:.2f}"
     return [str(samples), *[f"{value:.3g}" for value in values], last]
 
 
-def judged(maps: Maps, targets: StoredTargets, held_out: Maps, settings: RunSettings) -> list[str]:
+def scored(maps: Maps, targets: TargetSet, held_out: Maps) -> list[str]:
     """Score maps against the held-out ones that are left."""
-    symmetries, root = settings.targets.symmetries, root_key("ablation")
-    return cells(validate(maps, targets.fit, held_out, symmetries, root), len(maps))
+    root = Root.of("ablation")
+    found = evaluate_maps(maps, targets.fit_ranged, held_out, targets.symmetries, root)
+    return cells(found, len(maps))
 
 
 def main() -> None:
@@ -104,12 +95,13 @@ def main() -> None:
         settings = load_settings(asked.config, sets)
         run, seconds = made(settings, asked.out / str(number))
         targets = load_targets(run)
-        held_out = targets.held_out[asked.skip :]
+        held_out = targets.held_out_ranged[asked.skip :]
         maps = run.table("generate").read("maps", slice(0, asked.samples))
-        back = torch.from_numpy(targets.transform.forward(maps))
-        say(name, *judged(back, targets, held_out, settings), f"{seconds:.0f}")
+        back = targets.ranged(maps)
+        say(name, *scored(back, targets, held_out), f"{seconds:.0f}")
     if asked.skip >= 4:
-        say("real maps", *judged(targets.held_out[: asked.skip], targets, held_out, settings), "")
+        real = targets.held_out_ranged[: asked.skip]
+        say("real maps", *scored(real, targets, held_out), "")
 
 
 def say(*values: str) -> None:

@@ -46,7 +46,7 @@ def small(place: Path) -> RunSettings:
             "method": {
                 "steps": 1,
                 "steering": {"steps": 1, "neighbours": 1},
-                "calibration": {"draws": 1, "bands": 3, "members": 2},
+                "calibration": {"draws": 1, "bands": 3, "n_clusters": 2},
             },
             "generation": {"samples": 6, "shard_size": 4},
             "execution": {"pool": "inline", "orchestrator": "none"},
@@ -74,7 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1, help="one state in so many")
     every = parser.parse_args().every
-    stages.compare = once(stages.compare)  # which is slow, and a function of what is stored
+    # Slow, and a function of what is stored.
+    stages.evaluate_features = once(stages.evaluate_features)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         settings, clean = small(place), place / "clean"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from psutil import AccessDenied, NoSuchProcess, Process
 
-from actors.line import load_line
+from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from flows.progress import shares
@@ -166,11 +166,11 @@ def _loop(uri: str, base: str, number: int, repeats: int, barrier: Any) -> list[
     """One worker's loops, at the same time as the others'."""
     torch.set_num_threads(1)
     run = RunStore.open(uri)
-    line = load_line(run, base, "cpu", run.dtype)
+    line = load_pipeline(run, base, "cpu", run.dtype)
     rows = sample_rows(run, line)
     size = min(ROWS, run.plan("generate").shard_rows)
-    latents = torch.randn(size, *line.targets.seen.shape[1:])
-    calls = [int(t) for t in line.grid]
+    latents = torch.randn(size, *line.targets.fit_seen.shape[1:])
+    calls = [int(t) for t in line.timesteps]
     if line.method.solver != "ancestral":
         calls = calls[1:]
     rows(Shard(0, 0, 2, 2))()  # warm-up

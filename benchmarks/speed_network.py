@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.line import choose_device
 from benchmarks.record import Figure
 from flows.settings import PROJECT, load_settings
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
+from ood_core.synthesis.pipeline import choose_device
 
 BATCHES = (1, 4, 16, 64)
 SIDE = 1024
@@ -48,7 +48,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     """Share of the peak, gains of layout and type, and seconds per map by batch."""
     settings = load_settings(PROJECT / arguments.config)
     device = choose_device(settings.execution.device)
-    base = load_base(settings.base, device)
+    base = load_model(settings.base, device)
     network = base.denoiser.network
     maps = torch.randn(max(BATCHES), base.channels, base.size, base.size, device=device)
     matrix = torch.randn(SIDE, SIDE, device=device)
@@ -61,9 +61,9 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
         calls[f"batch {batch}"] = lambda n=batch: [
             base.denoiser(x, INDEX) for x in maps.split(n)[: max(1, 64 // n // 4)]
         ]
-    narrow = load_base(settings.base, device, torch.bfloat16)
+    narrow = load_model(settings.base, device, torch.bfloat16)
     calls["bfloat16"] = lambda: narrow.denoiser(maps, INDEX)
-    plain = load_base(settings.base, device).denoiser
+    plain = load_model(settings.base, device).denoiser
     plain.network.to(memory_format=torch.contiguous_format)
     calls["channels first"] = lambda: plain(maps, INDEX)
     taken = in_turns(calls, arguments.repeats, device)

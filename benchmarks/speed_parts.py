@@ -13,7 +13,7 @@ import torch
 import zarr
 from zarr.codecs import BloscCodec
 
-from actors.line import load_line
+from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed_network import in_turns
@@ -49,7 +49,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     """Shares of a decode, and seconds of starts."""
     settings = load_settings(PROJECT / arguments.config)
     run = RunStore.open(str(FOLDER / "run"))
-    line = load_line(run, settings.base, "cpu", run.dtype)
+    line = load_pipeline(run, settings.base, "cpu", run.dtype)
     rows = sample_rows(run, line)
     prior, geometry = read_prior(run.root / "prior.zarr")
     latents = read_latents(run)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed_network import in_turns
@@ -22,6 +22,7 @@ from ood_core.diffusion.solvers import Ddim
 from ood_core.metrics.scattering import Scattering
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline
 
 ROWS = 16
 STEPS_PUBLISHED = 80
@@ -35,8 +36,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     """Maps per second of the line's decode over those of every rival."""
     settings = load_settings(PROJECT / arguments.config)
     run = RunStore.open(str(FOLDER / "run"))
-    line = load_line(run, settings.base, "cpu", run.dtype)
-    rows, seen = sample_rows(run, line), line.targets.seen
+    line = load_pipeline(run, settings.base, "cpu", run.dtype)
+    rows, seen = sample_rows(run, line), line.targets.fit_seen
     one, many = torch.randn(1, *seen.shape[1:]), torch.randn(ROWS, *seen.shape[1:])
     counted = line.base.nfe
     rows(Shard(0, 0, 2, 2))()
@@ -70,12 +71,12 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     return figures, more
 
 
-def levels_asked(line: Line) -> list[int]:
+def levels_asked(line: Pipeline) -> list[int]:
     """Levels of the grid at which the line calls the network."""
-    if line.bands is None:
-        return [int(t) for t in line.grid]
-    asked = line.bands.weights[:, :, BASE].ne(0).any(dim=1)
-    return [int(t) for t, yes in zip(line.grid, asked, strict=True) if yes]
+    if line.weights is None:
+        return [int(t) for t in line.timesteps]
+    asked = line.weights.weights[:, :, BASE].ne(0).any(dim=1)
+    return [int(t) for t, yes in zip(line.timesteps, asked, strict=True) if yes]
 
 
 def _pipeline(base: Any) -> DDIMPipeline:

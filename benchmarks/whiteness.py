@@ -2,9 +2,9 @@
 
     python -m benchmarks.whiteness runs/hubble runs/sun --out runs/whiteness [--count 64] [--noised]
 
-Held-out targets of each calibrated run are inverted twice on the run's own grid, level and passes;
-white noise stands beside them. The line takes a clean map as the point at the grid's first level;
-with `--noised` that level's noise is added to it, as a denoiser expects there.
+Held-out targets of each calibrated run are inverted twice with the run's own timesteps and
+iterations; white noise stands beside them. The line takes a clean map as the point at the grid's
+first level; with `--noised` that level's noise is added to it, as a denoiser expects there.
 
 `power` is the mean square of a latent's entries; `octaves` the mean over octaves of wavenumber of
 |ln(power)|, `mean image` the mean square of the mean latent times the number of latents (1 for
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from benchmarks.nfe import say
 from ood_core.arrays import Latents, Maps
 from ood_core.diffusion.denoiser import Denoiser
@@ -33,6 +33,7 @@ from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline
 
 HEADER = (
     "targets", "latents through", "power", "its spread", "octaves", "mean image", "kurtosis",
@@ -72,10 +73,13 @@ def row(latents: Latents, white: Tensor) -> list[str]:
     return [f"{value:.3g}" for value in values]
 
 
-def inverted(line: Line, denoisers: list[Denoiser], maps: Maps) -> Inversion:
+def inverted(line: Pipeline, denoisers: list[Denoiser], maps: Maps) -> Inversion:
     """Invert maps in blocks, each through its own denoiser, on the line's grid."""
     blocks = zip(denoisers, maps.split(AT_ONCE), strict=True)
-    done = [invert(denoiser, block, line.grid, line.method.passes) for denoiser, block in blocks]
+    done = [
+        invert(denoiser, block, line.timesteps, line.method.fixed_point_iterations)
+        for denoiser, block in blocks
+    ]
     parts = [[getattr(part, name) for part in done] for name in Inversion.__slots__[:4]]
     return Inversion(*(torch.cat(part) for part in parts))
 
@@ -122,16 +126,16 @@ def main() -> None:
     for uri, place in zip(asked.runs, np.atleast_2d(axes), strict=True):
         run = RunStore.open(uri)
         line, name = (
-            load_line(run, run.record["settings"]["base"], "cpu", "float32"),
+            load_pipeline(run, run.record["settings"]["base"], "cpu", "float32"),
             Path(uri).name,
         )
-        maps = line.targets.held_out[: asked.count]
+        maps = line.targets.held_out_ranged[: asked.count]
         shape = tuple(maps.shape[1:])
         seeds = SeedRange(root_key("whiteness"), 0, WHITE)
         white = features(normal(seeds, shape))
         if asked.noised:
             name += ", noised"
-            ratio = line.base.schedule.noise_to_signal(int(line.grid[0]))
+            ratio = line.base.schedule.noise_to_signal(int(line.timesteps[0]))
             start = SeedRange(root_key("noise at the floor"), 0, len(maps))
             maps = maps + ratio * normal(start, shape)
         calibrated = [line.denoiser(line.labels(block)) for block in maps.split(AT_ONCE)]

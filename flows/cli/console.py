@@ -2,9 +2,10 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.progress import finite, listener
+from ood_core.errors import TargetWarning
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -117,6 +119,31 @@ def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     for row in rows:
         table.add_row(*(shown(_plain(value)) for value in row))
     OUT.print(table)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what a user should know of the targets in one line each, without a place in the code."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, TargetWarning):
+            ERR.print(Text("note: ", style="bold yellow") + Text(printable(str(message))))
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def show_error(message: str) -> None:

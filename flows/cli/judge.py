@@ -19,13 +19,13 @@ def validate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score the stored samples again, hold them against a gate, and write verdict and report."""
+    """Score the stored samples again, decide the gate, and write its outcome and the report."""
     from flows.cli.console import show_fields, show_json
     from flows.runs.lease_guard import hold_lease
     from flows.runs.lifecycle import stored_settings
     from flows.runs.stages import perform, summary, validate_set
     from ood_core.store.files import read_json
-    from ood_core.store.run import RunStore
+    from ood_core.store.run import GATE, RunStore
 
     store = RunStore.open(uri)
     settings = stored_settings(store, [f"gate.{condition}" for condition in gate or []])
@@ -35,9 +35,9 @@ def validate(
             f"{uri}: {missing} shards of samples are missing; finish it with `farfield run` first"
         )
     with hold_lease(store):
-        verdict = perform("validate", validate_set, store, settings)
-    reasons = read_json(store.root / "verdict.json")["reasons"]
-    found = {**summary(store), "verdict": verdict, "reasons": reasons}
+        sentence = perform("validate", validate_set, store, settings)
+    reasons = read_json(store.root / GATE)["reasons"]
+    found = {**summary(store), "summary": sentence, "reasons": reasons}
     show_json(found) if as_json else show_fields(f"validated {uri}", found)
     raise typer.Exit(exit_of_state(found["state"]))
 
@@ -62,8 +62,8 @@ def utility(
 ) -> None:
     """Train on synthetic, test on real: is the set worth adding, and more than flips are?
 
-    Small learners are trained on the fit targets, with and without synthetic maps, flips or
-    Gaussian fields, and asked about held-out targets. Of one run the answer goes into its report.
+    Small models are trained on the fit targets, with and without synthetic maps, flips or Gaussian
+    fields, and tested on held-out targets. Of one run the result goes into its report.
     """
     from flows.cli.console import OUT, bars_shown, show_json, show_rows
     from flows.runs.lease_guard import hold_lease
@@ -84,20 +84,20 @@ def utility(
             with hold_lease(runs[0]):
                 keep_utility(runs[0], found)
     if as_json:
-        show_json(found.as_dict())
+        show_json(found.to_json())
         return
-    header = ("learner", "trained on", "maps", found.measure, "95 %", "gain", "95 %")
+    header = ("probe", "trained on", "maps", found.metric, "95 %", "gain", "95 %")
     rows = [
         (
-            arm.learner,
-            arm.title,
-            arm.maps,
-            f"{arm.score:.3f}",
-            f"{arm.low:.3f} to {arm.high:.3f}",
-            f"{arm.gain:+.3f}",
-            f"{arm.gain_low:+.3f} to {arm.gain_high:+.3f}",
+            row.probe,
+            row.title,
+            row.maps,
+            f"{row.score:.3f}",
+            f"{row.low:.3f} to {row.high:.3f}",
+            f"{row.gain:+.3f}",
+            f"{row.gain_low:+.3f} to {row.gain_high:+.3f}",
         )
-        for arm in found.arms
+        for row in found.training_sets
     ]
     show_rows(f"{found.task}: {found.held_out} held-out targets, {found.seeds} seeds", header, rows)
-    OUT.print(found.sentence, markup=False)
+    OUT.print(found.summary, markup=False)

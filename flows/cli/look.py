@@ -57,9 +57,9 @@ def report(uri: Uri, as_json: AsJson = False) -> None:
     if store.state in ("planned", "incomplete", "running"):
         raise RunIncomplete(f"{uri} is {store.state}; finish it with `farfield run` first")
     with hold_lease(store):
-        verdict = rewrite_report(store, stored_settings(store))
-    found = {"verdict": verdict, "page": str(store.root / "report" / "index.html")}
-    show_json({**summary(store), **found}) if as_json else OUT.print(f"{verdict}\n{found['page']}")
+        sentence = rewrite_report(store, stored_settings(store))
+    found = {"summary": sentence, "page": str(store.root / "report" / "index.html")}
+    show_json({**summary(store), **found}) if as_json else OUT.print(f"{sentence}\n{found['page']}")
 
 
 def gallery(

@@ -61,10 +61,11 @@ app.add_typer(models, name="models", rich_help_panel="Develop")
 
 def main() -> None:
     """Run the command line; errors that users can mend become one message and an exit code."""
-    from flows.cli.console import show_error
+    from flows.cli.console import show_error, warnings_shown
 
     try:
-        app()
+        with warnings_shown():
+            app()
     except FarfieldError as error:
         show_error(str(error))
         sys.exit(options.exit_of_error(error))

@@ -184,7 +184,7 @@ def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> s
 
 
 def _publish(result: dict[str, Any]) -> Any:
-    """Show verdict and report in Prefect; return the state that Prefect ends the flow run with.
+    """Show state and report in Prefect; return the state that Prefect ends the flow run with.
 
     It is named after the outcome; its data are the result, which the flow's caller gets.
     """

@@ -12,21 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from flows.progress import shares
-from flows.settings import RunSettings
-from ood_core.arrays import Latents, Maps
-from ood_core.estimators.choice import Prior
-from ood_core.evaluation.atlas import atlas
-from ood_core.evaluation.evaluate import ValidationReport
-from ood_core.evaluation.gains import Utility, read_utility
-from ood_core.evaluation.gate import Verdict
-from ood_core.evaluation.morphology import shapes
+from ood_core.arrays import Maps
+from ood_core.evaluation.downstream import DownstreamResult
+from ood_core.evaluation.gate import Decision
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.maps.target_set import TargetSet
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
-from ood_core.store.latents import failed_round_trips, held_targets
+from ood_core.store.latents import failed_round_trips
 from ood_core.store.run import SHARDED, UTILITY, RunStore
-from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
 
 WALKS = "walks"
@@ -48,11 +44,9 @@ def shown_samples(
 
 def report_input(
     run: RunStore,
-    settings: RunSettings,
-    targets: StoredTargets,
-    validation: ValidationReport,
-    verdict: Verdict,
-    latents: tuple[Latents, Latents, Prior],
+    targets: TargetSet,
+    result: EvaluationResult,
+    decision: Decision,
 ) -> ReportInput:
     """Collect pictures, numbers and provenance.
 
@@ -60,39 +54,36 @@ def report_input(
     """
     record = run.record
     inverted = run.table("invert")
-    extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
+    extremes = [*result.least_typical, *(pair.sample for pair in result.closest)]
     samples, numbers = shown_samples(run, extremes)
-    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
-        state=verdict.outcome,
+        state=decision.outcome,
         unit=targets.unit,
-        fit=fit,
-        held_out=held_out,
+        fit=targets.fit,
+        held_out=targets.held_out,
         samples=samples,
         sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
-        round_trip_targets=targets.physical(targets.fit),
-        psnr=psnr(targets.fit, error),
-        validation=validation,
-        symmetries=settings.targets.symmetries,
+        round_trip_targets=targets.fit,
+        psnr=psnr(targets.fit_ranged, error),
+        result=result,
+        symmetries=targets.symmetries,
         settings={
             **record["method"],
             "draws": draw_record(run),
             "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
-            "gate": list(verdict.reasons),
+            "gate": list(decision.reasons),
             **_settings(run, record),
         },
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
-        utility=stored_utility(run),
-        atlas=atlas(*latents, settings.targets.symmetries, held_targets(run)),
+        downstream=stored_downstream(run),
         walks=walk_strips(run),
-        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
     )
 
 
@@ -116,14 +107,14 @@ def stored_separability(run: RunStore) -> dict[str, Any] | None:
     return read_json(place) if exists(place) else None
 
 
-def stored_utility(run: RunStore) -> Utility | None:
-    """What `farfield utility` found, where it was asked."""
+def stored_downstream(run: RunStore) -> DownstreamResult | None:
+    """What `farfield utility` found, where it was run."""
     place = run.root / UTILITY
-    return read_utility(read_json(place)) if exists(place) else None
+    return DownstreamResult.from_json(read_json(place)) if exists(place) else None
 
 
 def card_input(
-    run: RunStore, targets: StoredTargets, report: ReportInput, verdict: Verdict
+    run: RunStore, targets: TargetSet, report: ReportInput, decision: Decision
 ) -> CardInput:
     """Add to the report's record what the card says of the data set."""
     record, table = run.record, run.table("generate")
@@ -137,7 +128,7 @@ def card_input(
         source=Path(record["settings"]["targets"]["path"]).name,
         header=targets.header,
         seed=record["identity_record"]["generation"]["seed"],
-        reasons=verdict.reasons,
+        reasons=decision.reasons,
     )
 
 
@@ -172,11 +163,11 @@ def psnr(targets: Maps, error: Any) -> Any:
 def draw_record(run: RunStore) -> dict[str, Any] | None:
     """How many latents were drawn, how many of them were refused, and by which test.
 
-    Returns None while no samples are stored, and for runs of early versions, which did not count.
+    Returns None while no samples are stored.
     """
     table, plan = run.table("generate"), run.plan("generate")
     done = [shard for shard in plan if run.receipts("generate").read(shard) is not None]
-    if not done or "refusals" not in dict(table.arrays()):
+    if not done:
         return None
     rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
     attempts, refusals = (table.read(name)[rows] for name in ("attempts", "refusals"))

@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.line import require_base
+from actors.loading import require_base
 from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import plan_run
 from flows.runs.stages import STAGES, Stage, perform, summary
 from flows.runs.worker_pool import shared_pool
 from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.store.files import exists, read_json, sweep
 from ood_core.store.growth import grow, require_room
 from ood_core.store.lease import BEAT_SECONDS
-from ood_core.store.run import RunStore
+from ood_core.store.run import GATE, RunStore
 
 Call = Callable[[str, Stage, RunStore, RunSettings], str]
 
@@ -79,7 +79,7 @@ def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> di
 
 
 def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings:
-    """The settings that planned a run, with the gate it was last held against.
+    """The settings that planned a run, with the gate that was last decided.
 
     `overrides` may name the base's place, the gate and the execution, which no identity holds.
 
@@ -87,9 +87,9 @@ def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings
         ConfigError: another key, or an impossible value.
     """
     content = run.record["settings"]
-    verdict = run.root / "verdict.json"
-    if exists(verdict):
-        content = {**content, "gate": read_json(verdict)["gate"]}
+    gate = run.root / GATE
+    if exists(gate):
+        content = {**content, "gate": read_json(gate)["gate"]}
     return parse_open(content, overrides)
 
 
@@ -101,10 +101,10 @@ def with_samples(settings: RunSettings, samples: int) -> RunSettings:
 
 def _require_same(run: RunStore, settings: RunSettings) -> None:
     """Refuse what `prepare` would refuse, before anything is written."""
-    base = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
+    base = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
     dtype = run.dtype
-    if settings.execution.number_type not in (dtype, "fastest"):
+    if settings.execution.number_type != dtype:
         raise IdentityRefused(
             f"execution.dtype: got {settings.execution.number_type}; expected {dtype}, as the "
             f"samples at {run.root} were made: one set is never of two number types"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flows.science.bench import ScienceSpec
 from flows.science.methods import METHODS, MethodName
-from flows.settings import PROJECT
 from ood_core.errors import ConfigError
+from ood_core.maps.paths import SHIPPED
 
 SETS = ("hubble", "sun", "perseus", "reionisation", "lognormal")
 
@@ -20,7 +20,7 @@ def read_spec(
         ConfigError: an unknown method, or numbers that are none.
     """
     return ScienceSpec(
-        configs=tuple(targets) or tuple(PROJECT / "examples" / f"{name}.yaml" for name in SETS),
+        configs=tuple(targets) or tuple(SHIPPED / "examples" / f"{name}.yaml" for name in SETS),
         methods=_methods(methods),
         numbers=_numbers(numbers),
         seeds=seeds,

@@ -12,9 +12,9 @@ from flows.science.cells import Cell, Ground, grid, work_on
 from flows.science.figure import draw_maps, draw_scores
 from flows.science.methods import METHODS, MethodName
 from flows.science.table import Stored, as_csv, markdown, rows
-from flows.science.targets import TargetSet
+from flows.science.targets import BenchTargets
 from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.store.files import write_atomic
 
 STAGE = "science"
@@ -102,8 +102,8 @@ def ground_of(config: Path) -> Ground:
     Raises:
         InputError: unusable configuration, targets or base.
     """
-    targets = TargetSet.load(config)
-    return Ground(targets, load_base(targets.settings.base))
+    targets = BenchTargets.load(config)
+    return Ground(targets, load_model(targets.settings.base))
 
 
 def _words(stored: Stored) -> str:

@@ -24,10 +24,10 @@ from flows.science.methods import (
     settled,
 )
 from flows.science.scoring import scored
-from flows.science.targets import TargetSet
-from ood_core.identity import digest
+from flows.science.targets import BenchTargets
+from ood_core.config.identity import digest
 from ood_core.models.loading import BaseModel
-from ood_core.numerics.random import SeedRange, root_key
+from ood_core.numerics.random import Root, SeedRange, root_key
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.statistics import DEFINITION
 
@@ -42,7 +42,7 @@ SHOWN = 24
 class Ground:
     """A target set with its base: what all its cells share."""
 
-    targets: TargetSet
+    targets: BenchTargets
     base: BaseModel
 
     @cached_property
@@ -149,7 +149,7 @@ def work_on(cell: Cell, out: Path) -> dict[str, Any]:
     made = _make(cell, out)
     fitted = targets.fit_values(cell.n, cell.seed)
     # The same random halves for all methods: differences between rows are then the methods' own.
-    scores = scored(made.maps, targets, fitted, root_key(f"science/{cell.seed}"))
+    scores = scored(made.maps, targets, fitted, Root.of(f"science/{cell.seed}"))
     kept = {
         "record": cell.record,
         **scores,

@@ -8,14 +8,13 @@ from typing import Any, Literal, assert_never, final, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from typing_extensions import TypeIs
 
 from flows.progress import Silent, listener
 from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import inspect_inputs, plan_run
 from flows.runs.stages import STAGES, perform
-from flows.science.targets import TargetSet
+from flows.science.targets import BenchTargets
 from flows.settings import Execution, RunSettings
 from ood_core.baselines.baseline import Baseline
 from ood_core.baselines.copies import Copies
@@ -24,14 +23,12 @@ from ood_core.baselines.gaussian import GaussianField, GaussianLaw
 from ood_core.baselines.mixing import Mixing
 from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
-from ood_core.draw_spec import DrawSpec
-from ood_core.gate_spec import GateSpec
-from ood_core.identity import identity_record
-from ood_core.maps.quantization import Coarsening
-from ood_core.maps.transforms import RangeTransform
+from ood_core.config.gate import GateSpec
+from ood_core.config.generation import GenerationSpec
+from ood_core.config.identity import identity_record
+from ood_core.config.method import DrawSpec, Method
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, normal
-from ood_core.specs import GenerationSpec, MethodSpec, SteeringSpec
 
 BaselineName = Literal[
     "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
@@ -86,41 +83,39 @@ def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Basel
     assert_never(name)
 
 
-def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
+def line_spec(name: LineName, own: Method) -> Method:
     """The method of a line; `own` is that of the configuration."""
-    calibrated = own if own.preset == "calibrated" else MethodSpec()
+    calibrated = own if own.calibration is not None else Method()
     match name:
         case "discovery":
-            return MethodSpec(preset="discovery")
+            return Method.of("discovery")
         case "discovery-slerp":
             published = DrawSpec(construct="slerp", share="grid", accept="latents")
-            return MethodSpec(preset="discovery", draw=published)
+            return Method.of("discovery", draw=published)
         case "cluster":
-            return MethodSpec(preset="cluster")
+            return Method.of("cluster")
         case "calibrated-unsteered":
-            return replace(calibrated, steering=SteeringSpec(steps=0))
+            return replace(calibrated, steering=None)
         case "calibrated":
             return calibrated
     assert_never(name)
 
 
-def settled(name: MethodName, targets: TargetSet, base: BaseModel) -> dict[str, Any]:
+def settled(name: MethodName, targets: BenchTargets, base: BaseModel) -> dict[str, Any]:
     """All settings that decide what a method makes, as plain values.
 
-    A line is named as in its runs' identity, so that later fields leave stored cells alone. The
-    budget of fine-tuning is measured, so it is named by the line that it is taken from.
+    A line is named as in its runs' identity. The budget of fine-tuning is measured, so it is named
+    by the line that it is taken from.
     """
     if is_line(name):
         settings = line_settings(name, targets.settings)
         maps, model, method = inspect_inputs(settings)
-        record = identity_record(
-            settings.targets, maps.digest(), model.digest, method, settings.generation
-        )
+        record = identity_record(maps, model.digest, method, settings.generation.seed)
         found: dict[str, Any] = record["method"]
         return found
     how: Any = baseline(name, base)
     plain = {f.name: getattr(how, f.name) for f in fields(how) if f.name != "base"}
-    plain["coarsening"] = True
+    plain["quantization"] = True
     if name == "fine-tuning":
         plain["evaluations"] = settled("calibrated", targets, base)
     return plain
@@ -137,7 +132,7 @@ def line_settings(name: LineName, settings: RunSettings) -> RunSettings:
 
 
 def make_run(
-    name: LineName, targets: TargetSet, n: int, seed: int, samples: int, work: Path
+    name: LineName, targets: BenchTargets, n: int, seed: int, samples: int, work: Path
 ) -> Outcome:
     """Take a line from plan to samples in an empty folder."""
     settings = line_settings(name, targets.settings).model_copy(
@@ -167,28 +162,25 @@ def make_run(
     return Outcome(maps, nfe / made, seconds, notes)
 
 
-def run_baseline(how: Baseline, targets: TargetSet, n: int, seeds: SeedRange, seed: int) -> Outcome:
+def run_baseline(
+    how: Baseline, targets: BenchTargets, n: int, seeds: SeedRange, seed: int
+) -> Outcome:
     """Make maps with a baseline in the model range of the chosen targets."""
-    values = targets.fit_values(n, seed)
-    transform = RangeTransform.measure(targets.settings.targets.transform, values)
-    fit, symmetries = (
-        torch.from_numpy(transform.forward(values)),
-        targets.settings.targets.symmetries,
-    )
+    chosen = targets.chosen_set(n, seed)
     began = time.process_time()
-    made = how(fit, symmetries, seeds)
+    made = how(chosen.fit_ranged, chosen.symmetries, seeds)
     seconds = time.process_time() - began
     # Told apart by how their numbers are rounded they should not be, any more than the line's.
-    maps = Coarsening.measure(values)(transform.inverse(made.maps.numpy()))
+    maps = chosen.quantization(chosen.physical(made.maps))
     return Outcome(maps, made.nfe / len(seeds), seconds, dict(made.notes))
 
 
-def budget(base: BaseModel, targets: TargetSet, samples: int, cpu_seconds: float) -> int:
+def budget(base: BaseModel, targets: BenchTargets, samples: int, cpu_seconds: float) -> int:
     """Network evaluations that fine-tuning may spend so that all of it takes so many CPU seconds.
 
     One evaluation is timed here and now; those of sampling are taken off.
     """
-    shape = targets.maps.values.shape[1:]
+    shape = targets.maps.shape
     x, t = normal(SeedRange(0, 0, PROBE_ROWS), shape), len(base.denoiser.schedule) // 2
     spent = []
     for _ in range(PROBES):

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from flows.science.cells import Cell
-from ood_core.evaluation.two_sample import UNSTEERED
+from ood_core.evaluation.features import FAMILIES
 
 LEVEL = 0.95
 Stored = Mapping[str, Any]
@@ -57,7 +57,7 @@ COLUMNS = (
     Column("fsd_above_real", "FSD above real", _above_real, lambda _: 0.0),
     Column("worst_octave", "worst octave", lambda cell: max(cell["octaves"])),
     Column("unsteered_c2st", "C2ST, unsteered", _unsteered("value"), _unsteered("real")),
-    *(_family(name) for name in UNSTEERED),
+    *(_family(name) for name, family in FAMILIES.items() if not family.steered),
     Column("nearest_ratio", "nearest ratio", lambda cell: cell["nearest_ratio"], lambda _: 1.0),
     Column("nfe_per_map", "NFE", lambda cell: cell["nfe_per_map"]),
     Column("cpu_seconds_per_map", "CPU s per map", lambda cell: cell["cpu_seconds_per_map"]),

@@ -13,36 +13,33 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
-from ood_core.evaluation.features import Ruler
-from ood_core.maps.mapset import MapSet
-from ood_core.maps.transforms import RangeTransform
-from ood_core.specs import TargetsSpec
-from ood_core.store.targets import read_targets
+from ood_core.config.targets import TargetsSpec
+from ood_core.evaluation.features import FeatureExtractor
+from ood_core.maps.target_set import TargetSet
 
 MAX_JUDGES = 128
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class TargetSet:
+class BenchTargets:
     """A configuration with its maps."""
 
     settings: RunSettings
-    maps: MapSet
+    maps: TargetSet
 
     @classmethod
-    def load(cls, config: Path) -> "TargetSet":
+    def load(cls, config: Path) -> "BenchTargets":
         """Read a configuration and its targets.
 
         Raises:
             InputError: unusable settings or targets.
         """
         settings = load_settings(config)
-        return cls(settings, read_targets(settings.targets))
+        return cls(settings, TargetSet.of(settings.targets))
 
     @property
     def name(self) -> str:
@@ -52,7 +49,7 @@ class TargetSet:
     @property
     def reference(self) -> int:
         """Number of maps that the configuration fits: they set range and whitening of scores."""
-        return self.settings.targets.fit_count(len(self.maps))
+        return self.maps.fit_count
 
     @property
     def judges(self) -> int:
@@ -85,20 +82,24 @@ class TargetSet:
         return values
 
     @cached_property
-    def transform(self) -> RangeTransform:
-        """Model range of the scores."""
-        kind = self.settings.targets.transform
-        return RangeTransform.measure(kind, self.maps.values[: self.reference])
-
-    @cached_property
-    def ruler(self) -> Ruler:
-        """Ruler of the scores, laid on configured fit targets and judges."""
-        fit, judges = self.ranged(self.maps.values[: self.reference]), self.judging_values
-        return Ruler.lay(fit, self.ranged(judges), self.settings.targets.symmetries)
+    def extractor(self) -> FeatureExtractor:
+        """Feature extractor of the scores, set up on the configured fit targets and judges."""
+        judges = self.ranged(self.judging_values)
+        return FeatureExtractor.of(self.maps.fit_ranged, judges, self.maps.symmetries)
 
     def ranged(self, values: npt.NDArray[np.float32]) -> Maps:
         """Physical values in the model range of the scores."""
-        return torch.from_numpy(self.transform.forward(values))
+        return self.maps.ranged(values)
+
+    def chosen_set(self, n: int, seed: int) -> TargetSet:
+        """The chosen maps as a set of their own, with the judging maps held out."""
+        return TargetSet.from_arrays(
+            np.concatenate([self.fit_values(n, seed), self.judging_values]),
+            unit=self.maps.unit,
+            transform=self.maps.transform.kind,
+            symmetries=self.maps.symmetries,
+            held_out=self.judges,
+        )
 
     def write(self, n: int, seed: int, path: Path) -> TargetsSpec:
         """Write chosen and judging maps as targets of a run of their own; the latter held out."""

@@ -4,6 +4,7 @@ Labels are those of the targets, which samples inherit from their parents; or th
 every map; or there are several runs, and each is a class of its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,19 @@ from flows.runs.stages import rewrite_report
 from ood_core.arrays import Maps
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evaluation.downstream import (
-    INDEX,
     MULTIPLES,
+    DownstreamResult,
     Labelled,
     Task,
+    downstream_gain,
     inherited,
     trainings,
-    utility,
 )
-from ood_core.evaluation.gains import Utility
-from ood_core.evaluation.learners import Labels
+from ood_core.evaluation.probes import Labels
+from ood_core.maps.target_set import common_transform
 from ood_core.maps.transforms import RangeTransform
 from ood_core.metrics.objects import above_background, concentration, ellipticity, flux
-from ood_core.numerics.random import Stream, generator, root_key
+from ood_core.numerics.random import Root
 from ood_core.store.files import exists, write_json
 from ood_core.store.run import UTILITY, RunStore
 from ood_core.store.targets import load_targets
@@ -171,7 +172,7 @@ def _ranges(edges: Labels) -> tuple[str, ...]:
     )
 
 
-def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
+def measure_utility(run: RunStore, labels: str, parts: int | None) -> DownstreamResult:
     """Compare training sets by a label: a file with one per target, or the name of a measure.
 
     Raises:
@@ -180,8 +181,7 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
     """
     require_samples(run)
     targets = load_targets(run)
-    real = torch.from_numpy(targets.physical(torch.cat([targets.fit, targets.held_out])))
-    fit = len(targets.fit)
+    real, fit = torch.from_numpy(targets.values), targets.fit_count
     known = (
         measured_labels(labels, real, fit, parts)
         if labels in MEASURES
@@ -195,15 +195,15 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
 
     return _compared(
         known.task,
-        Labelled(targets.fit, known.labels[:fit]),
-        Labelled(targets.held_out, known.labels[fit:]),
+        Labelled(targets.fit_ranged, known.labels[:fit]),
+        Labelled(targets.held_out_ranged, known.labels[fit:]),
         synthetic,
         [run],
         None if known.measure is None else label,
     )
 
 
-def measure_utility_of_classes(runs: Sequence[RunStore]) -> Utility:
+def measure_utility_of_classes(runs: Sequence[RunStore]) -> DownstreamResult:
     """Compare training sets where every run is a class, named after the run.
 
     Raises:
@@ -211,20 +211,20 @@ def measure_utility_of_classes(runs: Sequence[RunStore]) -> Utility:
         RunIncomplete: samples are missing.
     """
     stored = [load_targets(run) for run in runs]
-    shapes = {tuple(targets.fit.shape[1:]) for targets in stored}
+    shapes = {targets.shape for targets in stored}
     if len(shapes) > 1:
         raise InputError(f"got maps of shapes {sorted(shapes)}; expected runs of one shape")
     for run in runs:
         require_samples(run)
-    fit = [torch.from_numpy(targets.physical(targets.fit)) for targets in stored]
-    held_out = [torch.from_numpy(targets.physical(targets.held_out)) for targets in stored]
+    fit = [torch.from_numpy(targets.fit) for targets in stored]
+    held_out = [torch.from_numpy(targets.held_out) for targets in stored]
     numbers = [np.arange(run.plan("generate").rows) for run in runs]
     made = [
         _read(run, _chosen(run, n, MULTIPLES[-1] * len(maps)))
         for run, n, maps in zip(runs, numbers, fit, strict=True)
     ]
     # Each run has a range of its own, which would tell the classes apart: one for all.
-    transform = RangeTransform.measure(stored[0].transform.kind, torch.cat(fit).numpy())
+    transform = common_transform(stored)
 
     def joined(sets: Sequence[Maps]) -> Labelled:
         labels = torch.repeat_interleave(
@@ -249,8 +249,8 @@ def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fi
 
 
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    pixels = load_targets(run).fit[0].numel()
-    rng = generator(root_key(run.record["identity"] + "/utility"), INDEX, stream=Stream.RESAMPLE)
+    pixels = math.prod(load_targets(run).shape)
+    rng = Root.of(run.record["identity"]).child("utility", "samples").generator()
     count = min(len(numbers), most, max(1, MAX_PIXELS // pixels))
     return np.sort(rng.permutation(numbers)[:count])
 
@@ -270,26 +270,26 @@ def _compared(
     synthetic: Labelled,
     runs: Sequence[RunStore],
     label: Measure | None,
-) -> Utility:
+) -> DownstreamResult:
     identities = "+".join(run.record["identity"] for run in runs)
     bar = listener.get()
     bar.begin("utility", trainings(len(real.known()), len(synthetic.known())), 0)
-    return utility(
+    return downstream_gain(
         task,
         real,
         held_out,
         synthetic,
-        tuple(runs[0].record["identity_record"]["targets"]["symmetries"]),
-        root_key(identities + "/utility"),
+        load_targets(runs[0]).symmetries,
+        Root.of(identities).child("utility"),
         samples=sum(run.plan("generate").rows for run in runs),
         label=label,
-        told=lambda done: bar.advance("utility", done),
+        on_training=lambda done: bar.advance("utility", done),
     )
 
 
-def keep_utility(run: RunStore, found: Utility) -> None:
+def keep_utility(run: RunStore, found: DownstreamResult) -> None:
     """Write the record beside the report and the report anew, with it in it."""
-    write_json(run.root / UTILITY, found.as_dict())
+    write_json(run.root / UTILITY, found.to_json())
     if exists(run.root / "report" / "report.json"):
         rewrite_report(run, stored_settings(run))
 

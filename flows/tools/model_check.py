@@ -10,14 +10,13 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
-from actors.line import choose_device
 from flows.progress import finite, listener
 from flows.report.inputs import psnr
 from flows.report.inspection import describe_base
-from flows.runs.planning import AUTO_NOISE_TO_SIGNAL
 from flows.settings import read_plain
 from flows.tools.model_card import write_sheet
 from ood_core.arrays import Maps
+from ood_core.config.method import AUTO_NOISE
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -25,9 +24,10 @@ from ood_core.errors import BaseModelError, ConfigError
 from ood_core.invert import invert
 from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.galaxygrad import PREFIX, packaged
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
+from ood_core.synthesis.pipeline import choose_device
 
 ROOT = 0
 MAX_COMPARED = 8
@@ -88,7 +88,7 @@ def check_model(
         ConfigError: fewer than 2 samples, more steps than the schedule has, `out` is a file.
     """
     device = choose_device("auto")
-    model, card = load_base(source, device), read_card(source)
+    model, card = load_model(source, device), read_card(source)
     _require(model, samples, steps, out)
     began = time.monotonic()
     measured = _measure(model, samples, steps)
@@ -196,7 +196,7 @@ def _noise(model: BaseModel, count: int) -> Maps:
 def _round_trip(model: BaseModel, maps: Maps, steps: int) -> dict[str, float]:
     """Samples up to the level that runs start from, and down again; medians over maps."""
     schedule = model.denoiser.schedule
-    level = schedule.index_of(AUTO_NOISE_TO_SIGNAL)
+    level = schedule.index_of(AUTO_NOISE)
     grid = schedule.log_snr_grid(min(steps, level) + 1, level)
     error = invert(_Watched(model.denoiser), maps, grid, PASSES).error.cpu()
     relative = error / maps.flatten(1).std(dim=1).cpu()

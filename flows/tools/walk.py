@@ -20,8 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import Line
-from actors.workers import padded
 from flows.progress import listener
 from flows.report.inputs import SEPARABILITY, WALK_NUMBERS, WALKS, stored_separability
 from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
@@ -35,7 +33,7 @@ from ood_core.metrics.novelty import nearest
 from ood_core.metrics.separation import separation
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.random import SeedRange, Stream, generator, normal, root_key
-from ood_core.numerics.sphere import Points, angle, exp_map, log_map, project, transport
+from ood_core.numerics.sphere import Points, angle, project
 from ood_core.report.pictures import Stretch
 from ood_core.report.record import PhysicalMaps
 from ood_core.report.strip import Path, animation, strip
@@ -43,7 +41,9 @@ from ood_core.store.files import as_bytes, write_atomic, write_json, writing
 from ood_core.store.latents import all_latents, held_targets, read_latents
 from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
-from ood_core.synthesis.directions import FEWEST, shared_direction
+from ood_core.synthesis.directions import MIN_TARGETS, shared_direction
+from ood_core.synthesis.pipeline import Pipeline, padded
+from ood_core.synthesis.walks import geodesic, transported
 
 BATCH = 16
 MAX_STEPS = 500
@@ -91,7 +91,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
     shares = [float(s) for s in np.linspace(0, 1, spec.steps)]
-    ways = _ways(latents, line.labels(line.targets.seen), a, b, others, shares)
+    ways = _ways(latents, line.labels(line.targets.fit_seen), a, b, others, shares)
     maps = _decoded(line, ways)
     root = root_key(run.record["identity"] + "/walk")
     told = {
@@ -99,7 +99,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         "to": line.targets.ids[b],
         "transfers": [line.targets.ids[c] for c in others],
         "steps": spec.steps,
-        "level": line.method.level,
+        "t_max": line.method.ends[1],
         **_angles(latents, a, b, others),
         "shared_attributes": _shared(run, line, root),
         "paths": [
@@ -110,15 +110,15 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
     with writing(place):
         told["separability"] = _separability(run, line, spec, out)
-        fit = line.targets.physical(line.targets.fit)
+        fit = line.targets.fit
         title = f"{run.record['name']}: from {told['from']} to {told['to']}"
         told["files"] = _write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
 
 
-def _target(line: Line, name: str) -> int:
+def _target(line: Pipeline, name: str) -> int:
     """Row of a fit target by its number or its name."""
-    ids = line.targets.ids[: len(line.targets.fit)]
+    ids = line.targets.ids[: line.targets.fit_count]
     if name in ids:
         return ids.index(name)
     if name.isdecimal() and int(name) < len(ids):
@@ -137,32 +137,26 @@ def _ways(
     A transported direction keeps the norm of the latent that it starts from. The cluster of a map
     is that of the nearer end; without an end, that of the start.
     """
-    points, norms = project(latents)
-    along = log_map(points[[a]], points[[b]])
     ways = []
     for start in (a, *others):
-        v = along if start == a else transport(along, points[[a]], points[[start]])
         reached = b if start == a else None
-        far = float(norms[b] if reached is not None else norms[start])
-        found = [
-            exp_map(points[[start]], s * v) * ((1 - s) * float(norms[start]) + s * far)
-            for s in shares
-        ]
+        if reached is not None:
+            shaped = geodesic(latents, a, b, shares)
+        else:
+            shaped = transported(latents, a, b, start, shares)
         names = [start if reached is None or s < 0.5 else reached for s in shares]
-        shaped = torch.cat(found).reshape(-1, *latents.shape[1:]).to(latents)
         ways.append(Way(start, reached, shaped, tuple(int(labels[i]) for i in names)))
     return ways
 
 
-def _decoded(line: Line, ways: Sequence[Way]) -> list[Maps]:
+def _decoded(line: Pipeline, ways: Sequence[Way]) -> list[Maps]:
     """Maps of all paths in model range, by the deterministic solver that undoes the inversion."""
     latents = torch.cat([way.latents for way in ways])
     labels = torch.tensor([label for way in ways for label in way.labels])
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        down = decode(line.denoiser(own), "ddim", part.to(line.device), line.grid, above=line.above)
-        made.append(line.maps(down).cpu())
+        made.append(line.maps(line.lower(line.denoiser(own), part.to(line.device))).cpu())
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
 
@@ -194,10 +188,10 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
+def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
-    if len(latents) < FEWEST:
+    latents, targets = read_latents(run), line.targets.fit_ranged[held_targets(run)]
+    if len(latents) < MIN_TARGETS:
         return []
     points: Points = project(latents)[0]
     measured = attributes(targets)
@@ -212,9 +206,9 @@ def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     ]
 
 
-def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
+def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
     measured = attributes(maps)
-    near = nearest(maps, line.targets.fit, line.symmetries)
+    near = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
     frames = [
         {
@@ -232,7 +226,7 @@ def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> 
 
 
 def _separability(
-    run: RunStore, line: Line, spec: WalkSpec, out: str | None
+    run: RunStore, line: Pipeline, spec: WalkSpec, out: str | None
 ) -> dict[str, Any] | None:
     """What is stored of the run, or is measured now and stored, unless the walk goes elsewhere."""
     known = stored_separability(run)
@@ -245,7 +239,9 @@ def _separability(
     return found
 
 
-def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps) -> list[Path]:
+def _paths(
+    line: Pipeline, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps
+) -> list[Path]:
     return [
         Path(
             "walk" if way.end is not None else f"from {line.targets.ids[way.start]}",
@@ -298,7 +294,7 @@ def _table(paths: Sequence[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | None:
+def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
     """Held-out AUC of targets against the base's own maps at the method's level.
 
     Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
@@ -318,7 +314,7 @@ def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | No
         name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
         for row, (name, pair) in enumerate(rows.items())
     }
-    return {"level": line.method.level, "in_domain": count, "targets": len(latents), **found}
+    return {"t_max": line.method.ends[1], "in_domain": count, "targets": len(latents), **found}
 
 
 def store_separability(run: RunStore, found: dict[str, Any]) -> None:
@@ -326,19 +322,18 @@ def store_separability(run: RunStore, found: dict[str, Any]) -> None:
     write_json(run.root / WALKS / SEPARABILITY, found)
 
 
-def in_domain_latents(line: Line, count: int, root: int) -> Latents:
+def in_domain_latents(line: Pipeline, count: int, root: int) -> Latents:
     """Latents of maps that the base makes of noise, inverted as the targets were."""
     schedule = line.base.schedule
     grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
-    noise = normal(SeedRange(root, 0, count), line.targets.seen.shape[1:])
+    noise = normal(SeedRange(root, 0, count), line.targets.fit_seen.shape[1:])
     found = []
     listener.get().begin("separate", count, 0)
-    for number, part in enumerate(noise.split(BATCH)):
+    for part in noise.split(BATCH):
         batch = padded(part, min(BATCH, count)).to(line.device)
         made = decode(line.base, "ddim", batch, grid)
         denoiser = line.denoiser(line.labels(made.cpu()))
-        seeds = SeedRange(root, number * BATCH, number * BATCH + len(made))
-        done = line.invert(denoiser, made, seeds)
+        done = line.lift(denoiser, made)
         found.append(done.latents.cpu()[: len(part)])
         listener.get().advance("separate", len(part))
     return torch.cat(found)

@@ -8,10 +8,13 @@ CODE_AXES = ("code_channel", "code_y", "code_x")  # xarray wants one size per na
 Shape = tuple[int, int, int]
 
 
-def target_columns(shape: Shape, code_shape: Shape | None = None) -> list[Column]:
-    """`targets.zarr`: maps in model range and the split, and their codes for a latent base."""
+def target_columns(
+    shape: Shape, unit: str, code_shape: tuple[int, ...] | None = None
+) -> list[Column]:
+    """`targets.zarr`: maps as given and in model range, the split, and codes for a latent base."""
     columns = [
         Column("target", (), (), "int64", "number of the target in file order"),
+        Column("values", MAP_AXES, shape, "float32", "target in physical units", unit or "1"),
         Column("maps", MAP_AXES, shape, "float32", "target in model range"),
         Column("held_out", (), (), "int8", "1 where the target is held out, 0 where it is fitted"),
     ]
@@ -20,18 +23,15 @@ def target_columns(shape: Shape, code_shape: Shape | None = None) -> list[Column
     return columns
 
 
-def latent_columns(shape: Shape, code_shape: Shape, paired: bool = False) -> list[Column]:
+def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
     """`latents.zarr`: one latent per fit target, with the round trip that vouches for it.
 
-    Both shapes are the same unless the base is a latent one. `paired` keeps the neighbours from
-    which, together with the latents, the way down is exact.
+    Both shapes are the same unless the base is a latent one.
     """
     axes = MAP_AXES if shape == code_shape else CODE_AXES
-    neighbour = Column("before", axes, code_shape, "float32", "the point one step below the latent")
     return [
         Column("target", (), (), "int64", "number of the target in file order"),
         Column("latents", axes, code_shape, "float32", "latent of unit in-domain variance"),
-        *([neighbour] if paired else []),
         Column("round_trip", MAP_AXES, shape, "float32", "target inverted and decoded again"),
         Column("error", (), (), "float32", "round-trip root-mean-square error in model range"),
         Column("residual", (), (), "float32", "largest relative fixed-point residual of a step"),

@@ -16,8 +16,8 @@ from flows.science.cells import Cell, Ground, grid
 from flows.science.methods import METHODS
 from flows.science.table import Interval
 from ood_core.errors import ConfigError
-from ood_core.evaluation.evaluate import validate
-from ood_core.numerics.random import root_key
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.numerics.random import Root
 
 Config = Callable[..., Path]
 Farfield = Callable[..., Any]
@@ -91,12 +91,12 @@ def test_scores_are_those_of_validate(
     assert stored is not None
     fit, judges = targets.ranged(targets.maps.values[:7]), targets.ranged(targets.judging_values)
     samples = targets.ranged(cell.shown(out))  # all 24 are kept
-    found = validate(samples, fit, judges, (), root_key("science/0"))
-    for score in found.scores:
-        kept = stored["nearest_ratio"] if score.name == "nearest_ratio" else None
-        value = stored["scores"][score.name]["value"] if kept is None else kept
-        assert value == pytest.approx(score.value, rel=1e-6, abs=1e-6), score.name
-    for test in found.judgement.families:
+    found = evaluate_maps(samples, fit, judges, (), Root.of("science/0"))
+    for name, score in found.scores.items():
+        kept = stored["nearest_ratio"] if name == "nearest_ratio" else None
+        value = stored["scores"][name]["value"] if kept is None else kept
+        assert value == pytest.approx(score.value, rel=1e-6, abs=1e-6), name
+    for test in found.tests.families:
         if not test.steered:
             assert stored["families"][test.name]["value"] == pytest.approx(test.distance, rel=1e-6)
 

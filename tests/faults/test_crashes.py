@@ -51,7 +51,7 @@ def recorded(tmp_path_factory, small):
 @pytest.fixture
 def scored_once(monkeypatch):
     """Scores are computed once for all resumes of one set."""
-    monkeypatch.setattr(stages, "compare", once(stages.compare))
+    monkeypatch.setattr(stages, "evaluate_features", once(stages.evaluate_features))
 
 
 def test_every_change_of_the_disk_is_seen(recorded):
@@ -63,7 +63,7 @@ def test_every_change_of_the_disk_is_seen(recorded):
     assert len(moments) > 300
     assert {moment.stage for moment in moments} == set(STAGES)
     names = {path.rpartition("/")[2] for moment in moments for path in moment.paths}
-    for file in ("run.json", "plan.json", "00001.json", "verdict.json", "index.html", "00001.free"):
+    for file in ("run.json", "plan.json", "00001.json", "gate.json", "index.html", "00001.free"):
         assert file in names
 
 
@@ -74,7 +74,7 @@ def test_at_every_moment_what_is_marked_done_is_done(recorded, tmp_path, power):
     for number, moment in enumerate(distinct(moments, "lasting")):
         root = lay_out(moment.tree, tmp_path / str(number))
         assert_honest(root)
-        if (root / "verdict.json").exists():
+        if (root / "gate.json").exists():
             assert moment.stage == "validate"
             assert (root / "report" / "report.json").exists()
         shutil.rmtree(root)
@@ -178,7 +178,9 @@ def test_from_every_moment_of_a_growth_it_grows_to_the_unbroken_run(tmp_path, re
     clean, fresh = tmp_path / "clean", tmp_path / "fresh"
     shutil.copytree(recorded[0], clean)
     gate = {"min_held_out": 30}
-    write_json(clean / "verdict.json", {"state": "complete", "reasons": [], "gate": gate})
+    write_json(
+        clean / "gate.json", {"outcome": "complete", "reasons": [], "gate": gate, "samples": 6}
+    )
     longer = with_samples(small, 14)
     make_run(longer, str(fresh), call=without_validation)
     kept, seen = vouched(clean), set()

@@ -45,7 +45,7 @@ def block(root, shard):
 def discovery(tiny, monkeypatch):
     """Seven targets in shards of two; nothing is fitted to targets before they are inverted."""
     monkeypatch.setattr(planning, "INVERSION_SHARD", 2)
-    method = {"preset": "discovery", "steps": 2, "level": 300}
+    method = {"preset": "discovery", "steps": 2, "t_max": 300}
     return tiny(method={**method, "calibration": None, "steering": None})
 
 
@@ -128,7 +128,7 @@ def test_a_set_that_lacks_shards_is_not_judged(ready, tiny, unbroken, farfield, 
     assert "shard 2: " in answer.err
     assert "Traceback" not in answer.err
     assert not (ready / "report").exists()
-    assert not (ready / "verdict.json").exists()
+    assert not (ready / "gate.json").exists()
     assert RunStore(ready).state == "incomplete"
     before = marks(ready)
     clear()

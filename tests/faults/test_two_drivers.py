@@ -137,7 +137,7 @@ def test_a_driver_that_loses_the_run_within_a_stage_writes_no_more(ready, tiny, 
 
         return lost
 
-    place = {"fit": "read_latents", "generate": "pool_for", "validate": "compare"}[stage]
+    place = {"fit": "read_latents", "generate": "pool_for", "validate": "evaluate_features"}[stage]
     monkeypatch.setattr(stages, place, lose(getattr(stages, place)))
     if stage == "fit":
         shutil.rmtree(ready / "prior.zarr")

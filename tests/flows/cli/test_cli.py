@@ -207,8 +207,8 @@ def test_report_computes_nothing_and_says_what_is_missing(farfield, finished):
     changed = [name for name in content if content[name] != written[name]]
     assert sorted(changed) == ["index.html", "report.json"]  # seconds of validation are known now
     record, again = (json.loads(files["report.json"]) for files in (content, written))
-    assert again["validation"] == record["validation"]
-    del record["validation"]["judgement"]["fit"]
+    assert again["evaluation"] == record["evaluation"]
+    del record["evaluation"]["tests"]["families"]
     (folder / "report.json").write_text(json.dumps(record))
     answer = farfield("report", finished)
     assert (answer.code, "farfield validate" in answer.err) == (2, True)
@@ -226,12 +226,12 @@ def test_report_computes_nothing_and_says_what_is_missing(farfield, finished):
         ([], 0, "complete"),
     ],
 )
-def test_validate_asks_another_gate_without_generating(farfield, finished, gate, code, state):
+def test_validate_decides_another_gate_without_generating(farfield, finished, gate, code, state):
     stored = {p: b for p, b in everything(finished) if ".zarr" in p or "receipts" in p}
     answer = farfield("validate", finished, *(f"--gate={g}" for g in gate), "--json")
     found = parsed(answer.out)
     assert (answer.code, found["state"], RunStore(finished).state) == (code, state, state)
-    assert len(found["reasons"]) == 1 and "lie" in found["verdict"]
+    assert len(found["reasons"]) == 1 and "lie" in found["summary"]
     after = dict(everything(finished))
     assert {p: after[p] for p in stored} == stored
     assert farfield("validate", finished, "--json").code == code  # the gate is remembered

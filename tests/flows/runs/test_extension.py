@@ -1,7 +1,6 @@
 """Growing a run: the old samples stay to the bit, and the whole equals a run planned that long."""
 
 import json
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import xarray as xr
 
 from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_samples
 from flows.runs.stages import perform
-from ood_core.errors import IdentityRefused, InputError
+from ood_core.errors import IdentityRefused
 from ood_core.models.networks import make_unet, save_base
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
@@ -84,10 +83,10 @@ def test_an_unfinished_run_grows_as_well(ready, longer):
     assert_equal(ready, longer(13))
 
 
-def test_scores_are_of_the_grown_set_and_held_against_the_same_gate(farfield, finished):
-    verdict = read_json(finished / "verdict.json")
+def test_scores_are_of_the_grown_set_and_of_the_same_gate(farfield, finished):
+    decided = read_json(finished / "gate.json")
     never_met = {"min_held_out": 2, "spectrum_error": 0.0}
-    write_json(finished / "verdict.json", {**verdict, "gate": {**verdict["gate"], **never_met}})
+    write_json(finished / "gate.json", {**decided, "gate": {**decided["gate"], **never_met}})
     answer = farfield("extend", finished, "--samples", 13, "--json")
     assert answer.code == 3
     found = json.loads(answer.out)
@@ -95,7 +94,7 @@ def test_scores_are_of_the_grown_set_and_held_against_the_same_gate(farfield, fi
     report = read_json(finished / "report" / "report.json")
     assert report["maps"]["samples"] == 13
     assert report["settings"]["generation"]["samples"] == 13
-    assert read_json(finished / "verdict.json")["samples"] == 13
+    assert read_json(finished / "gate.json")["samples"] == 13
 
 
 def test_old_scores_say_nothing_about_a_grown_set(finished):
@@ -105,16 +104,6 @@ def test_old_scores_say_nothing_about_a_grown_set(finished):
     assert (
         RunStore(finished).receipts("generate").missing(RunStore(finished).plan("generate")) == []
     )
-    assert RunStore(finished).state == "incomplete"
-
-
-def test_verdicts_of_early_versions_are_dated(finished):
-    path = finished / "verdict.json"
-    early = {key: value for key, value in read_json(path).items() if key != "samples"}
-    write_json(path, early)
-    assert RunStore(finished).state == "complete"
-    extend(finished, 12)
-    assert read_json(path) == {**early, "samples": PLANNED}
     assert RunStore(finished).state == "incomplete"
 
 
@@ -172,26 +161,6 @@ def test_extending_needs_no_target_file(finished, longer, tiny, tmp_path):
     record = read_json(finished / "run.json")
     record["settings"]["targets"]["path"] = str(tmp_path / "gone.npy")
     write_json(finished / "run.json", record)
-    extend(finished, 13)
-    assert_equal(finished, longer(13))
-
-
-def test_a_last_shard_that_was_stored_short_is_refused_with_a_way_out(finished, longer, tiny):
-    """As versions before growth stored it: two rows, and a receipt for these."""
-    run = RunStore(finished)
-    table, book, last = run.table("generate"), run.receipts("generate"), run.plan("generate")[2]
-    short = {name: table.read(name, slice(8, 10)) for name, _ in table.arrays()}
-    digest = table.write(last, short)
-    book.write(replace(book.read(last), stop=10, digest=digest, statistics=""))
-    assert_honest(finished)
-    make_run(tiny(), str(finished), call=without_validation)  # such a run is whole as it is
-    assert asdict(book.read(last))["stop"] == 10
-    before = everything(finished)
-    with pytest.raises(InputError, match=r"generate/00002\.json"):
-        extend(finished, 13)
-    assert everything(finished) == before
-    book.revoke(last)
-    make_run(tiny(), str(finished), call=without_validation)
     extend(finished, 13)
     assert_equal(finished, longer(13))
 

@@ -9,13 +9,13 @@ import torch
 import xarray as xr
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 
-from actors.line import load_line
+from actors.loading import load_pipeline
 from flows.report.inspection import describe_model
 from flows.runs.lifecycle import make_run
 from flows.runs.planning import inspect_inputs, prepare
 from flows.runs.stages import perform
 from ood_core.errors import IdentityRefused, TargetError
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
 from ood_core.store.priors import read_prior
@@ -88,18 +88,18 @@ def test_codes_are_stored_once_and_are_what_the_method_sees(
     targets = load_targets(calibrated)
     vae = AutoencoderKL.from_pretrained(latent_base / "vae").eval()
     with torch.no_grad():
-        expected = SCALE * vae.encode(targets.fit).latent_dist.mode()
+        expected = SCALE * vae.encode(targets.fit_ranged).latent_dist.mode()
     assert targets.codes is not None
-    assert targets.seen is targets.codes
-    torch.testing.assert_close(targets.codes, expected, rtol=1e-5, atol=1e-5)
-    line = load_line(calibrated, str(latent_base), "cpu", "float32")
-    assert line.laws is not None
-    assert line.laws.gaussian.mean.shape == (2, 16, 16)
+    assert targets.fit_seen.equal(targets.codes[: targets.fit_count])
+    torch.testing.assert_close(targets.fit_seen, expected, rtol=1e-5, atol=1e-5)
+    line = load_pipeline(calibrated, str(latent_base), "cpu", "float32")
+    assert line.experts is not None
+    assert line.experts.gaussian.mean.shape == (2, 16, 16)
 
 
 def test_the_round_trip_is_measured_on_pixels(calibrated: RunStore) -> None:
     targets, table = load_targets(calibrated), calibrated.table("invert")
-    gap = table.read("round_trip") - targets.fit.numpy()
+    gap = table.read("round_trip") - targets.fit_ranged.numpy()
     error = np.sqrt((gap.astype(np.float64) ** 2).mean(axis=(1, 2, 3)))
     np.testing.assert_allclose(table.read("error"), error, rtol=1e-5)
 
@@ -108,8 +108,8 @@ def test_the_decoder_floor_is_on_record(calibrated: RunStore, latent_base: Path)
     targets = load_targets(calibrated)
     vae = AutoencoderKL.from_pretrained(latent_base / "vae").eval()
     with torch.no_grad():
-        back = vae.decode(vae.encode(targets.fit).latent_dist.mode()).sample
-    floor = float((back - targets.fit).square().mean().sqrt() / targets.fit.std())
+        back = vae.decode(vae.encode(targets.fit_ranged).latent_dist.mode()).sample
+    floor = float((back - targets.fit_ranged).square().mean().sqrt() / targets.fit_ranged.std())
     assert calibrated.record["base"]["decoder_floor"] == pytest.approx(floor, rel=1e-4)
     report = read_json(calibrated.root / "report" / "report.json")
     assert report["base"]["decoder_floor"] == pytest.approx(floor, rel=1e-4)
@@ -127,7 +127,7 @@ def test_samples_are_decoded_codes(
     tmp_path: Path, tiny: Any, latent_base: Path, fields: Path
 ) -> None:
     """Sample by sample the published protocol, with diffusers alone, from the stored prior."""
-    method = {"preset": "discovery", "steps": 3, "level": 300, "calibration": None,
+    method = {"preset": "discovery", "steps": 3, "t_max": 300, "calibration": None,
               "steering": None}  # fmt: skip
     targets = {"path": str(fields), "transform": "log"}
     settings = tiny(base=str(latent_base), method=method, targets=targets)
@@ -155,7 +155,7 @@ def test_samples_are_decoded_codes(
 def test_another_autoencoder_is_refused(calibrated: RunStore, tmp_path: Path) -> None:
     other = save_latent_base(tmp_path / "other", 1)
     with pytest.raises(IdentityRefused, match="weights or schedule differ"):
-        load_line(calibrated, str(other), "cpu", "float32")
+        load_pipeline(calibrated, str(other), "cpu", "float32")
 
 
 def test_maps_with_other_channels_or_sides_are_refused_before_anything_is_written(
@@ -177,7 +177,7 @@ def test_costs_are_those_of_codes(settings: Any, latent_base: Path) -> None:
 
     maps, model, _ = inspect_inputs(settings)
     cost = estimate_cost(settings)
-    assert cost["targets"]["shape"] == list(maps.values.shape[1:]) == [1, SIDE, SIDE]
+    assert cost["targets"]["shape"] == list(maps.shape) == [1, SIDE, SIDE]
     assert cost["dataset_bytes"] == 10 * 4 * SIDE * SIDE
     assert describe_model(str(latent_base))["pixels_per_code"] == 2
-    assert model.digest == load_base(str(latent_base)).digest
+    assert model.digest == load_model(str(latent_base)).digest

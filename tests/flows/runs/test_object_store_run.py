@@ -41,7 +41,7 @@ def test_a_bucket_and_a_folder_get_the_same_bytes(line, unbroken):
     here = stored(line[0])
     there = {str(p.relative_to(unbroken)) for p in unbroken.rglob("*") if p.is_file()}
     assert here.keys() == there
-    for name in ("verdict.json", "plan.json", "report/spectrum.csv", "report/gallery.png"):
+    for name in ("gate.json", "plan.json", "report/spectrum.csv", "report/gallery.png"):
         assert here[name] == (unbroken / name).read_bytes()
 
 

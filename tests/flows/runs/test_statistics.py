@@ -7,20 +7,18 @@ import pytest
 import torch
 
 from flows.report.inspection import verify_run
-from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_samples
-from flows.runs.stages import perform, validate_set
+from flows.runs.lifecycle import make_run
+from flows.runs.stages import perform
 from ood_core.errors import ShardCorrupt
-from ood_core.evaluation import features as measures
-from ood_core.evaluation.evaluate import compare, validate
-from ood_core.evaluation.features import families
-from ood_core.evaluation.streaming import joined
-from ood_core.store.files import read_json, write_json
+from ood_core.evaluation.evaluate import evaluate_features, evaluate_maps
+from ood_core.evaluation.features import FAMILIES, Family, concatenated
+from ood_core.numerics.random import Root
 from ood_core.store.run import RunStore
-from ood_core.store.statistics import lay_ruler, read_statistics
+from ood_core.store.statistics import feature_extractor, read_statistics
 from ood_core.store.targets import load_targets
-from tests.contracts.store import assert_equal, assert_honest
+from tests.contracts.store import assert_equal
 
-ROOT = 5
+ROOT = Root(5)
 ROUNDING = 2e-6
 """Rows are float32 (6e-8) and scattering sums some hundred of them in float32, whose order depends
 on the batch: a few tens of roundings."""
@@ -33,21 +31,23 @@ def without_validation(name, stage, run, settings):
 def stored(root):
     run = RunStore(root)
     targets = load_targets(run)
-    return run, targets, lay_ruler(targets, stored_settings(run).targets.symmetries)
+    return run, targets, feature_extractor(targets)
 
 
 def online(root):
-    run, targets, ruler = stored(root)
-    return joined(list(read_statistics(run, ruler, targets)))
+    run, targets, extractor = stored(root)
+    return concatenated(list(read_statistics(run, extractor, targets)))
 
 
 def maps(root):
     run, targets, _ = stored(root)
-    return torch.from_numpy(targets.transform.forward(run.table("generate").read("maps")))
+    return targets.ranged(run.table("generate").read("maps"))
 
 
 def scores(report):
-    return {s.name: (s.value, s.real, s.low, s.high, s.whole or 0.0) for s in report.scores}
+    return {
+        name: (s.value, s.real, s.low, s.high, s.whole or 0.0) for name, s in report.scores.items()
+    }
 
 
 def assert_same_scores(one, other):
@@ -57,68 +57,36 @@ def assert_same_scores(one, other):
     for name, values in scores(one).items():
         assert values == pytest.approx(scores(other)[name], rel=1e3 * ROUNDING, abs=1e-6), name
     assert [p.sample for p in one.closest] == [p.sample for p in other.closest]
-    assert (one.worst, one.copies, one.count) == (other.worst, other.copies, other.count)
-    for a, b in zip(one.judgement.families, other.judgement.families, strict=True):
+    assert (one.least_typical, one.near_copies) == (other.least_typical, other.near_copies)
+    assert one.count == other.count
+    for a, b in zip(one.tests.families, other.tests.families, strict=True):
         assert a.distance == pytest.approx(b.distance, rel=1e-3, abs=1e-4)
 
 
-def early(root):
-    """Make the run one of a version that stored no statistics."""
-    shutil.rmtree(root / "statistics.zarr")
-    for path in (root / "receipts" / "generate").glob("*.json"):
-        write_json(path, {k: v for k, v in read_json(path).items() if k != "statistics"})
-
-
 def test_stored_rows_are_those_of_the_stored_maps(unbroken):
-    _, _, ruler = stored(unbroken)
-    found, wanted = online(unbroken), ruler.measure(maps(unbroken))
+    _, _, extractor = stored(unbroken)
+    found, wanted = online(unbroken), extractor.extract(maps(unbroken))
     assert found.keys() == wanted.keys()
     for name, rows in wanted.items():
         torch.testing.assert_close(found[name], rows, rtol=ROUNDING, atol=ROUNDING)
 
 
 def test_scores_of_rows_are_those_of_maps_however_they_are_cut(unbroken):
-    run, targets, ruler = stored(unbroken)
-    offline = validate(maps(unbroken), targets.fit, targets.held_out, ruler.symmetries, ROOT)
+    run, targets, extractor = stored(unbroken)
+    offline = evaluate_maps(
+        maps(unbroken), targets.fit_ranged, targets.held_out_ranged, extractor.symmetries, ROOT
+    )
     for blocks in (
-        list(read_statistics(run, ruler, targets)),
-        [ruler.measure(part) for part in maps(unbroken).split([1, 6, 3])],
+        list(read_statistics(run, extractor, targets)),
+        [extractor.extract(part) for part in maps(unbroken).split([1, 6, 3])],
     ):
-        assert_same_scores(compare(ruler, blocks, 10, ROOT), offline)
+        assert_same_scores(evaluate_features(extractor, blocks, 10, ROOT), offline)
 
 
 def test_scores_need_no_maps(finished):
     before = online(finished)
     shutil.rmtree(finished / "dataset.zarr" / "maps" / "c")
     assert all(rows.equal(before[name]) for name, rows in online(finished).items())
-
-
-def test_a_run_of_an_early_version_has_the_same_scores(finished):
-    before = online(finished)
-    early(finished)
-    run = RunStore(finished)
-    assert all(rows.equal(before[name]) for name, rows in online(finished).items())
-    report = read_json(finished / "report" / "report.json")
-    (finished / "report" / "report.json").unlink()
-    perform("validate", validate_set, run, stored_settings(run))
-    again = read_json(finished / "report" / "report.json")
-    # Sums over the whole set come in other blocks, so that float64 rounds otherwise.
-    whole = [[s.pop("whole") or 0.0 for s in r["validation"]["scores"]] for r in (again, report)]
-    assert whole[0] == pytest.approx(whole[1], rel=1e-12)
-    assert again["validation"] == report["validation"]
-    assert not run.statistics.path.exists()
-
-
-def test_an_early_run_that_grows_has_statistics_of_its_new_shards(finished, tmp_path, tiny):
-    early(finished)
-    run = RunStore(finished)
-    extend_run(run, with_samples(stored_settings(run), 15), without_validation)
-    kept = [bool(r.statistics) for r in run.receipts("generate").all(run.plan("generate"))]
-    assert kept == [False, False, False, True]
-    assert_honest(finished)
-    make_run(tiny(generation={"samples": 15}), str(tmp_path / "long"), call=without_validation)
-    wanted = online(tmp_path / "long")
-    assert all(rows.equal(wanted[name]) for name, rows in online(finished).items())
 
 
 def test_another_definition_is_measured_again(finished, monkeypatch):
@@ -130,12 +98,10 @@ def test_another_definition_is_measured_again(finished, monkeypatch):
 
 
 def test_rows_of_fewer_families_are_measured_again(finished, monkeypatch):
-    def more(of):
-        return [*families(of), ("means", lambda maps: maps.mean((-2, -1)))]
-
+    means = Family("means", "means", lambda maps: maps.mean((-2, -1)))
     before, run = online(finished), RunStore(finished)
     damage(run, "statistics", 1.0)  # would be refused, were it read
-    monkeypatch.setattr(measures, "families", more)
+    monkeypatch.setitem(FAMILIES, "means", means)
     found = online(finished)
     assert found["means"].shape == (10, 1)
     assert all(rows.equal(found[name]) for name, rows in before.items())

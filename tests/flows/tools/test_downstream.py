@@ -8,12 +8,12 @@ import pytest
 
 from flows.tools.downstream import measured_labels, read_labels
 from ood_core.errors import InputError
-from ood_core.evaluation import learners
+from ood_core.evaluation import probes
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    monkeypatch.setattr(learners, "STEPS", 5)
+    monkeypatch.setattr(probes, "STEPS", 5)
 
 
 def written(tmp_path, lines):
@@ -27,14 +27,14 @@ def test_a_label_per_target_goes_into_record_and_report(farfield, finished, tmp_
     answer = farfield("utility", finished, "--labels", labels, "--json")
     assert answer.code == 0
     found = json.loads(answer.out)
-    assert found["task"] == "slope" and found["measure"] == "R²" and found["samples"] == 10
+    assert found["task"] == "slope" and found["metric"] == "R²" and found["samples"] == 10
     assert (found["real"], found["held_out"], found["labelled"]) == (7, 7, 10)
     assert json.loads((finished / "utility.json").read_text()) == found
     page = (finished / "report" / "index.html").read_text()
-    assert "What they are worth" in page and "to tell slope" in page
+    assert "Gain of training with them" in page and "to predict slope" in page
     with (finished / "report" / "utility.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["score"]) for row in rows] == [arm["score"] for arm in found["arms"]]
+    assert [float(row["score"]) for row in rows] == [arm["score"] for arm in found["training_sets"]]
     # It stays in the report however often that is written.
     (finished / "report" / "index.html").unlink()
     assert farfield("report", finished).code == 0
@@ -49,7 +49,7 @@ def test_measured_labels_and_classes_of_runs(farfield, finished, unbroken):
     found = json.loads(several.out)
     assert found["task"] == "which run" and found["real"] == 14 and found["samples"] == 20
     # Two copies of one run have one law: nothing can be told but by chance.
-    assert all(abs(arm["score"] - 0.5) < 0.3 for arm in found["arms"])
+    assert all(abs(arm["score"] - 0.5) < 0.3 for arm in found["training_sets"])
 
 
 def test_what_cannot_be_done_is_refused(farfield, finished, ready, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from flows.settings import PROJECT
 from flows.tools import model_check
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from tests.oracles import mixer
 
 SHIPPED = PROJECT / "models" / "dead-leaves-32"
@@ -49,7 +49,7 @@ def test_the_shipped_base_is_what_it_says(farfield, tmp_path):
         "noise levels": "pass",
         "values": "pass",
     }
-    assert found["base"]["digest"] == load_base(str(SHIPPED)).digest
+    assert found["base"]["digest"] == load_model(str(SHIPPED)).digest
     assert found["domain"] == "dead leaves"
     assert found["round_trips"][0]["nfe"] == 4
     assert found["cost"][0]["ms_per_map"] > 0
@@ -71,7 +71,7 @@ def test_a_wrong_prediction_type_is_not_believed(farfield, tmp_path, claim):
 
 def test_a_stated_digest_is_compared(farfield, base, tmp_path):
     folder = Path(shutil.copytree(base, tmp_path / "stated"))
-    digest = load_base(str(folder)).digest
+    digest = load_model(str(folder)).digest
     for stated, result in ((digest, "pass"), ("0" * 64, "fail")):
         (folder / "training.json").write_text(json.dumps({"digest": stated}))
         found = model_check.check_model(str(folder), samples=2, steps=2)
@@ -88,7 +88,7 @@ def test_an_untrained_base_fails_and_is_still_described(farfield, base, tmp_path
     assert answer.code == 2
     assert results(found)["denoises"] == "fail"
     assert results(found)["prediction type"] == "note"
-    assert found["base"]["parameters"] == load_base(str(base)).parameters
+    assert found["base"]["parameters"] == load_model(str(base)).parameters
     assert "check" in answer.err  # the bar is on the error stream
 
 
