@@ -179,7 +179,8 @@ def test_from_every_moment_of_a_growth_it_grows_to_the_unbroken_run(tmp_path, re
     clean, fresh = tmp_path / "clean", tmp_path / "fresh"
     shutil.copytree(recorded[0], clean)
     gate = {"min_held_out": 30}
-    write_json(clean / "verdict.json", {"state": "complete", "reasons": [], "gate": gate})
+    verdict = {"state": "complete", "reasons": [], "gate": gate, "samples": 6}
+    write_json(clean / "verdict.json", verdict)
     longer = with_samples(small, 14)
     run_line(longer, str(fresh), call=without_validation)
     kept, seen = vouched(clean), set()
