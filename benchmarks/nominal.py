@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from flows.cli.console import Bars
+from flows.progress import Bars
 from ood_core.arrays import Maps
 from ood_core.config.gate import GateSpec
 from ood_core.evaluation.downstream import gaussian_fields

@@ -1,16 +1,30 @@
 """Progress of a run as events, where its workers' seconds went, and numbers that JSON can hold.
 
-Who shows events is the caller's business. The listener travels in a context
-variable, because Prefect tasks take only plain parameters.
+Who shows events is the caller's business: `bars_shown` draws them. The listener travels in a
+context variable, because Prefect tasks take only plain parameters.
 """
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from typing import Any, Protocol, Self, final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
 class Listener(Protocol):
@@ -44,6 +58,82 @@ class Silent:
 
 
 listener: ContextVar[Listener] = ContextVar("listener", default=Silent())  # noqa: B039 - frozen
+
+
+UNITS = {
+    "calibrate": "timesteps",
+    "invert": "maps",
+    "generate": "maps",
+    "pretrain": "steps",
+    "check": "evaluations",
+    "science": "cells",
+    "utility": "trainings",
+    "walk": "maps",
+    "separate": "maps",
+    "search": "timesteps",
+}
+"""What the rows of a stage are."""
+
+
+@final
+class RateColumn(ProgressColumn):
+    """Rows per second."""
+
+    def render(self, task: Task) -> Text:
+        """Render the rate with its unit."""
+        speed = task.finished_speed or task.speed
+        unit = UNITS.get(task.description, "rows")
+        return Text(f"{speed:.1f} {unit}/s" if speed else "", style="cyan")
+
+
+@final
+class Bars:
+    """A listener that draws one bar per stage."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description:<10}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._bars: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        """Open a bar."""
+        self._bars[stage] = self._progress.add_task(stage, total=total, completed=done)
+
+    def advance(self, stage: str, rows: int) -> None:
+        """Move the bar."""
+        self._progress.advance(self._bars[stage], rows)
+
+    def end(self, stage: str, seconds: float, note: str) -> None:
+        """Close the stage with a line."""
+        line = f" {stage:<10} {seconds:6.1f} s  {printable(note)}"
+        self._progress.console.print(Text("✓", style="green") + Text(line))
+
+
+@contextmanager
+def bars_shown() -> Iterator[None]:
+    """While this lasts, stages draw their bars."""
+    with Bars() as bars:
+        token = listener.set(bars)
+        try:
+            yield
+        finally:
+            listener.reset(token)
+
 
 PARTS = ("build", "wait", "compute", "fetch", "measure", "encode", "write")
 """Parts of a shard that do not contain one another; `network` is within `compute`."""
@@ -92,3 +182,8 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def printable(text: str) -> str:
+    """Return text with control characters spelled out: they could drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -82,7 +82,8 @@ def models_check(
     out: Annotated[Path | None, typer.Option(help="Folder for check.json and check.png.")] = None,
 ) -> None:
     """Ask a base's network whether its settings are true; exit code 2 if they are not."""
-    from flows.cli.console import bars_shown, show_fields, show_json, show_rows
+    from flows.cli.console import show_fields, show_json, show_rows
+    from flows.progress import bars_shown
     from flows.tools.model_check import check_model
 
     with bars_shown():
@@ -106,7 +107,8 @@ def models_levels(
     as_json: AsJson = False,
 ) -> None:
     """Search the noise levels at which few steps hide least; print the grid as configuration."""
-    from flows.cli.console import OUT, bars_shown, show_json, show_rows
+    from flows.cli.console import OUT, show_json, show_rows
+    from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings
     from flows.tools.level_search import search_levels
     from ood_core.store.run import RunStore

@@ -65,7 +65,8 @@ def utility(
     Small models are trained on the fit targets, with and without synthetic maps, flips or Gaussian
     fields, and tested on held-out targets. Of one run the result goes into its report.
     """
-    from flows.cli.console import OUT, bars_shown, show_json, show_rows
+    from flows.cli.console import OUT, show_json, show_rows
+    from flows.progress import bars_shown
     from flows.runs.lease_guard import hold_lease
     from flows.tools.downstream import keep_utility, measure_utility, measure_utility_of_classes
     from ood_core.store.run import RunStore

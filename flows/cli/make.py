@@ -74,7 +74,8 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Grow a run to more samples without touching those it has; run it again to resume."""
-    from flows.cli.console import bars_shown, show_fields, show_json
+    from flows.cli.console import show_fields, show_json
+    from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings, with_samples
     from ood_core.store.run import RunStore
 
@@ -98,7 +99,8 @@ def pretrain(
     """Train a base on its domains; run again after a kill to go on where it stopped."""
     from dataclasses import asdict
 
-    from flows.cli.console import OUT, bars_shown
+    from flows.cli.console import OUT
+    from flows.progress import bars_shown
     from flows.settings import load_recipe
 
     recipe = load_recipe(config, sets or [])
@@ -116,25 +118,16 @@ def pretrain(
 
 
 def _run_and_show(settings: "RunSettings", out: str, as_json: bool) -> dict[str, Any]:
-    from flows.cli.console import bars_shown, show_fields, show_json
+    from flows.cli.console import show_fields, show_json
+    from flows.handle import make
+    from flows.progress import bars_shown
     from ood_core.store.place import place_at
 
     with bars_shown():
-        result = _run(settings, out)
+        result = make(settings, out)
     result["report"] = str(place_at(result["uri"]) / "report" / "index.html")
     show_json(result) if as_json else show_fields(settings.name, result)
     return result
-
-
-def _run(settings: "RunSettings", out: str) -> dict[str, Any]:
-    """Make a run under the orchestrator that the settings name."""
-    if settings.execution.orchestrator == "none":
-        from flows.runs.lifecycle import make_run
-
-        return make_run(settings, out)
-    from flows.orchestration.prefect_flows import run_flow
-
-    return run_flow(settings, out)
 
 
 def _extend(store: "RunStore", settings: "RunSettings") -> dict[str, Any]:

@@ -49,7 +49,8 @@ def walk(
     as_json: AsJson = False,
 ) -> None:
     """Walk between the latents of two targets; write maps, a strip, an animation and numbers."""
-    from flows.cli.console import OUT, bars_shown, show_json, show_rows, shown
+    from flows.cli.console import OUT, show_json, show_rows, shown
+    from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings
     from flows.tools.walk import WalkSpec
     from flows.tools.walk import walk as walk_between

@@ -33,10 +33,7 @@ from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
 from ood_core.store.run import GATE, SHARDED, RunStore, ShardedStage
-from ood_core.store.statistics import (
-    feature_extractor,
-    read_statistics,
-)
+from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
 from ood_core.store.targets import load_targets
 from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of
 
@@ -84,6 +81,9 @@ def fit(run: RunStore, settings: RunSettings) -> str:
 
 def generate(run: RunStore, settings: RunSettings) -> str:
     """Draw, decode, measure and store samples, one shard after another."""
+    if not run.statistics.exists:  # lost: the shards that are missing are measured again
+        require_lease()
+        create_statistics(run, feature_extractor(load_targets(run)), run.plan("generate"))
     return _sharded(run, "generate", settings)
 
 

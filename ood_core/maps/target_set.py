@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ood_core.arrays import Maps
+from ood_core.arrays import Maps, row_major
 from ood_core.config.targets import Symmetry, TargetsSpec, TransformKind
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
@@ -268,7 +268,7 @@ class TargetSet:
 
     def encoded(self, encode: Callable[[Maps], Maps] | None) -> Self:
         """Return the set with the codes that a model's autoencoder makes, if it has one."""
-        return self if encode is None else replace(self, codes=encode(self.model_range))
+        return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
 
     def digest(self) -> str:
         """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.

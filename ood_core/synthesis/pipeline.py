@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.arrays import Latents, Maps, PerSample, TimeGrid
+from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, row_major
 from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.decode import decode
@@ -245,7 +245,7 @@ def fit_mixtures(
         return (), (), ()
     root = root_key(identity + "/patches")
     every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
-    return every, first, second
+    return row_major((every, first, second))
 
 
 def held_rows(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
@@ -262,7 +262,7 @@ def fit_prior_of(
     Raises:
         PriorUnderdetermined: the kind of prior needs more latents.
     """
-    prior, choice = fit_prior(latents, method.prior, symmetries)
+    prior, choice = row_major(fit_prior(latents, method.prior, symmetries))
     construct = construct_of(method.draw, prior, latents)
     root = root_key(identity + "/geometry")
     return FittedPrior(prior, choice, measure_geometry(method.draw, construct, root, latents))

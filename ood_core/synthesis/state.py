@@ -61,7 +61,7 @@ def read_state(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         state = _object(json.loads(arrays[MANIFEST].tobytes()), arrays)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: got no file that can be read ({type(error).__name__}: {error}); expected "
             "one that Synthesizer.save wrote"

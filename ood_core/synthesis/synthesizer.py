@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ood_core.arrays import Latents
+from ood_core.arrays import Latents, row_major
 from ood_core.config.identity import digest, identity_record, read_method
 from ood_core.config.method import Method
 from ood_core.denoising.calibrated import BandWeights
@@ -333,7 +333,7 @@ def _inverted(pipeline: Pipeline, count: int, progress: bool) -> tuple[Latents, 
         done = pipeline.invert(first, stop, size)
         latents.append(done.latents[: stop - first].cpu())
         errors.append(done.error[: stop - first].cpu())
-    return torch.cat(latents), torch.cat(errors)
+    return row_major((torch.cat(latents), torch.cat(errors)))
 
 
 def _targets_state(targets: TargetSet) -> dict[str, Any]:

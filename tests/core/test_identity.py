@@ -71,7 +71,7 @@ METHOD = Method(
 )
 NAMES = {f.name for f in fields(METHOD)}
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
-GOLDEN = "b2f015a12baa1b5667e0b4e67e41a9df29d69f998d268b26a27a04691ee4af6a"
+GOLDEN = "1bbddad41ef067e461cb30aedcc261bc74913ee7cb9d183f2c3c18f5a9d0b679"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from ood_core.errors import BaseModelMissing
 from ood_core.maps.paths import SHIPPED
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 
 PROJECT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def test_shipped_bases_are_found_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_base("models/dead-leaves-32").size == 32
+    assert load_model("models/dead-leaves-32").size == 32
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_what_looks_like_a_path_is_never_asked_of_the_hub(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     with pytest.raises(BaseModelMissing, match=r"no folder .*shipped \(models/dead-leaves-32, "):
-        load_base(source)
+        load_model(source)
 
 
 def test_another_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match="the hub was asked"):
-        load_base("owner/name")
+        load_model("owner/name")
 
 
 @pytest.mark.skipif(not (PROJECT / ".git").exists(), reason="asks git which files there are")

@@ -5,8 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import ood_core as ff
+from ood_core.arrays import row_major
+from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import IdentityRefused, InputError, TargetError
 from ood_core.store.run import RunStore
 from tests.fields import smooth_fields
@@ -65,6 +68,17 @@ def test_what_is_saved_comes_back(synth, model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["fitted.npz"]
 
 
+def test_a_fit_has_the_strides_that_a_file_gives_back():
+    """Eigenvectors come in columns; the negative control says that they do."""
+    values, vectors = torch.linalg.eigh(torch.eye(6).expand(2, 6, 6))
+    found = PatchMixture(torch.ones(2), torch.ones(2, 6), values, vectors, 5, 1, 2)
+    assert not found.vectors.is_contiguous()
+    again, (other, _), words = row_major((found, (vectors, None), {"kind": "any"}))
+    assert again.vectors.is_contiguous() and other.is_contiguous() and words == {"kind": "any"}
+    assert torch.equal(again.vectors, vectors)
+    assert (again.side, again.scale, again.stride) == (5, 1, 2)
+
+
 def test_a_file_for_another_model_is_refused(synth, tmp_path):
     from ood_core.models.networks import make_unet, save_base
 
@@ -105,14 +119,30 @@ def test_trust_says_where_each_expert_is_evaluated(synth):
     assert "base: 3 of 3 levels" in str(found)
 
 
-def test_a_walk_leads_from_one_target_to_another(synth):
-    """Its ends are round trips: nearer to their own target than to any other."""
+def test_a_walk_leads_from_one_round_trip_to_another(synth, unbroken):
+    """Whatever the round trips are worth: those of two steps through a random model are bad."""
     made = synth.walk(0, 3, steps=5)
     assert made.shape == (5, 1, 16, 16)
-    fit = ff.TargetSet.from_arrays(smooth_fields(14)).fit
-    for row, target in ((0, 0), (4, 3)):
-        distance = ((made[row] - fit) ** 2).mean(axis=(1, 2, 3))
+    trips = torch.from_numpy(RunStore(unbroken).table("invert").read("round_trip"))
+    ends = ff.TargetSet.from_arrays(smooth_fields(14)).physical(trips[[0, 3]])
+    np.testing.assert_allclose(made[[0, -1]], ends, rtol=0, atol=1e-4 * ends.std())
+    assert np.abs(made[2] - made[0]).max() > 1e-2 * ends.std()
+
+
+def test_a_walk_leads_from_one_target_to_another_where_round_trips_hold(model):
+    """Its ends are nearer to their own target than to any other."""
+    calibration = ff.CalibrationSpec(draws=1, bands=3, n_clusters=2, patches=0)
+    method = ff.Method(steps=12, t_max=400, calibration=calibration, steering=None)
+    targets = ff.TargetSet.from_arrays(smooth_fields(14))
+    synth = ff.Synthesizer(model, method, batch=4).fit(targets, progress=False)
+    made = synth.walk(0, 3, steps=2)
+    for row, target in ((0, 0), (1, 3)):
+        distance = np.sqrt(((made[row] - targets.fit) ** 2).mean(axis=(1, 2, 3)))
         assert int(distance.argmin()) == target
+        assert distance[target] < 0.05 * targets.fit.std()
+
+
+def test_a_walk_of_no_targets_is_refused(synth):
     with pytest.raises(InputError, match="rows of fit targets"):
         synth.walk(0, 99)
 
