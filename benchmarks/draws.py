@@ -72,7 +72,7 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
 def scores(samples: Maps, line: Pipeline, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
     found = evaluate_maps(
-        samples, line.targets.fit_ranged, held_out, line.symmetries, Root(line.root)
+        samples, line.targets.fit_ranged, held_out, line.targets.symmetries, Root(line.root)
     ).scores
     return [f"{found[name].value:.3g}" for name in SCORES]
 

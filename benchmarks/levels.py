@@ -45,10 +45,10 @@ def samples(line: Pipeline, count: int) -> torch.Tensor:
         invert(line.denoiser(own), maps, line.timesteps, method.fixed_point_iterations).latents
         for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
     ]
-    prior = fit_gaussian(torch.cat(parts), method.prior, line.symmetries)
+    prior = fit_gaussian(torch.cat(parts), method.prior, line.targets.symmetries)
     assert method.steering is not None, "the run steers"
     statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
-    aims = StatisticAims.measure(statistics, seen, line.symmetries, method.steering.neighbours)
+    aims = StatisticAims.measure(statistics, seen, line.targets.symmetries, method.steering.neighbours)
     seeds = SeedRange(line.root, 0, count)
     aim, parents = aims.draw(seeds)
     plain = line.denoiser(labels[parents[:, 0]])

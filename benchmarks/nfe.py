@@ -116,7 +116,7 @@ class Judge:
         """Measure the targets of a run."""
         targets = line.targets
         extractor = FeatureExtractor.of(
-            targets.fit_ranged, targets.held_out_ranged, line.symmetries
+            targets.fit_ranged, targets.held_out_ranged, line.targets.symmetries
         )
         fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
         names = ("scattering", *FAMILIES)

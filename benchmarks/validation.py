@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = RunStore.open(arguments.run)
-    spent, measure = [], statistics.measured
+    spent, measure = [], statistics.statistics_rows
 
     def timed(*given, **more):  # type: ignore[no-untyped-def]
         began = time.process_time()
@@ -38,7 +38,7 @@ def main() -> None:
 
     if arguments.maps:
         statistics.DEFINITION = -1  # of no run
-        statistics.measured = timed
+        statistics.statistics_rows = timed
     began = time.process_time()
     validate_set(run, stored_settings(run))
     seconds = time.process_time() - began

@@ -141,7 +141,7 @@ def bench(
         list[str] | None, typer.Argument(help="Its own arguments, such as --help.")
     ] = None,
 ) -> None:
-    """Measure the project itself: `python -m benchmarks.NAME` of a checkout."""
+    """Measure the project itself: programs of `benchmarks/` in a checkout."""
     import subprocess
     import sys
 
@@ -151,21 +151,26 @@ def bench(
 
     found = _benchmarks(PROJECT / "benchmarks")
     if name is None and found:
-        show_rows("benchmarks", ("name", "measures"), list(found.items()))
+        lines = [(known, line) for known, (_, line) in found.items()]
+        show_rows("benchmarks", ("name", "measures"), lines)
         return
     if name not in found:
         raise ConfigError(
-            f"no benchmarks/{name}.py in {PROJECT}: expected a checkout of farfield and one of "
+            f"no benchmark {name} in {PROJECT}: expected a checkout of farfield and one of "
             f"{', '.join(found) or 'its benchmarks'}"
         )
-    call = [sys.executable, "-m", f"benchmarks.{name}", *(arguments or ())]
+    call = [sys.executable, "-m", found[name][0], *(arguments or ())]
     raise typer.Exit(subprocess.run(call, cwd=PROJECT, check=False).returncode)
 
 
-def _benchmarks(folder: Path) -> dict[str, str]:
-    """Name and first line of every program in a folder."""
-    programs = {path.stem: path for path in folder.glob("*.py")}
-    programs |= {path.parent.name: path for path in folder.glob("*/__main__.py")}
-    texts = {name: programs[name].read_text(encoding="utf-8") for name in sorted(programs)}
-    lines = {name: text.split("\n", 1)[0].strip('"') for name, text in texts.items()}
-    return {name: lines[name] for name, text in texts.items() if "__main__" in text}
+def _benchmarks(folder: Path) -> dict[str, tuple[str, str]]:
+    """Name of every program beneath a folder, with its module and its first line."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "__main__" not in text:
+            continue
+        package = path.stem == "__main__"
+        module = (path.parent if package else path.with_suffix("")).relative_to(folder.parent)
+        found[module.name] = (".".join(module.parts), text.split("\n", 1)[0].strip('"'))
+    return found

@@ -5,7 +5,8 @@ in `flows/cli/options.py`.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import typer
 
@@ -59,16 +60,23 @@ for _name, _verb in MODELS.items():
 app.add_typer(models, name="models", rich_help_panel="Develop")
 
 
-def main() -> None:
-    """Run the command line; errors that users can mend become one message and an exit code."""
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Show errors that users can mend as one message, and end with their exit code."""
     from flows.cli.console import show_error, warnings_shown
 
     try:
         with warnings_shown():
-            app()
+            yield
     except FarfieldError as error:
         show_error(str(error))
         sys.exit(options.exit_of_error(error))
+
+
+def main() -> None:
+    """Run the command line."""
+    with guarded():
+        app()
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ import itertools
 import pytest
 import torch
 
-from ood_core.baselines.baseline import Baseline
-from ood_core.baselines.copies import Copies
-from ood_core.baselines.gaussian import GaussianField, GaussianLaw
-from ood_core.baselines.mixing import Mixing, mix
-from ood_core.baselines.restart import Restart
-from ood_core.baselines.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
+from benchmarks.rivals.baseline import Baseline
+from benchmarks.rivals.copies import Copies
+from benchmarks.rivals.gaussian import GaussianField, GaussianLaw
+from benchmarks.rivals.mixing import Mixing, mix
+from benchmarks.rivals.restart import Restart
+from benchmarks.rivals.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.families import fit_gaussian

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.dispatch_model import Costs, simulate, stops_at
+from benchmarks.speed.dispatch_model import Costs, simulate, stops_at
 
 
 def test_free_bookkeeping_scales_without_end():

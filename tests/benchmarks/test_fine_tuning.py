@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ood_core.baselines.fine_tuning import FineTuning, tune
+from benchmarks.rivals.fine_tuning import FineTuning, tune
 from ood_core.config.pretraining import PretrainSpec
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError

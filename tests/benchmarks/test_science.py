@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from flows.science.asked import read_spec
-from flows.science.bench import ground_of
-from flows.science.cells import Cell, Ground, grid
-from flows.science.methods import METHODS
-from flows.science.table import Interval
+from benchmarks.science.__main__ import read_spec
+from benchmarks.science.bench import ground_of
+from benchmarks.science.cells import Cell, Ground, grid
+from benchmarks.science.methods import METHODS
+from benchmarks.science.table import Interval
 from ood_core.errors import ConfigError
 from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.numerics.random import Root

@@ -1,6 +1,6 @@
 """Crashes at every operation that changes the disk: the same run, every time.
 
-Real kills are in `test_kills.py`. `python -m benchmarks.crash_points` resumes from every moment;
+Real kills are in `test_kills.py`. `farfield bench crash_points` resumes from every moment;
 here it is every one of them that is looked at, and some that are resumed from.
 """
 

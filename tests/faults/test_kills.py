@@ -2,7 +2,7 @@
 
 Each is followed by a resume, equal bytes and no litter. The moments are counted in finished shards,
 with a pause of some milliseconds on top, so that they fall into the run on any machine. The long
-version is `benchmarks/kills.py`.
+version is `benchmarks/reliability/kills.py`.
 """
 
 import json

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec
 from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
-from benchmarks.speed_network import in_turns
+from benchmarks.speed.network import in_turns
 from flows.settings import PROJECT, load_settings
 from ood_core.numerics.random import SeedRange
 from ood_core.store.latents import read_latents

@@ -7,12 +7,12 @@ from typing import Any, final
 
 import torch
 
+from benchmarks.science.cells import Cell, Ground, grid, work_on
+from benchmarks.science.figure import draw_maps, draw_scores
+from benchmarks.science.methods import METHODS, MethodName
+from benchmarks.science.table import Stored, as_csv, markdown, rows
+from benchmarks.science.targets import BenchTargets
 from flows.progress import listener
-from flows.science.cells import Cell, Ground, grid, work_on
-from flows.science.figure import draw_maps, draw_scores
-from flows.science.methods import METHODS, MethodName
-from flows.science.table import Stored, as_csv, markdown, rows
-from flows.science.targets import BenchTargets
 from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
 from ood_core.models.loading import load_model
 from ood_core.store.files import write_atomic

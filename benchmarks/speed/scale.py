@@ -24,8 +24,8 @@ from actors import ray_pool
 from actors.ray_pool import RayPool, Scheduler
 from actors.workers import WorkerSpec
 from benchmarks.compare import show_changes
-from benchmarks.dispatch_model import Costs, Outcome, simulate, stops_at
 from benchmarks.record import Figure, previous, save
+from benchmarks.speed.dispatch_model import Costs, Outcome, simulate, stops_at
 from flows.cli.console import OUT, show_rows
 from flows.runs import stages
 from flows.runs.lease_guard import hold_lease

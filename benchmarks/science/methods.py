@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypeIs
 
+from benchmarks.rivals.baseline import Baseline
+from benchmarks.rivals.copies import Copies
+from benchmarks.rivals.fine_tuning import FineTuning
+from benchmarks.rivals.gaussian import GaussianField, GaussianLaw
+from benchmarks.rivals.mixing import Mixing
+from benchmarks.rivals.restart import Restart
+from benchmarks.rivals.synthesis import Synthesis
+from benchmarks.science.targets import BenchTargets
 from flows.progress import Silent, listener
 from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import inspect_inputs, plan_run
 from flows.runs.stages import STAGES, perform
-from flows.science.targets import BenchTargets
 from flows.settings import Execution, RunSettings
-from ood_core.baselines.baseline import Baseline
-from ood_core.baselines.copies import Copies
-from ood_core.baselines.fine_tuning import FineTuning
-from ood_core.baselines.gaussian import GaussianField, GaussianLaw
-from ood_core.baselines.mixing import Mixing
-from ood_core.baselines.restart import Restart
-from ood_core.baselines.synthesis import Synthesis
 from ood_core.config.gate import GateSpec
 from ood_core.config.generation import GenerationSpec
 from ood_core.config.identity import identity_record

@@ -11,8 +11,8 @@ from typing import final
 
 import torch
 
+from benchmarks.rivals.baseline import Made, require_targets
 from ood_core.arrays import Maps
-from ood_core.baselines.baseline import Made, require_targets
 from ood_core.config.targets import Symmetry
 from ood_core.estimators.annuli import annular_profile
 from ood_core.estimators.families import fit_gaussian

@@ -10,8 +10,8 @@ from typing import final
 
 import torch
 
+from benchmarks.rivals.baseline import Made, draw_images, parts
 from ood_core.arrays import Maps
-from ood_core.baselines.baseline import Made, draw_images, parts
 from ood_core.config.targets import Symmetry
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser

@@ -13,7 +13,7 @@ from diffusers import DDIMPipeline, DDIMScheduler
 from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
-from benchmarks.speed_network import in_turns
+from benchmarks.speed.network import in_turns
 from flows.settings import PROJECT, load_settings
 from ood_core.decode import decode
 from ood_core.denoising.calibrated import BASE

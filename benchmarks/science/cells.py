@@ -11,8 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from flows.progress import finite
-from flows.science.methods import (
+from benchmarks.science.methods import (
     FITTED_WITHIN,
     MethodName,
     Outcome,
@@ -23,8 +22,9 @@ from flows.science.methods import (
     run_baseline,
     settled,
 )
-from flows.science.scoring import scored
-from flows.science.targets import BenchTargets
+from benchmarks.science.scoring import scored
+from benchmarks.science.targets import BenchTargets
+from flows.progress import finite
 from ood_core.config.identity import digest
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import Root, SeedRange, root_key

@@ -1,6 +1,6 @@
 """Peak memory of the driver for short and long runs of the same maps; prints one table.
 
-    python benchmarks/memory.py [--samples 2000 20000] [--pools inline ray]
+    python benchmarks/speed/memory.py [--samples 2000 20000] [--pools inline ray]
 
 Each run and each reading verb is a process of its own, a random base on 16 px maps. A driver whose
 memory grows with the samples shows a ratio above 1 between the rows.

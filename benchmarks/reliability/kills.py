@@ -1,6 +1,6 @@
 """Kills of a real run at random moments: what survives, what it costs; prints one table.
 
-    python benchmarks/kills.py [--kills 20] [--seed 0]
+    python benchmarks/reliability/kills.py [--kills 20] [--seed 0]
 
 Each run is `farfield run` on the shipped example over Ray. In each, one process of every kind gets
 SIGKILL in turn: the driver, a worker, the raylet, and, in a session under Prefect, its server. The

@@ -20,17 +20,17 @@ from typing import Any
 
 import torch
 
-from benchmarks import speed_line, speed_network, speed_parts, speed_rivals
 from benchmarks.compare import show_changes
 from benchmarks.record import Figure, previous, save
+from benchmarks.speed import line, network, parts, rivals
 from flows.cli.console import OUT, show_rows
 
 Measure = Callable[[argparse.Namespace], tuple[dict[str, Figure], dict[str, Any]]]
 PARTS: dict[str, Measure] = {
-    "line": speed_line.measure,  # the others use its run
-    "network": speed_network.measure,
-    "rivals": speed_rivals.measure,
-    "parts": speed_parts.measure,
+    "line": line.measure,  # the others use its run
+    "network": network.measure,
+    "rivals": rivals.measure,
+    "parts": parts.measure,
 }
 
 

@@ -1,6 +1,6 @@
 """A crash at every operation on the disk of a small run, each resumed; prints one table.
 
-    python -m benchmarks.crash_points
+    python -m benchmarks.reliability.crash_points
 
 Counted are the openings for writing, renames, links, removals and folders that the interpreter
 sees of one run from planning to report, those of Zarr included. The disk before each of them is a
@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
-from benchmarks.memory import prepare
+from benchmarks.speed.memory import prepare
 from flows.cli.console import show_rows
 from flows.runs import stages
 from flows.settings import RunSettings, parse

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flows.science.cells import Cell
-from flows.science.table import Row
+from benchmarks.science.cells import Cell
+from benchmarks.science.table import Row
 from ood_core.report.pictures import COLOURS, Stretch
 
 PANELS = {"fsd": "FSD", "unsteered_c2st": "C2ST, unsteered", "nearest_ratio": "nearest ratio"}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from benchmarks.rivals.baseline import Made, draw_images
 from ood_core.arrays import Maps
-from ood_core.baselines.baseline import Made, draw_images
 from ood_core.config.targets import Symmetry
 from ood_core.numerics.random import SeedRange
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.science.targets import BenchTargets
+from benchmarks.science.targets import BenchTargets
 from ood_core.evaluation.evaluate import evaluate_features
 from ood_core.evaluation.results import Score
 from ood_core.metrics.novelty import nearest_ratio

@@ -16,8 +16,8 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from benchmarks.rivals.baseline import Made, draw_images, parts, require_targets
 from ood_core.arrays import Maps
-from ood_core.baselines.baseline import Made, draw_images, parts, require_targets
 from ood_core.config.pretraining import Prediction, PretrainSpec
 from ood_core.config.targets import Symmetry
 from ood_core.decode import decode

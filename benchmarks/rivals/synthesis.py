@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.rivals.baseline import Made, draw_images, require_targets
 from ood_core.arrays import Maps
-from ood_core.baselines.baseline import Made, draw_images, require_targets
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.calibrated import band_knots, hat_functions
 from ood_core.estimators.gaussian import band_spectrum

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from scipy.stats import t as student
 
-from flows.science.cells import Cell
+from benchmarks.science.cells import Cell
 from ood_core.evaluation.features import FAMILIES
 
 LEVEL = 0.95

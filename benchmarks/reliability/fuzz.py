@@ -1,6 +1,6 @@
 """Damaged and hostile files against every reader; prints one table, writes JSON.
 
-    python -m benchmarks.fuzz [--inputs 20000] [--seed 0] [--minutes 60] [--json FILE]
+    python -m benchmarks.reliability.fuzz [--inputs 20000] [--seed 0] [--minutes 60] [--json FILE]
 
 Each input is a small valid file with a few changes: bits and bytes, pieces cut, doubled or moved,
 numbers replaced by absurd ones, values of JSON and YAML replaced, packed contents changed and
@@ -74,7 +74,14 @@ def fuzz(name: str, inputs: int, seed: int, seconds: float) -> dict[str, Any]:
 
 def apart(name: str, *numbers: float) -> dict[str, Any]:
     """The same in a process of its own, so that a crash is seen."""
-    command = [sys.executable, "-m", "benchmarks.fuzz", "--child", name, *map(str, numbers)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.reliability.fuzz",
+        "--child",
+        name,
+        *map(str, numbers),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         row = {"reader": name, "inputs": 0, "read": 0, "refused": 0, "other": 1}
