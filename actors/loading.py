@@ -12,8 +12,7 @@ from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.limits import BASE_BYTES
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import root_key
-from ood_core.store.calibration import read_calibration
-from ood_core.store.patches import read_patches
+from ood_core.store.fitted import read_calibration, read_patches
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 from ood_core.synthesis.pipeline import ExpertPlan, Pipeline, choose_device

@@ -32,8 +32,8 @@ from flows.runs.lease_guard import hold_lease
 from flows.runs.worker_pool import shared_pool
 from flows.settings import parse
 from ood_core.store.files import as_bytes
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import ShardPlan
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 
 SHARD = 64

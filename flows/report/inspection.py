@@ -12,11 +12,10 @@ from ood_core.maps.paths import SHIPPED
 from ood_core.models.importing import Untold, import_checkpoint
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
-from ood_core.store.latents import failed_round_trips
-from ood_core.store.priors import describe_prior
-from ood_core.store.receipts import Receipt
+from ood_core.store.fitted import describe_prior
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import failed_round_trips, load_targets
 
 SCANNED_ROWS = 4096
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from flows.report.inputs import shown_samples
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.report.card import CardInput, render_card
+from ood_core.report.figures import series
 from ood_core.report.linked_data import crate, croissant
 from ood_core.report.page import numbers, render
-from ood_core.report.series import series
-from ood_core.report.sheet import contact_sheet
+from ood_core.report.pictures import contact_sheet
 from ood_core.store.files import write_atomic, write_json
 from ood_core.store.place import Place
 from ood_core.store.run import RunStore

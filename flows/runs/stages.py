@@ -25,16 +25,13 @@ from ood_core.evaluation.gate import Decision, decide
 from ood_core.evaluation.results import EvaluationResult
 from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import Root
-from ood_core.store.bundle import bundle_exists
-from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.latents import failed_round_trips, read_latents
+from ood_core.store.fitted import PatchLaws, bundle_exists, write_patches, write_prior
 from ood_core.store.lease import driver
-from ood_core.store.patches import PatchLaws, write_patches
-from ood_core.store.priors import write_prior
+from ood_core.store.ledger import Failure
 from ood_core.store.run import GATE, SHARDED, RunStore, ShardedStage
 from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of
 
 Stage = Callable[[RunStore, RunSettings], str]

@@ -7,8 +7,7 @@ RO-Crate: https://www.researchobject.org/ro-crate/specification/1.1/
 from collections.abc import Iterable
 from typing import Any
 
-from ood_core.report.card import ArrayRow, CardInput, citation
-from ood_core.report.markdown import one_line
+from ood_core.report.card import ArrayRow, CardInput, citation, one_line
 
 DATA_SET = "dataset.zarr"
 LANGUAGE_MAP = {"@container": "@language"}

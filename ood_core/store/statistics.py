@@ -19,9 +19,9 @@ from ood_core.evaluation.features import FeatureExtractor, Features
 from ood_core.evaluation.memorization import threshold
 from ood_core.maps.target_set import TargetSet
 from ood_core.store.arrays import Table, rows_digest
-from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
+from ood_core.store.fitted import bundle_exists, read_bundle, write_bundle
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard, ShardPlan
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
 

@@ -13,7 +13,7 @@ import torch
 from actors.pool import InlinePool
 from actors.ray_pool import RayPool
 from flows.runs.worker_pool import worker_spec
-from ood_core.store.receipts import Receipt
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import PoolContract, missing, spec_of
 from tests.contracts.store import answers, arrays, assert_honest, assert_kept, marks

@@ -14,7 +14,7 @@ from actors.pool import Pool, ShardFailure
 from actors.workers import WorkerSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.models.networks import make_unet, save_base
-from ood_core.store.receipts import Receipt
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore, ShardedStage
 from tests.contracts.store import answers, assert_honest
 

@@ -19,10 +19,18 @@ from ood_core.evaluation.results import (
     SpectrumCurves,
     TwoSampleTests,
 )
-from ood_core.report.card import ArrayRow, CardInput, citation, render_card, size_category
-from ood_core.report.credit import read_credit
+from ood_core.report.card import (
+    ArrayRow,
+    CardInput,
+    bibtex,
+    citation,
+    markdown,
+    one_line,
+    read_credit,
+    render_card,
+    size_category,
+)
 from ood_core.report.linked_data import crate, croissant
-from ood_core.report.markdown import bibtex, markdown, one_line
 from ood_core.report.record import ReportInput
 
 HOSTILE = '<script>alert("x")</script> `a` | b ![i](x) **c**\n---\n# d\r\n```\n1. e & {f} \\ $g$ %h'

@@ -13,9 +13,9 @@ from torch import nn
 
 from ood_core.arrays import Maps
 from ood_core.config.pretraining import Prediction
-from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import training_target
+from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.loading import load_model

@@ -27,8 +27,7 @@ from ood_core.synthesis.constructs import (
     interpolate,
     interpolate_straight,
 )
-from ood_core.synthesis.latents import draw, measure_geometry
-from ood_core.synthesis.shell_geometry import ShellGeometry, shell_statistics
+from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry, shell_statistics
 from tests.oracles import geometry
 
 SHAPE = (3, 32, 32)

@@ -20,9 +20,9 @@ from ood_core.denoising.calibrated import (
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
-from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.solvers import CountingDenoiser
 from ood_core.models.networks import make_unet
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.covariance import isotropic

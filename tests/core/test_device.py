@@ -5,7 +5,6 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
-from ood_core.decode import decode
 from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
@@ -15,8 +14,8 @@ from ood_core.denoising.calibrated import (
 )
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.invert import invert
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal
 

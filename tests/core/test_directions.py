@@ -6,7 +6,7 @@ import torch
 
 from ood_core.errors import TargetError
 from ood_core.numerics.sphere import frechet_mean, project
-from ood_core.synthesis.directions import mean_cosine, shared_direction
+from ood_core.synthesis.walks import mean_cosine, shared_direction
 from tests.strategies import randn
 
 

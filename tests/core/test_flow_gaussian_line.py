@@ -11,20 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.flow import last
+from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.diffusion.solvers import Ddim
-from ood_core.estimators.annuli import SPECTRUM_FLOOR
+from ood_core.diffusion.solvers import Ddim, last
 from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior, estimate
-from ood_core.invert import invert
+from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Covariance, Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange, Stream, normal
 from ood_core.synthesis.constructs import PriorDraws
-from ood_core.synthesis.latents import ATTEMPTS, draw
-from ood_core.synthesis.shell_geometry import Interval, ShellGeometry
+from ood_core.synthesis.latents import ATTEMPTS, Interval, ShellGeometry, draw
 from tests.oracles import gaussian
 from tests.strategies import low_rank, randn, stationary
 

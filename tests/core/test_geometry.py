@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from ood_core.synthesis.shell_geometry import (
+from ood_core.synthesis.latents import (
     TESTS,
     Interval,
     ShellGeometry,

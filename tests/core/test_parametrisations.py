@@ -15,9 +15,9 @@ from diffusers import (
 
 from flows.settings import PROJECT
 from ood_core.arrays import Maps
-from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import ddim_step
 from ood_core.models.loading import load_model

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import norm
 
 from ood_core.errors import TargetError
-from ood_core.metrics.peaks import minimum_density, peak_density
+from ood_core.metrics.morphology import minimum_density, peak_density
 from tests.oracles import fields
 
 LEVELS = torch.tensor([-9.0, -0.5, 0.0, 1.0, 2.0])

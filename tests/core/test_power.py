@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.metrics.discrepancy import energy_distance, energy_test
-from ood_core.metrics.power import detectable_difference
+from ood_core.metrics.discrepancy import detectable_difference, energy_distance, energy_test
 from tests.oracles import fields
 
 

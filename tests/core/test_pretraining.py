@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ood_core.config.pretraining import PretrainSpec
-from ood_core.pretraining.dead_leaves import dead_leaves
+from ood_core.pretraining.domains import dead_leaves
 from ood_core.pretraining.trainer import TrainingState, learning_rate, start, train
 
 SPEC = PretrainSpec(

@@ -11,15 +11,15 @@ import torch
 from ood_core.config.method import PriorKind
 from ood_core.config.targets import Symmetry
 from ood_core.errors import PriorUnderdetermined
-from ood_core.estimators.annuli import SPECTRUM_FLOOR
 from ood_core.estimators.choice import Prior, fit_prior
 from ood_core.estimators.families import RHO_GRID, fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior, band_spectrum, estimate, symmetric_mean
+from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
-from ood_core.store.priors import read_prior, write_prior
-from ood_core.synthesis.shell_geometry import Interval, ShellGeometry
+from ood_core.store.fitted import read_prior, write_prior
+from ood_core.synthesis.latents import Interval, ShellGeometry
 from tests.contracts.prior import PriorContract
 from tests.oracles import gaussian
 from tests.strategies import randn, stationary

@@ -6,8 +6,8 @@ import torch
 from sklearn.covariance import ledoit_wolf, oas
 
 from ood_core.config.targets import Symmetry
+from ood_core.estimators.families import Traces
 from ood_core.estimators.sectors import folded, leading_modes, sectors, unfolded
-from ood_core.estimators.shrinkage import Traces
 from ood_core.numerics.symmetry import orbit
 from tests.oracles import gaussian
 from tests.strategies import randn

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import norm
 
 from ood_core.errors import TargetError
-from ood_core.metrics.separation import auc, separation
+from ood_core.metrics.two_sample import auc, separation
 from tests.strategies import randn
 
 

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from ood_core.errors import InputError
-from ood_core.report.sheet import contact_sheet
+from ood_core.report.pictures import contact_sheet
 
 HOSTILE = "<script> `a` | b\n---\n$\\frac{"
 

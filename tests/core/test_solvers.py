@@ -8,10 +8,18 @@ import pytest
 import torch
 
 from ood_core.config.method import SolverName
-from ood_core.decode import decode
-from ood_core.diffusion.flow import descending, integrate, last
+from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.diffusion.solvers import Ddim, DpmSolver2M, FixedPointDdim, Heun, Solver
+from ood_core.diffusion.solvers import (
+    Ddim,
+    DpmSolver2M,
+    FixedPointDdim,
+    Heun,
+    Solver,
+    descending,
+    integrate,
+    last,
+)
 from ood_core.numerics.random import SeedRange
 from tests.contracts.solver import (
     MEAN,

@@ -7,11 +7,9 @@ import torch
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
 from ood_core.estimators import gaussian as plain
-from ood_core.estimators.annuli import radial_mean
-from ood_core.estimators.factors import confirmed_factors, with_factors
+from ood_core.estimators.gaussian import confirmed_factors, fit_truncated, with_factors
 from ood_core.estimators.sectors import leading_modes
-from ood_core.estimators.spectra import Spectra, mode_powers, symmetrised, whitened
-from ood_core.estimators.truncated import fit_truncated
+from ood_core.estimators.spectra import Spectra, mode_powers, radial_mean, symmetrised, whitened
 from ood_core.numerics.covariance import CrossStationary, LowRank, Stationary, wavenumbers
 from ood_core.numerics.symmetry import orbit
 from tests.oracles import gaussian

@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.diffusion.flow import CountingDenoiser, descending, last
-from ood_core.diffusion.solvers import Ddim, Solver
-from ood_core.diffusion.stochastic import DpmSolver2MSde, StochasticDdim
+from ood_core.diffusion.solvers import (
+    CountingDenoiser,
+    Ddim,
+    DpmSolver2MSde,
+    Solver,
+    StochasticDdim,
+    descending,
+    last,
+)
 from ood_core.numerics.random import SeedRange, Stream, normal
 from tests.contracts.solver import (
     HIGH,

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.flow import last
-from ood_core.diffusion.solvers import Heun
+from ood_core.diffusion.sampling import decode, invert
+from ood_core.diffusion.solvers import Heun, last
 from ood_core.diffusion.teleport import Shortcut, Teleport
-from ood_core.invert import invert
 from tests.contracts.solver import SCHEDULE, grid_of
 from tests.oracles import gaussian
 from tests.strategies import COVARIANCES, randn

@@ -26,8 +26,7 @@ from actors.workers import build
 from flows.report.inspection import verify_run
 from flows.runs.lifecycle import make_run
 from ood_core.store.files import sweep
-from ood_core.store.growth import grow, settle
-from ood_core.store.run import RunStore
+from ood_core.store.run import RunStore, grow, settle
 from tests.contracts.pool import spec_of
 from tests.contracts.store import marks
 

@@ -19,7 +19,7 @@ from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_sam
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import rows_digest
 from ood_core.store.files import PARTIAL, write_json
-from ood_core.store.receipts import Receipt
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
 from tests.faults.crash_points import (

@@ -16,8 +16,8 @@ from flows.runs.stages import summary
 from ood_core.errors import RunIncomplete
 from ood_core.store.arrays import Table
 from ood_core.store.files import read_json
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import ShardPlan
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import missing, spec_of
 from tests.contracts.store import (

@@ -13,7 +13,7 @@ from flows.orchestration.prefect_flows import folder_name
 from flows.progress import printable
 from flows.settings import load_recipe, load_settings
 from ood_core.errors import ConfigError
-from ood_core.report.markdown import markdown
+from ood_core.report.card import markdown
 from ood_core.report.page import render
 from tests.core.test_card import front, hostile_card, render_card, shape, some_card
 from tests.core.test_report import report, tags  # noqa: F401  # a fixture

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ood_core.store.files import PARTIAL, read_json, sweep, write_atomic, write_json
+from ood_core.store.ledger import Receipt, ReceiptBook
 from ood_core.store.plan import Shard, ShardPlan
-from ood_core.store.receipts import Receipt, ReceiptBook
 
 PLAN = ShardPlan(10, 4)
 

@@ -11,8 +11,8 @@ from flows.runs.stages import STAGES, perform, summary
 from ood_core.config.identity import SCHEME
 from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.store.calibration import by_name
 from ood_core.store.files import read_json, write_json
+from ood_core.store.fitted import by_name
 from ood_core.store.run import RunStore
 
 

@@ -1,6 +1,10 @@
-"""Receipts: the mark that a shard is done, written last, one small file per shard."""
+"""The ledger of a run: receipts and failures, one small file per shard.
 
-from collections.abc import Mapping
+A receipt is the mark that a shard is done, and is written last. A failure lists a shard that was
+given up, until it succeeds.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import final
 
@@ -77,13 +81,67 @@ class ReceiptBook:
         there = set(names(self.folder / self.stage))
         return each(
             self.folder,
-            lambda shard: (shard, self.read(shard) if _name(shard.index) in there else None),
+            lambda shard: (
+                shard,
+                self.read(shard) if _receipt_name(shard.index) in there else None,
+            ),
             plan,
         )
 
     def _path(self, index: int) -> Place:
-        return self.folder / self.stage / _name(index)
+        return self.folder / self.stage / _receipt_name(index)
 
 
-def _name(index: int) -> str:
+def _receipt_name(index: int) -> str:
+    return f"{index:05d}.json"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A shard that failed for good: last error, tries in all sessions, names of its targets."""
+
+    stage: str
+    shard: int
+    start: int
+    stop: int
+    error: str
+    tried: int
+    targets: Sequence[str] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FailureBook:
+    """All failures of one stage of one run."""
+
+    folder: Place
+    stage: str
+
+    def write(self, failure: Failure) -> None:
+        """List a shard."""
+        write_json(self._path(failure.shard), asdict(failure))
+
+    def read(self, shard: Shard) -> Failure | None:
+        """Return the shard's failure; None where there is none, or it is torn."""
+        try:
+            return Failure(**read_json(self._path(shard.index)))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def forget(self, shard: Shard) -> None:
+        """Strike a shard that succeeded off the list."""
+        remove(self._path(shard.index))
+
+    def among(self, missing: Sequence[Shard]) -> list[Failure]:
+        """Failures of shards that are still missing, in order."""
+        there = set(names(self.folder / self.stage))
+        listed = [shard for shard in missing if _failure_name(shard.index) in there]
+        return [failure for shard in listed if (failure := self.read(shard)) is not None]
+
+    def _path(self, index: int) -> Place:
+        return self.folder / self.stage / _failure_name(index)
+
+
+def _failure_name(index: int) -> str:
     return f"{index:05d}.json"
