@@ -36,7 +36,7 @@ def load_pipeline(
     if method.calibration is not None:
         plan = ExpertPlan.from_dict(run.table("calibrate").attributes)
         patches = read_patches(run).every if method.calibration.patches else ()
-        if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
+        if run.ledger("calibrate").missing(run.plan("calibrate")) == []:
             weights = read_calibration(run)
     return Pipeline.of(
         model,

@@ -19,7 +19,8 @@ from actors.loading import load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
 from ood_core.limits import BASE_BYTES
 from ood_core.numerics.random import SeedRange
-from ood_core.store.files import persist_shard, writing
+from ood_core.store.arrays import persist_shard
+from ood_core.store.files import writing
 from ood_core.store.fitted import read_patches, read_prior
 from ood_core.store.lease import require
 from ood_core.store.ledger import Receipt
@@ -148,7 +149,7 @@ class ShardWorker:
             statistics=vouched,
             parts={name: round(seconds, 6) for name, seconds in parts.items()},
         )
-        self.store.receipts(self.stage).write(receipt)
+        self.store.ledger(self.stage).write(receipt)
         self.turns.stored()
         return receipt
 

@@ -26,7 +26,7 @@ def describe(run: RunStore) -> dict[str, Any]:
     tables = [run.targets, *(table for table in filled if table.exists)]
     arrays = [row for table in tables for row in _arrays(table)]
     targets = load_targets(run)
-    done = not run.receipts("invert").missing(run.plan("invert"))
+    done = not run.ledger("invert").missing(run.plan("invert"))
     decibels = (
         psnr(targets.fit_ranged, run.table("invert").read("error")) if done else np.array([np.nan])
     )
@@ -59,7 +59,7 @@ def verify_run(run: RunStore) -> dict[str, Any]:
     """Hash every finished shard again; withdraw the receipts of those that differ."""
     checked, damaged = 0, []
     for stage in SHARDED:
-        plan, book = run.plan(stage), run.receipts(stage)
+        plan, book = run.plan(stage), run.ledger(stage)
         for shard in plan:
             receipt = book.read(shard)
             if receipt is None:

@@ -39,7 +39,7 @@ def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
         RunIncomplete: some samples are missing.
         InputError: `rows` out of range, or `out` cannot be written.
     """
-    missing = len(run.receipts("generate").missing(run.plan("generate")))
+    missing = len(run.ledger("generate").missing(run.plan("generate")))
     if missing:
         raise RunIncomplete(
             f"{run.root}: {missing} shards of samples are missing; finish it with `farfield run`"

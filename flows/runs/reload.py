@@ -33,7 +33,7 @@ def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
         IdentityRefused: another base than the run's.
     """
     for stage in FITTED:
-        if run.receipts(stage).missing(run.plan(stage)):
+        if run.ledger(stage).missing(run.plan(stage)):
             raise RunIncomplete(f"{run.root}: {stage} is not finished; `farfield run` it first")
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]

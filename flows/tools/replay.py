@@ -105,10 +105,7 @@ def _load(run: RunStore, settings: RunSettings, sample: int) -> Pipeline:
 
 def _stored(run: RunStore, sample: int) -> Rows | None:
     plan = run.plan("generate")
-    if (
-        sample >= plan.rows
-        or run.receipts("generate").read(plan[sample // plan.shard_rows]) is None
-    ):
+    if sample >= plan.rows or run.ledger("generate").read(plan[sample // plan.shard_rows]) is None:
         return None
     table, row = run.table("generate"), slice(sample, sample + 1)
     return {name: table.read(name, row)[0] for name, _ in table.arrays()}

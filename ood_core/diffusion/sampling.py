@@ -1,4 +1,4 @@
-"""Decoding and inversion: latents to maps, and targets to latents with the round trip that proves it."""
+"""Decoding and inversion: latents to maps, and targets to latents with their round trip."""
 
 from dataclasses import dataclass
 from typing import Any, assert_never, final

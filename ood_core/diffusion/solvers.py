@@ -4,9 +4,10 @@ All work on `y = x / alpha` and `s = sigma / alpha`, where the flow is `dy/ds = 
 (Karras et al. 2022, eq. 4 with `sigma(t) = t`). A step goes from index `s` to index `t` in either
 direction; index order alone decides which. `integrate` is the one loop of both.
 
-Stochastic solvers add fresh noise at every step, downward only. With `q < r` the values of `sigma/alpha` after and before a step, `y = x / alpha` and `z ~ N(0, 1)`.
-Map `i` draws `z` from its own seed and the index that is left, so batches do not matter. Fresh
-noise forgets errors of earlier estimates. The order is that of the law of the end point.
+Stochastic solvers add fresh noise at every step, downward only. `q < r` are the values of
+`sigma/alpha` after and before a step, and `z ~ N(0, 1)`. Map `i` draws `z` from its own seed and
+the index that is left, so batches do not matter. Fresh noise forgets errors of earlier estimates.
+The order is that of the law of the end point.
 """
 
 import itertools

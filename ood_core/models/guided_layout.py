@@ -15,7 +15,7 @@ from typing import Any, Literal, final, get_args
 from torch import Tensor
 
 from ood_core.errors import BaseModelError
-from ood_core.models.importing import Imported
+from ood_core.models.imported import Imported
 
 
 @final

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ood_core.errors import BaseModelError
-from ood_core.models.importing import Imported
+from ood_core.models.imported import Imported
 
 ATTENDED_SIDE = 16
 SCHEDULER = {

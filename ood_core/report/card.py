@@ -20,7 +20,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ood_core.report.page import flatten, short, subsample_note
+from ood_core.report.page import flatten, subsample_note
+from ood_core.report.pictures import short
 from ood_core.report.record import ReportInput
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#!{}])")

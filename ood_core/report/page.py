@@ -13,7 +13,7 @@ from ood_core.evaluation.results import ALPHA, EvaluationResult, Score
 from ood_core.report import figures
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries
-from ood_core.report.pictures import Stretch, scale_png
+from ood_core.report.pictures import Stretch, scale_png, short
 from ood_core.report.record import PhysicalMaps, ReportInput
 
 TEMPLATE = "page.html.jinja"
@@ -133,19 +133,6 @@ def score_strip(score: Score) -> Strip:
     low, high = place(score.low), place(score.high)
     width = max(round(high - low, 2), 0.8)  # a hair at least, so that the band is seen
     return Strip(low, width, place(score.real), place(value), place(best))
-
-
-def short(value: Any) -> str:
-    """Return a number in three significant digits and anything else as text."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return str(value)
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "not finite"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2e}"
-    return f"{value:#.3g}".rstrip(".") if abs(value) < 100 else f"{value:,.0f}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -11,9 +11,10 @@ Pictures of a walk between targets: a strip of its maps, and the same as an anim
 """
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -26,8 +27,6 @@ from PIL import Image
 
 from ood_core.errors import InputError
 from ood_core.report.figures import LIGHT
-from ood_core.report.galleries import even_rows
-from ood_core.report.page import short
 from ood_core.report.record import PhysicalMaps
 
 COLOURS = "inferno"
@@ -111,6 +110,24 @@ MAX_SHEET_ROWS = 40  # beyond, the picture is too tall to be opened
 CELL = 1.0  # inches a map
 DOTS = 160  # per inch
 SHEET_GAP = 0.04  # of a map
+
+
+def short(value: Any) -> str:
+    """Return a number in three significant digits and anything else as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "not finite"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.2e}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 100 else f"{value:,.0f}"
+
+
+def even_rows(count: int, most: int) -> list[int]:
+    """Return at most `most` rows of `count`, at even steps, first and last included."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
 
 
 def contact_sheet(

@@ -1,11 +1,6 @@
 """Small files written whole or not at all, in a folder or in an object store.
 
 A put is atomic by itself, so only folders know partial files, flushes and renames.
-
-Bytes that outlive a power cut: flushed to disk before anything vouches for them.
-
-A killed process loses nothing that it has written; a machine without power loses what the system
-still held back, be it the bytes of a file whose name is on disk already. Zarr does not flush.
 """
 
 import errno
@@ -15,14 +10,11 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from ood_core.errors import StoreUnwritable
-from ood_core.store.arrays import Table
 from ood_core.store.objects import ObjectPlace
 from ood_core.store.place import Place
-from ood_core.store.plan import Shard
 
 PARTIAL = ".partial"
 UNWRITABLE = frozenset(
@@ -100,7 +92,7 @@ def write_atomic(path: Place, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            _write_through(file, content)
+            _flush(file, content)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)  # a full disk needs the space
@@ -119,7 +111,7 @@ def write_new(path: Place, content: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as file:
-            _write_through(file, content)
+            _flush(file, content)
     except FileExistsError:
         return False
     except OSError:
@@ -128,7 +120,7 @@ def write_new(path: Place, content: bytes) -> bool:
     return True
 
 
-def _write_through(file: BinaryIO, content: bytes) -> None:
+def _flush(file: BinaryIO, content: bytes) -> None:
     file.write(content)
     file.flush()
     os.fsync(file.fileno())
@@ -183,37 +175,3 @@ def sweep(folder: Place) -> int:
         else:
             path.unlink(missing_ok=True)
     return len(litter)
-
-
-def persist(folder: Path, top: Path) -> None:
-    """Flush a file, or a folder with all that is in it, and the folders above it up to `top`."""
-    above = [path for path in folder.parents if path.is_relative_to(top)]
-    for path in (*folder.rglob("*"), folder, *above):
-        _flush(path)
-
-
-def persist_tables(root: Place) -> None:
-    """Flush all tables of a run; an object store needs no flush."""
-    if isinstance(root, Path):
-        for table in root.glob("*.zarr"):
-            persist(table, root)
-
-
-def persist_shard(table: Table, shard: Shard) -> None:
-    """Flush one shard of every array of a table; an object store needs no flush."""
-    top = table.path
-    if isinstance(top, Path):
-        for stored in top.glob(f"*/c/{shard.index}"):
-            persist(stored, top)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file or a folder; what another writer has just renamed is its own to flush."""
-    try:
-        number = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

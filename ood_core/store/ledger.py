@@ -37,67 +37,6 @@ class Receipt:
 
 @final
 @dataclass(frozen=True, slots=True)
-class ReceiptBook:
-    """All receipts of one stage of one run."""
-
-    folder: Place
-    stage: str
-
-    def write(self, receipt: Receipt) -> None:
-        """Vouch for a shard whose bytes are already stored."""
-        write_json(self._path(receipt.shard), asdict(receipt))
-
-    def read(self, shard: Shard) -> Receipt | None:
-        """Return the shard's receipt; None where there is none, it is torn or it lacks rows."""
-        try:
-            receipt = Receipt(**read_json(self._path(shard.index)))
-        except (OSError, ValueError, TypeError):
-            return None
-        if receipt.start != shard.start or not (
-            shard.stop <= receipt.stop <= shard.start + shard.capacity
-        ):
-            return None
-        return receipt
-
-    def revoke(self, shard: Shard) -> None:
-        """Withdraw the receipt of a shard whose bytes turned out to be damaged."""
-        remove(self._path(shard.index))
-
-    def missing(self, plan: ShardPlan) -> list[Shard]:
-        """Shards without a valid receipt, in order."""
-        return [shard for shard, found in self._each(plan) if found is None]
-
-    def all(self, plan: ShardPlan) -> list[Receipt]:
-        """Valid receipts, in order."""
-        return [found for _, found in self._each(plan) if found is not None]
-
-    @property
-    def last_written(self) -> float:
-        """Seconds since 1970 at which the last receipt was written."""
-        return last_written(self.folder / self.stage)
-
-    def _each(self, plan: ShardPlan) -> list[tuple[Shard, Receipt | None]]:
-        """Every shard with its receipt, in order; what is not listed is not asked for."""
-        there = set(names(self.folder / self.stage))
-        return each(
-            self.folder,
-            lambda shard: (
-                shard,
-                self.read(shard) if _receipt_name(shard.index) in there else None,
-            ),
-            plan,
-        )
-
-    def _path(self, index: int) -> Place:
-        return self.folder / self.stage / _receipt_name(index)
-
-
-def _receipt_name(index: int) -> str:
-    return f"{index:05d}.json"
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class Failure:
     """A shard that failed for good: last error, tries in all sessions, names of its targets."""
 
@@ -112,36 +51,88 @@ class Failure:
 
 @final
 @dataclass(frozen=True, slots=True)
-class FailureBook:
-    """All failures of one stage of one run."""
+class Ledger:
+    """What became of the shards of one stage of one run.
 
-    folder: Place
+    Attributes:
+        root: place of the run.
+        stage: name of the stage.
+    """
+
+    root: Place
     stage: str
 
-    def write(self, failure: Failure) -> None:
-        """List a shard."""
-        write_json(self._path(failure.shard), asdict(failure))
+    def write(self, receipt: Receipt) -> None:
+        """Vouch for a shard whose bytes are already stored."""
+        write_json(self._receipts / _name(receipt.shard), asdict(receipt))
 
-    def read(self, shard: Shard) -> Failure | None:
+    def read(self, shard: Shard) -> Receipt | None:
+        """Return the shard's receipt; None where there is none, it is torn or it lacks rows."""
+        try:
+            receipt = Receipt(**read_json(self._receipts / _name(shard.index)))
+        except (OSError, ValueError, TypeError):
+            return None
+        if receipt.start != shard.start or not (
+            shard.stop <= receipt.stop <= shard.start + shard.capacity
+        ):
+            return None
+        return receipt
+
+    def revoke(self, shard: Shard) -> None:
+        """Withdraw the receipt of a shard whose bytes turned out to be damaged."""
+        remove(self._receipts / _name(shard.index))
+
+    def missing(self, plan: ShardPlan) -> list[Shard]:
+        """Shards without a valid receipt, in order."""
+        return [shard for shard, found in self._each(plan) if found is None]
+
+    def all(self, plan: ShardPlan) -> list[Receipt]:
+        """Valid receipts, in order."""
+        return [found for _, found in self._each(plan) if found is not None]
+
+    @property
+    def last_written(self) -> float:
+        """Seconds since 1970 at which the last receipt was written."""
+        return last_written(self._receipts)
+
+    def fail(self, failure: Failure) -> None:
+        """List a shard that was given up."""
+        write_json(self._failures / _name(failure.shard), asdict(failure))
+
+    def failure(self, shard: Shard) -> Failure | None:
         """Return the shard's failure; None where there is none, or it is torn."""
         try:
-            return Failure(**read_json(self._path(shard.index)))
+            return Failure(**read_json(self._failures / _name(shard.index)))
         except (OSError, ValueError, TypeError):
             return None
 
     def forget(self, shard: Shard) -> None:
-        """Strike a shard that succeeded off the list."""
-        remove(self._path(shard.index))
+        """Strike a shard that succeeded off the list of failures."""
+        remove(self._failures / _name(shard.index))
 
-    def among(self, missing: Sequence[Shard]) -> list[Failure]:
+    def failures(self, missing: Sequence[Shard]) -> list[Failure]:
         """Failures of shards that are still missing, in order."""
-        there = set(names(self.folder / self.stage))
-        listed = [shard for shard in missing if _failure_name(shard.index) in there]
-        return [failure for shard in listed if (failure := self.read(shard)) is not None]
+        there = set(names(self._failures))
+        listed = [shard for shard in missing if _name(shard.index) in there]
+        return [failure for shard in listed if (failure := self.failure(shard)) is not None]
 
-    def _path(self, index: int) -> Place:
-        return self.folder / self.stage / _failure_name(index)
+    @property
+    def _receipts(self) -> Place:
+        return self.root / "receipts" / self.stage
+
+    @property
+    def _failures(self) -> Place:
+        return self.root / "failures" / self.stage
+
+    def _each(self, plan: ShardPlan) -> list[tuple[Shard, Receipt | None]]:
+        """Every shard with its receipt, in order; what is not listed is not asked for."""
+        there = set(names(self._receipts))
+        return each(
+            self.root,
+            lambda shard: (shard, self.read(shard) if _name(shard.index) in there else None),
+            plan,
+        )
 
 
-def _failure_name(index: int) -> str:
+def _name(index: int) -> str:
     return f"{index:05d}.json"

@@ -18,10 +18,10 @@ from typing import Any, Literal, final
 from ood_core.config.identity import difference, digest, require_scheme
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.store.arrays import Table
+from ood_core.store.bundle import bundle_exists
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.fitted import bundle_exists
 from ood_core.store.lease import driver
-from ood_core.store.ledger import FailureBook, ReceiptBook
+from ood_core.store.ledger import Ledger
 from ood_core.store.place import Place, place_at
 from ood_core.store.plan import ShardPlan
 
@@ -147,13 +147,9 @@ class RunStore:
         """What was measured of every sample."""
         return Table(self.root / "statistics.zarr")
 
-    def receipts(self, stage: ShardedStage) -> ReceiptBook:
-        """The receipts of a stage."""
-        return ReceiptBook(self.root / "receipts", stage)
-
-    def failures(self, stage: ShardedStage) -> FailureBook:
-        """The shards of a stage that failed for good."""
-        return FailureBook(self.root / "failures", stage)
+    def ledger(self, stage: ShardedStage) -> Ledger:
+        """Receipts and failures of a stage."""
+        return Ledger(self.root, stage)
 
     @property
     def lease(self) -> Place:
@@ -189,7 +185,7 @@ class RunStore:
     @property
     def state(self) -> State:
         """Where the run stands, by the store alone."""
-        missing = sum(len(self.receipts(stage).missing(self.plan(stage))) for stage in SHARDED)
+        missing = sum(len(self.ledger(stage).missing(self.plan(stage))) for stage in SHARDED)
         total = sum(len(self.plan(stage)) for stage in SHARDED)
         gate = self.root / GATE
         if missing == 0 and exists(gate):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ood_core.store.arrays import Column, Table
+from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
 from ood_core.store.files import (
     exists,
     last_written,
@@ -21,7 +22,6 @@ from ood_core.store.files import (
     write_json,
     write_new,
 )
-from ood_core.store.fitted import bundle_exists, read_bundle, write_bundle
 from ood_core.store.place import each, link, place_at
 from ood_core.store.plan import ShardPlan
 

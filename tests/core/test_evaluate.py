@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from ood_core.specs import Symmetry
+from ood_core.config.targets import Symmetry
 
 from ood_core.errors import InputError, TargetError
 from ood_core.evaluation.evaluate import evaluate, evaluate_maps

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ood_core.models.guided_layout import from_guided
-from ood_core.models.importing import Imported
+from ood_core.models.imported import Imported
 from ood_core.models.loading import load_model
 from ood_core.models.schedulers import read_scheduler
 from tests.oracles.guided_unet import DOG, Settings, random_network, shapes_only

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ood_core.errors import BaseModelError
 from ood_core.models.ho_layout import from_ho
-from ood_core.models.importing import Untold, import_checkpoint, write_imported
+from ood_core.models.imported import write_imported
+from ood_core.models.importing import Untold, import_checkpoint
 from ood_core.models.loading import load_model
 from tests.oracles.guided_unet import DOG, random_network
 from tests.oracles.ho_unet import HoUnet, randomised

@@ -22,8 +22,8 @@ from ood_core.evaluation.results import Score
 from ood_core.numerics.random import Root
 from ood_core.report.figures import series
 from ood_core.report.galleries import element_words
-from ood_core.report.page import flatten, numbers, render, score_strip, short
-from ood_core.report.pictures import Stretch, map_png
+from ood_core.report.page import flatten, numbers, render, score_strip
+from ood_core.report.pictures import Stretch, map_png, short
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 
 PIXEL = (

@@ -77,7 +77,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @property
     def book(self):
-        return self.run.receipts("generate")
+        return self.run.ledger("generate")
 
     @rule(worker=st.integers(0, 1), index=places)
     def write(self, worker, index):
@@ -144,7 +144,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def receipts_tell_the_truth(self):
-        table, theirs = self.run.table("generate"), self.truth.receipts("generate")
+        table, theirs = self.run.table("generate"), self.truth.ledger("generate")
         for receipt in self.book.all(self.run.plan("generate")):
             wanted = theirs.read(self.truth.plan("generate")[receipt.shard])
             assert (receipt.digest, receipt.nfe) == (wanted.digest, wanted.nfe)

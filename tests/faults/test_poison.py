@@ -147,7 +147,7 @@ def test_a_list_that_is_out_of_date_or_torn_is_not_shown(finished):
     (folder / "00001.json").write_text('{"stage": "gen')
     assert summary(run)["failures"] == []
     for index in (0, 1):
-        run.receipts("generate").revoke(run.plan("generate")[index])
+        run.ledger("generate").revoke(run.plan("generate")[index])
     assert [failure["shard"] for failure in summary(run)["failures"]] == [0]
 
 

@@ -13,7 +13,7 @@ from flows.report.inspection import verify_run
 from flows.runs.lifecycle import make_run
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Column, Table, chunk_rows, rows_digest
-from ood_core.store.fitted import read_bundle, write_bundle
+from ood_core.store.bundle import read_bundle, write_bundle
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, marks

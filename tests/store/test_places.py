@@ -5,8 +5,8 @@ import pytest
 
 from ood_core.errors import FarfieldError, InputError, StoreUnreachable
 from ood_core.store import objects
+from ood_core.store.bundle import bundle_exists, write_bundle
 from ood_core.store.files import exists, names, read_bytes, remove, write_atomic, write_new
-from ood_core.store.fitted import bundle_exists, write_bundle
 from ood_core.store.objects import ObjectPlace
 from ood_core.store.place import place_at
 from ood_core.store.run import RunStore

@@ -94,7 +94,7 @@ def test_states_follow_the_store(tmp_path, tiny):
     for outcome in ("complete", "published", "quarantined", "undecided"):
         write_json(out / "gate.json", {"outcome": outcome, "reasons": [], "samples": 10})
         assert run.state == outcome
-    run.receipts("generate").revoke(run.plan("generate")[1])
+    run.ledger("generate").revoke(run.plan("generate")[1])
     assert run.state == "incomplete"
     assert summary(run)["shards_missing"] == [1]
 
