@@ -2,6 +2,9 @@
 
 Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html
 RO-Crate: https://www.researchobject.org/ro-crate/specification/1.1/
+
+Written here, because `mlcroissant` and `rocrate` write to local folders alone and bring pandas and
+rdflib to every worker; both are in the tests, which load what is written with them.
 """
 
 from collections.abc import Iterable

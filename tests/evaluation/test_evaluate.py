@@ -2,13 +2,13 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from ood_core.config.targets import Symmetry
 
+from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError, TargetError
 from ood_core.evaluation.evaluate import evaluate, evaluate_maps
 from ood_core.evaluation.results import (
@@ -18,7 +18,7 @@ from ood_core.evaluation.results import (
     TwoSampleTests,
 )
 from ood_core.evaluation.summary import summarize
-from ood_core.maps.transforms import RangeTransform
+from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import Root
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
@@ -135,21 +135,13 @@ def test_a_result_comes_back_from_json(same_distribution: EvaluationResult) -> N
             EvaluationResult.from_json(broken)
 
 
-@dataclass(frozen=True)
-class Targets:
-    """The least that `evaluate` needs of targets."""
-
-    fit: np.ndarray
-    held_out: np.ndarray
-    transform: RangeTransform
-    symmetries: tuple[Symmetry, ...] = DIHEDRAL
-    unit: str = "K"
-
-
 def test_physical_maps_have_the_scores_of_their_model_range() -> None:
     sizes = ((32, 1), (40, 2), (70, 3))
     fit, held_out, maps = (100 + 40 * field(n, seed).numpy() for n, seed in sizes)
-    targets = Targets(fit, held_out, RangeTransform.measure("asinh", fit))
+    both = np.concatenate([fit, held_out])
+    targets = TargetSet.from_arrays(
+        both, unit="K", transform="asinh", symmetries=DIHEDRAL, held_out=len(held_out)
+    )
     result = evaluate(maps, targets, progress=False)
     ranged = [torch.from_numpy(targets.transform.forward(v)) for v in (maps, fit, held_out)]
     same = evaluate_maps(*ranged, DIHEDRAL, Root.of("evaluate/0"))
@@ -164,7 +156,7 @@ def test_physical_maps_have_the_scores_of_their_model_range() -> None:
 
 def test_no_bar_is_shown_where_none_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     fit = field(8, 1).numpy()
-    targets = Targets(fit, fit, RangeTransform.measure("linear", fit))
+    targets = TargetSet.from_arrays(np.concatenate([fit, field(8, 2).numpy()]))
     evaluate(fit, targets, progress=False)
     assert capsys.readouterr() == ("", "")
 
