@@ -182,8 +182,8 @@ def test_failed_shards_are_listed_and_the_next_run_finishes(ready, tiny, unbroke
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
 def test_the_shipped_example_gives_the_same_bytes_in_both_pools(tmp_path):
-    small = ["generation.samples=64", "generation.shard_size=32", "method.steps=3",
-             "targets.held_out=600"]  # fmt: skip
+    small = ["generation.samples=64", "generation.shard_size=32", "method.steps=2",
+             "targets.held_out=368"]  # fmt: skip
     roots = []
     for pool in ("inline", "ray"):
         settings = load_settings(
