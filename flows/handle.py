@@ -98,6 +98,9 @@ def make(settings: RunSettings, out: str) -> dict[str, Any]:
         from flows.runs.lifecycle import make_run
 
         return make_run(settings, out)
+    from flows.orchestration.service import require_prefect
+
+    require_prefect()
     from flows.orchestration.prefect_flows import run_flow
 
     return run_flow(settings, out)

@@ -136,6 +136,9 @@ def _extend(store: "RunStore", settings: "RunSettings") -> dict[str, Any]:
         from flows.runs.lifecycle import extend_run
 
         return extend_run(store, settings)
+    from flows.orchestration.service import require_prefect
+
+    require_prefect()
     from flows.orchestration.prefect_flows import extend_flow
 
     return extend_flow(store, settings)

@@ -3,9 +3,11 @@
 The pool travels in a context variable, because Prefect tasks take only plain parameters.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 import torch
 
@@ -15,6 +17,7 @@ from flows.runs.lease_guard import require_lease
 from flows.settings import Execution, RunSettings
 from ood_core.store.run import RunStore, ShardedStage
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _shared: ContextVar[Pool | None] = ContextVar("pool", default=None)
 
 
@@ -56,9 +59,20 @@ def worker_count(execution: Execution) -> int:
         return execution.workers
     if gpus := _gpus(execution):
         return gpus
+    return max(1, _usable_cpus() // execution.cpus_per_worker)
+
+
+def _usable_cpus() -> int:
+    """CPUs that this process may use: those it is bound to, and no more than its cgroup's quota."""
     from psutil import cpu_count
 
-    return max(1, (cpu_count(logical=True) or 1) // execution.cpus_per_worker)
+    affinity = getattr(os, "sched_getaffinity", None)
+    bound = len(affinity(0)) if affinity else cpu_count(logical=True) or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return min(bound, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup of version 2, or "max"
+        return bound
 
 
 def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> WorkerSpec:

@@ -28,10 +28,16 @@ def meaning(path: str, place: str = "") -> tuple[str, str]:
     Args:
         path: as it was written.
         place: folder that relative paths start at; '' is the working folder.
+
+    Raises:
+        ValueError: the home folder of a user that there is not.
     """
     folder, pattern = _literal(os.path.join(place, path))
     if pattern and path.startswith("~"):
-        folder, pattern = _literal(os.path.join(place, os.path.expanduser(path)))
+        home = os.path.expanduser(path)
+        if home == path:
+            raise ValueError(f"no home folder of {path.partition('/')[0]}")
+        folder, pattern = _literal(os.path.join(place, home))
     if "$" in pattern:
         folder, pattern = _literal(os.path.join(folder, os.path.expandvars(pattern)))
     return folder, pattern

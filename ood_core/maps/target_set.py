@@ -258,9 +258,9 @@ class TargetSet:
         """How the numbers of the fit split are rounded and cut off."""
         return Quantization.measure(self.fit)
 
-    def physical(self, maps: Maps) -> Values:
+    def physical(self, maps: Maps | Values) -> Values:
         """Bring maps from model range to `unit`."""
-        return self.transform.inverse(maps.numpy())
+        return self.transform.inverse(np.asarray(maps))
 
     def ranged(self, values: NDArray[Any]) -> Maps:
         """Bring maps from `unit` to model range."""
