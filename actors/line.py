@@ -10,24 +10,22 @@ from numpy.typing import NDArray
 
 from actors.timing import TimedDenoiser
 from ood_core.arrays import Latents, Maps, TimeGrid
+from ood_core.config.identity import read_method
+from ood_core.config.method import Method
+from ood_core.config.targets import Symmetry
 from ood_core.decode import decode
 from ood_core.denoising.calibrated import BandWeights, CalibratedDenoiser, Labels, TargetLaws
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.teleport import Shortcut, Teleport
-from ood_core.draw_spec import DrawSpec
 from ood_core.errors import BaseModelError, IdentityRefused
-from ood_core.identity import complete
 from ood_core.invert import Inversion, invert
 from ood_core.limits import BASE_BYTES
-from ood_core.maps.quantization import Coarsening
-from ood_core.method import Method
+from ood_core.maps.quantization import Quantization
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel, load_base
-from ood_core.models.pretrained import PretrainedDenoiser
-from ood_core.numerics.random import SeedRange, Stream, normal, root_key
-from ood_core.specs import CalibrationSpec, SteeringSpec, Symmetry
+from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.calibration import read_calibration
 from ood_core.store.patches import read_patches
 from ood_core.store.run import RunStore
@@ -43,25 +41,23 @@ class Line:
     """Everything of a run that stays the same from shard to shard.
 
     `codes` is the autoencoder of a latent base: `laws`, `bands` and denoisers are then of codes.
-    `network` is what `base` asks, and may keep features until a way ends.
     `bands` are the calibration's weights, None while it is not done or not asked for. `base` counts
     network evaluations wherever it is used, `clock` their seconds. `rho` belongs to the Gaussian
-    of `laws`, and `members` is the largest number of its clusters. `above` leads from the top of
-    the grid to the level of the latents where the method teleports.
+    of `laws`, and `n_clusters` is the largest number of clusters. `above` leads from the top of
+    `timesteps` to the level of the latents where the method teleports.
     """
 
-    network: PretrainedDenoiser
     base: CountingDenoiser
     clock: TimedDenoiser
     codes: Autoencoder | None
     laws: TargetLaws | None
     bands: BandWeights | None
     rho: float
-    members: int
+    n_clusters: int
     targets: StoredTargets
     method: Method
     symmetries: tuple[Symmetry, ...]
-    grid: TimeGrid
+    timesteps: TimeGrid
     root: int
     device: torch.device
     above: Shortcut | None = None
@@ -72,23 +68,16 @@ class Line:
             return self.base
         return CalibratedDenoiser(self.base, self.laws, self.bands, labels)
 
-    def invert(self, denoiser: Denoiser, seen: Maps, seeds: SeedRange) -> Inversion:
-        """Invert maps, or codes, as the method says; each has a seed for the noise of the floor."""
-        self.network.forget()
-        how, noise = self.method, None
-        if how.floor_noise:
-            noise = normal(seeds, seen.shape[1:], stream=Stream.FLOOR).to(seen)
+    def invert(self, denoiser: Denoiser, seen: Maps) -> Inversion:
+        """Invert maps, or codes, as the method says."""
         return invert(
-            denoiser, seen, self.grid, how.passes, how.inverter, how.extra_passes, self.above, noise
+            denoiser, seen, self.timesteps, self.method.fixed_point_iterations, self.above
         )
 
     def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:
         """Decode latents, one per seed, as the method says."""
-        self.network.forget()
         how = self.method
-        return decode(
-            denoiser, how.solver, latents, self.grid, seeds, how.eta, self.above, how.eta_floor
-        )
+        return decode(denoiser, how.solver, latents, self.timesteps, seeds, how.eta, self.above)
 
     def maps(self, seen: Maps) -> Maps:
         """Maps in model range of what the denoiser makes: decoded where it makes codes."""
@@ -97,11 +86,11 @@ class Line:
     def physical(self, maps: Maps) -> NDArray[np.float32]:
         """Samples in physical units, as coarse as the targets where the method asks for it."""
         values = self.targets.physical(maps)
-        return values if self._coarsening is None else self._coarsening(values)
+        return values if self._quantization is None else self._quantization(values)
 
     @cached_property
-    def _coarsening(self) -> Coarsening | None:
-        return self.targets.coarsening if self.method.coarsening else None
+    def _quantization(self) -> Quantization | None:
+        return self.targets.quantization if self.method.quantization else None
 
     def labels(self, maps: Maps) -> Labels:
         """The cluster of each clean map or code; all zero where the method has no clusters."""
@@ -122,36 +111,33 @@ def load_line(
     where = choose_device(device)
     model = load_base(base, where, getattr(torch, dtype), max_base_bytes)
     require_base(model, record)
-    method = read_method(record["identity_record"]["method"])
+    method = read_method(record["identity_record"])
     symmetries = tuple(record["identity_record"]["targets"]["symmetries"])
     schedule, targets = model.denoiser.schedule, load_targets(run)
     laws, bands = None, None
-    rho, members = 1.0, 1
+    rho, n_clusters = 1.0, 1
     if method.calibration is not None:
-        words, asked = run.table("calibrate").attributes, method.calibration.members
-        rho = float(words["rho"])
-        members = int(words["members"]) if asked == "auto" else asked
+        rho, n_clusters = (
+            float(run.table("calibrate").attributes["rho"]),
+            method.calibration.n_clusters,
+        )
         local = read_patches(run).every if method.calibration.patches else ()
-        laws = TargetLaws.fit(targets.seen, schedule, rho, members, symmetries, local)
+        laws = TargetLaws.fit(targets.seen, schedule, rho, n_clusters, symmetries, local)
         if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
             bands = read_calibration(run)
-    # A worker that calibrates meets levels in any order, which must not look like a way down.
-    calibrating = method.calibration is not None and bands is None
-    network = model.denoiser.caching(1 if calibrating else method.cache_interval)
-    clock = TimedDenoiser(network)
+    clock = TimedDenoiser(model.denoiser)
     return Line(
-        network=network,
         base=CountingDenoiser(clock),
         clock=clock,
         codes=model.codes,
         laws=laws,
         bands=bands,
         rho=rho,
-        members=members,
+        n_clusters=n_clusters,
         targets=targets,
         method=method,
         symmetries=symmetries,
-        grid=time_grid(schedule, method),
+        timesteps=time_grid(schedule, method),
         root=root_key(record["identity"]),
         device=where,
         above=_shortcut(model.denoiser, laws, targets.seen[0].shape, method, where),
@@ -170,7 +156,7 @@ def _shortcut(
         return None
     law = in_domain_law(base, shape, LAW_ROOT, device) if laws is None else laws.gaussian
     flow = Teleport(base.schedule, law.mean, law.covariance)
-    return Shortcut(flow, method.top, method.level)
+    return Shortcut(flow, method.top, method.ends[1])
 
 
 def choose_device(name: str) -> torch.device:
@@ -181,36 +167,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
-    """The ascending grid of a method."""
-    if method.grid is not None:
-        return torch.tensor(method.grid)
+    """The rising time indices of a resolved method."""
+    if method.timesteps is not None:
+        return torch.tensor(method.timesteps)
     match method.spacing:
         case "uniform":
-            return schedule.uniform_grid(method.steps + 1, method.top, method.floor)
+            return schedule.uniform_grid(method.steps + 1, method.top, method.ends[0])
         case "log_snr":
-            return schedule.log_snr_grid(method.steps + 1, method.top, method.floor)
-
-
-def read_method(record: dict[str, Any]) -> Method:
-    """Rebuild a method from the identity record, with the fields that the record left out.
-
-    Raises:
-        IdentityRefused: the record has a field that this version does not know.
-    """
-    parts = complete({"method": record})["method"]
-    kinds = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
-    try:
-        for name, kind in kinds.items():
-            if parts[name] is not None:
-                parts[name] = kind(**parts[name])
-        if parts["grid"] is not None:
-            parts["grid"] = tuple(parts["grid"])
-        return Method(**parts)
-    except TypeError as error:
-        raise IdentityRefused(
-            f"run.json: got a method that this version of farfield does not know ({error}); use "
-            "the version that planned the run"
-        ) from error
+            return schedule.log_snr_grid(method.steps + 1, method.top, method.ends[0])
 
 
 def require_base(model: BaseModel, record: dict[str, Any]) -> None:
@@ -226,14 +190,14 @@ def require_base(model: BaseModel, record: dict[str, Any]) -> None:
         )
 
 
-def require_fit(source: str, level: int, schedule: NoiseSchedule) -> None:
-    """Refuse a level that the base's schedule does not have.
+def require_fit(source: str, t_max: int, schedule: NoiseSchedule) -> None:
+    """Refuse a time index that the base's schedule does not have.
 
     Raises:
-        BaseModelError: the level is beyond the schedule.
+        BaseModelError: it is beyond the schedule.
     """
-    if level >= len(schedule):
+    if t_max >= len(schedule):
         raise BaseModelError(
-            f"{source}: got method.level {level}; expected an index below {len(schedule)}, the "
+            f"{source}: got method.t_max {t_max}; expected an index below {len(schedule)}, the "
             "length of the base's schedule"
         )

@@ -10,7 +10,6 @@ diffusers once, and builds a worker anew for every stage.
 
 import math
 import os
-import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,7 +33,6 @@ from ood_core.store.receipts import Receipt
 
 LOOK_SECONDS = 2.0
 """After so long without a word from any actor the driver looks whether Ray is still there."""
-LINUX = sys.platform == "linux"
 ANSWER_SECONDS = 10.0
 """An actor of an earlier stage that says nothing for so long is replaced."""
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
@@ -43,17 +41,13 @@ OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through R
 @final
 @dataclass(frozen=True, slots=True)
 class RayPool:
-    """`workers` actors of `cpus` and `gpus` each; a shard counts as failed after `tries` tries.
-
-    With `pin`, actors on this machine keep to CPUs of their own.
-    """
+    """`workers` actors of `cpus` and `gpus` each; a shard counts as failed after `tries` tries."""
 
     workers: int
     cpus: float = 1
     gpus: float = 0
     tries: int = 3
     queued: int = 1
-    pin: bool = False
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
         """Run all shards on actors; actors are removed at the end, whatever happens."""
@@ -97,19 +91,12 @@ class _Actor:
         self._turn: int | None = None
         self._worker: Worker | None = None
         self._building = Lock()
-        self._cpus: list[int] = []
 
     def ping(self) -> None:
         """Say that this process is alive."""
 
-    def pin(self, cpus: list[int]) -> None:
-        """Keep to some CPUs with all that is run from now on."""
-        self._cpus = cpus
-
     def run(self, turn: int, spec: WorkerSpec, shard: Shard) -> Receipt:
         """Run one shard of stage number `turn`."""
-        if self._cpus:
-            os.sched_setaffinity(0, self._cpus)  # of this thread, and of those that it starts
         with self._building:
             if self._worker is None or self._turn != turn:
                 self._worker = None  # frees what the stage before held
@@ -125,7 +112,6 @@ class Crew:
     def __init__(self, pool: RayPool) -> None:
         self._pool = pool
         self._order: tuple[int, WorkerSpec | None] = (0, None)
-        self._slots: dict[Any, int] = {}
         self.roster = Roster(pool.queued)
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
@@ -154,7 +140,6 @@ class Crew:
         for actor in before:
             if actor not in alive:
                 ray.kill(actor)
-        self._slots = {actor: slot for actor, slot in self._slots.items() if actor in alive}
         self.roster = Roster(self._pool.queued)
         self.roster.join([*alive, *(self._hire() for _ in range(size - len(alive)))])
 
@@ -165,12 +150,7 @@ class Crew:
             max_restarts=0,
             max_concurrency=1 + self._pool.queued,  # one shard is stored, the next is computed
         )
-        actor = options(_Actor).remote()
-        slot = min({*range(self._pool.workers)} - {*self._slots.values()}, default=0)
-        self._slots[actor] = slot
-        if self._pool.pin and (cpus := _cpus_of(slot, self._pool.cpus)):
-            actor.pin.remote(cpus)
-        return actor
+        return options(_Actor).remote()
 
     def send(self, actor: Any, shard: Shard) -> None:
         """Put one shard in flight."""
@@ -179,7 +159,6 @@ class Crew:
     def bury(self, actor: Any) -> list[Shard]:
         """Replace a dead actor; return the shards that it had."""
         shards = self.roster.leave(actor)
-        self._slots.pop(actor)
         self.roster.join([self._hire()])
         return shards
 
@@ -187,15 +166,7 @@ class Crew:
         """Remove all actors, and forget what they were at."""
         for actor in self.roster.actors:
             ray.kill(actor)
-        self.roster, self._slots = Roster(self._pool.queued), {}
-
-
-def _cpus_of(slot: int, each: float) -> list[int]:
-    """CPUs of an actor on this machine; none where they are not whole, or fewer than actors."""
-    here = [] if os.environ.get("RAY_ADDRESS") or not LINUX else os.sched_getaffinity(0)
-    count = int(each)
-    mine = sorted(here)[slot * count : (slot + 1) * count]
-    return mine if len(mine) == each else []
+        self.roster = Roster(self._pool.queued)
 
 
 def _within(refs: list[Any], seconds: float) -> list[Any]:

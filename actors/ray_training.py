@@ -14,9 +14,9 @@ from torch import distributed
 
 from actors.ray_pool import connect
 from actors.training import run_training
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import ConfigError
 from ood_core.pretraining.trainer import Share
-from ood_core.recipe import PretrainSpec
 
 
 def train_on_workers(spec: PretrainSpec, work: Path, commit: str, workers: int, gpu: bool) -> None:

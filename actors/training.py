@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.line import choose_device
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import BaseModelError
 from ood_core.models.loading import load_base
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import Share, TrainingState, go_on_from, start, train
-from ood_core.recipe import PretrainSpec
 from ood_core.store.training import CURVE_EVERY, TrainingFolder, TrainingRecord
 
 CHECKPOINT_SECONDS = 60.0

@@ -19,13 +19,14 @@ from actors.line import Line, load_line
 from actors.timing import Parts, Turns, timed
 from actors.transfer import entering, leaving
 from ood_core.arrays import Maps
+from ood_core.config.method import SteeringSpec
+from ood_core.config.targets import Symmetry
 from ood_core.denoising.calibrated import TargetLaws, calibrate_level
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.invert import Inversion
 from ood_core.limits import BASE_BYTES
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.numerics.random import SeedRange
-from ood_core.specs import SteeringSpec, Symmetry
 from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
 from ood_core.store.latents import held_targets, read_latents
@@ -40,7 +41,7 @@ from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import draw
 
 Rows = Mapping[str, NDArray[Any]]
-INVERTED = ("latents", "before", "round_trip", "error", "residual")
+INVERTED = ("latents", "round_trip", "error", "residual")
 Pending = Callable[[], Rows]
 """Rows that are computed, and may be on their way from the device."""
 
@@ -175,14 +176,14 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
         line.targets.seen,
         line.base.schedule,
         line.rho,
-        line.members,
+        line.n_clusters,
         line.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
     )
     fit = line.targets.seen.to(line.device)
 
     def rows(shard: Shard) -> Pending:
-        levels = [int(line.grid[i]) for i in range(shard.start, shard.stop)]
+        levels = [int(line.timesteps[i]) for i in range(shard.start, shard.stop)]
         weights = [
             calibrate_level(
                 fit, line.base, folds, laws.gaussian.mean, t, spec, line.symmetries, line.root
@@ -208,14 +209,12 @@ def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
 
     def rows(shard: Shard) -> Pending:
         seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
-        seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
-        done = line.invert(line.denoiser(line.labels(seen)), entering(seen, line.device), seeds)
+        done = line.invert(line.denoiser(line.labels(seen)), entering(seen, line.device))
         keep = slice(0, len(shard))
         if line.codes is not None:
             maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
             done = through_pixels(done, line.codes, maps.to(line.device))
-        parts = {name: getattr(done, name) for name in INVERTED}
-        made = {name: leaving(rows) for name, rows in parts.items() if rows is not None}
+        made = {name: leaving(getattr(done, name)) for name in INVERTED}
         return lambda: {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
             **{name: arrived().numpy()[keep] for name, arrived in made.items()},
@@ -241,13 +240,11 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     prior, geometry = read_prior(run.root / "prior.zarr")
     references, targets = read_latents(run), torch.tensor(held_targets(run))
     construct = construct_of(line.method.draw, prior, references)
-    stored = {name for name, _ in run.table("generate").arrays()}  # fewer in early runs
     seen = line.targets.seen
     labels = line.labels(seen)
     steering = line.method.steering
     neighbours = steering.neighbours if steering is not None else 1
-    thinned = steering is not None and steering.thinned
-    statistics = Statistics(seen.shape[-1], rings_of(steering, line.symmetries), thinned)
+    statistics = Statistics(seen.shape[-1], radial_bins_of(steering, line.symmetries))
     aims = StatisticAims.measure(statistics, seen, line.symmetries, neighbours)
 
     def rows(shard: Shard) -> Pending:
@@ -261,24 +258,26 @@ def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
         latents = entering(drawn.latents, line.device)
         made = line.decode(denoiser, latents, seeds)
         distance, maps = leaving(steered.distance(made)), leaving(line.maps(made))
-        found: dict[str, Callable[[], NDArray[Any]]] = {
-            "sample": lambda: np.arange(seeds.start, seeds.stop, dtype=np.int64),
-            "maps": lambda: line.physical(maps()),
-            "attempts": lambda: drawn.attempts.numpy().astype(np.int16),
-            "parents": lambda: parents.numpy().astype(np.int32),
-            "aim_distance": lambda: distance().numpy().astype(np.float32),
-            "refusals": lambda: drawn.refusals.numpy().astype(np.int16),
-            "sources": lambda: sources.numpy().astype(np.int32),
-            "source_weights": lambda: drawn.kept.weights.numpy().astype(np.float32),
+        made_of = {
+            "sources": sources.numpy().astype(np.int32),
+            "source_weights": drawn.kept.weights.numpy().astype(np.float32),
         }
-        return lambda: {name: values() for name, values in found.items() if name in stored}
+        return lambda: {
+            "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
+            "maps": line.physical(maps()),
+            "attempts": drawn.attempts.numpy().astype(np.int16),
+            "parents": parents.numpy().astype(np.int32),
+            "aim_distance": distance().numpy().astype(np.float32),
+            "refusals": drawn.refusals.numpy().astype(np.int16),
+            **(made_of if sources.shape[1] else {}),
+        }
 
     return rows
 
 
-def rings_of(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
-    """Rings whose means are steered: none where the field has no centre."""
-    return 0 if steering is None or "translate" in symmetries else steering.rings
+def radial_bins_of(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
+    """Number of rings whose means are steered: none where the field has no centre."""
+    return 0 if steering is None or "translate" in symmetries else steering.radial_bins
 
 
 def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:

@@ -25,35 +25,25 @@ from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
 from ood_core.store.targets import StoredTargets, load_targets
 
-PIXELS = [
-    "steering.coordinates=pixels",
-    "steering.rate=0.08",
-    "steering.steps=12",
-    "steering.start=0",
-]
-MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "below=16")]
-OLD = ["steering.below=4", "steering.rings=0"]
+MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "sigma_max=16")]
 NO_RINGS, ODE, NO_PATCHES = (
-    [*MEAN, "steering.rings=0"],
-    ["solver=ddim", "floor=0"],
+    [*MEAN, "steering.radial_bins=0"],
+    ["solver=ddim", "t_min=0"],
     ["calibration.patches=0"],
 )
-FULL = ["coarsening=false"]
-ALIKE = [*FULL, "steering.large_waves=1"]
-DENSE = [*ALIKE, "calibration.thinned=false", "steering.thinned=false"]
-ALL = [*DENSE, "calibration.tolerance=0"]
-COARSE = [*ALL, "calibration.least_variance=1e-3"]
-NOISY = [*COARSE, "floor=11"]  # sigma/alpha 0.05 of the shipped base
+FULL = ["quantization=false"]
+ALIKE = [*FULL, "steering.low_k_weight=1"]
+ALL = [*ALIKE, "calibration.prune_tolerance=0"]
+COARSE = [*ALL, "calibration.min_variance=1e-3"]
+NOISY = [*COARSE, "t_min=11"]  # sigma/alpha 0.05 of the shipped base
 ROWS: dict[str, list[str]] = {
-    "steered in pixels, ODE": [*PIXELS, *OLD, *COARSE, *ODE, *NO_PATCHES],
-    "+ mixtures of patches": [*PIXELS, *OLD, *COARSE, *ODE],
-    "+ ancestral solver": [*PIXELS, *OLD, *NOISY],
-    "+ posterior coordinates": [*NO_RINGS, *NOISY],
+    "steered, ODE": [*NO_RINGS, *COARSE, *ODE, *NO_PATCHES],
+    "+ mixtures of patches": [*NO_RINGS, *COARSE, *ODE],
+    "+ ancestral solver": [*NO_RINGS, *NOISY],
     "+ rings": [*MEAN, *NOISY],
     "+ a random start, fewer steps and levels": NOISY,
     "+ less variance and less noise at least": ALL,
-    "+ experts asked where they are missed": DENSE,
-    "+ patches and wavelets on coarser grids": ALIKE,
+    "+ experts asked where they are missed": ALIKE,
     "+ largest waves counted three times": FULL,
     "+ numbers as coarse as the targets': the default": [],
 }

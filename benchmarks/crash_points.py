@@ -46,7 +46,7 @@ def small(place: Path) -> RunSettings:
             "method": {
                 "steps": 1,
                 "steering": {"steps": 1, "neighbours": 1},
-                "calibration": {"draws": 1, "bands": 3, "members": 2},
+                "calibration": {"draws": 1, "bands": 3, "n_clusters": 2},
             },
             "generation": {"samples": 6, "shard_size": 4},
             "execution": {"pool": "inline", "orchestrator": "none"},

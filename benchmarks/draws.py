@@ -23,8 +23,8 @@ import torch
 
 from actors.line import Line, load_line
 from ood_core.arrays import Latents, Maps
+from ood_core.config.method import DrawSpec
 from ood_core.decode import decode
-from ood_core.draw_spec import DrawSpec
 from ood_core.estimators.choice import Prior
 from ood_core.evaluation.evaluate import validate
 from ood_core.numerics.random import SeedRange
@@ -49,7 +49,7 @@ SHOWN = 12
 
 def decoded(line: Line, latents: Latents, steps: int) -> Maps:
     """Maps in model range, without steering, in batches of 16."""
-    grid = line.base.schedule.log_snr_grid(steps + 1, line.method.level)
+    grid = line.base.schedule.log_snr_grid(steps + 1, line.method.ends[1])
     made = []
     for part in latents.split(16):
         labels = torch.zeros(len(part), dtype=torch.int64)

@@ -17,7 +17,7 @@ import torch
 
 from actors.line import Line, load_line, time_grid
 from benchmarks.nfe import SCORES, Judge, say
-from flows.runs.level_choice import LEAST_RATIO, LEVELS, MAPS, MOST_RATIO, ROOT
+from flows.runs.level_choice import LEVELS, MAPS, MAX_RATIO, MIN_RATIO, ROOT
 from ood_core.decode import decode
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.estimators.families import fit_gaussian
@@ -32,8 +32,8 @@ INVERTED = 16  # at once
 def at_level(line: Line, ratio: float) -> Line:
     """The line with its latents at another level."""
     level = line.base.schedule.index_of(ratio)
-    method = replace(line.method, level=level)
-    return replace(line, method=method, grid=time_grid(line.base.schedule, method))
+    method = replace(line.method, t_max=level)
+    return replace(line, method=method, timesteps=time_grid(line.base.schedule, method))
 
 
 def samples(line: Line, count: int) -> torch.Tensor:
@@ -41,18 +41,18 @@ def samples(line: Line, count: int) -> torch.Tensor:
     seen, method = line.targets.seen, line.method
     labels = line.labels(seen)
     parts = [
-        invert(line.denoiser(own), maps, line.grid, method.passes).latents
+        invert(line.denoiser(own), maps, line.timesteps, method.fixed_point_iterations).latents
         for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
     ]
     prior = fit_gaussian(torch.cat(parts), method.prior, line.symmetries)
     assert method.steering is not None, "the run steers"
-    statistics = Statistics(seen.shape[-1], method.steering.rings, method.steering.thinned)
+    statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
     aims = StatisticAims.measure(statistics, seen, line.symmetries, method.steering.neighbours)
     seeds = SeedRange(line.root, 0, count)
     aim, parents = aims.draw(seeds)
     plain = line.denoiser(labels[parents[:, 0]])
     steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering, seeds)
-    return decode(steered, method.solver, prior.sample(seeds), line.grid, seeds)
+    return decode(steered, method.solver, prior.sample(seeds), line.timesteps, seeds)
 
 
 def main() -> None:
@@ -67,9 +67,9 @@ def main() -> None:
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
     schedule, targets = line.base.schedule, line.targets
-    candidates = log_levels(schedule, LEAST_RATIO, MOST_RATIO, LEVELS)
+    candidates = log_levels(schedule, MIN_RATIO, MAX_RATIO, LEVELS)
     began, cpu = time.monotonic(), time.process_time()
-    fit, held_out, floor = targets.fit[:MAPS], targets.held_out[:MAPS], line.method.floor
+    fit, held_out, floor = targets.fit[:MAPS], targets.held_out[:MAPS], line.method.ends[0]
     curve = level_curve(line.base, fit, held_out, candidates, floor, ROOT)
     took, used = time.monotonic() - began, time.process_time() - cpu
     say("sigma/alpha", "explained", "error", "separability")

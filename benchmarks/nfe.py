@@ -6,9 +6,8 @@
 Base, targets, calibration, prior and latents are those of the run, and every variant decodes the
 same latents with the same seeds; only solver, steps and what follows them differ. A variant is
 `solver:steps`, with `ddim@0.3` for an eta of 0.3, and any of `:4`, a teleport above `sigma/alpha`
-4, `:searched`, the grid that `farfield levels` finds, and `:cache2`, every second evaluation by the
-network's finest level alone. NFE counts these too. Rows are kept
-in `DIR/rows.jsonl`, so that the same command goes on where it stopped; `curve.png` is drawn anew.
+4, and `:searched`, the grid that `farfield levels` finds. Rows are kept in `DIR/rows.jsonl`, so
+that the same command goes on where it stopped; `curve.png` is drawn anew.
 
 Lower is better. All scores are against all held-out maps; *real maps* are as many held-out maps
 against the others.
@@ -27,19 +26,16 @@ import matplotlib.pyplot as plt
 import torch
 
 from actors.line import Line, load_line, time_grid
-from actors.timing import TimedDenoiser
 from actors.workers import sample_rows
 from flows.runs.extension import stored_settings
 from flows.tools.level_search import search_levels
 from ood_core.arrays import Maps
 from ood_core.decode import evaluations_per_map
-from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
 from ood_core.evaluation.features import Rows, Ruler
 from ood_core.metrics.discrepancy import energy_distance
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.spectra import spectrum_distance
-from ood_core.models.loading import load_base
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 
@@ -55,7 +51,7 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A solver and its steps; `above` is the `sigma/alpha` of a teleport, `cache` an interval."""
+    """A solver and its steps; `above` is the `sigma/alpha` of a teleport."""
 
     words: str
     solver: Any
@@ -63,7 +59,6 @@ class Variant:
     steps: int
     above: float | None = None
     searched: bool = False
-    cache: int = 1
 
     @classmethod
     def of(cls, words: str) -> "Variant":
@@ -71,8 +66,7 @@ class Variant:
         name, steps, *options = words.split(":")
         solver, _, eta = name.partition("@")
         above = next((float(word) for word in options if word[0].isdigit()), None)
-        cache = next((int(word[5:]) for word in options if word.startswith("cache")), 1)
-        return cls(words, solver, float(eta or 0), int(steps), above, "searched" in options, cache)
+        return cls(words, solver, float(eta or 0), int(steps), above, "searched" in options)
 
     @property
     def nfe(self) -> int:
@@ -81,13 +75,15 @@ class Variant:
 
     def on(self, run: RunStore, steered: bool) -> Line:
         """The line of a run with this way of decoding."""
-        line = loaded(run, self.cache)
+        line = loaded(run)
         schedule = line.base.schedule
-        grid = None
+        timesteps = None
         if self.searched:
             settings = stored_settings(run, [])
-            grid = tuple(search_levels(run, settings, self.steps, MAPS)["grid"])
-        method = replace(line.method, solver=self.solver, eta=self.eta, steps=self.steps, grid=grid)
+            timesteps = tuple(search_levels(run, settings, self.steps, MAPS)["timesteps"])
+        method = replace(
+            line.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
+        )
         if self.above is not None:
             method = replace(method, teleport=schedule.index_of(self.above))
         if not steered:
@@ -96,19 +92,13 @@ class Variant:
         if method.teleport:
             assert line.laws is not None, "a teleport here is by the law of the targets"
             flow = Teleport(schedule, line.laws.gaussian.mean, line.laws.gaussian.covariance)
-            above = Shortcut(flow, method.top, method.level)
-        return replace(line, method=method, grid=time_grid(schedule, method), above=above)
+            above = Shortcut(flow, method.top, method.ends[1])
+        return replace(line, method=method, timesteps=time_grid(schedule, method), above=above)
 
 
-def loaded(run: RunStore, cache: int = 1) -> Line:
-    """The line of a run, its network run whole at every `cache`-th evaluation."""
-    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
-    if cache == 1:
-        return line
-    model = load_base(run.record["settings"]["base"])
-    network = model.denoiser.caching(cache)
-    clock = TimedDenoiser(network)
-    return replace(line, network=network, clock=clock, base=CountingDenoiser(clock))
+def loaded(run: RunStore) -> Line:
+    """The line of a run."""
+    return load_line(run, run.record["settings"]["base"], "cpu", "float32")
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from scipy.stats import binomtest
 
 from flows.cli.console import Bars
 from ood_core.arrays import Maps
+from ood_core.config.gate import GateSpec
 from ood_core.evaluation.downstream import gaussian_fields
 from ood_core.evaluation.evaluate import compare
 from ood_core.evaluation.features import Ruler
 from ood_core.evaluation.gate import decide
 from ood_core.evaluation.results import LEVEL, ValidationReport
-from ood_core.gate_spec import GateSpec
 from ood_core.numerics.covariance import filtered, wavenumbers
 from ood_core.numerics.random import SeedRange, normal, root_key
 

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from ood_core.arrays import Maps
+from ood_core.config.method import PriorKind
+from ood_core.config.targets import Symmetry
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.choice import fit_prior
 from ood_core.numerics.covariance import filtered, wavenumbers
-from ood_core.specs import PriorKind, Symmetry
 from ood_core.store.latents import read_latents
 from ood_core.store.run import RunStore
 

@@ -21,7 +21,7 @@ from psutil import cpu_count, getloadavg, virtual_memory
 from flows.settings import PROJECT
 
 FOLDER = PROJECT / "runs" / "bench"
-LEAST = 0.05
+MIN_CHANGE = 0.05
 """Changes below it are not told, however quiet the machine was."""
 
 
@@ -75,7 +75,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[list[Any]]:
             continue
         factor = now["value"] / before["value"]
         noise = 2 * (before["noise"] ** 2 + now["noise"] ** 2) ** 0.5
-        if abs(factor - 1) > max(noise, LEAST):
+        if abs(factor - 1) > max(noise, MIN_CHANGE):
             better = (factor > 1) == now["higher_is_better"]
             word = "better" if better else "WORSE"
             rows.append([name, before["value"], now["value"], f"{factor - 1:+.1%}", noise, word])

@@ -170,7 +170,7 @@ def _loop(uri: str, base: str, number: int, repeats: int, barrier: Any) -> list[
     rows = sample_rows(run, line)
     size = min(ROWS, run.plan("generate").shard_rows)
     latents = torch.randn(size, *line.targets.seen.shape[1:])
-    calls = [int(t) for t in line.grid]
+    calls = [int(t) for t in line.timesteps]
     if line.method.solver != "ancestral":
         calls = calls[1:]
     rows(Shard(0, 0, 2, 2))()  # warm-up

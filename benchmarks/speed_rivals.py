@@ -73,9 +73,9 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
 def levels_asked(line: Line) -> list[int]:
     """Levels of the grid at which the line calls the network."""
     if line.bands is None:
-        return [int(t) for t in line.grid]
+        return [int(t) for t in line.timesteps]
     asked = line.bands.weights[:, :, BASE].ne(0).any(dim=1)
-    return [int(t) for t, yes in zip(line.grid, asked, strict=True) if yes]
+    return [int(t) for t, yes in zip(line.timesteps, asked, strict=True) if yes]
 
 
 def _pipeline(base: Any) -> DDIMPipeline:

@@ -2,8 +2,8 @@
 
     python benchmarks/validation.py RUN [--maps]
 
-With `--maps` the stored statistics are left aside and all samples are measured from their maps, as
-those of runs of early versions are; milliseconds per map are what a worker pays. One thread. Run it
+With `--maps` the stored statistics are left aside and all samples are measured from their maps;
+milliseconds per map are what a worker pays. One thread. Run it
 on a copy: verdict and report are written.
 """
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.whiteness runs/hubble runs/sun --out runs/whiteness [--count 64] [--noised]
 
-Held-out targets of each calibrated run are inverted twice on the run's own grid, level and passes;
-white noise stands beside them. The line takes a clean map as the point at the grid's first level;
-with `--noised` that level's noise is added to it, as a denoiser expects there.
+Held-out targets of each calibrated run are inverted twice with the run's own timesteps and
+iterations; white noise stands beside them. The line takes a clean map as the point at the grid's
+first level; with `--noised` that level's noise is added to it, as a denoiser expects there.
 
 `power` is the mean square of a latent's entries; `octaves` the mean over octaves of wavenumber of
 |ln(power)|, `mean image` the mean square of the mean latent times the number of latents (1 for
@@ -75,7 +75,10 @@ def row(latents: Latents, white: Tensor) -> list[str]:
 def inverted(line: Line, denoisers: list[Denoiser], maps: Maps) -> Inversion:
     """Invert maps in blocks, each through its own denoiser, on the line's grid."""
     blocks = zip(denoisers, maps.split(AT_ONCE), strict=True)
-    done = [invert(denoiser, block, line.grid, line.method.passes) for denoiser, block in blocks]
+    done = [
+        invert(denoiser, block, line.timesteps, line.method.fixed_point_iterations)
+        for denoiser, block in blocks
+    ]
     parts = [[getattr(part, name) for part in done] for name in Inversion.__slots__[:4]]
     return Inversion(*(torch.cat(part) for part in parts))
 
@@ -131,7 +134,7 @@ def main() -> None:
         white = features(normal(seeds, shape))
         if asked.noised:
             name += ", noised"
-            ratio = line.base.schedule.noise_to_signal(int(line.grid[0]))
+            ratio = line.base.schedule.noise_to_signal(int(line.timesteps[0]))
             start = SeedRange(root_key("noise at the floor"), 0, len(maps))
             maps = maps + ratio * normal(start, shape)
         calibrated = [line.denoiser(line.labels(block)) for block in maps.split(AT_ONCE)]

@@ -28,8 +28,8 @@ GAP = 16  # pixels between the two parts of the sky
 SMOOTHING = 1.5  # pixels, standard deviation
 THRESHOLD = 4.0  # robust standard deviations of the smoothed image above its median
 BRIGHT = 80.0  # the same; brighter sources get their cut-out first
-LEAST_RANGE = 45  # of the summed channels (0 to 765): 15 display levels within a cut-out
-MOST_SATURATED = 0.02  # fraction of pixels with a channel sum of 750 or more
+MIN_RANGE = 45  # of the summed channels (0 to 765): 15 display levels within a cut-out
+MAX_SATURATED = 0.02  # fraction of pixels with a channel sum of 750 or more
 LARGEST_SUM = 750
 
 SOURCE = "http://hubblesite.org/newscenter/archive/releases/2012/37/image/a/"
@@ -90,7 +90,7 @@ def detect(field: Summed) -> Places:
 
 def is_usable(values: Summed) -> bool:
     """Tell whether a cut-out is neither nearly empty nor saturated."""
-    return bool(np.ptp(values) >= LEAST_RANGE and (values >= LARGEST_SUM).mean() < MOST_SATURATED)
+    return bool(np.ptp(values) >= MIN_RANGE and (values >= LARGEST_SUM).mean() < MAX_SATURATED)
 
 
 def select(field: Summed, places: Places) -> Places:

@@ -22,7 +22,7 @@ MADE_BY = "Made by examples/make_sky_targets.py of Farfield"
 # Sun: the solar disc in the image, from EUXCEN, EUYCEN, RSUN_ARC and CDELT1 of its header.
 DISC_CENTRE = (3072 - 1308.0, 2047.0)  # row (from the top) and column, pixels
 DISC_RADIUS = 2790.41 / 4.44012  # pixels
-LEAST_CONTRAST = 5.0  # display levels, standard deviation within a cut-out
+MIN_CONTRAST = 5.0  # display levels, standard deviation within a cut-out
 FIT_COLUMNS = (1952, 2080)  # pixels: a band from pole to pole, so that it has all latitudes
 SUN_HELD_OUT = 320  # maps
 SUN_GAP = 32  # pixels on both sides of the band
@@ -32,7 +32,7 @@ SUN_SEED = 20220401
 FIRST_FIT_ROW = 189  # the rows above hold IC 348 and B5, those below NGC 1333 and L1448
 PERSEUS_GAP = 16  # pixels
 STRIDE = 12  # pixels
-LEAST_SPREAD = 0.3302  # mag, standard deviation within a patch: FIT of them reach it
+MIN_SPREAD = 0.3302  # mag, standard deviation within a patch: FIT of them reach it
 
 
 def make_sun(source: Path) -> fits.HDUList:
@@ -44,7 +44,7 @@ def make_sun(source: Path) -> fits.HDUList:
     centres = np.stack(np.meshgrid(corner, corner, indexing="ij"), axis=-1).reshape(-1, 2) + 16
     reach = np.abs(centres - 0.5 - DISC_CENTRE) + SIZE / 2  # farthest corner of the cut-out
     centres = centres[np.hypot(reach[:, 0], reach[:, 1]) < DISC_RADIUS]
-    centres = np.array([c for c in centres if cut(field, c).std() >= LEAST_CONTRAST])
+    centres = np.array([c for c in centres if cut(field, c).std() >= MIN_CONTRAST])
     left, right = centres[:, 1] - SIZE // 2, centres[:, 1] + SIZE // 2
     inside = (left >= FIT_COLUMNS[0]) & (right <= FIT_COLUMNS[1])
     outside = (right <= FIT_COLUMNS[0] - SUN_GAP) | (left >= FIT_COLUMNS[1] + SUN_GAP)
@@ -82,7 +82,7 @@ def make_sun(source: Path) -> fits.HDUList:
         ],
         [
             MADE_BY,
-            f"Squares of a {SIZE} px grid wholly on the disc, deviation >= {LEAST_CONTRAST} levels",
+            f"Squares of a {SIZE} px grid wholly on the disc, deviation >= {MIN_CONTRAST} levels",
             f"Fit: columns {FIT_COLUMNS[0]} to {FIT_COLUMNS[1] - 1}; gap {SUN_GAP} px; drawn with "
             f"seed {SUN_SEED}",
         ],
@@ -112,9 +112,9 @@ def make_perseus(source: Path) -> fits.HDUList:
     for first, last in ((FIRST_FIT_ROW, rows), (0, FIRST_FIT_ROW - PERSEUS_GAP)):
         grid = np.mgrid[first : last - SIZE + 1 : STRIDE, 0 : columns - SIZE + 1 : STRIDE]
         centres = grid.reshape(2, -1).T + SIZE // 2
-        parts.append(np.array([c for c in centres if cut(field, c).std() >= LEAST_SPREAD]))
+        parts.append(np.array([c for c in centres if cut(field, c).std() >= MIN_SPREAD]))
     chosen: Places = np.concatenate(parts)
-    assert len(parts[0]) == FIT, "LEAST_SPREAD is chosen so"
+    assert len(parts[0]) == FIT, "MIN_SPREAD is chosen so"
     areas = [covered(part, field.shape) / SIZE**2 for part in parts]
     return make_hdus(
         np.stack([cut(field, centre) for centre in chosen]).astype(np.float32),
@@ -140,7 +140,7 @@ def make_perseus(source: Path) -> fits.HDUList:
         ],
         [
             MADE_BY,
-            f"Patches with a standard deviation of {LEAST_SPREAD} mag or more",
+            f"Patches with a standard deviation of {MIN_SPREAD} mag or more",
             f"Fit: rows from {FIRST_FIT_ROW}; gap of {PERSEUS_GAP} px between the two parts",
         ],
         place_columns([f"perseus-x{x:03d}-y{y:03d}" for y, x in chosen], chosen),

@@ -12,7 +12,7 @@ from ood_core.store.plan import Shard
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import SHARDED, TABLE_OF, RunStore, ShardedStage
 
-MOST_HURT = 3
+MAX_HURT = 3
 INLINE = ("execution.pool=inline", "execution.orchestrator=none")
 
 Complaints = list[str]
@@ -49,7 +49,7 @@ class Patient:
     @property
     def last(self) -> list[Shard]:
         """The shards at the end, which faults may hurt."""
-        return list(self.run.plan("generate"))[-MOST_HURT:]
+        return list(self.run.plan("generate"))[-MAX_HURT:]
 
     @property
     def missing(self) -> int:

@@ -12,20 +12,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from pydantic_core import CoreSchema
 
 from flows.plain_yaml import DEEPEST, LARGEST, read_plain
+from ood_core.config.gate import GateSpec
+from ood_core.config.generation import GenerationSpec
+from ood_core.config.method import PRESETS, Method, of_preset
+from ood_core.config.pretraining import PretrainSpec
+from ood_core.config.targets import TargetsSpec
 from ood_core.errors import ConfigError
-from ood_core.gate_spec import GateSpec
 from ood_core.limits import BASE_BYTES
-from ood_core.recipe import PretrainSpec
-from ood_core.specs import GenerationSpec, MethodSpec, TargetsSpec
 
 PROJECT = Path(__file__).resolve().parents[1]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 SHOWN = 20
 """Faults of a configuration that are spelled out."""
-MOST = 100_000
+MAX_COUNT = 100_000
 """Workers, processors or attempts: more are a slip."""
 OPEN = ("base", "gate", "execution")
 """Sections that a session may choose anew; the others belong to the run."""
@@ -38,28 +50,39 @@ class Execution(BaseModel):
     """Where and how the line runs; never part of the identity.
 
     `max_base_bytes` is the most that the weights of a base may have, as stored and in float32.
-    With `pin`, Ray actors on this machine keep to CPUs of their own (Linux).
     """
 
     model_config = STRICT
 
     pool: Literal["ray", "inline"] = "ray"
     orchestrator: Literal["prefect", "none"] = "prefect"
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = "auto"
-    cpus_per_worker: int = Field(default=1, ge=1, le=MOST)
-    attempts: int = Field(default=3, ge=1, le=MOST)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_COUNT)] = "auto"
+    cpus_per_worker: int = Field(default=1, ge=1, le=MAX_COUNT)
+    attempts: int = Field(default=3, ge=1, le=MAX_COUNT)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "fastest"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     max_base_bytes: int = Field(default=BASE_BYTES, ge=1)
-    pin: bool = False
 
     @property
     def number_type(self) -> str:
-        """The network's number type; `auto` is float32 on every device.
-
-        `fastest` is settled when a run is planned (`flows/runs/number_type.py`).
-        """
+        """The network's number type; `auto` is float32 on every device."""
         return "float32" if self.dtype == "auto" else self.dtype
+
+
+def _with_preset(section: Any) -> Any:
+    """A `method` section with the fields of the preset that it names."""
+    return of_preset(section) if isinstance(section, Mapping) else section
+
+
+class _PresetInSchema:
+    """Adds the key `preset` to the schema of the `method` section."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler.resolve_ref_schema(handler(core))
+        found["properties"] = {"preset": {"enum": [*PRESETS]}, **found["properties"]}
+        return found
 
 
 class RunSettings(BaseModel):
@@ -70,13 +93,13 @@ class RunSettings(BaseModel):
     name: str = Field(min_length=1, max_length=100, pattern=PRINTABLE)
     base: str = Field(min_length=1, pattern=PRINTABLE)
     targets: TargetsSpec
-    method: MethodSpec = MethodSpec()
+    method: Annotated[Method, BeforeValidator(_with_preset), _PresetInSchema()] = Method()
     generation: GenerationSpec = GenerationSpec()
     gate: GateSpec = GateSpec()
     execution: Execution = Execution()
 
 
-for _spec in (TargetsSpec, MethodSpec, GenerationSpec, GateSpec, PretrainSpec):
+for _spec in (TargetsSpec, Method, GenerationSpec, GateSpec, PretrainSpec):
     with_config(STRICT)(_spec)
 
 

@@ -3,13 +3,13 @@
 from typing import Any, assert_never
 
 from ood_core.arrays import Latents, Maps, TimeGrid
+from ood_core.config.method import SolverName
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import descending, last
 from ood_core.diffusion.solvers import Ddim, DpmSolver2M, Heun, Solver
 from ood_core.diffusion.stochastic import DpmSolver2MSde, StochasticDdim
 from ood_core.diffusion.teleport import Shortcut
 from ood_core.numerics.random import SeedRange
-from ood_core.specs import SolverName
 
 
 def decode(
@@ -20,7 +20,6 @@ def decode(
     seeds: SeedRange | None = None,
     eta: float = 0.0,
     above: Shortcut | None = None,
-    eta_floor: int = 0,
 ) -> Maps:
     """Decode latents at the grid's last index, or above a shortcut, to maps in model range.
 
@@ -42,7 +41,7 @@ def decode(
         return end / float(schedule.alpha[first])
     if seeds is None or len(seeds) != len(latents):
         raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
-    noisy = _stochastic(solver, seeds, eta, eta_floor)
+    noisy = _stochastic(solver, seeds, eta)
     return denoiser(noisy.read(last(denoiser, noisy, start, down)), first)
 
 
@@ -70,12 +69,12 @@ def _deterministic(solver: SolverName) -> Solver[Any]:
             assert_never(solver)
 
 
-def _stochastic(solver: SolverName, seeds: SeedRange, eta: float, eta_floor: int) -> Solver[Any]:
+def _stochastic(solver: SolverName, seeds: SeedRange, eta: float) -> Solver[Any]:
     match solver:
         case "ancestral":
             return StochasticDdim(seeds)
         case "ddim":
-            return StochasticDdim(seeds, eta, eta_floor)
+            return StochasticDdim(seeds, eta)
         case "dpmpp_2m_sde":
             return DpmSolver2MSde(seeds)
         case "heun" | "dpmpp_2m":

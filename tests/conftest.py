@@ -94,9 +94,9 @@ def tiny_dict(base: Path, targets_file: Path) -> Callable[..., dict[str, Any]]:
                 "calibration": {
                     "draws": 1,
                     "bands": 3,
-                    "members": 2,
+                    "n_clusters": 2,
                     "patches": 2,
-                    "tolerance": 0,
+                    "prune_tolerance": 0,
                 },
                 "steering": {"steps": 1, "neighbours": 2},
             },

@@ -17,7 +17,7 @@ from flows.settings import RunSettings
 from flows.tools.separability import WALKS
 from flows.tools.walk_files import NUMBERS
 from ood_core.arrays import Maps
-from ood_core.evaluation.atlas import MOST as ATLAS_DRAWS
+from ood_core.evaluation.atlas import MAX_POINTS as ATLAS_DRAWS
 from ood_core.evaluation.atlas import atlas
 from ood_core.evaluation.evaluate import ValidationReport
 from ood_core.evaluation.gains import Utility, read_utility
@@ -32,8 +32,8 @@ from ood_core.store.run import SHARDED, UTILITY, RunStore
 from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
 
-MOST_WALKS = 3
-MOST_SHOWN = 512
+MAX_WALKS = 3
+MAX_SHOWN = 512
 """Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
 
 
@@ -42,7 +42,7 @@ def shown_samples(
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Maps of the data set as they are stored, with their numbers: at even steps, and `others`."""
     count = run.plan("generate").rows
-    numbers = sorted({*even_rows(count, MOST_SHOWN), *others})
+    numbers = sorted({*even_rows(count, MAX_SHOWN), *others})
     return run.table("generate").pick("maps", numbers), numbers
 
 
@@ -97,7 +97,7 @@ def report_input(
 def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
     """Pictures of the first walks that lie in the run."""
     found = []
-    for name in sorted(names(run.root / WALKS))[:MOST_WALKS]:
+    for name in sorted(names(run.root / WALKS))[:MAX_WALKS]:
         place = run.root / WALKS / name
         if not exists(place / NUMBERS):  # written last
             continue
@@ -164,11 +164,11 @@ def psnr(targets: Maps, error: Any) -> Any:
 def draw_record(run: RunStore) -> dict[str, Any] | None:
     """How many latents were drawn, how many of them were refused, and by which test.
 
-    Returns None while no samples are stored, and for runs of early versions, which did not count.
+    Returns None while no samples are stored.
     """
     table, plan = run.table("generate"), run.plan("generate")
     done = [shard for shard in plan if run.receipts("generate").read(shard) is not None]
-    if not done or "refusals" not in dict(table.arrays()):
+    if not done:
         return None
     rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
     attempts, refusals = (table.read(name)[rows] for name in ("attempts", "refusals"))

@@ -38,7 +38,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         "identity": record["identity"],
         "unit": targets.unit,
         "transform": targets.transform.as_dict(),
-        "coarsening": targets.coarsening.found,
+        "quantization": targets.quantization.found,
         "fit_targets": len(targets.fit),
         "held_out_targets": len(targets.held_out),
         "round_trip_psnr_db": {

@@ -14,6 +14,7 @@ from flows.runs.planning import INVERSION_SHARD, inspect_inputs, shard_plans
 from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
+from ood_core.config.method import Method
 from ood_core.decode import evaluations_per_map
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
@@ -21,7 +22,6 @@ from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import patch_shapes, patch_stride
 from ood_core.invert import evaluations_per_target
-from ood_core.method import Method
 from ood_core.models.loading import load_base
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal
@@ -43,7 +43,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     device = choose_device(settings.execution.device)
     most = settings.execution.max_base_bytes
     denoiser = load_base(settings.base, device, max_bytes=most).denoiser
-    by_batch = _by_batch(lambda x: denoiser(x, method.level // 2), probe.to(device))
+    by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2), probe.to(device))
     network = by_batch[PROBE_ROWS]
     steering = _steering_seconds(method, probe, denoiser.schedule)
     patches = _patch_seconds(method, probe, denoiser.schedule)
@@ -71,7 +71,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
 
 
 def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
-    """Network evaluations per stage, as the receipts will count them but for extra passes.
+    """Network evaluations per stage, as the receipts will count them.
 
     Where calibration leaves the base out at some levels, which it measures first, there are fewer.
     """
@@ -82,7 +82,7 @@ def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, in
     shards = shard_plans(settings, method, fit)["generate"]
     return {
         "calibrate": levels * fit * calibration.draws if calibration else 0,
-        "invert": padded * evaluations_per_target(method.inverter, method.steps, method.passes),
+        "invert": padded * evaluations_per_target(method.steps, method.fixed_point_iterations),
         "generate": sum(shard.capacity for shard in shards)
         * evaluations_per_map(method.solver, method.steps, method.eta),
     }
@@ -107,14 +107,14 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
     spec = method.steering
     if spec is None:
         return 0.0
-    statistics = Statistics(probe.shape[-1], spec.rings, spec.thinned)
+    statistics = Statistics(probe.shape[-1], spec.radial_bins)
     seeds = SeedRange(0, 0, len(probe))
     noise = normal(seeds, probe.shape[1:])
     aims = StatisticAims.measure(statistics, noise, (), 1)
     inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
     steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec, seeds)
     levels = [int(t) for t in time_grid(schedule, method)]
-    inside = [t for t in levels if spec.above <= schedule.noise_to_signal(t) <= spec.below]
+    inside = [t for t in levels if schedule.noise_to_signal(t) <= spec.sigma_max]
     if not inside:
         return 0.0
     return _seconds_per_map(lambda x: steered(x, inside[0]), noise) * len(inside)
@@ -135,10 +135,10 @@ def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> floa
             vectors=torch.eye(size).expand(count, -1, -1),
             side=side,
             scale=scale,
-            stride=patch_stride(side, spec.thinned),
+            stride=patch_stride(side),
         )
         denoiser = PatchDenoiser(schedule, law)
-        seconds += _seconds_per_map(partial(denoiser, t=method.level // 2), probe)
+        seconds += _seconds_per_map(partial(denoiser, t=method.ends[1] // 2), probe)
     return seconds
 
 

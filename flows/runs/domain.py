@@ -19,8 +19,8 @@ from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_domain, write_domain
 
-MOST = 48  # maps
-FEWEST = 8  # with less, shares of what is nearer say nothing
+MAX_MAPS = 48  # maps
+MIN_MAPS = 8  # with less, shares of what is nearer say nothing
 STEPS = 24
 
 
@@ -36,8 +36,8 @@ def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Ten
     """
     if (stored := read_domain(run)) is not None:
         return stored
-    count = min(MOST, len(ruler.fit))
-    if count < FEWEST:
+    count = min(MAX_MAPS, len(ruler.fit))
+    if count < MIN_MAPS:
         return None
     device = choose_device(settings.execution.device)
     try:

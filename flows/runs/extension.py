@@ -67,7 +67,7 @@ def _require_same(run: RunStore, settings: RunSettings) -> None:
     base = load_base(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
     dtype = run.dtype
-    if settings.execution.number_type not in (dtype, "fastest"):
+    if settings.execution.number_type != dtype:
         raise IdentityRefused(
             f"execution.dtype: got {settings.execution.number_type}; expected {dtype}, as the "
             f"samples at {run.root} were made: one set is never of two number types"

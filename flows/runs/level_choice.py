@@ -1,4 +1,4 @@
-"""`level: auto`: measured once when a run is planned, and read back ever after.
+"""`t_max: auto`: measured once when a run is planned, and read back ever after.
 
 The number is part of the method that names the run. Measured on another machine the curve differs
 by rounding, so whoever comes back to a planned run takes the number that stands there.
@@ -10,15 +10,15 @@ from typing import Any, final
 import torch
 
 from flows.settings import RunSettings
+from ood_core.config.method import Method
 from ood_core.maps.mapset import MapSet
 from ood_core.maps.transforms import RangeTransform
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import root_key
-from ood_core.specs import MethodSpec
 from ood_core.store.run import RunStore
 from ood_core.synthesis.levels import choose, level_curve, log_levels
 
-LEAST_RATIO, MOST_RATIO, LEVELS = 1.5, 24.0, 6
+MIN_RATIO, MAX_RATIO, LEVELS = 1.5, 24.0, 6
 MAPS = 8
 """Fit targets, and held-out ones, that are inverted: the curve is to cost seconds."""
 RULE = "lowest level explained to 0.995, at no more than twice the least error, separability 0.95"
@@ -28,9 +28,9 @@ ROOT = root_key("choice of the level")
 @final
 @dataclass(frozen=True, slots=True)
 class LevelChoice:
-    """The level and the curve that it was chosen by, as `run.json` keeps them."""
+    """The time index and the curve that it was chosen by, as `run.json` keeps them."""
 
-    level: int
+    t_max: int
     rule: str
     targets: str
     base: str
@@ -38,18 +38,18 @@ class LevelChoice:
 
 
 def settle_level(
-    settings: RunSettings, maps: MapSet, model: BaseModel, floor: int, run: RunStore | None
+    settings: RunSettings, maps: MapSet, model: BaseModel, t_min: int, run: RunStore | None
 ) -> LevelChoice | None:
     """Choose the level where the settings leave it to measurement; None where they do not."""
-    if settings.method.level != "auto":
+    if settings.method.t_max != "auto":
         return None
     stored = _stored(run, maps, model)
-    return stored or _measured(settings, maps, model, floor)
+    return stored or _measured(settings, maps, model, t_min)
 
 
-def with_level(spec: MethodSpec, choice: LevelChoice | None) -> MethodSpec:
+def with_level(method: Method, choice: LevelChoice | None) -> Method:
     """The method with the chosen level."""
-    return spec if choice is None else replace(spec, level=choice.level)
+    return method if choice is None else replace(method, t_max=choice.t_max)
 
 
 def _stored(run: RunStore | None, maps: MapSet, model: BaseModel) -> LevelChoice | None:
@@ -60,15 +60,15 @@ def _stored(run: RunStore | None, maps: MapSet, model: BaseModel) -> LevelChoice
     return LevelChoice(**{**found, "curve": tuple(found["curve"])})
 
 
-def _measured(settings: RunSettings, maps: MapSet, model: BaseModel, floor: int) -> LevelChoice:
+def _measured(settings: RunSettings, maps: MapSet, model: BaseModel, t_min: int) -> LevelChoice:
     fit = settings.targets.fit_count(len(maps))
     transform = RangeTransform.measure(settings.targets.transform, maps.values[:fit])
     chosen = [*range(min(fit, MAPS)), *range(fit, min(len(maps), fit + MAPS))]
     seen = torch.from_numpy(transform.forward(maps.values[chosen]))
     seen = seen if model.codes is None else model.codes.encode(seen)
     base, split = model.denoiser, min(fit, MAPS)
-    levels = log_levels(base.schedule, LEAST_RATIO, MOST_RATIO, LEVELS)
-    curve = level_curve(base, seen[:split], seen[split:], levels, floor, ROOT)
+    levels = log_levels(base.schedule, MIN_RATIO, MAX_RATIO, LEVELS)
+    curve = level_curve(base, seen[:split], seen[split:], levels, t_min, ROOT)
     points = tuple(asdict(point) for point in curve)
     return LevelChoice(choose(curve).index, RULE, maps.digest(), model.digest, points)
 

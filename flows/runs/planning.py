@@ -1,7 +1,6 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, final
@@ -11,21 +10,18 @@ import torch
 from actors.line import require_fit
 from flows.runs.lease_guard import holding
 from flows.runs.level_choice import LevelChoice, recorded, settle_level, with_level
-from flows.runs.number_type import settle_type
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
+from ood_core.config.identity import identity_record
+from ood_core.config.method import AUTO_MIN_NOISE, CalibrationSpec, Method
+from ood_core.config.targets import TargetsSpec
 from ood_core.denoising.calibrated import EXPERTS, band_knots
 from ood_core.errors import TargetError
 from ood_core.estimators.families import fit_gaussian, require_ruled_in
-from ood_core.estimators.mixture import find_members
 from ood_core.estimators.patches import patch_shapes
-from ood_core.identity import identity_record
 from ood_core.maps.mapset import MapSet, check
 from ood_core.maps.transforms import RangeTransform
-from ood_core.method import Method, resolve_method
-from ood_core.models.caching import require_levels
 from ood_core.models.loading import BaseModel, load_base
-from ood_core.specs import CalibrationSpec, Symmetry, TargetsSpec
 from ood_core.store.arrays import Column, Table
 from ood_core.store.durable import persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
@@ -38,11 +34,9 @@ from ood_core.store.targets import load_targets, read_targets, write_targets
 from ood_core.synthesis.constructs import require_parents
 
 INVERSION_SHARD = 16
-LEAST_TARGETS = 4
-LEAST_SIDE = 16
+MIN_TARGETS = 4
+MIN_SIDE = 16
 FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
-AUTO_NOISE_TO_SIGNAL = 12.0
-AUTO_LEAST_NOISE = 0.02  # smooth maps have less at their smallest scales than 0.05 would leave
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
@@ -96,8 +90,8 @@ def ask(settings: RunSettings, out: str) -> Asked:
         settings.targets, maps.digest(), model.digest, method, settings.generation
     )
     plans = shard_plans(settings, method, settings.targets.fit_count(len(maps)))
-    run_type = settle_type(settings, maps, method, run)
-    asked = Asked(run, settings, maps, model, method, record, plans, run_type, choice)
+    dtype = settings.execution.number_type
+    asked = Asked(run, settings, maps, model, method, record, plans, dtype, choice)
     _ = asked.is_new
     return asked
 
@@ -135,12 +129,9 @@ def _inspected(
     _require_range(settings.targets, maps)
     require_ruled_in(settings.method.prior, settings.targets.symmetries)
     schedule = model.denoiser.schedule
-    ends = schedule.index_of(AUTO_NOISE_TO_SIGNAL), schedule.index_of(AUTO_LEAST_NOISE)
-    choice = settle_level(settings, maps, model, ends[1], run)
-    method = resolve_method(with_level(settings.method, choice), *ends)
-    require_fit(settings.base, method.level, schedule)
-    if method.cache_interval > 1:
-        require_levels(model.denoiser.network)
+    choice = settle_level(settings, maps, model, schedule.index_of(AUTO_MIN_NOISE), run)
+    method = with_level(settings.method, choice).resolve(schedule)
+    require_fit(settings.base, method.ends[1], schedule)
     if method.draw is not None and method.draw.construct == "combination":
         require_parents(method.draw.sources, settings.targets.fit_count(len(maps)))
     return maps, model, method, choice
@@ -168,7 +159,7 @@ def _require_size(maps: MapSet, model: BaseModel) -> None:
 
 def _require_square(maps: MapSet, model: BaseModel) -> None:
     height, width = maps.values.shape[-2:]
-    least = LEAST_SIDE * (1 if model.codes is None else model.codes.factor)
+    least = MIN_SIDE * (1 if model.codes is None else model.codes.factor)
     if height != width or height < least:
         raise TargetError(
             f"{maps.source}: got maps of {height} x {width} px; expected squares of at least "
@@ -178,10 +169,10 @@ def _require_square(maps: MapSet, model: BaseModel) -> None:
 
 def _require_split(spec: TargetsSpec, maps: MapSet) -> None:
     fit = spec.fit_count(len(maps))
-    if min(fit, len(maps) - fit) < LEAST_TARGETS:
+    if min(fit, len(maps) - fit) < MIN_TARGETS:
         raise TargetError(
             f"{maps.source}: got {len(maps)} maps, split into {fit} to fit and {len(maps) - fit} "
-            f"held out; expected at least {LEAST_TARGETS} of each: add maps or change "
+            f"held out; expected at least {MIN_TARGETS} of each: add maps or change "
             "targets.held_out"
         )
 
@@ -206,8 +197,7 @@ def _write(asked: Asked) -> None:
     write_targets(run, asked.maps, settings.targets, codes and codes.encode)
     shape = asked.maps.values.shape[1:]
     words = {"title": settings.name, "source": "Farfield"}
-    paired = method.inverter != "fixed_point"
-    columns = latent_columns(shape, asked.model.code_shape(shape), paired)
+    columns = latent_columns(shape, asked.model.code_shape(shape))
     _create(run, "invert", "row", plans, columns, words)
     synthetic = {**words, "synthetic": True}
     sources = 0 if method.draw is None else method.draw.sources
@@ -246,17 +236,7 @@ def _calibration_words(
         "experts": [*EXPERTS, *(f"patches {side}x{side}, scale {scale}" for side, scale in shapes)],
         "knots": band_knots(fit.shape[-2], fit.shape[-1], spec.bands).tolist(),
         "rho": fit_gaussian(fit, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho,
-        **_found_members(fit, symmetries, spec),
     }
-
-
-def _found_members(
-    fit: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec
-) -> dict[str, int]:
-    """Number of clusters, where it is to be found."""
-    if spec.members != "auto":
-        return {}
-    return {"members": find_members(fit, symmetries, GAUSSIAN_WHITE)}
 
 
 def _record(settings: RunSettings, model: BaseModel, method: Method, fit: Maps) -> dict[str, Any]:

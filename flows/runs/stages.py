@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from actors.line import read_method
 from actors.pool import ShardFailure
 from flows.progress import listener
 from flows.report.inputs import card_input, report_input
@@ -20,6 +19,7 @@ from flows.runs.status_card import RunningCard
 from flows.runs.timing import Spent, shares
 from flows.runs.worker_pool import pool_for, worker_count, worker_spec
 from flows.settings import RunSettings
+from ood_core.config.identity import read_method
 from ood_core.denoising.calibrated import halves
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.estimators.choice import fit_prior
@@ -37,7 +37,7 @@ from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
-from ood_core.store.statistics import create_statistics, lay_ruler, read_statistics
+from ood_core.store.statistics import lay_ruler, read_statistics
 from ood_core.store.targets import StoredTargets, load_targets
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import measure_geometry
@@ -52,7 +52,7 @@ def calibrate(run: RunStore, settings: RunSettings) -> str:
 
 
 def _fit_patches(run: RunStore, settings: RunSettings) -> None:
-    spec = read_method(run.record["identity_record"]["method"]).calibration
+    spec = read_method(run.record["identity_record"]).calibration
     if spec is None or spec.patches == 0 or bundle_exists(run.root / "patches.zarr"):
         return
     seen, symmetries = load_targets(run).seen, settings.targets.symmetries
@@ -74,7 +74,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     if run.has_prior:
         return "stored already"
     record = run.record
-    method = read_method(record["identity_record"]["method"])
+    method = read_method(record["identity_record"])
     symmetries = settings.targets.symmetries
     latents = read_latents(run)
     prior, choice = fit_prior(latents, method.prior, symmetries)
@@ -91,10 +91,6 @@ def fit(run: RunStore, settings: RunSettings) -> str:
 
 def generate(run: RunStore, settings: RunSettings) -> str:
     """Draw, decode, measure and store samples, one shard after another."""
-    if not run.statistics.exists:  # planned by an early version
-        require_held()
-        ruler = lay_ruler(load_targets(run), settings.targets.symmetries)
-        create_statistics(run, ruler, run.plan("generate"))
     return _sharded(run, "generate", settings)
 
 

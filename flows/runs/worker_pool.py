@@ -45,7 +45,6 @@ def make_pool(execution: Execution) -> Pool:
         cpus=execution.cpus_per_worker,
         gpus=int(_gpus(execution) > 0),
         tries=execution.attempts,
-        pin=execution.pin,
     )
 
 

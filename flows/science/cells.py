@@ -25,7 +25,7 @@ from flows.science.methods import (
 )
 from flows.science.scoring import scored
 from flows.science.targets import TargetSet
-from ood_core.identity import digest
+from ood_core.config.identity import digest
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import exists, read_json, write_json

@@ -24,14 +24,14 @@ from ood_core.baselines.gaussian import GaussianField, GaussianLaw
 from ood_core.baselines.mixing import Mixing
 from ood_core.baselines.restart import Restart
 from ood_core.baselines.synthesis import Synthesis
-from ood_core.draw_spec import DrawSpec
-from ood_core.gate_spec import GateSpec
-from ood_core.identity import identity_record
-from ood_core.maps.quantization import Coarsening
+from ood_core.config.gate import GateSpec
+from ood_core.config.generation import GenerationSpec
+from ood_core.config.identity import identity_record
+from ood_core.config.method import DrawSpec, Method
+from ood_core.maps.quantization import Quantization
 from ood_core.maps.transforms import RangeTransform
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, normal
-from ood_core.specs import GenerationSpec, MethodSpec, SteeringSpec
 
 BaselineName = Literal[
     "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
@@ -86,19 +86,19 @@ def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Basel
     assert_never(name)
 
 
-def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
+def line_spec(name: LineName, own: Method) -> Method:
     """The method of a line; `own` is that of the configuration."""
-    calibrated = own if own.preset == "calibrated" else MethodSpec()
+    calibrated = own if own.calibration is not None else Method()
     match name:
         case "discovery":
-            return MethodSpec(preset="discovery")
+            return Method.of("discovery")
         case "discovery-slerp":
             published = DrawSpec(construct="slerp", share="grid", accept="latents")
-            return MethodSpec(preset="discovery", draw=published)
+            return Method.of("discovery", draw=published)
         case "cluster":
-            return MethodSpec(preset="cluster")
+            return Method.of("cluster")
         case "calibrated-unsteered":
-            return replace(calibrated, steering=SteeringSpec(steps=0))
+            return replace(calibrated, steering=None)
         case "calibrated":
             return calibrated
     assert_never(name)
@@ -107,8 +107,8 @@ def line_spec(name: LineName, own: MethodSpec) -> MethodSpec:
 def settled(name: MethodName, targets: TargetSet, base: BaseModel) -> dict[str, Any]:
     """All settings that decide what a method makes, as plain values.
 
-    A line is named as in its runs' identity, so that later fields leave stored cells alone. The
-    budget of fine-tuning is measured, so it is named by the line that it is taken from.
+    A line is named as in its runs' identity. The budget of fine-tuning is measured, so it is named
+    by the line that it is taken from.
     """
     if is_line(name):
         settings = line_settings(name, targets.settings)
@@ -120,7 +120,7 @@ def settled(name: MethodName, targets: TargetSet, base: BaseModel) -> dict[str, 
         return found
     how: Any = baseline(name, base)
     plain = {f.name: getattr(how, f.name) for f in fields(how) if f.name != "base"}
-    plain["coarsening"] = True
+    plain["quantization"] = True
     if name == "fine-tuning":
         plain["evaluations"] = settled("calibrated", targets, base)
     return plain
@@ -179,7 +179,7 @@ def run_baseline(how: Baseline, targets: TargetSet, n: int, seeds: SeedRange, se
     made = how(fit, symmetries, seeds)
     seconds = time.process_time() - began
     # Told apart by how their numbers are rounded they should not be, any more than the line's.
-    maps = Coarsening.measure(values)(transform.inverse(made.maps.numpy()))
+    maps = Quantization.measure(values)(transform.inverse(made.maps.numpy()))
     return Outcome(maps, made.nfe / len(seeds), seconds, dict(made.notes))
 
 

@@ -17,13 +17,13 @@ import torch
 
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
+from ood_core.config.targets import TargetsSpec
 from ood_core.evaluation.features import Ruler
 from ood_core.maps.mapset import MapSet
 from ood_core.maps.transforms import RangeTransform
-from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
 
-MOST_JUDGES = 128
+MAX_JUDGES = 128
 
 
 @final
@@ -57,7 +57,7 @@ class TargetSet:
     @property
     def judges(self) -> int:
         """Number of maps at the end that judge."""
-        return min(MOST_JUDGES, len(self.maps) - self.reference)
+        return min(MAX_JUDGES, len(self.maps) - self.reference)
 
     @property
     def available(self) -> int:

@@ -34,7 +34,7 @@ from ood_core.store.files import exists, write_json
 from ood_core.store.run import UTILITY, RunStore
 from ood_core.store.targets import load_targets
 
-MOST_PIXELS = 2**27  # of synthetic maps that are read, half a gigabyte
+MAX_PIXELS = 2**27  # of synthetic maps that are read, half a gigabyte
 
 
 def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
@@ -117,7 +117,7 @@ def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fi
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     pixels = load_targets(run).fit[0].numel()
     rng = generator(root_key(run.record["identity"] + "/utility"), INDEX, stream=Stream.RESAMPLE)
-    count = min(len(numbers), most, max(1, MOST_PIXELS // pixels))
+    count = min(len(numbers), most, max(1, MAX_PIXELS // pixels))
     return np.sort(rng.permutation(numbers)[:count])
 
 

@@ -15,7 +15,7 @@ from ood_core.evaluation.learners import Labels
 from ood_core.metrics.objects import above_background, concentration, ellipticity, flux
 
 LARGEST = 2**24  # bytes of a file of labels
-MOST_CLASSES = 10  # distinct numbers; with more they are values
+MAX_CLASSES = 10  # distinct numbers; with more they are values
 PARTS = 3  # classes that a measured label is cut into
 
 Measure = Callable[[Maps], Labels]
@@ -88,7 +88,7 @@ def read_labels(path: Path, targets: int, fit: int, parts: int | None) -> Target
     missing = [line.lower() in ("", "nan") for line in lines]
     given = [line for line, none in zip(lines, missing, strict=True) if not none]
     numbers = _numbers(given)
-    if numbers is None or len(set(numbers)) <= MOST_CLASSES:
+    if numbers is None or len(set(numbers)) <= MAX_CLASSES:
         classes = sorted(set(given), key=_order)
         place = {word: float(i) for i, word in enumerate(classes)}
         found = [np.nan if n else place[w] for w, n in zip(lines, missing, strict=True)]

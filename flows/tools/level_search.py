@@ -29,7 +29,7 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
         RunIncomplete: the targets of the run are not inverted yet.
     """
     line = fitted_line(run, settings)
-    schedule, first, top = line.base.schedule, int(line.grid[0]), int(line.grid[-1])
+    schedule, first, top = line.base.schedule, int(line.timesteps[0]), int(line.timesteps[-1])
     low, high = schedule.noise_to_signal(first), schedule.noise_to_signal(top)
     levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})
     if not 1 <= steps < len(levels):
@@ -47,11 +47,11 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
     counts = sorted({*(count for count in COUNTS if count < len(levels)), steps})
     return {
         "steps": steps,
-        "grid": list(costs.best(steps)),
+        "timesteps": list(costs.best(steps)),
         "noise_to_signal": [schedule.noise_to_signal(t) for t in costs.best(steps)],
         "costs": [{"steps": count, **_compared(costs, ratio, count)} for count in counts],
         "errors": [
-            {"level": t, "noise_to_signal": float(r), "error": float(e)}
+            {"time_index": t, "noise_to_signal": float(r), "error": float(e)}
             for t, r, e in zip(levels, ratio, torch.cat(errors), strict=True)
         ],
     }

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.decode import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import TrainingState
-from ood_core.recipe import PretrainSpec
 from ood_core.report.markdown import one_line
 from ood_core.store.training import TrainingRecord
 

@@ -16,9 +16,9 @@ from flows.plain_yaml import read_plain
 from flows.progress import listener
 from flows.report.inputs import psnr
 from flows.report.inspection import describe_base
-from flows.runs.planning import AUTO_NOISE_TO_SIGNAL
 from flows.tools.model_card import write_sheet
 from ood_core.arrays import Maps
+from ood_core.config.method import AUTO_NOISE
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -31,7 +31,7 @@ from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
 
 ROOT = 0
-MOST_COMPARED = 8
+MAX_COMPARED = 8
 """Samples that prediction types and round trips are measured on; the sheet shows all."""
 PASSES = 2
 ROUND_TRIPS = (20, 50)
@@ -164,7 +164,7 @@ def _require(model: BaseModel, samples: int, steps: int, out: Path | None) -> No
 
 
 def _measure(model: BaseModel, samples: int, steps: int) -> Measured:
-    few = min(samples, MOST_COMPARED)
+    few = min(samples, MAX_COMPARED)
     kinds = readings(model.denoiser, model.prediction)
     inverting = sum(nfe + nfe // PASSES for nfe in ROUND_TRIPS)
     per_kind = few * (steps + len(LEVELS))
@@ -197,7 +197,7 @@ def _noise(model: BaseModel, count: int) -> Maps:
 def _round_trip(model: BaseModel, maps: Maps, steps: int) -> dict[str, float]:
     """Samples up to the level that runs start from, and down again; medians over maps."""
     schedule = model.denoiser.schedule
-    level = schedule.index_of(AUTO_NOISE_TO_SIGNAL)
+    level = schedule.index_of(AUTO_NOISE)
     grid = schedule.log_snr_grid(min(steps, level) + 1, level)
     error = invert(_Watched(model.denoiser), maps, grid, PASSES).error.cpu()
     relative = error / maps.flatten(1).std(dim=1).cpu()

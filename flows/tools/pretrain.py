@@ -10,9 +10,9 @@ from actors.training import run_training
 from flows.progress import listener
 from flows.settings import PROJECT
 from flows.tools.model_card import draw_samples, write_card
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.models.networks import save_base
 from ood_core.pretraining.trainer import start
-from ood_core.recipe import PretrainSpec
 from ood_core.store.training import TrainingFolder
 
 LOOK_SECONDS = 1.0

@@ -12,7 +12,7 @@ import torch
 from actors.line import Line
 from actors.workers import padded
 from flows.progress import listener
-from flows.runs.domain import FEWEST, MOST, STEPS
+from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
 from ood_core.arrays import Latents
 from ood_core.decode import decode
 from ood_core.metrics.separation import separation
@@ -29,11 +29,11 @@ STORED = "separability.json"
 def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | None:
     """Held-out AUC of targets against the base's own maps at the method's level.
 
-    Returns None where fewer than `FEWEST` targets are fitted, or the base makes maps that are not
+    Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
     finite.
     """
-    count = min(MOST, len(latents))
-    if count < FEWEST:
+    count = min(MAX_MAPS, len(latents))
+    if count < MIN_MAPS:
         return None
     domain = in_domain_latents(line, count, root)
     if not bool(domain.isfinite().all()):
@@ -46,7 +46,7 @@ def separability(line: Line, latents: Latents, root: int) -> dict[str, Any] | No
         name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
         for row, (name, pair) in enumerate(rows.items())
     }
-    return {"level": line.method.level, "in_domain": count, "targets": len(latents), **found}
+    return {"t_max": line.method.ends[1], "in_domain": count, "targets": len(latents), **found}
 
 
 def stored_separability(run: RunStore) -> dict[str, Any] | None:
@@ -67,12 +67,11 @@ def in_domain_latents(line: Line, count: int, root: int) -> Latents:
     noise = normal(SeedRange(root, 0, count), line.targets.seen.shape[1:])
     found = []
     listener.get().begin("separate", count, 0)
-    for number, part in enumerate(noise.split(BATCH)):
+    for part in noise.split(BATCH):
         batch = padded(part, min(BATCH, count)).to(line.device)
         made = decode(line.base, "ddim", batch, grid)
         denoiser = line.denoiser(line.labels(made.cpu()))
-        seeds = SeedRange(root, number * BATCH, number * BATCH + len(made))
-        done = line.invert(denoiser, made, seeds)
+        done = line.invert(denoiser, made)
         found.append(done.latents.cpu()[: len(part)])
         listener.get().advance("separate", len(part))
     return torch.cat(found)

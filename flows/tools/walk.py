@@ -39,10 +39,10 @@ from ood_core.store.files import writing
 from ood_core.store.latents import all_latents, held_targets, read_latents
 from ood_core.store.place import place_at
 from ood_core.store.run import RunStore
-from ood_core.synthesis.directions import FEWEST, shared_direction
+from ood_core.synthesis.directions import MIN_TARGETS, shared_direction
 
 BATCH = 16
-MOST_STEPS = 500
+MAX_STEPS = 500
 LONGEST = 100  # characters of a folder's name
 FINE = 0.25  # cycles per pixel, above which power is of small scales
 
@@ -80,8 +80,8 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         RunIncomplete: the targets of the run are not inverted yet.
         StoreUnwritable: the place cannot be written to.
     """
-    if not 2 <= spec.steps <= MOST_STEPS:
-        raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MOST_STEPS}")
+    if not 2 <= spec.steps <= MAX_STEPS:
+        raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MAX_STEPS}")
     line, latents = fitted_line(run, settings), all_latents(run)
     a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
@@ -95,7 +95,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         "to": line.targets.ids[b],
         "transfers": [line.targets.ids[c] for c in others],
         "steps": spec.steps,
-        "level": line.method.level,
+        "t_max": line.method.ends[1],
         **_angles(latents, a, b, others),
         "shared_attributes": _shared(run, line, root),
         "paths": [
@@ -157,7 +157,9 @@ def _decoded(line: Line, ways: Sequence[Way]) -> list[Maps]:
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        down = decode(line.denoiser(own), "ddim", part.to(line.device), line.grid, above=line.above)
+        down = decode(
+            line.denoiser(own), "ddim", part.to(line.device), line.timesteps, above=line.above
+        )
         made.append(line.maps(down).cpu())
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
@@ -193,7 +195,7 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
 def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
     latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
-    if len(latents) < FEWEST:
+    if len(latents) < MIN_TARGETS:
         return []
     points: Points = project(latents)[0]
     measured = attributes(targets)

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.numerics.random import SeedRange, Stream, generator
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import Symmetry
 
 ROWS = 64  # maps that are made at once, which bounds the memory
 

@@ -6,8 +6,8 @@ from typing import final
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, draw_images
+from ood_core.config.targets import Symmetry
 from ood_core.numerics.random import SeedRange
-from ood_core.specs import Symmetry
 
 
 @final

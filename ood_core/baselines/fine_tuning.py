@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, draw_images, parts, require_targets
+from ood_core.config.pretraining import Prediction, PretrainSpec
+from ood_core.config.targets import Symmetry
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.flow import CountingDenoiser
@@ -32,12 +34,10 @@ from ood_core.pretraining.trainer import (
     train,
     training_of,
 )
-from ood_core.recipe import PretrainSpec
-from ood_core.specs import Prediction, Symmetry
 
 BACKWARD = 2  # evaluations that a backward pass costs
 LEVELS = (-1.5, -0.5, 0.5, 1.5)  # of left-out maps, in spreads of the training's log noise
-LEAST_NOISE = 0.05  # of the last step of sampling
+MIN_NOISE = 0.05  # of the last step of sampling
 LEFT_OUT = 4  # every fourth target
 
 
@@ -66,8 +66,8 @@ class FineTuning:
         """
         tuned = tune(self, targets, symmetries, seeds.root)
         schedule = self.base.denoiser.schedule
-        steps, floor = self.sampling_steps, schedule.index_of(LEAST_NOISE)
-        grid = schedule.log_snr_grid(steps + 1, len(schedule) - 1, floor)
+        steps, t_min = self.sampling_steps, schedule.index_of(MIN_NOISE)
+        grid = schedule.log_snr_grid(steps + 1, len(schedule) - 1, t_min)
         denoiser = CountingDenoiser(
             PretrainedDenoiser(tuned.network, schedule, prediction_of(self.base))
         )

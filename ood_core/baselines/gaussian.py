@@ -13,14 +13,14 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, require_targets
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.annuli import annular_profile
 from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.covariance import Stationary
 from ood_core.numerics.random import SeedRange
-from ood_core.specs import Symmetry
 
-LEAST = 4  # maps that the estimators need
+MIN_MAPS = 4  # maps that the estimators need
 
 
 @final
@@ -36,7 +36,7 @@ class GaussianField:
 
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Draw one field per seed; see `Baseline`."""
-        require_targets(targets, LEAST)
+        require_targets(targets, MIN_MAPS)
         level = targets.mean((0, -2, -1), keepdim=True)[0]
         power = (torch.fft.fft2(targets - level, norm="ortho").abs() ** 2).mean(dim=0)
         power[:, 0, 0] *= len(targets) / (len(targets) - 1)  # one number of all maps is their mean
@@ -57,6 +57,6 @@ class GaussianLaw:
 
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Draw one map per seed; see `Baseline`."""
-        require_targets(targets, LEAST)
+        require_targets(targets, MIN_MAPS)
         law = fit_gaussian(targets, "spectral_low_rank", symmetries, self.white)
         return Made(law.sample(seeds), notes={"rho": law.rho})

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from ood_core.arrays import Map, Maps
 from ood_core.baselines.baseline import Made, draw_images, require_targets
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.gaussian import symmetric_mean
 from ood_core.numerics.random import SeedRange, Stream, generator
-from ood_core.specs import Symmetry
 from ood_core.synthesis.constructs import corrected_weights
 
 

@@ -12,13 +12,13 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.baselines.baseline import Made, draw_images, parts
+from ood_core.config.targets import Symmetry
 from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.numerics.random import SeedRange, normal
-from ood_core.specs import Symmetry
 
-LEAST_NOISE = 0.05  # of the last step: below it an estimate is the map itself
+MIN_NOISE = 0.05  # of the last step: below it an estimate is the map itself
 
 
 @final
@@ -34,8 +34,8 @@ class Restart:
         """Restart from one random image per seed; see `Baseline`."""
         base, schedule = CountingDenoiser(self.base), self.base.schedule
         level = schedule.index_of(self.noise_to_signal)
-        floor = max(0, min(schedule.index_of(LEAST_NOISE), level - self.steps))
-        grid = schedule.log_snr_grid(self.steps + 1, level, floor)
+        t_min = max(0, min(schedule.index_of(MIN_NOISE), level - self.steps))
+        grid = schedule.log_snr_grid(self.steps + 1, level, t_min)
         alpha, sigma = float(schedule.alpha[level]), float(schedule.sigma[level])
         made = []
         for part in parts(seeds):

@@ -25,6 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
+from ood_core.config.method import CalibrationSpec
+from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
@@ -34,7 +36,6 @@ from ood_core.estimators.mixture import fit_mixture, nearest_law
 from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import Stream, normal_like
 from ood_core.numerics.symmetry import orbit_size, transform
-from ood_core.specs import CalibrationSpec, Symmetry
 
 EXPERTS = ("identity", "base", "gaussian", "cluster")
 """Those that are always there; mixtures of patches follow."""
@@ -80,13 +81,13 @@ class TargetLaws:
         targets: Maps,
         schedule: NoiseSchedule,
         rho: float,
-        members: int,
+        n_clusters: int,
         symmetries: Sequence[Symmetry],
         patches: Sequence[PatchMixture] = (),
     ) -> "TargetLaws":
         """Fit to maps; `rho` is the stationary share of the Gaussian's covariance."""
         law = estimate(targets, "spectral_low_rank", rho, symmetries)
-        weights, laws = fit_mixture(targets, members, symmetries)
+        weights, laws = fit_mixture(targets, n_clusters, symmetries)
         clusters = tuple(GaussianDenoiser(schedule, *cluster) for cluster in laws)
         local = tuple(PatchDenoiser(schedule, mixture) for mixture in patches)
         return cls(GaussianDenoiser(schedule, *law), clusters, weights, local)
@@ -97,13 +98,13 @@ class TargetLaws:
         targets: Maps,
         schedule: NoiseSchedule,
         rho: float,
-        members: int,
+        n_clusters: int,
         symmetries: Sequence[Symmetry],
         patches: Sequence[Sequence[PatchMixture]] = ((), ()),
     ) -> "list[TargetLaws]":
         """One fit per half of the targets: number `p` has not seen the maps `p::2`."""
         return [
-            cls.fit(seen, schedule, rho, members, symmetries, mixtures)
+            cls.fit(seen, schedule, rho, n_clusters, symmetries, mixtures)
             for seen, mixtures in zip(halves(targets), patches, strict=True)
         ]
 
@@ -235,21 +236,21 @@ def fit_level(
     clean: Tensor,
     knots: Float[Tensor, " bands"],
     ridge: float,
-    tolerance: float = 0.0,
+    prune_tolerance: float = 0.0,
 ) -> Float[Tensor, "bands experts"]:
     """Ridge regression of the clean modes on the experts' modes, one level.
 
     `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
     only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
 
-    Experts are left out one by one while the error stays within `1 + tolerance` of what all of
-    them leave: the base as soon as that holds without it, else the one that is missed least.
+    Experts are left out one by one while the error stays within `1 + prune_tolerance` of what all
+    of them leave: the base as soon as that holds without it, else the one that is missed least.
     """
     system = NormalEquations.of(modes, clean, knots)
     among = list(range(len(modes)))
     weights, error = system.solved(ridge, among)
-    most = error * (1 + tolerance)
-    while tolerance and len(among) > 1:
+    most = error * (1 + prune_tolerance)
+    while prune_tolerance and len(among) > 1:
         fewer = {i: system.solved(ridge, [j for j in among if j != i]) for i in among}
         least = min(fewer, key=lambda i: fewer[i][1])
         gone = BASE if BASE in among and fewer[BASE][1] <= most else least
@@ -284,4 +285,6 @@ def calibrate_level(
             modes.append(expert_modes(x_t, t, experts_of(base, laws, labels[parity]), mean))
             clean.append(torch.fft.fft2(x0 - mean))
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
-    return fit_level(torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge, spec.tolerance)
+    return fit_level(
+        torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge, spec.prune_tolerance
+    )

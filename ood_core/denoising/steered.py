@@ -1,15 +1,15 @@
 """Steered decoding: the clean estimate is pulled towards statistics of the targets.
 
-While decoding, at each level with `sigma/alpha` in a given interval, a few Adam steps on the
+While decoding, at each level with `sigma/alpha` up to a given one, a few Adam steps on the
 denoised estimate alone (no gradient through the network) lower the distance of its statistics to a
 per-sample aim `s*`. The aim is drawn locally: a random target, one of its near neighbours in
 statistic space, a random point between them. Statistics: log scattering moments, log band powers,
 mean, spread, skewness, sorted pixels and means of rings about the centre, each divided by its
 spread over the targets.
 
-Adam moves all its coordinates alike. On pixels that is white noise, which makes peaks that no map
-has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)` the variance that
-the targets' power `P` leaves open at `s = sigma/alpha`, it follows the maps' own spectrum.
+Adam moves all its coordinates alike. On pixels that would be white noise, which makes peaks that no
+map has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)` the variance
+that the targets' power `P` leaves open at `s = sigma/alpha`, it follows the maps' own spectrum.
 
 The largest waves and the mean are a few modes, and a few numbers among a hundred that follow small
 scales. Counted alike they are hardly heard: on maps of two phases half of the power of the largest
@@ -20,7 +20,7 @@ themselves; beginning at a random `u`, part of it is there, with phases that no 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -29,6 +29,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps, PerSample
+from ood_core.config.method import SteeringSpec
+from ood_core.config.targets import Symmetry
 from ood_core.denoising.calibrated import band_knots, hat_functions
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -37,12 +39,11 @@ from ood_core.metrics.scattering import Scattering
 from ood_core.numerics.covariance import filtered
 from ood_core.numerics.random import SeedRange, Stream, generator, normal
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import SteeringSpec, Symmetry
 
 QUANTILES = 24
 BANDS = 9
 ROWS = 16  # maps that are pulled at once on a CPU: wavelet responses then fit into the cache
-LARGE = 3  # bands whose power is that of the largest waves
+LOW_BANDS = 3  # bands whose power is that of the largest waves
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
@@ -51,23 +52,23 @@ SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tig
 class Statistics:
     """Differentiable summary of square maps in model range."""
 
-    def __init__(self, size: int, rings: int = 0, thinned: bool = False) -> None:
-        self._scattering = Scattering(size, thinned=thinned)
+    def __init__(self, size: int, radial_bins: int = 0) -> None:
+        self._scattering = Scattering(size, thinned=True)
         hats = hat_functions(band_knots(size, size, BANDS), size, size)
         self._bands = hats / hats.sum((-2, -1), keepdim=True)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
-        self._rings = ring_means(size, rings)
+        self._rings = ring_means(size, radial_bins)
         self._shape = (size, size)
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
         return torch.cat([part.flatten(1) for part in self._parts(maps)], dim=1)
 
-    def large(self, channels: int) -> Bool[Tensor, " f"]:
+    def low_k(self, channels: int) -> Bool[Tensor, " f"]:
         """Which statistics are of the largest waves: the mean, and the power of the first bands."""
         marks = [torch.zeros(p.shape) for p in self._parts(torch.zeros(1, channels, *self._shape))]
         _, bands, mean, *_ = marks
-        bands[..., :LARGE], mean[:] = 1, 1
+        bands[..., :LOW_BANDS], mean[:] = 1, 1
         return torch.cat([mark.flatten(1) for mark in marks], dim=1)[0] > 0
 
     def _parts(self, maps: Maps) -> tuple[Tensor, ...]:
@@ -88,13 +89,13 @@ class Statistics:
         )
 
 
-def ring_means(size: int, rings: int) -> Float[Tensor, "rings y x"]:
+def ring_means(size: int, count: int) -> Float[Tensor, "rings y x"]:
     """Weights whose sums with a map are its means over rings about the centre, finer inside."""
     offset = torch.arange(size) - (size - 1) / 2
     radius = torch.hypot(offset[:, None], offset[None, :])
     top = float(radius.max())
-    number = (rings * (radius / top) ** (1 / RING_GROWTH)).long().clamp(max=rings - 1)
-    inside = (number[None] == torch.arange(rings)[:, None, None]).float()
+    number = (count * (radius / top) ** (1 / RING_GROWTH)).long().clamp(max=count - 1)
+    inside = (number[None] == torch.arange(count)[:, None, None]).float()
     return inside / inside.sum((-2, -1), keepdim=True).clamp_min(1)
 
 
@@ -103,13 +104,13 @@ def ring_means(size: int, rings: int) -> Float[Tensor, "rings y x"]:
 class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
-    `large` marks those of the largest waves. `power` is the targets' mean power about their mean,
+    `low_k` marks those of the largest waves. `power` is the targets' mean power about their mean,
     per Fourier mode, isotropic.
     """
 
     values: Float[Tensor, "m f"]
     spread: Float[Tensor, " f"]
-    large: Bool[Tensor, " f"]
+    low_k: Bool[Tensor, " f"]
     neighbours: Int[Tensor, "m k"]
     targets: int
     power: Map
@@ -133,8 +134,8 @@ class StatisticAims:
         count = min(neighbours, len(targets) - 1)
         nearest = distance.topk(count, largest=False).indices
         power = band_spectrum(images - symmetric_mean(targets, symmetries))
-        large = statistics.large(targets.shape[1])
-        return cls(values, spread, large, nearest, len(targets), power)
+        low_k = statistics.low_k(targets.shape[1])
+        return cls(values, spread, low_k, nearest, len(targets), power)
 
     def draw(
         self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
@@ -171,7 +172,7 @@ class SteeredDenoiser:
             raise ValueError(f"got seeds {seeds} for {len(aim)} aims; expected as many")
         self._inner, self._statistics, self._spec, self._seeds = inner, statistics, spec, seeds
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
-        self._weight = torch.where(aims.large, spec.large_waves, 1.0)
+        self._weight = torch.where(aims.low_k, spec.low_k_weight, 1.0)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -182,7 +183,7 @@ class SteeredDenoiser:
         """Return the steered clean estimate."""
         x0 = self._inner(x_t, t)
         noise_to_signal = self.schedule.noise_to_signal(t)
-        if not self._spec.above <= noise_to_signal <= self._spec.below:
+        if noise_to_signal > self._spec.sigma_max:
             return x0
         rows = len(x0) if x0.is_cuda else ROWS
         aims, starts = self._aim.to(x0).split(rows), self._starts(x0, t).split(rows)
@@ -197,9 +198,7 @@ class SteeredDenoiser:
         return (self._statistics(maps) - aim.to(maps)) / self._spread.to(maps)
 
     def _starts(self, x0: Maps, t: int) -> Maps:
-        """Where the steps of every map begin at a level, in its coordinates."""
-        if self._spec.coordinates == "pixels":
-            return x0
+        """Where the steps of every map begin at a level, in posterior coordinates."""
         if self._seeds is None or not self._spec.start:
             return torch.zeros_like(x0)
         white = normal(self._seeds, x0.shape[1:], attempt=t, stream=Stream.STEERING)
@@ -208,25 +207,15 @@ class SteeredDenoiser:
     def _pull(
         self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, *, noise_to_signal: float
     ) -> Maps:
-        rate, map_of = self._coordinates(x0.detach(), noise_to_signal)
+        x0 = x0.detach()
+        left_open = self._power / (self._power / noise_to_signal**2 + 1)
+        gain = left_open.sqrt().to(x0)
         with torch.enable_grad():
             u = start.detach().clone().requires_grad_(True)
-            adam = torch.optim.Adam([u], lr=rate)
+            adam = torch.optim.Adam([u], lr=self._spec.rate)
             for _ in range(self._spec.steps):
                 adam.zero_grad(set_to_none=True)
-                gaps = self._gaps(map_of(u), aim) * self._weight.to(x0)
+                gaps = self._gaps(x0 + filtered(u, gain), aim) * self._weight.to(x0)
                 gaps.square().mean(dim=1).sum().backward()
                 adam.step()
-        return map_of(u.detach())
-
-    def _coordinates(
-        self, x0: Maps, noise_to_signal: float
-    ) -> tuple[float, Callable[[Maps], Maps]]:
-        """Adam's rate at a level, and the map of its coordinates."""
-        match self._spec.coordinates:
-            case "pixels":
-                return self._spec.rate * min(1.0, noise_to_signal + 0.15), lambda u: u
-            case "posterior":
-                left_open = self._power / (self._power / noise_to_signal**2 + 1)
-                gain = left_open.sqrt().to(x0)
-                return self._spec.rate, lambda u: x0 + filtered(u, gain)
+        return x0 + filtered(u.detach(), gain)

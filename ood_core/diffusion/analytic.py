@@ -1,19 +1,14 @@
-"""Exact denoisers of known laws: a Gaussian and a mixture of Gaussians.
+"""The exact denoiser of a Gaussian.
 
 For data `N(mu, C)` and `y = x_t / alpha_t`, `s = sigma_t / alpha_t`:
 
     E[x0 | x_t] = y - s^2 (C + s^2 I)^-1 (y - mu)
 
-(Wiener filter; Wang & Vastola 2024, eq. for the affine score). Mixtures weigh their members by the
-posterior responsibility of `y` under `N(mu_k, C_k + s^2 I)`.
+(Wiener filter; Wang & Vastola 2024, eq. for the affine score).
 """
 
 import math
 from typing import final
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ood_core.arrays import Map, Maps, PerSample
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -45,36 +40,6 @@ class GaussianDenoiser:
             white = self._schedule.noise_to_signal(t) ** 2
             self._noised[t] = self.covariance.plus_white(white)
         return self._noised[t]
-
-
-@final
-class MixtureDenoiser:
-    """Exact posterior mean for a mixture of Gaussians."""
-
-    def __init__(
-        self, schedule: NoiseSchedule, weights: Float[Tensor, " k"], members: list[GaussianDenoiser]
-    ) -> None:
-        if len(weights) != len(members):
-            raise ValueError(f"got {len(weights)} weights for {len(members)} members")
-        self._schedule, self.weights, self.members = schedule, weights, members
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """Noise schedule the time indices refer to."""
-        return self._schedule
-
-    def __call__(self, x_t: Maps, t: int) -> Maps:
-        """Return `E[x0 | x_t]`."""
-        y = x_t / float(self._schedule.alpha[t])
-        log_odds = torch.stack(
-            [
-                math.log(float(weight)) + log_density(y, member.mean, member.noised(t))
-                for weight, member in zip(self.weights, self.members, strict=True)
-            ]
-        )
-        share = torch.softmax(log_odds, dim=0)[:, :, None, None, None]
-        means = torch.stack([member(x_t, t) for member in self.members])
-        return (share * means).sum(dim=0)
 
 
 def log_density(x: Maps, mean: Map, covariance: Covariance) -> PerSample:

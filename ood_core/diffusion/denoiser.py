@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import Prediction
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.specs import Prediction
 
 
 @runtime_checkable

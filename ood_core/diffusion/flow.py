@@ -22,13 +22,7 @@ def integrate(
 
     An ascending grid inverts, a descending one decodes.
     """
-    return onward(denoiser, solver, solver.init(x), grid)
-
-
-def onward(
-    denoiser: Denoiser, solver: Solver[State], state: State, grid: TimeGrid
-) -> Iterator[State]:
-    """Go on from a state that a solver left at the first point of the grid."""
+    state = solver.init(x)
     yield state
     for s, t in itertools.pairwise(int(t) for t in grid):
         state = solver.step(denoiser, state, s, t)

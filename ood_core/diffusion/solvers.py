@@ -1,7 +1,6 @@
 """Solvers; each declares its order and its evaluations per step.
 
-Those here follow the probability-flow ODE; `stochastic.py` has those that add fresh noise, and
-`paired.py` those that are exactly invertible.
+Those here follow the probability-flow ODE; `stochastic.py` has those that add fresh noise.
 
 All work on `y = x / alpha` and `s = sigma / alpha`, where the flow is `dy/ds = (y - D) / s`
 (Karras et al. 2022, eq. 4 with `sigma(t) = t`). A step goes from index `s` to index `t` in either
@@ -158,19 +157,15 @@ class FixedPointDdim:
 
     Solves `x_s = ddim_step(x_t, D(x_t, t), t -> s)` for `x_t`, so that plain DDIM on the same grid
     undoes it (Pan et al. 2023, AIDI). The first guess uses the clean estimate of the step before.
-    A step that leaves some map with a relative residual above `tolerance` gets up to `extra` more
-    passes, which move those maps alone; the whole batch is evaluated all the same.
     """
 
-    passes: int = 2
-    extra: int = 0
-    tolerance: float = 1e-3
+    iterations: int = 2
     order: int = field(default=1, init=False)
 
     @property
     def nfe_per_step(self) -> int:
-        """One evaluation per pass, without the extra ones."""
-        return self.passes
+        """One evaluation per iteration."""
+        return self.iterations
 
     def init(self, x: Maps) -> Implicit:
         """Wrap the starting point."""
@@ -183,19 +178,13 @@ class FixedPointDdim:
         y = ddim_step(schedule, state.x, guess, s, t)
         x0, residual = guess, torch.full((len(y),), math.inf).to(y)
         last: tuple[Maps, Maps] | None = None
-        for done in range(self.passes + self.extra):
-            moving = (residual > self.tolerance) | (done < self.passes)
-            if not bool(moving.any()):
-                break
-            seen = denoiser(y, t)
-            image = ddim_step(schedule, state.x, seen, s, t)
+        for _ in range(self.iterations):
+            x0 = denoiser(y, t)
+            image = ddim_step(schedule, state.x, x0, s, t)
             gap = image - y
-            better = image if last is None else image - _mix(gap, last[1]) * (image - last[0])
+            y = image if last is None else image - _mix(gap, last[1]) * (image - last[0])
             last = (image, gap)
-            found = gap.flatten(1).norm(dim=1) / better.flatten(1).norm(dim=1)
-            residual = torch.where(moving, found, residual)
-            rows = moving[:, None, None, None]
-            y, x0 = torch.where(rows, better, y), torch.where(rows, seen, x0)
+            residual = gap.flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
         return Implicit(y, x0, torch.maximum(state.residual, residual.cpu()))
 
     def read(self, state: Implicit) -> Maps:

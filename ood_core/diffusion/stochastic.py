@@ -23,13 +23,11 @@ class StochasticDdim:
         y_q = D + sqrt(q^2 - c^2) / r (y_r - D) + c z,      c = eta q sqrt(1 - (q/r)^2)
 
     With `eta` 0 it is `Ddim`; with 1 it is the reverse of the noising chain (ancestral sampling),
-    which is exact for a clean map that `D` knows. Steps from the index `floor` on, or below it, add
-    no noise.
+    which is exact for a clean map that `D` knows.
     """
 
     seeds: SeedRange
     eta: float = 1.0
-    floor: int = 0
     order: int = field(default=1, init=False)
     nfe_per_step: int = field(default=1, init=False)
 
@@ -46,9 +44,8 @@ class StochasticDdim:
         schedule = denoiser.schedule
         r, q = schedule.noise_to_signal(s), schedule.noise_to_signal(t)
         left = (q / r) ** 2
-        eta = self.eta if s > self.floor else 0.0
-        fresh = eta * q * math.sqrt(1 - left)
-        keep = left if eta == 1 else math.sqrt(q**2 - fresh**2) / r
+        fresh = self.eta * q * math.sqrt(1 - left)
+        keep = left if self.eta == 1 else math.sqrt(q**2 - fresh**2) / r
         noise = _noise(self.seeds, state, s)
         y = keep * state / float(schedule.alpha[s]) + (1 - keep) * denoiser(state, s)
         return float(schedule.alpha[t]) * (y + fresh * noise)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import final
 
 from ood_core.arrays import Maps
+from ood_core.config.method import PriorKind
+from ood_core.config.targets import Symmetry
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.families import fit_scored, likeliest
 from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.estimators.mixture import MixturePrior, fit_mixture_prior
 from ood_core.estimators.moments import Norms, norms
-from ood_core.specs import PriorKind, Symmetry
 
 Prior = GaussianPrior | MixturePrior
 CANDIDATES: tuple[PriorKind, ...] = (

@@ -17,16 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.annuli import carried_power, radial_mean
 from ood_core.estimators.moments import group_mean
 from ood_core.estimators.sectors import Modes, leading_modes, most_modes
 from ood_core.estimators.spectra import Spectra, whitened
 from ood_core.numerics.covariance import CrossStationary, LowRank, Stationary
-from ood_core.specs import Symmetry
 
-LEAST_SHARE = 0.02  # of an annulus' power that factors leave to the stationary part
+MIN_SHARE = 0.02  # of an annulus' power that factors leave to the stationary part
 STANDARD_ERRORS = 2.0
-MOST_FACTORS = 256
+MAX_FACTORS = 256
 
 
 def confirmed_factors(
@@ -48,7 +48,7 @@ def with_factors(
     """Give orthonormal modes of the whitened maps their variances, and keep each annulus' power."""
     excess = (variances - 1).clamp_min(0)
     carried = carried_power(modes, excess)
-    left = (1 - radial_mean(carried)).clamp_min(LEAST_SHARE)
+    left = (1 - radial_mean(carried)).clamp_min(MIN_SHARE)
     factors = law.power_of(0.5).apply(modes * excess.sqrt()[:, None, None, None])
     return LowRank(_scaled(law, left), factors)
 
@@ -92,5 +92,5 @@ def _modes(
     maps: Maps, mean: Map, law: Stationary | CrossStationary, symmetries: Sequence[Symmetry]
 ) -> Modes:
     residuals = whitened(maps, mean, law)
-    most = min(MOST_FACTORS, most_modes(mean.numel()))
+    most = min(MAX_FACTORS, most_modes(mean.numel()))
     return leading_modes(residuals, symmetries, most)

@@ -7,6 +7,8 @@ from typing import final
 import torch
 
 from ood_core.arrays import Map, Maps
+from ood_core.config.method import GaussianKind, PriorKind
+from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.factors import confirmed_factors
@@ -18,13 +20,12 @@ from ood_core.estimators.spectra import Spectra
 from ood_core.estimators.truncated import fit_truncated
 from ood_core.numerics.covariance import Covariance, Diagonal, LowRank, isotropic
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import GaussianKind, PriorKind, Symmetry
 
 Law = tuple[Map, Covariance]
 RHO_GRID = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0)
 COARSE_GRID = (0.02, 0.1, 0.35, 0.7, 1.0)  # of large sets, each share of which costs seconds
 ANNULI_GRID = (0.0, 0.1, 0.3, 0.6, 1.0)
-LEAST_MAPS: dict[GaussianKind, int] = {"isotropic": 2, "spectral_factors": 8}
+MIN_MAPS: dict[GaussianKind, int] = {"isotropic": 2, "spectral_factors": 8}
 """Four where nothing is named: two for each fold. Factors are confirmed within each fold."""
 SCORED = 2**23
 """Most numbers of left-out maps that a law is scored on, 42 maps of 3 x 256 x 256: of many large
@@ -166,7 +167,7 @@ def require_maps(maps: Maps, kind: GaussianKind) -> None:
     Raises:
         PriorUnderdetermined: there are fewer.
     """
-    needed = LEAST_MAPS.get(kind, 4)
+    needed = MIN_MAPS.get(kind, 4)
     if len(maps) < needed:
         raise PriorUnderdetermined(
             f"got {len(maps)} maps; a prior of kind {kind} needs at least {needed}: "

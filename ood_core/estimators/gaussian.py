@@ -14,13 +14,13 @@ from typing import Literal, final
 import torch
 
 from ood_core.arrays import Latents, Map, Maps, PerSample
+from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
 from ood_core.estimators.annuli import SPECTRUM_FLOOR, radial_mean
 from ood_core.estimators.truncated import fit_truncated
 from ood_core.numerics.covariance import Covariance, LowRank, Stationary, isotropic
 from ood_core.numerics.random import SeedRange, Stream, normal
 from ood_core.numerics.symmetry import orbit, orbit_size
-from ood_core.specs import Symmetry
 
 EXACT = 2**27
 """Most numbers in images of all maps for a factor each, 512 MiB; beyond see `truncated`."""

@@ -2,7 +2,8 @@
 
 Target sets are rarely of one kind: bright and faint, smooth and noisy. Each cluster gets a law of
 its own. Clusters start as equal groups in an order of the maps that is a function of the maps
-alone. How many there are is asked for, or found by the likelihood of maps that were left out.
+alone. How many there are is asked for by the calibration, and found by the likelihood of left-out
+maps for the prior.
 """
 
 import math
@@ -16,16 +17,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Latents, Map, Maps, PerSample
+from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
 from ood_core.estimators.families import ANNULI_GRID, Law, fit_family, likeliest, scored
 from ood_core.estimators.gaussian import estimate
 from ood_core.estimators.moments import evenly
 from ood_core.numerics.covariance import Covariance
 from ood_core.numerics.random import SeedRange, Stream, generator, normal
-from ood_core.specs import Symmetry
 
-LEAST_MEMBERS = 4
-MOST_CLUSTERS = 6
+MIN_MEMBERS = 4
+MAX_CLUSTERS = 6
 ROUNDS = 10
 COARSE = 64
 SOUGHT = 2**21
@@ -84,23 +85,14 @@ class MixturePrior:
         return torch.searchsorted(edges, torch.tensor(uniform, dtype=torch.float64), right=True)
 
 
-def fit_mixture(maps: Maps, members: int, symmetries: Sequence[Symmetry] = ()) -> Mixture:
-    """Fit at most `members` clusters of at least `LEAST_MEMBERS` maps; return weights and laws."""
+def fit_mixture(maps: Maps, n_clusters: int, symmetries: Sequence[Symmetry] = ()) -> Mixture:
+    """Fit at most `n_clusters` groups of at least `MIN_MEMBERS` maps; return weights and laws."""
 
     def law(some: Maps) -> Law:
         return estimate(some, "spectral_low_rank", STATIONARY_SHARE, symmetries)
 
     by_variance = maps.flatten(1).var(dim=1).argsort()
-    return _clusters(maps, members, by_variance, law, WHITE)
-
-
-def find_members(maps: Maps, symmetries: Sequence[Symmetry], white: float) -> int:
-    """Number of clusters of `fit_mixture` that left-out maps are likeliest under, blurred."""
-
-    def fitted(some: Maps, members: int) -> Mixture:
-        return fit_mixture(some, members, symmetries)
-
-    return _likeliest_number(evenly(_coarse(maps), SOUGHT), fitted, white)[0]
+    return _clusters(maps, n_clusters, by_variance, law, WHITE)
 
 
 def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> MixturePrior:
@@ -118,23 +110,23 @@ def fit_mixture_prior(maps: Maps, symmetries: Sequence[Symmetry] = ()) -> Mixtur
     def law(some: Maps) -> Law:
         return fit_family(some, "spectral", symmetries).at(share)
 
-    def fitted(some: Maps, members: int) -> Mixture:
+    def fitted(some: Maps, n_clusters: int) -> Mixture:
         coarse = _coarse(some)
         few = evenly(coarse, SOUGHT)
-        found = _likeliest_start(few, members, law)
+        found = _likeliest_start(few, n_clusters, law)
         return found if few is some else _laws(some, nearest(coarse, found, 0.0), law)
 
     few = evenly(_coarse(maps), SOUGHT)
-    members, score = _likeliest_number(few, fitted, 0.0)
-    weights, laws = fitted(maps, members)
+    n_clusters, score = _likeliest_number(few, fitted)
+    weights, laws = fitted(maps, n_clusters)
     if few is not maps:
-        score = _held_out(maps, fitted, members, 0.0)
+        score = _held_out(maps, fitted, n_clusters)
     return MixturePrior(weights, tuple(laws), score)
 
 
-def _likeliest_start(maps: Maps, members: int, law: Callable[[Maps], Law]) -> Mixture:
+def _likeliest_start(maps: Maps, n_clusters: int, law: Callable[[Maps], Law]) -> Mixture:
     starts = [maps.flatten(1).var(dim=1).argsort(), _along_first_component(maps)]
-    found = [_clusters(maps, members, start, law, 0.0) for start in starts[:members]]
+    found = [_clusters(maps, n_clusters, start, law, 0.0) for start in starts[:n_clusters]]
     return max(found, key=lambda mixture: float(mixture_log_density(maps, *mixture).mean()))
 
 
@@ -174,39 +166,35 @@ def _joint(
     return torch.stack(scores)
 
 
-def _likeliest_number(
-    maps: Maps, fitted: Callable[[Maps, int], Mixture], white: float
-) -> tuple[int, float]:
+def _likeliest_number(maps: Maps, fitted: Callable[[Maps, int], Mixture]) -> tuple[int, float]:
     """Number of clusters and its score per map and dimension, tried upwards until it falls."""
-    most = max(1, min(MOST_CLUSTERS, len(maps) // (4 * LEAST_MEMBERS)))
-    best = 1, _held_out(maps, fitted, 1, white)
-    for members in range(2, most + 1):
-        score = _held_out(maps, fitted, members, white)
+    most = max(1, min(MAX_CLUSTERS, len(maps) // (4 * MIN_MEMBERS)))
+    best = 1, _held_out(maps, fitted, 1)
+    for n_clusters in range(2, most + 1):
+        score = _held_out(maps, fitted, n_clusters)
         if score <= best[1]:
             break
-        best = members, score
+        best = n_clusters, score
     return best
 
 
-def _held_out(
-    maps: Maps, fitted: Callable[[Maps, int], Mixture], members: int, white: float
-) -> float:
+def _held_out(maps: Maps, fitted: Callable[[Maps, int], Mixture], n_clusters: int) -> float:
     """Mean log density of left-out maps per dimension, over even and odd maps."""
     total = 0.0
     for parity in (0, 1):
-        mixture = fitted(maps[parity::2], members)
+        mixture = fitted(maps[parity::2], n_clusters)
         left = scored(maps[1 - parity :: 2])
-        total += float(mixture_log_density(left, *mixture, white).mean()) / 2
+        total += float(mixture_log_density(left, *mixture).mean()) / 2
     return total / maps[0].numel()
 
 
 def _clusters(
-    maps: Maps, members: int, order: Labels, law: Callable[[Maps], Law], white: float
+    maps: Maps, n_clusters: int, order: Labels, law: Callable[[Maps], Law], white: float
 ) -> Mixture:
     """Move maps to their likeliest law until none moves, from equal groups in the given order."""
-    members = max(1, min(members, len(maps) // (2 * LEAST_MEMBERS)))
+    n_clusters = max(1, min(n_clusters, len(maps) // (2 * MIN_MEMBERS)))
     labels = torch.empty(len(maps), dtype=torch.long)
-    for cluster, rows in enumerate(order.tensor_split(members)):
+    for cluster, rows in enumerate(order.tensor_split(n_clusters)):
         labels[rows] = cluster
     for _ in range(ROUNDS):
         mixture = _laws(maps, labels, law)
@@ -219,7 +207,7 @@ def _clusters(
 
 def _laws(maps: Maps, labels: Labels, law: Callable[[Maps], Law]) -> Mixture:
     counts = torch.bincount(labels)
-    kept = [k for k in range(len(counts)) if counts[k] >= LEAST_MEMBERS]
+    kept = [k for k in range(len(counts)) if counts[k] >= MIN_MEMBERS]
     if not kept:  # fewer maps than one cluster needs: all maps are one cluster
         return torch.ones(1), [law(maps)]
     weights = counts[kept].float()

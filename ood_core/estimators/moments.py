@@ -13,10 +13,10 @@ from typing import final
 import torch
 
 from ood_core.arrays import Map, Maps
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.annuli import radial_mean
 from ood_core.estimators.spectra import mode_powers
 from ood_core.numerics.covariance import filtered
-from ood_core.specs import Symmetry
 
 ENOUGH = 2**23  # numbers of maps for the spectrum of their noise: 42 maps of 3 x 256 x 256
 

@@ -19,21 +19,22 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.method import CalibrationSpec
+from ood_core.config.targets import Symmetry
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.numerics.random import Stream, generator
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import CalibrationSpec, Symmetry
 
 SHAPES = ((5, 1), (8, 1), (8, 2))  # side of the patch, pixels that are averaged to one
-MOST_NUMBERS = 100  # of a patch with its channels: the cost goes with the square
+MAX_NUMBERS = 100  # of a patch with its channels: the cost goes with the square
 SAMPLE = 12_000
-FEWEST = 100  # patches per Gaussian
+MIN_PATCHES = 100  # patches per Gaussian
 ROUNDS = 10  # of expectation-maximisation
 
 
 def patch_shapes(channels: int, height: int, width: int) -> list[tuple[int, int]]:
     """Sides and scales of the patches that maps of this shape have room for."""
-    most = math.isqrt(MOST_NUMBERS // channels)
+    most = math.isqrt(MAX_NUMBERS // channels)
     found = {
         (min(side, most), scale)
         for side, scale in SHAPES
@@ -42,9 +43,9 @@ def patch_shapes(channels: int, height: int, width: int) -> list[tuple[int, int]
     return sorted(pair for pair in found if pair[0] >= 2)
 
 
-def patch_stride(side: int, thinned: bool) -> int:
-    """Pixels from one patch to the next: a third of the side, or a quarter."""
-    return math.ceil(side / 3) if thinned else max(1, side // 4)
+def patch_stride(side: int) -> int:
+    """Pixels from one patch to the next: a third of the side, rounded up."""
+    return math.ceil(side / 3)
 
 
 def fit_patches(
@@ -57,15 +58,15 @@ def fit_patches(
 ) -> PatchMixture:
     """Fit at most `spec.patches` Gaussians to patches of the maps and of their images.
 
-    No direction has less than `spec.least_variance`: patches of one map are hardly independent, and
+    No direction has less than `spec.min_variance`: patches of one map are hardly independent, and
     an empty direction would be taken for a certain one.
     """
     rows = _patches(torch.cat(orbit(maps, symmetries)), side, scale)
     rng = generator(root, side * 10 + scale, stream=Stream.RESAMPLE)
     rows = rows[torch.from_numpy(rng.permutation(len(rows))[:SAMPLE])]
-    members = max(1, min(spec.patches, len(rows) // FEWEST))
-    floor = spec.least_variance
-    found = GaussianMixture(members, reg_covar=floor, max_iter=ROUNDS, random_state=root % 2**32)
+    count = max(1, min(spec.patches, len(rows) // MIN_PATCHES))
+    floor = spec.min_variance
+    found = GaussianMixture(count, reg_covar=floor, max_iter=ROUNDS, random_state=root % 2**32)
     found.fit(rows.double().numpy())
     values, vectors = torch.linalg.eigh(torch.from_numpy(found.covariances_))
     return PatchMixture(
@@ -75,7 +76,7 @@ def fit_patches(
         vectors=vectors.float(),
         side=side,
         scale=scale,
-        stride=patch_stride(side, spec.thinned),
+        stride=patch_stride(side),
     )
 
 

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.specs import Symmetry
+from ood_core.config.targets import Symmetry
 
 Rows = Float[Tensor, "m p"]
 ROOT2 = 2**0.5
-MOST_NUMBERS = 2**25
+MAX_NUMBERS = 2**25
 """Of all modes together, 128 MiB: 32,768 modes of 32 x 32 pixels, 170 of 3 x 256 x 256."""
 
 
@@ -149,7 +149,7 @@ def _unfolding(
 
 def most_modes(dimensions: int) -> int:
     """Number of modes that there is room for."""
-    return max(8, MOST_NUMBERS // dimensions)
+    return max(8, MAX_NUMBERS // dimensions)
 
 
 def leading_modes(residuals: Maps, symmetries: Sequence[Symmetry], most: int) -> Modes:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import final
 
 from ood_core.arrays import Maps
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.sectors import sectors
-from ood_core.specs import Symmetry
 
 
 @final

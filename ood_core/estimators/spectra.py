@@ -19,9 +19,9 @@ from jaxtyping import Complex
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.annuli import SPECTRUM_FLOOR, radial_mean
 from ood_core.numerics.covariance import CrossStationary, Stationary
-from ood_core.specs import Symmetry
 
 BLOCK = 32
 """Maps that are transformed at once: whole sets of large maps would not fit into memory."""

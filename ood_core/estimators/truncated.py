@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ood_core.arrays import Map, Maps
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.annuli import SPECTRUM_FLOOR, carried_power, radial_mean
 from ood_core.estimators.moments import group_mean
 from ood_core.estimators.sectors import leading_modes, most_modes
 from ood_core.estimators.spectra import mode_powers
 from ood_core.numerics.covariance import LowRank, Stationary
-from ood_core.specs import Symmetry
 
 
 def fit_truncated(

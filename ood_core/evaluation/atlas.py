@@ -15,12 +15,12 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ood_core.arrays import Latents
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.choice import Prior
 from ood_core.evaluation.features import own_units
 from ood_core.evaluation.memorization import among
-from ood_core.specs import Symmetry
 
-MOST = 512  # targets, and as many draws
+MAX_POINTS = 512  # targets, and as many draws
 
 
 @final
@@ -53,7 +53,7 @@ def atlas(
     numbers: Sequence[int],
 ) -> LatentAtlas | None:
     """Lay out the first latents of targets and as many of samples; None with too few of them."""
-    latents = latents[:MOST]
+    latents = latents[:MAX_POINTS]
     draws = draws[: len(latents)]
     if min(len(latents), len(draws)) < 2:
         return None
@@ -65,7 +65,7 @@ def atlas(
         prior.log_density(values).double() / prior.mean.numel() for values in (latents, draws)
     )
     return LatentAtlas(
-        numbers=torch.tensor(numbers[:MOST]),
+        numbers=torch.tensor(numbers[:MAX_POINTS]),
         targets=torch.from_numpy(places[: len(latents)]),
         draws=torch.from_numpy(places[len(latents) :]),
         neighbour=torch.tensor(numbers)[near.target],

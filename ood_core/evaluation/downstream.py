@@ -31,17 +31,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
 from ood_core.evaluation.gains import ArmScore, Utility, sentence
 from ood_core.evaluation.learners import LEARNERS, Examples, Labels
 from ood_core.numerics.random import Stream, generator, normal_like
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import Symmetry
 
 MULTIPLES = (1, 3, 10)  # synthetic maps per real one
 SEEDS = 4
 RESAMPLES = 1000
-FEWEST = 4  # real maps of either split
+MIN_MAPS = 4  # real maps of either split
 INDEX = 4000  # of random streams, past those of `copies`
 
 ArmName = str
@@ -256,10 +256,10 @@ def _score(said: NDArray[np.float64], truth: NDArray[np.float64], task: Task) ->
 
 def _require(task: Task, real: Labelled, held_out: Labelled, synthetic: Labelled) -> None:
     for name, found in (("fit", real), ("held-out", held_out)):
-        if len(found) < FEWEST:
+        if len(found) < MIN_MAPS:
             raise InputError(
                 f"got {len(found)} {name} targets with a label of {task.name}; expected at least "
-                f"{FEWEST}: label more of them"
+                f"{MIN_MAPS}: label more of them"
             )
         if len(found.labels.unique()) < 2:
             raise InputError(

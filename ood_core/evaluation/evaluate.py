@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Latents
+from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.evaluation.features import AnyMaps, Rows, Ruler
 from ood_core.evaluation.memorization import chance, latent_check, nearest_rows, power, threshold
@@ -58,7 +59,6 @@ from ood_core.metrics.novelty import distance_ratio
 from ood_core.metrics.spectra import power_spectrum, spectrum_distance
 from ood_core.metrics.two_sample import classifier_accuracy
 from ood_core.numerics.random import Stream, generator
-from ood_core.specs import Symmetry
 
 __all__ = ["Score", "ValidationReport", "compare", "validate", "verdict"]
 

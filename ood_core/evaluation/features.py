@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ood_core.config.targets import Symmetry
 from ood_core.metrics.bispectrum import bispectrum
 from ood_core.metrics.morphology import minkowski
 from ood_core.metrics.novelty import Shifted, nearest, nearest_shifted
@@ -37,7 +38,6 @@ from ood_core.metrics.peaks import minimum_density, peak_density
 from ood_core.metrics.phases import phase_coherence
 from ood_core.metrics.scattering import Scattering
 from ood_core.metrics.spectra import cross_spectrum, power_spectrum
-from ood_core.specs import Symmetry
 
 AREA_LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in a map's own sigma
 PEAK_LEVELS = (-1.0, 0.0, 1.0, 2.0)

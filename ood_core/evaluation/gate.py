@@ -8,8 +8,8 @@ have failed.
 from dataclasses import dataclass
 from typing import Literal, final
 
+from ood_core.config.gate import GateSpec
 from ood_core.evaluation.results import ValidationReport
-from ood_core.gate_spec import GateSpec
 
 COPIES = "shifted"  # the level that `copies_p` is about; steering draws others near on purpose
 

@@ -26,13 +26,13 @@ from scipy.stats import betabinom
 from torch import Tensor
 
 from ood_core.arrays import Latents
+from ood_core.config.targets import Symmetry
 from ood_core.evaluation.features import AnyMaps, Ruler, own_units
 from ood_core.evaluation.results import CopyCheck
 from ood_core.metrics.discrepancy import row_distances
 from ood_core.metrics.novelty import Nearest, nearest
 from ood_core.numerics.random import Stream, generator
 from ood_core.numerics.symmetry import orbit_size, transform
-from ood_core.specs import Symmetry
 
 RATE = 0.01  # of real maps that are flagged
 NOISES = (

@@ -27,7 +27,7 @@ from ood_core.metrics.objects import (
 )
 
 CERTAIN = 5.0  # standard errors by which the middle must stand out
-FEWEST = 4  # objects of either set
+MIN_OBJECTS = 4  # objects of either set
 RANGE = (0.16, 0.5, 0.84)  # of single maps
 
 
@@ -70,11 +70,11 @@ def centred(maps: AnyMaps) -> bool:
 
 def shapes(samples: AnyMaps, held_out: AnyMaps, fit: AnyMaps) -> Shapes | None:
     """Measure maps in physical units; None where there are no objects, or too few."""
-    if min(fit.shape[-2:]) < 8 or len(fit) < FEWEST or not centred(fit):
+    if min(fit.shape[-2:]) < 8 or len(fit) < MIN_OBJECTS or not centred(fit):
         return None
     sets = [above_background(maps[:, :1].double()) for maps in (samples, held_out)]
     measured = [_measured(maps) for maps in sets]
-    if min(len(values) for found in measured for values in found.values()) < FEWEST:
+    if min(len(values) for found in measured for values in found.values()) < MIN_OBJECTS:
         return None
     titles = {
         "flux": "flux in the circle",

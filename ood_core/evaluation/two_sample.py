@@ -40,10 +40,10 @@ from ood_core.metrics.power import detectable_difference
 from ood_core.metrics.two_sample import classifier_test
 from ood_core.numerics.random import Stream, generator
 
-MOST_ROWS = 512  # of a set; which ones is drawn
+MAX_ROWS = 512  # of a set; which ones is drawn
 FIRST_INDEX = 1000  # of random streams, past those of `validate`
 SPLITS = 20  # of held-out maps, for variety
-FEWEST_CLASSIFIED = 4  # of a half: two to train on and two to ask
+MIN_CLASSIFIED = 4  # of a half: two to train on and two to ask
 
 UNSTEERED = ("bispectrum", "phases", "minkowski", "peaks", "channels")  # where maps have them
 TITLES = {
@@ -111,7 +111,7 @@ def least_p(n: int, m: int) -> float:
 
 def _thinned(count: int, root: int, place: int) -> Int[Tensor, " rows"]:
     rng = generator(root, FIRST_INDEX + place, stream=Stream.RESAMPLE)
-    return torch.from_numpy(rng.permutation(count)[:MOST_ROWS])
+    return torch.from_numpy(rng.permutation(count)[:MAX_ROWS])
 
 
 def _whitened(rows: Features, real: Features, fit: Features) -> tuple[Features, Features]:
@@ -156,7 +156,7 @@ def _test(name: str, rows: Features, real: Features, families: int, root: int) -
 
 def _classified(rows: Features, real: Features) -> ClassifierTest | None:
     half = len(real) // 2
-    if min(len(rows), half) < FEWEST_CLASSIFIED:
+    if min(len(rows), half) < MIN_CLASSIFIED:
         return None
     found, control = classifier_test(rows, real), classifier_test(real[:half], real[half:])
     return ClassifierTest(found.value, found.p_value, control.value, control.p_value)

@@ -1,4 +1,4 @@
-"""Coarsening: how the targets' numbers were rounded and cut off, done to samples as well.
+"""Quantization: how the targets' numbers were rounded and cut off, done to samples as well.
 
 Real maps are coarse data (Heitjan & Rubin 1991): counts are whole numbers, FITS scales integers,
 ionised bubbles are at 0 mK and saturated pixels at the detector's largest number. A denoiser makes
@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 0.05
+MIN_SHARE = 0.05
 """A value that fewer pixels of the targets share is no plateau."""
 EDGE = 0.01
 """Share of the other pixels that lie between plateau and edge, and are lost to it."""
@@ -32,7 +32,7 @@ Values = NDArray[np.float64]
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Coarsening:
+class Quantization:
     """Per channel: the step of its values, its lowest and highest, and the edges of their plateaus.
 
     A step of 0 is none, and an end without a plateau is its own edge. All of shape `(c, 1, 1)`, in
@@ -46,7 +46,7 @@ class Coarsening:
     highest: Values
 
     @classmethod
-    def measure(cls, targets: NDArray[np.float32]) -> "Coarsening":
+    def measure(cls, targets: NDArray[np.float32]) -> "Quantization":
         """Find step and plateaus of maps of shape `(n, c, y, x)`."""
         channels = np.moveaxis(targets.astype(np.float64), 1, 0).reshape(targets.shape[1], -1)
         steps = [step_of(values) for values in channels]
@@ -120,7 +120,7 @@ def _plateau(values: Values) -> tuple[float, float]:
     """The lowest of some values, and the edge of its plateau: the same where it has none."""
     lowest = values.min()
     others = values[values > lowest]
-    if not len(others) or len(others) > (1 - LEAST) * len(values):
+    if not len(others) or len(others) > (1 - MIN_SHARE) * len(values):
         return float(lowest), float(lowest)
     middle = (float(lowest) + float(others.max())) / 2  # maps of two values have it for an edge
     return float(lowest), min(float(np.quantile(others, EDGE)), middle)

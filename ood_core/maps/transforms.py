@@ -17,14 +17,14 @@ from typing import Any, cast, final, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ood_core.config.targets import TransformKind
 from ood_core.errors import TargetError
-from ood_core.specs import TransformKind
 
 _PERCENTILES = (0.1, 99.9)
 _MAD_TO_SIGMA = 1.482602218505602  # of a Gaussian
-_LEAST_BACKGROUND = 1e-6  # of the standard deviation; a narrower background is no noise level
+_MIN_BACKGROUND = 1e-6  # of the standard deviation; a narrower background is no noise level
 _LARGEST = float(np.finfo(np.float32).max)
-_LEAST_POSITIVE = float(np.finfo(np.float32).tiny)
+_MIN_POSITIVE = float(np.finfo(np.float32).tiny)
 _LARGEST_EXPONENT = 700.0  # exp and sinh stay finite in float64
 
 Real = npt.NDArray[np.floating[Any]]
@@ -114,7 +114,7 @@ class RangeTransform:
             return _single(stretched)
         bounded = np.clip(stretched, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)
         if self.kind == "log":
-            return _single(np.maximum(np.exp(bounded), _LEAST_POSITIVE))
+            return _single(np.maximum(np.exp(bounded), _MIN_POSITIVE))
         return _single(self.centre + self.scale * np.sinh(bounded))
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _background(values: Doubles) -> tuple[float, float]:
     centre = float(np.median(values))
     spread = _MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
     deviation = float(values.std())
-    return centre, spread if spread > _LEAST_BACKGROUND * deviation else deviation
+    return centre, spread if spread > _MIN_BACKGROUND * deviation else deviation
 
 
 def _single(values: Doubles) -> npt.NDArray[np.float32]:

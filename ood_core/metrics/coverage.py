@@ -61,14 +61,6 @@ def coverage(
     )
 
 
-def coverage_of_equal_laws(m: int, n: int, k: int = NEIGHBOURS) -> float:
-    """Return the mean coverage of `n` real rows by `m` samples of the same law."""
-    missed = 1.0
-    for j in range(1, k + 1):
-        missed *= (n - j) / (n + m - j)
-    return 1 - missed
-
-
 def vendi(rows: Float[Tensor, "n f"], width: float) -> float:
     """Return the effective number of distinct rows, from 1 to `n` (Friedman & Dieng 2023).
 

@@ -1,13 +1,12 @@
-"""Are two sets of features draws of one law? Distances of laws, with p-values that hold exactly.
+"""Are two sets of features draws of one law? The energy distance, with an exact p-value.
 
-Both distances are quadratic forms of one matrix `D` over the pooled rows. With weights `w = 1/n` on
-the first set and `-1/m` on the second,
+It is a quadratic form of the matrix `D` of distances over the pooled rows. With weights `w = 1/n`
+on the first set and `-1/m` on the second,
 
     energy distance      -w' D w,   D_ij = |z_i - z_j|                       (Székely & Rizzo 2013)
-    MMD squared           w' K w,   K_ij = exp(-|z_i - z_j|^2 / (2 h^2))     (Gretton et al. 2012)
 
-with `h` the median distance of pooled rows. Either is 0 only for equal sets, and biased upwards for
-small ones. The p-value compares it with the same form after `B` random exchanges of rows between
+It is 0 only for equal sets, and biased upwards for small ones. The p-value compares it with the
+same form after `B` random exchanges of rows between
 the sets, `p = (1 + number as large) / (1 + B)` (Phipson & Smyth 2010). If rows of both sets are
 exchangeable, `P(p <= a) <= a` at every set size. Sets so small that they have no more than `B`
 divisions are divided in every way instead.
@@ -15,7 +14,7 @@ divisions are divided in every way instead.
 Distances weigh features by their spread: whiten or standardise first (`distances.Whitening`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -53,25 +52,21 @@ def energy_test(
     Raises:
         TargetError: If a set has less than 2 rows.
     """
-    return _test(a, b, lambda distance: -distance, rng, permutations)
-
-
-def mmd_test(
-    a: Float[Tensor, "n f"],
-    b: Float[Tensor, "m f"],
-    rng: np.random.Generator,
-    permutations: int = PERMUTATIONS,
-) -> Discrepancy:
-    """Test with the squared maximum mean discrepancy of a Gaussian kernel, without unit.
-
-    Raises:
-        TargetError: If a set has less than 2 rows.
-    """
-
-    def kernel(distance: Tensor) -> Tensor:
-        return gaussian_kernel(distance, median_distance(distance))
-
-    return _test(a, b, kernel, rng, permutations)
+    fewest = min(len(a), len(b))
+    if fewest < 2:
+        raise TargetError(f"got {fewest} rows in a set; expected at least 2 to compare sets")
+    rows = torch.cat([a, b])
+    matrix = -row_distances(rows, rows).numpy()
+    found = permutation_test(
+        (np.arange(len(a)), np.arange(len(a), len(rows))),
+        lambda first, second, axis: _form(matrix, first, second),
+        vectorized=True,
+        n_resamples=permutations,
+        batch=BATCH,
+        alternative="greater",
+        rng=rng,
+    )
+    return Discrepancy(float(found.statistic), float(found.pvalue))
 
 
 def energy_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
@@ -122,30 +117,6 @@ def adjusted(p_values: Sequence[float], method: Literal["holm", "bh"] = "holm") 
     back = np.empty_like(p)
     back[order] = raised
     return [float(value) for value in back]
-
-
-def _test(
-    a: Tensor,
-    b: Tensor,
-    kernel: Callable[[Tensor], Tensor],
-    rng: np.random.Generator,
-    permutations: int,
-) -> Discrepancy:
-    fewest = min(len(a), len(b))
-    if fewest < 2:
-        raise TargetError(f"got {fewest} rows in a set; expected at least 2 to compare sets")
-    rows = torch.cat([a, b])
-    matrix = kernel(row_distances(rows, rows)).numpy()
-    found = permutation_test(
-        (np.arange(len(a)), np.arange(len(a), len(rows))),
-        lambda first, second, axis: _form(matrix, first, second),
-        vectorized=True,
-        n_resamples=permutations,
-        batch=BATCH,
-        alternative="greater",
-        rng=rng,
-    )
-    return Discrepancy(float(found.statistic), float(found.pvalue))
 
 
 def _form(matrix: Array, first: Array, second: Array) -> Array:

@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.numerics.symmetry import orbit, orbit_size, transform
-from ood_core.specs import Symmetry
 
 Targets = Float[Tensor, "targets c y x"]
 BLOCK_VALUES = 2**23  # float64 values held at once on either side of a product

@@ -3,7 +3,7 @@
 A peak is a pixel strictly above its eight neighbours; pixels on the edge of a map have too few and
 are not searched. The density of peaks above a level is their number over the number of searched
 pixels, so that it does not depend on the size of maps. Levels are in units of the map: bring maps
-to units of sigma first (`one_point.standardised`).
+to units of sigma first.
 
 The isotropic Gaussian field has `sigma_2^2 / (8 pi sqrt 3 sigma_1^2)` peaks per area, with
 `sigma_j^2 = integral of (2 pi k)^2j P` (Longuet-Higgins 1957; over height: Bond & Efstathiou 1987,

@@ -114,8 +114,3 @@ def octave_ratios(
     sums = [p.new_zeros(len(p), octaves).index_add_(1, index, p) for p in power]
     floor = FLOOR * float(torch.maximum(*sums).max()) + torch.finfo(torch.float64).tiny
     return sums[0].clamp(min=floor).log() - sums[1].clamp(min=floor).log()
-
-
-def log_spectrum_error(a: Maps, b: Float[Tensor, "m c y x"]) -> float:
-    """Return the mean over annuli of `|ln(mean P_a / mean P_b)|`: 0.1 is ten per cent in power."""
-    return spectrum_distance(power_spectrum(a)[1], power_spectrum(b)[1])

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import final, get_args
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import Prediction
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.random import Stream, normal_like
-from ood_core.specs import Prediction
 
 LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Noise-to-signal ratios that a base is asked at, in units of its samples' spread."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import Prediction
 from ood_core.errors import BaseModelError
 from ood_core.limits import BASE_BYTES
 from ood_core.models.weights import read_weights, require_exactly, weights_file
-from ood_core.specs import Prediction
 
 PATCH_KEY = "patch_size"
 AUTOENCODERS = ("AutoencoderKL", "VQModel")

@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import Prediction
 from ood_core.diffusion.denoiser import clean_from_output
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.models.caching import CachingUnet, caching
-from ood_core.specs import Prediction
 
 
 @final
@@ -95,27 +94,6 @@ class PretrainedDenoiser:
     def schedule(self) -> NoiseSchedule:
         """Noise schedule the network was trained on."""
         return self._schedule
-
-    def in_type(self, dtype: torch.dtype) -> "PretrainedDenoiser":
-        """The same network, working in another number type."""
-        return PretrainedDenoiser(self.network, self._schedule, self._parametrisation, dtype)
-
-    def caching(self, interval: int) -> "PretrainedDenoiser":
-        """The same network, run whole at every `interval`-th evaluation of a way down.
-
-        Raises:
-            BaseModelError: a network that has no coarser levels to spare.
-        """
-        if interval == 1:
-            return self
-        network = caching(self.network, interval)
-        return PretrainedDenoiser(network, self._schedule, self._parametrisation, self._dtype)
-
-    def forget(self) -> None:
-        """Keep nothing of earlier evaluations: another batch, or another way, begins."""
-        for module in self.network.modules():
-            if isinstance(module, CachingUnet):
-                module.forget()
 
     @torch.no_grad()
     def __call__(self, x_t: Maps, t: int) -> Maps:

@@ -12,15 +12,15 @@ from typing import Any, Literal, final, get_args
 
 import torch
 
+from ood_core.config.pretraining import Prediction
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
 from ood_core.models.pretrained import Edm, Parametrisation, Score
-from ood_core.specs import Prediction
 
 Ruling = Literal["honoured", "overruled"]
 Known = tuple[str, ...]
 
-MOST_STEPS = 100_000
+MAX_STEPS = 100_000
 """Noise levels of a schedule; usual ones have a thousand."""
 
 PRESERVING: Known = (
@@ -116,9 +116,9 @@ def read_scheduler(config: dict[str, Any]) -> Reading:
         if config.get(setting) not in harmless:
             raise BaseModelError(f"got {setting}={config[setting]}, {words}")
     steps = config.get("num_train_timesteps", 1)
-    if not (isinstance(steps, int) and 1 <= steps <= MOST_STEPS):
+    if not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
         raise BaseModelError(
-            f"got num_train_timesteps {str(steps)[:50]}; expected a whole number up to {MOST_STEPS}"
+            f"got num_train_timesteps {str(steps)[:50]}; expected a whole number up to {MAX_STEPS}"
         )
     name = config.get("_class_name", "DDPMScheduler")
     if name in PRESERVING:

@@ -30,7 +30,6 @@ class Stream(IntEnum):
     SOURCE = 8
     MEMBER = 9
     STEERING = 10
-    FLOOR = 11
 
 
 @final

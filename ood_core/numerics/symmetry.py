@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from ood_core.arrays import Maps
-from ood_core.specs import Symmetry
+from ood_core.config.targets import Symmetry
 
 
 def orbit_size(symmetries: Sequence[Symmetry]) -> int:

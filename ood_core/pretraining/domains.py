@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import InputError
 from ood_core.pretraining.dead_leaves import dead_leaves
 from ood_core.pretraining.mosaic import cut_outs
 from ood_core.pretraining.random_fields import random_fields
-from ood_core.recipe import PretrainSpec
 
 Draw = Callable[[int], Maps]
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.models.networks import make_unet
 from ood_core.numerics.random import Stream, generator
 from ood_core.pretraining.domains import Draw, training_stream
-from ood_core.recipe import PretrainSpec
 
 LOG_NOISE_MEAN, LOG_NOISE_SPREAD = -0.5, 1.6
 

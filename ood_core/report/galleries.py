@@ -12,10 +12,10 @@ from typing import final
 import numpy as np
 import torch
 
+from ood_core.config.targets import Symmetry
 from ood_core.numerics.symmetry import orbit_size, transform
 from ood_core.report.pictures import Stretch, map_png
 from ood_core.report.record import PhysicalMaps, ReportInput
-from ood_core.specs import Symmetry
 
 SMALL = 128  # pixels a side: larger maps weigh more, so fewer are shown
 

@@ -7,12 +7,12 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
 from ood_core.evaluation.atlas import LatentAtlas
 from ood_core.evaluation.gains import Utility
 from ood_core.evaluation.morphology import Shapes
 from ood_core.evaluation.results import ValidationReport
-from ood_core.specs import Symmetry
 
 # Sizes that must agree are checked where the records are built, with errors that say what to do.
 PhysicalMaps = Float[np.ndarray, "_ c y x"]

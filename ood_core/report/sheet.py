@@ -19,7 +19,7 @@ from ood_core.report.record import PhysicalMaps
 
 COLUMNS = 6  # maps in a row of either half
 ROWS = 4
-MOST_ROWS = 40  # beyond, the picture is too tall to be opened
+MAX_ROWS = 40  # beyond, the picture is too tall to be opened
 CELL = 1.0  # inches a map
 DOTS = 160  # per inch
 GAP = 0.04  # of a map
@@ -42,8 +42,8 @@ def contact_sheet(
     Raises:
         InputError: `rows` out of range, or no maps.
     """
-    if not 1 <= rows <= MOST_ROWS:
-        raise InputError(f"got {rows} rows; expected 1 to {MOST_ROWS}: change --rows")
+    if not 1 <= rows <= MAX_ROWS:
+        raise InputError(f"got {rows} rows; expected 1 to {MAX_ROWS}: change --rows")
     if not (len(real) and len(samples)):
         raise InputError("got no maps on one side; expected real and synthetic ones: run it first")
     stretch = Stretch.fit(real[:, 0])

@@ -20,7 +20,7 @@ CELL = 1.0  # inches a map
 DOTS = 160  # per inch
 COLUMNS = 13  # maps in a row of the strip; of longer walks some are left out
 FRAME_MS, END_MS = 120, 700  # an animation rests at both ends
-LEAST_SIDE = 192  # pixels of a map in an animation
+MIN_SIDE = 192  # pixels of a map in an animation
 GAP = 6  # pixels
 
 
@@ -100,7 +100,7 @@ def _frame(maps: Sequence[PhysicalMaps], stretch: Stretch) -> Image.Image:
     for field in maps:
         small = shrink(field[0], LARGEST_SIDE)
         levels = np.round(255 * stretch(small)).astype(np.uint8)[::-1]
-        repeat = max(1, -(-LEAST_SIDE // max(small.shape)))
+        repeat = max(1, -(-MIN_SIDE // max(small.shape)))
         tiles.append(levels.repeat(repeat, 0).repeat(repeat, 1))
         tiles.append(np.zeros((tiles[0].shape[0], GAP), np.uint8))
     image = Image.fromarray(np.ascontiguousarray(np.concatenate(tiles[:-1], axis=1))).convert("P")

@@ -5,8 +5,7 @@ metadata, never a rewritten chunk. Only this module changes `plan.json` after pl
 """
 
 from ood_core.errors import InputError
-from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.plan import ShardPlan
+from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 
 
@@ -14,7 +13,7 @@ def require_room(run: RunStore, samples: int) -> None:
     """Refuse a number of samples that the run cannot grow to.
 
     Raises:
-        InputError: fewer samples than are planned, or a last shard that was stored short.
+        InputError: fewer samples than are planned.
     """
     plan = run.plan("generate")
     if samples < plan.rows:
@@ -22,8 +21,6 @@ def require_room(run: RunStore, samples: int) -> None:
             f"{run.root}: got {samples} samples; expected at least the {plan.rows} that are "
             "planned: a run only grows. Give another --out to `farfield run` for a smaller set"
         )
-    if samples > plan.rows:
-        _require_whole(run, plan)
 
 
 def grow(run: RunStore, samples: int) -> int:
@@ -38,7 +35,6 @@ def grow(run: RunStore, samples: int) -> int:
     require_room(run, samples)
     plan = run.plan("generate")
     if samples > plan.rows:
-        _date_verdict(run, plan)
         record = read_json(run.root / "plan.json")
         record["generate"]["rows"] = samples
         write_json(run.root / "plan.json", record)
@@ -50,25 +46,4 @@ def settle(run: RunStore) -> None:
     """Make the data set as long as the plan; finishes a growth that was cut short."""
     rows = run.plan("generate").rows
     for table in (run.statistics, run.table("generate")):
-        if table.exists:
-            table.grow(rows)
-
-
-def _require_whole(run: RunStore, plan: ShardPlan) -> None:
-    """Refuse a run whose last shard lacks the rows beyond the old end, as early ones do."""
-    last = plan[len(plan) - 1]
-    receipt = run.receipts("generate").read(last)
-    if receipt is not None and receipt.stop < last.start + last.capacity:
-        raise InputError(
-            f"{run.root}: got a last shard of samples that was stored with {len(last)} of "
-            f"{last.capacity} rows, as early versions did; growing would rewrite it. Remove its "
-            f"receipt receipts/generate/{last.index:05d}.json, `farfield run` the same "
-            "configuration to compute it whole, then extend"
-        )
-
-
-def _date_verdict(run: RunStore, plan: ShardPlan) -> None:
-    """Write into a verdict of an early version how many samples it is about."""
-    path = run.root / "verdict.json"
-    if exists(path) and "samples" not in (verdict := read_json(path)):
-        write_json(path, {**verdict, "samples": plan.rows})
+        table.grow(rows)

@@ -3,7 +3,7 @@
 import torch
 
 from ood_core.arrays import Latents
-from ood_core.identity import complete
+from ood_core.config.identity import read_method
 from ood_core.invert import held
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
@@ -27,8 +27,8 @@ def held_targets(run: RunStore) -> list[int]:
 
 def failed_round_trips(run: RunStore) -> list[int]:
     """Numbers of the fit targets whose round trip fails by the rule of `held`."""
-    method = complete({"method": run.record["identity_record"]["method"]})["method"]
+    limit = read_method(run.record["identity_record"]).round_trip_limit
     error = torch.from_numpy(run.table("invert").read("error"))
     spread = load_targets(run).fit.flatten(1).std(dim=1)
-    good = held(error, spread, float(method["round_trip_limit"]))
+    good = held(error, spread, limit)
     return torch.nonzero(~good)[:, 0].tolist()

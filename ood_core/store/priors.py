@@ -65,10 +65,7 @@ def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
 
 
 def describe_prior(path: Place) -> dict[str, Any]:
-    """Kind, scores of all candidates, norms, share and score of a stored prior; no array is read.
-
-    Priors of early runs have share and score alone.
-    """
+    """Kind, scores of all candidates, norms, share and score of a prior; reads no array."""
     return {k: v for k, v in read_attributes(path).items() if k != "geometry"}
 
 

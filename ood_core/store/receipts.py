@@ -15,9 +15,8 @@ class Receipt:
     """A finished shard: stored rows, digest of their bytes, evaluations, seconds and writer.
 
     The last shard's rows may reach beyond the plan's: they are there for when the plan grows.
-    `statistics` is the digest of the rows that were measured of a shard of samples; '' where none
-    are stored, as by early versions. `parts` says where the worker's seconds went
-    (`actors/timing.py`); early versions did not count them.
+    `statistics` is the digest of the rows that were measured of a shard of samples; '' for other
+    stages. `parts` says where the worker's seconds went (`actors/timing.py`).
     """
 
     stage: str

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+from ood_core.config.identity import difference, digest, require_scheme
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.identity import difference, digest, require_scheme
 from ood_core.store.arrays import Table
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import FailureBook
@@ -139,7 +139,7 @@ class RunStore:
 
     @property
     def statistics(self) -> Table:
-        """What was measured of every sample; runs of early versions have none."""
+        """What was measured of every sample."""
         return Table(self.root / "statistics.zarr")
 
     def receipts(self, stage: ShardedStage) -> ReceiptBook:
@@ -189,7 +189,7 @@ class RunStore:
         verdict = self.root / "verdict.json"
         if missing == 0 and exists(verdict):
             found = read_json(verdict)
-            if found.get("samples") in (None, self.plan("generate").rows):
+            if found["samples"] == self.plan("generate").rows:
                 state: State = found["state"]
                 return state
         if driver(self.lease) is not None:

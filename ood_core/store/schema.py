@@ -20,18 +20,15 @@ def target_columns(shape: Shape, code_shape: Shape | None = None) -> list[Column
     return columns
 
 
-def latent_columns(shape: Shape, code_shape: Shape, paired: bool = False) -> list[Column]:
+def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
     """`latents.zarr`: one latent per fit target, with the round trip that vouches for it.
 
-    Both shapes are the same unless the base is a latent one. `paired` keeps the neighbours from
-    which, together with the latents, the way down is exact.
+    Both shapes are the same unless the base is a latent one.
     """
     axes = MAP_AXES if shape == code_shape else CODE_AXES
-    neighbour = Column("before", axes, code_shape, "float32", "the point one step below the latent")
     return [
         Column("target", (), (), "int64", "number of the target in file order"),
         Column("latents", axes, code_shape, "float32", "latent of unit in-domain variance"),
-        *([neighbour] if paired else []),
         Column("round_trip", MAP_AXES, shape, "float32", "target inverted and decoded again"),
         Column("error", (), (), "float32", "round-trip root-mean-square error in model range"),
         Column("residual", (), (), "float32", "largest relative fixed-point residual of a step"),

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ood_core.config.targets import Symmetry
 from ood_core.errors import ShardCorrupt
 from ood_core.evaluation.features import Rows, Ruler
 from ood_core.evaluation.memorization import threshold
-from ood_core.specs import Symmetry
 from ood_core.store.arrays import Table, rows_digest
 from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
 from ood_core.store.plan import Shard, ShardPlan

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps
+from ood_core.config.targets import TargetsSpec
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
 from ood_core.maps.mapset import MapSet, combine, require_count, require_words
 from ood_core.maps.numpy_files import read_npy, read_npz
-from ood_core.maps.quantization import Coarsening
+from ood_core.maps.quantization import Quantization
 from ood_core.maps.transforms import RangeTransform
-from ood_core.specs import TargetsSpec
 from ood_core.store.arrays import Table
 from ood_core.store.foreign import read_zarr
 from ood_core.store.plan import ShardPlan
@@ -112,9 +112,9 @@ class StoredTargets:
         return self.transform.inverse(maps.numpy())
 
     @property
-    def coarsening(self) -> Coarsening:
+    def quantization(self) -> Quantization:
         """How the fit targets' numbers are rounded and cut off."""
-        return Coarsening.measure(self.physical(self.fit))
+        return Quantization.measure(self.physical(self.fit))
 
 
 def write_targets(

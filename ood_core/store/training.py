@@ -12,9 +12,9 @@ from typing import Any, final
 
 import torch
 
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import IdentityRefused
 from ood_core.pretraining.trainer import TrainingState
-from ood_core.recipe import PretrainSpec
 from ood_core.store.files import read_json, write_atomic, write_json
 
 CURVE_EVERY = 50

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Latents, Map
-from ood_core.draw_spec import DrawSpec
+from ood_core.config.method import DrawSpec
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.choice import Prior
 from ood_core.numerics.random import SeedRange, Stream, generator, normal

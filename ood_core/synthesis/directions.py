@@ -24,7 +24,7 @@ from ood_core.errors import TargetError
 from ood_core.numerics.sphere import Points, coordinates, frechet_mean, log_map, transport
 
 PERMUTATIONS = 999
-FEWEST = 9  # targets: three pairs
+MIN_TARGETS = 9  # targets: three pairs
 
 
 @final
@@ -48,10 +48,12 @@ def shared_direction(
     """Test whether latents from low to high values of an attribute share a direction.
 
     Raises:
-        TargetError: fewer than `FEWEST` points.
+        TargetError: fewer than `MIN_TARGETS` points.
     """
-    if len(points) < FEWEST:
-        raise TargetError(f"got {len(points)} latents; expected {FEWEST} or more to make pairs of")
+    if len(points) < MIN_TARGETS:
+        raise TargetError(
+            f"got {len(points)} latents; expected {MIN_TARGETS} or more to make pairs of"
+        )
     inner, _ = coordinates(points)
     mean = frechet_mean(inner)[None]
     pairs, order = len(points) // 3, np.argsort(attribute, kind="stable")

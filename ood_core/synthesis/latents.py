@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ood_core.arrays import Latents
-from ood_core.draw_spec import DrawSpec
+from ood_core.config.method import DrawSpec
 from ood_core.numerics.random import SeedRange
 from ood_core.synthesis.constructs import Candidates, Construct
 from ood_core.synthesis.shell_geometry import TESTS, ShellGeometry

@@ -34,7 +34,7 @@ from ood_core.numerics.random import SeedRange, Stream, normal
 
 EXPLAINED, SEPARABLE, ERRORS = 0.995, 0.95, 2.0
 LAW_DRAWS, LAW_BANDS = 64, 8
-LEAD = 6  # points from the floor up to the first level
+LEAD = 6  # points from `t_min` up to the first level
 LAW_LEVELS = (8.0, 2.0)
 """Levels of `sigma/alpha` at which the affine law is read off, the second at draws of the first."""
 
@@ -81,23 +81,23 @@ def in_domain_law(
 
 
 def level_curve(
-    base: Denoiser, fit: Maps, held_out: Maps, levels: Sequence[int], floor: int, root: int
+    base: Denoiser, fit: Maps, held_out: Maps, levels: Sequence[int], t_min: int, root: int
 ) -> tuple[LevelPoint, ...]:
-    """Measure levels, given in rising order; `floor` is the index at which inversion begins.
+    """Measure levels, given in rising order; `t_min` is the time index at which inversion begins.
 
-    One way up with two passes per step serves all levels; each has its own way down.
+    One way up with two iterations per step serves all levels; each has its own way down.
     """
     schedule, law = base.schedule, in_domain_law(base, fit.shape[1:], root)
     lead = log_levels(
-        schedule, schedule.noise_to_signal(floor), schedule.noise_to_signal(levels[0]), LEAD
+        schedule, schedule.noise_to_signal(t_min), schedule.noise_to_signal(levels[0]), LEAD
     )[:-1]
     grid = torch.tensor([*lead, *levels])
-    both = torch.cat([fit, held_out]) * float(schedule.alpha[floor])
+    both = torch.cat([fit, held_out]) * float(schedule.alpha[t_min])
     states = list(integrate(base, FixedPointDdim(2), both, grid))[len(lead) :]
     points = []
     for number, (t, state) in enumerate(zip(levels, states, strict=True)):
         down = descending(grid[: len(lead) + number + 1])
-        back = last(base, Ddim(), state.x[: len(fit)], down) / float(schedule.alpha[floor])
+        back = last(base, Ddim(), state.x[: len(fit)], down) / float(schedule.alpha[t_min])
         points.append(
             LevelPoint(
                 index=t,

@@ -156,16 +156,3 @@ def test_a_stage_that_was_stopped_leaves_no_shard_to_the_next(ready, unbroken):
 def test_a_standing_pool_that_is_not_used_starts_nothing(pool):
     with pool.standing() as standing:
         assert list(standing.run(None, [])) == []
-
-
-@pytest.mark.actors
-@pytest.mark.usefixtures("local_ray")
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone pins processes")
-def test_pinned_actors_keep_to_cpus_of_their_own(ready, unbroken):
-    mine = sorted(os.sched_getaffinity(0))
-    with RayPool(workers=1, pin=True).standing() as crew:
-        (receipt, *_) = list(crew.run(spec_of(ready), missing(ready)))
-        process = psutil.Process(int(receipt.writer.rpartition(":")[2]))
-        assert {mine[0]} in [os.sched_getaffinity(thread.id) for thread in process.threads()]
-    assert answers(ready) == answers(unbroken)
-    assert sorted(os.sched_getaffinity(0)) == mine

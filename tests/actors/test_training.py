@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from actors.training import run_training
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import BaseModelError, ConfigError, IdentityRefused
 from ood_core.models.networks import save_base
 from ood_core.pretraining.trainer import Share, TrainingState, start, train
-from ood_core.recipe import PretrainSpec
 from ood_core.store.training import TrainingFolder
 
 SPEC = PretrainSpec(

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser, log_density
+from ood_core.diffusion.analytic import GaussianDenoiser, log_density
 from ood_core.diffusion.schedule import NoiseSchedule
 from tests.contracts.solver import SCHEDULE, mixture_denoiser
 from tests.oracles import gaussian, mixture
+from tests.oracles.mixture_denoiser import MixtureDenoiser
 from tests.strategies import COVARIANCES, randn, repeatable, seeds, shapes
 
 LINEAR = NoiseSchedule.linear()

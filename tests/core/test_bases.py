@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from ood_core.config.pretraining import Prediction
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import ddim_step
 from ood_core.errors import BaseModelError
@@ -17,7 +18,6 @@ from ood_core.models.loading import BaseModel, load_base
 from ood_core.models.networks import make_unet, save_base
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.models.schedulers import read_scheduler
-from ood_core.specs import Prediction
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()

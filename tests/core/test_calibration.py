@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.arrays import Maps
+from ood_core.config.method import CalibrationSpec
 from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
@@ -24,7 +25,6 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.numerics.covariance import Covariance, Diagonal, Stationary, wavenumbers
-from ood_core.specs import CalibrationSpec
 from tests.strategies import randn, repeatable
 
 LINEAR = NoiseSchedule.linear()

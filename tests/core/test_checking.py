@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ood_core.arrays import Maps
+from ood_core.config.pretraining import Prediction
 from ood_core.decode import decode
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import training_target
@@ -22,7 +23,6 @@ from ood_core.models.networks import make_unet
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.covariance import Stationary, isotropic, wavenumbers
 from ood_core.numerics.random import SeedRange, normal
-from ood_core.specs import Prediction
 from tests.strategies import randn
 
 TYPES = get_args(Prediction)

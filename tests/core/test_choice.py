@@ -10,7 +10,7 @@ import torch
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.choice import CANDIDATES, fit_prior
 from ood_core.estimators.families import SCORED, scored
-from ood_core.estimators.mixture import MixturePrior, find_members, fit_mixture_prior
+from ood_core.estimators.mixture import MixturePrior, fit_mixture_prior
 from ood_core.numerics.covariance import Diagonal, Stationary, wavenumbers
 from ood_core.numerics.random import SeedRange
 from tests.strategies import randn
@@ -123,11 +123,6 @@ def test_members_are_drawn_by_their_weights_and_seeds() -> None:
     assert not torch.equal(drawn, prior.members(SeedRange(2, 0, 4000)))
 
 
-def test_the_number_of_clusters_of_targets_is_found() -> None:
-    assert find_members(clusters("variance"), (), 0.1) == 2
-    assert find_members(clusters("same"), (), 0.1) == 1
-
-
 def test_many_large_maps_are_scored_on_some() -> None:
     assert len(scored(torch.zeros(10, 1, 2, 2))) == 10
     large = torch.zeros(1).expand(700, 3, 256, 256)
@@ -138,7 +133,7 @@ def test_a_further_kind_does_not_change_what_auto_chooses_from():
     """Under an unchanged identity scheme: the list is spelled out, not derived from the kinds."""
     code = """
 from typing import Literal
-import ood_core.specs as specs
+import ood_core.config.method as specs
 specs.PriorKind = Literal[specs.PriorKind, "brand_new"]
 from ood_core.estimators.choice import CANDIDATES
 assert "brand_new" not in CANDIDATES, CANDIDATES

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from ood_core.draw_spec import DrawSpec
+from ood_core.config.method import DrawSpec
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.arrays import Maps
+from ood_core.config.method import SteeringSpec
+from ood_core.config.pretraining import Prediction
 from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
@@ -16,7 +18,7 @@ from ood_core.denoising.calibrated import (
     band_knots,
 )
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
-from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
 from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
@@ -24,8 +26,8 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.models.networks import make_unet
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.covariance import isotropic
-from ood_core.specs import Prediction, SteeringSpec
 from tests.contracts.denoiser import DenoiserContract
+from tests.oracles.mixture_denoiser import MixtureDenoiser
 from tests.strategies import COVARIANCES, randn, repeatable
 
 LINEAR = NoiseSchedule.linear()
@@ -110,9 +112,7 @@ class TestSteered(DenoiserContract):
         statistics = Statistics(16)
         inner = GaussianDenoiser(LINEAR, torch.zeros(1, 16, 16), isotropic(1.0, (1, 16, 16)))
         aim = statistics(0.5 * randn(1, 1, 16, 16, seed=10).float())  # one for all rows
-        spec = SteeringSpec(
-            steps=2, rate=0.03, above=0.03, below=2.5, coordinates="pixels", rings=0, start=0
-        )
+        spec = SteeringSpec(steps=2, rate=0.03, sigma_max=2.5, radial_bins=0, start=0)
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         large = torch.zeros(len(spread), dtype=torch.bool)
         aims = StatisticAims(aim, spread, large, torch.zeros(1, 1, dtype=torch.int64), 1, power)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ood_core.arrays import Maps
+from ood_core.config.method import SteeringSpec
 from ood_core.decode import decode
 from ood_core.denoising.calibrated import (
     EXPERTS,
@@ -18,7 +19,6 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.invert import invert
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal
-from ood_core.specs import SteeringSpec
 
 SCHEDULE = NoiseSchedule.linear()
 SHAPE = (1, 16, 16)
@@ -48,9 +48,9 @@ def test_inversion_and_decoding_stay_on_the_device(device: str) -> None:
     targets = 0.3 * normal(SeedRange(1, 0, 12), SHAPE)
     grid = SCHEDULE.log_snr_grid(9, 700)
     denoiser = stack(targets)
-    done = invert(denoiser, targets.to(device), grid, passes=3)
+    done = invert(denoiser, targets.to(device), grid, iterations=3)
     assert done.latents.device.type == device
-    expected = invert(denoiser, targets, grid, passes=3)
+    expected = invert(denoiser, targets, grid, iterations=3)
     # Eight steps whose float32 errors (1e-6 of values below 4) a step amplifies by less than 10.
     torch.testing.assert_close(done.latents.cpu(), expected.latents, rtol=0, atol=1e-3)
     back = decode(denoiser, "ddim", done.latents, grid)
@@ -63,7 +63,9 @@ def test_steering_stays_on_the_device_and_lowers_the_distance(device: str) -> No
     statistics = Statistics(16)
     aims = StatisticAims.measure(statistics, targets, ("flip",), 3)
     aim, _ = aims.draw(SeedRange(3, 0, 12))
-    steered = SteeredDenoiser(stack(targets), statistics, aim, aims, SteeringSpec(rings=0, start=0))
+    steered = SteeredDenoiser(
+        stack(targets), statistics, aim, aims, SteeringSpec(radial_bins=0, start=0)
+    )
     x_t = normal(SeedRange(4, 0, 12), SHAPE).to(device)
     t = SCHEDULE.index_of(1.0)
     plain = stack(targets)(x_t, t)

@@ -1,7 +1,6 @@
 """Two-sample tests: distances against sums, p-values against all divisions, rates by simulation."""
 
 import itertools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,19 +11,16 @@ from scipy.ndimage import gaussian_filter
 
 from ood_core.errors import TargetError
 from ood_core.metrics.bispectrum import bispectrum
-from ood_core.metrics.discrepancy import Discrepancy, adjusted, energy_test, mmd_test
+from ood_core.metrics.discrepancy import adjusted, energy_test
 from ood_core.metrics.morphology import minkowski
-from ood_core.metrics.one_point import standardised
 from ood_core.metrics.phases import phase_coherence
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.metrics.two_sample import classifier_test
 from tests.oracles import fields
 
-TESTS = pytest.mark.parametrize("test", [energy_test, mmd_test])
 SIDE = 16
 EDGES = (1.0, 2.5, 4.5)
 
-Test = Callable[..., Discrepancy]
 Rows = torch.Tensor
 
 
@@ -41,6 +37,11 @@ def lumpy(n: int, seed: int) -> torch.Tensor:
 def scrambled(n: int, seed: int) -> torch.Tensor:
     """Maps with the power of lumpy ones and independent phases."""
     return torch.from_numpy(fields.scrambled(lumpy(n, seed).numpy(), seed + 1))
+
+
+def standardised(maps: torch.Tensor) -> torch.Tensor:
+    """Maps in units of the standard deviation of all their pixels."""
+    return (maps - maps.mean()) / maps.std()
 
 
 def log_power(maps: torch.Tensor) -> Rows:
@@ -74,7 +75,7 @@ def test_energy_distance_is_the_one_of_scipy_on_the_line() -> None:
     assert energy_test(a, b, fields.rng(0), 9).value == pytest.approx(expected)
 
 
-def test_both_distances_are_their_double_sums() -> None:
+def test_the_distance_is_its_double_sum() -> None:
     a, b = rows(6), 1 + rows(5, seed=1)
 
     def mean(f: Callable[[Rows, Rows], float], first: Rows, second: Rows) -> float:
@@ -85,53 +86,46 @@ def test_both_distances_are_their_double_sums() -> None:
 
     energy = 2 * mean(apart, a, b) - mean(apart, a, a) - mean(apart, b, b)
     assert energy_test(a, b, fields.rng(0), 9).value == pytest.approx(energy)
-    pairs = sorted(apart(x, y) for x, y in itertools.combinations(torch.cat([a, b]), 2))
-    width = pairs[(len(pairs) - 1) // 2]
-
-    def alike(x: Rows, y: Rows) -> float:
-        return math.exp(-(apart(x, y) ** 2) / (2 * width**2))
-
-    mmd = mean(alike, a, a) + mean(alike, b, b) - 2 * mean(alike, a, b)
-    assert mmd_test(a, b, fields.rng(0), 9).value == pytest.approx(mmd)
 
 
-@TESTS
-def test_small_sets_are_divided_in_every_way(test: Test) -> None:
+def test_small_sets_are_divided_in_every_way() -> None:
     a, b = rows(4), 1 + rows(3, seed=1)
     pooled = torch.cat([a, b])
-    found = test(a, b, fields.rng(0))
+    found = energy_test(a, b, fields.rng(0))
     values = []
     for first in itertools.combinations(range(7), 4):
         rest = [i for i in range(7) if i not in first]
-        values.append(test(pooled[list(first)], pooled[rest], fields.rng(0)).value)
+        values.append(energy_test(pooled[list(first)], pooled[rest], fields.rng(0)).value)
     as_large = sum(value >= found.value - 1e-12 for value in values)
     assert len(values) == 35
     assert found.p_value == pytest.approx(as_large / 35)
 
 
-@TESTS
-def test_the_least_p_value_is_one_in_the_exchanges_plus_one(test: Test) -> None:
-    found = test(rows(20), 9 + rows(20, seed=1), fields.rng(0), 99)
+def test_the_least_p_value_is_one_in_the_exchanges_plus_one() -> None:
+    found = energy_test(rows(20), 9 + rows(20, seed=1), fields.rng(0), 99)
     assert found.p_value == pytest.approx(1 / 100)
-    assert test(rows(8), rows(8), fields.rng(0), 99).p_value == 1
-    assert test(rows(8), rows(8).flip(0), fields.rng(0), 99).value == pytest.approx(0, abs=1e-12)
+    assert energy_test(rows(8), rows(8), fields.rng(0), 99).p_value == 1
+    assert energy_test(rows(8), rows(8).flip(0), fields.rng(0), 99).value == pytest.approx(
+        0, abs=1e-12
+    )
 
 
-@TESTS
-def test_the_same_seed_gives_the_same_answer(test: Test) -> None:
+def test_the_same_seed_gives_the_same_answer() -> None:
     a, b = rows(15), 0.3 + rows(12, seed=1)
-    assert test(a, b, fields.rng(3)) == test(a, b, fields.rng(3))
-    assert test(b, a, fields.rng(3)).value == pytest.approx(test(a, b, fields.rng(3)).value)
+    assert energy_test(a, b, fields.rng(3)) == energy_test(a, b, fields.rng(3))
+    assert energy_test(b, a, fields.rng(3)).value == pytest.approx(
+        energy_test(a, b, fields.rng(3)).value
+    )
 
 
-@pytest.mark.parametrize(("test", "statistic"), [(energy_test, shape), (mmd_test, threes)])
+@pytest.mark.parametrize("statistic", [shape, threes])
 def test_equal_laws_are_rejected_at_the_nominal_rate(
-    test: Test, statistic: Callable[[torch.Tensor], Rows]
+    statistic: Callable[[torch.Tensor], Rows],
 ) -> None:
     # 39 exchanges: p is uniform on 1/40 ... 1, so that P(p <= 0.05) = 0.05 and P(p <= 0.5) = 0.5.
     trials, n, m = 300, 8, 10
     features = statistic(lumpy(trials * (n + m), 7)).unflatten(0, (trials, n + m))
-    p = [test(f[:n], f[n:], fields.rng(i), 39).p_value for i, f in enumerate(features)]
+    p = [energy_test(f[:n], f[n:], fields.rng(i), 39).p_value for i, f in enumerate(features)]
     for level in (0.05, 0.5):
         assert inside(sum(value <= level + 1e-9 for value in p), trials, level)
 
@@ -143,7 +137,7 @@ def test_scrambled_phases_are_caught_though_the_power_is_the_same(
     trials, n = 20, 40
     real = lumpy(trials * n, 11)
     fake = scrambled(trials * n, 13)
-    real, fake = standardised(real, real), standardised(fake, fake)
+    real, fake = standardised(real), standardised(fake)
 
     def rejected(measure: Callable[[torch.Tensor], Rows]) -> int:
         pairs = zip(measure(real).split(n), measure(fake).split(n), strict=True)

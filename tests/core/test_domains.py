@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import ConfigError, InputError
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.mosaic import cut_outs
 from ood_core.pretraining.random_fields import random_fields
-from ood_core.recipe import PretrainSpec
 
 
 def recipe(**more: object) -> PretrainSpec:

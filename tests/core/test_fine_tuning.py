@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from ood_core.baselines.fine_tuning import FineTuning, tune
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
 from ood_core.models.loading import BaseModel
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.random import SeedRange
 from ood_core.pretraining.trainer import learning_rate
-from ood_core.recipe import PretrainSpec
 from tests.contracts.baseline import BaselineContract
 from tests.fields import SIZE
 

@@ -51,37 +51,9 @@ def base(cov: Covariance, shape: tuple[int, int, int]) -> GaussianDenoiser:
 
 def latents_of(denoiser: GaussianDenoiser, x0: torch.Tensor) -> torch.Tensor:
     """Latents through the package; the round trip proves that the steps were solved."""
-    inversion = invert(denoiser, x0, GRID, passes=80)
+    inversion = invert(denoiser, x0, GRID, iterations=80)
     assert float(inversion.error.max()) < 1e-9
     return inversion.latents
-
-
-def test_noise_of_the_floor_makes_latents_of_the_own_law_white() -> None:
-    """Targets of the base's own law, two thirds of whose variances lie far below that noise.
-
-    A latent of variance `l` is then one of `(l + s^2) / (l + f^2)` times that of the noised target,
-    so all have the variance of the noised law at the top, and without noise `l / (l + f^2)` of it.
-    """
-    shape, count, floor = (1, 6, 6), 400, LINEAR.index_of(0.05)
-    grid = LINEAR.log_snr_grid(120, 700, floor)
-    variances = torch.full(shape, 1e-6, dtype=torch.float64)
-    variances[:, ::3] = 1.0
-    denoiser = GaussianDenoiser(LINEAR, randn(*shape, seed=33), Diagonal(variances))
-    x0 = denoiser.mean + variances.sqrt() * randn(count, *shape, seed=34)
-    noise = randn(count, *shape, seed=35)
-    added = LINEAR.noise_to_signal(floor) * noise
-    found = invert(denoiser, x0, grid, passes=40, noise=noise)
-    assert float(found.error.max()) < 1e-9
-    torch.testing.assert_close(found.round_trip, x0)
-    by_hand = invert(denoiser, x0 + added, grid, passes=40)
-    torch.testing.assert_close(found.latents, by_hand.latents)
-    ideal = (LINEAR.alpha[700] ** 2 * variances + LINEAR.sigma[700] ** 2) / LINEAR.scale(700) ** 2
-    power = ((found.latents - found.latents.mean(0)) ** 2).mean((0, 1)) / ideal[0]
-    # Of 400 draws: five standard errors of a variance, and 2 % of discretised steps.
-    assert float((power.flatten() - 1).abs().max()) < 5 * math.sqrt(2 / count) + 0.02
-    bare = invert(denoiser, x0, grid, passes=40).latents
-    lost = ((bare - bare.mean(0)) ** 2).mean((0, 1)) / ideal[0]
-    assert float(lost[1:3].max()) < 0.01  # negative control: clean maps have no such scales
 
 
 def gain(lam: np.ndarray | float) -> np.ndarray:
@@ -189,7 +161,7 @@ def test_naive_inversion_has_the_bias_that_the_products_predict() -> None:
 def test_few_passes_report_the_error_that_they_leave() -> None:
     x0 = targets(SHAPE)
     denoiser = base(low_rank(SHAPE, 37), SHAPE)
-    few, many = (invert(denoiser, x0, GRID, passes) for passes in (1, 6))
+    few, many = (invert(denoiser, x0, GRID, iterations) for iterations in (1, 6))
     seen = (few.round_trip - x0).square().flatten(1).mean(1).sqrt()
     torch.testing.assert_close(few.error, seen)
     assert bool((few.error > 10 * many.error).all())

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ood_core.config.gate import GateSpec
 from ood_core.evaluation.gate import decide
 from ood_core.evaluation.results import (
     Band,
@@ -16,7 +17,6 @@ from ood_core.evaluation.results import (
     SpectrumCurves,
     ValidationReport,
 )
-from ood_core.gate_spec import GateSpec
 
 
 def judged(*adjusted: float, least_p: float = 0.004) -> Judgement:

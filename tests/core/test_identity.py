@@ -11,55 +11,66 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.line import read_method
 from flows.settings import parse
-from ood_core import identity
+from ood_core.config.generation import GenerationSpec
+from ood_core.config.identity import (
+    SCHEME,
+    difference,
+    digest,
+    identity_record,
+    read_method,
+    require_scheme,
+)
+from ood_core.config.method import (
+    AUTO_MIN_NOISE,
+    AUTO_NOISE,
+    CalibrationSpec,
+    DrawSpec,
+    Method,
+    SteeringSpec,
+)
+from ood_core.config.targets import TargetsSpec
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.draw_spec import DrawSpec
 from ood_core.errors import IdentityRefused
-from ood_core.identity import SCHEME, complete, difference, digest, identity_record
 from ood_core.maps.mapset import MapSet
-from ood_core.method import Method, resolve_method
 from ood_core.models.loading import weights_digest
 from ood_core.numerics.random import generator, root_key
-from ood_core.specs import CalibrationSpec, GenerationSpec, MethodSpec, SteeringSpec, TargetsSpec
 from ood_core.store.files import read_json
 from tests.strategies import repeatable
 
 TARGETS = TargetsSpec(path="maps.fits", transform="asinh", symmetries=("flip", "rotate90"))
 METHOD = Method(
-    level=700,
-    floor=0,
+    t_max=700,
+    t_min=0,
     steps=18,
     spacing="log_snr",
-    passes=3,
+    fixed_point_iterations=3,
     solver="ddim",
     prior="spectral_low_rank",
     calibration=CalibrationSpec(
         draws=4,
         bands=8,
         ridge=1e-3,
-        members=4,
+        n_clusters=4,
         patches=0,
-        tolerance=0,
-        least_variance=1e-3,
-        thinned=False,
+        prune_tolerance=0,
+        min_variance=1e-3,
     ),
     steering=SteeringSpec(
         steps=12,
         rate=0.08,
-        above=0.0,
-        below=2.5,
+        sigma_max=2.5,
         neighbours=5,
-        coordinates="pixels",
-        rings=0,
+        radial_bins=0,
         start=0,
-        thinned=False,
-        large_waves=1,
+        low_k_weight=1,
     ),
+    round_trip_limit=0.0,
+    quantization=False,
 )
+NAMES = {f.name for f in fields(METHOD)}
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
-GOLDEN = "acbe9ae110c3ee848e1ba42290a4eb1b9da71364a415e28946cc15e847aa0b5a"
+GOLDEN = "b2f015a12baa1b5667e0b4e67e41a9df29d69f998d268b26a27a04691ee4af6a"
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -74,11 +85,11 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 OTHER: dict[str, Any] = {
-    "level": 701,
-    "floor": 1,
+    "t_max": 701,
+    "t_min": 1,
     "steps": 17,
     "spacing": "uniform",
-    "passes": 2,
+    "fixed_point_iterations": 2,
     "solver": "heun",
     "prior": "isotropic",
     "calibration": None,
@@ -86,30 +97,20 @@ OTHER: dict[str, Any] = {
     "draws": 5,
     "bands": 9,
     "ridge": 2e-3,
-    "members": 3,
+    "n_clusters": 3,
     "rate": 0.04,
-    "above": 0.1,
-    "below": 2.0,
+    "sigma_max": 2.0,
     "neighbours": 4,
     "patches": 8,
-    "tolerance": 0.02,
-    "least_variance": 2e-3,
-    "thinned": True,
-    "coordinates": "posterior",
-    "rings": 3,
+    "prune_tolerance": 0.02,
+    "min_variance": 2e-3,
+    "radial_bins": 3,
     "start": 0.25,
-    "large_waves": 2.0,
+    "low_k_weight": 2.0,
     "draw": DrawSpec(construct="slerp", share=0.15),
-    "eta_floor": 300,
-    "extra_passes": 1,
-    "inverter": "bdia",
-    "eta": 0.5,
     "teleport": 600,
     "round_trip_limit": 0.1,
-    "grid": (0, 100, 700),
-    "cache_interval": 2,
-    "floor_noise": True,
-    "coarsening": True,
+    "quantization": True,
 }
 
 
@@ -132,7 +133,13 @@ def changed_methods() -> list[Method]:
             DrawSpec(construct="cluster"),
         )
     ]
-    return [replace(METHOD, **{f.name: OTHER[f.name]}) for f in fields(METHOD)] + inner + drawn
+    alone = [replace(METHOD, **{name: OTHER[name]}) for name in OTHER if name in NAMES]
+    together = [
+        replace(METHOD, eta=0.5),
+        replace(METHOD, steps=2, timesteps=(0, 100, 700)),
+        replace(METHOD, steps=2, timesteps=(0, 200, 700)),
+    ]
+    return alone + together + inner + drawn
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -158,7 +165,7 @@ SAME: list[dict[str, Any]] = [
 
 def test_the_digest_of_a_fixed_record_is_golden() -> None:
     """A changed value here renames every stored run: raise `SCHEME` and take the new digest."""
-    assert SCHEME == 1
+    assert SCHEME == 2
     assert digest(record()) == GOLDEN
 
 
@@ -213,12 +220,22 @@ def test_numbers_that_json_has_not_are_refused() -> None:
 
 
 def test_difference_names_field_old_and_new() -> None:
-    lines = difference(record(), record(method=replace(METHOD, level=5, steering=None)))
-    assert "method.level: 700 -> 5" in lines
+    lines = difference(record(), record(method=replace(METHOD, t_max=5, steering=None)))
+    assert "method.t_max: 700 -> 5" in lines
     assert "method.steering: absent -> None" in lines
     assert "method.steering.rate: 0.08 -> absent" in lines
     names = [line.split(": ")[0] for line in lines]
     assert names == sorted(names)
+
+
+class Fixed:
+    """A noise schedule whose automatic ends are given."""
+
+    def __init__(self, t_max: int, t_min: int) -> None:
+        self._index = {AUTO_NOISE: t_max, AUTO_MIN_NOISE: t_min}
+
+    def index_of(self, noise_to_signal: float) -> int:
+        return self._index[noise_to_signal]
 
 
 GOLDENS = Path(__file__).parents[1] / "golden"
@@ -229,7 +246,7 @@ def test_golden_configurations_keep_their_identity(path: Path) -> None:
     """One that fails orphans stored runs: see `tests/golden/README.md` before changing it."""
     golden = read_json(path)
     settings = parse(golden["configuration"])
-    method = resolve_method(settings.method, golden["auto_level"])
+    method = settings.method.resolve(Fixed(golden["t_max"], golden["t_min"]))
     found = identity_record(
         settings.targets,
         golden["targets_digest"],
@@ -240,7 +257,7 @@ def test_golden_configurations_keep_their_identity(path: Path) -> None:
     assert difference(golden["record"], found) == []
     assert found == golden["record"]
     assert digest(found) == golden["digest"]
-    assert read_method(golden["record"]["method"]) == method
+    assert read_method(golden["record"]) == method
 
 
 def test_golden_contents_keep_their_digests_and_their_numbers(tmp_path: Path) -> None:
@@ -261,57 +278,36 @@ def test_golden_contents_keep_their_digests_and_their_numbers(tmp_path: Path) ->
 
 
 def test_every_setting_is_in_the_identity_or_said_not_to_be() -> None:
-    """A new field fails here until it is in the record (and in `LATER`) or in this list."""
-    found = identity_record(TARGETS, "t", "b", METHOD, GENERATION)
-    left_out = {"path", "array", "samples", "shard_size", "preset"}
+    """A new field fails here until it is in the record or in this list; then raise `SCHEME`."""
+    found = record()
+    left_out = {"path", "array", "samples", "shard_size"}
     left_out |= {"max_bytes", "max_maps", "max_header_bytes"}
     for section, spec in (("targets", TargetsSpec), ("generation", GenerationSpec)):
         assert {f.name for f in fields(spec)} - left_out == found[section].keys() - {"digest"}
-    later = {place.removeprefix("method.") for place in identity.LATER}
-    assert {f.name for f in fields(Method)} - later == found["method"].keys() - later
-    assert {f.name for f in fields(MethodSpec)} - left_out <= {f.name for f in fields(Method)}
+    assert found["method"] == json.loads(json.dumps(asdict(METHOD)))
 
 
-@pytest.fixture
-def as_if_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`neighbours` and `prior` play fields that came after the scheme, with these old meanings."""
-    later = {"method.steering.neighbours": 5, "method.prior": "spectral_low_rank"}
-    monkeypatch.setattr(identity, "LATER", identity.LATER | later)
+@pytest.mark.parametrize("method", changed_methods(), ids=str)
+def test_a_method_is_read_back_from_its_record(method: Method) -> None:
+    assert read_method(json.loads(json.dumps(record(method=method)))) == method
 
 
-@pytest.mark.usefixtures("as_if_later")
-class TestLaterFields:
-    def test_an_old_meaning_is_left_out_and_read_back(self) -> None:
-        found = record()
-        assert "neighbours" not in found["method"]["steering"]
-        assert "prior" not in found["method"]
-        assert digest(found) != GOLDEN  # as it was before the fields
-        assert read_method(found["method"]) == METHOD
-        assert complete(found)["method"] == asdict(METHOD)
-
-    def test_any_other_value_is_recorded(self) -> None:
-        other = replace(METHOD, prior="isotropic")
-        found = record(method=other)
-        assert found["method"]["prior"] == "isotropic"
-        assert digest(found) != digest(record())
-        assert read_method(found["method"]) == other
-        assert difference(record(), found) == ["method.prior: spectral_low_rank -> isotropic"]
-
-    def test_a_part_that_is_not_used_stays_so(self) -> None:
-        plain = replace(METHOD, steering=None)
-        found = record(method=plain)
-        assert found["method"]["steering"] is None
-        assert read_method(found["method"]) == plain
-
-    def test_the_default_of_today_does_not_matter(self) -> None:
-        """The record is read with the old meaning, whatever the spec's default has become."""
-        old = record(method=replace(METHOD, steering=replace(METHOD.steering, neighbours=5)))
-        assert SteeringSpec().neighbours == 5
-        identity.LATER["method.steering.neighbours"] = 7  # as if 7 was what old runs did
-        assert read_method(old["method"]).steering.neighbours == 7
+@pytest.mark.parametrize("place", ["method", "method.calibration"])
+def test_a_record_with_other_fields_is_refused_by_their_names(place: str) -> None:
+    found = record()
+    section = found["method"] if place == "method" else found["method"]["calibration"]
+    lost = sorted(section)[0]
+    del section[lost]
+    with pytest.raises(IdentityRefused, match=f"{place} differs .* in {lost};"):
+        read_method(found)
+    section |= {lost: record()["method"].get(lost), "momentum": 0.9}
+    with pytest.raises(IdentityRefused, match=f"{place} differs .* in momentum;"):
+        read_method(found)
 
 
-def test_a_method_from_a_newer_version_is_refused_by_its_field() -> None:
-    newer = {**record()["method"], "momentum": 0.9}
-    with pytest.raises(IdentityRefused, match="momentum"):
-        read_method(newer)
+def test_a_run_of_the_first_scheme_is_refused_in_one_sentence() -> None:
+    with pytest.raises(
+        IdentityRefused, match=r"^runs/a holds a run of identity scheme 1; .*"
+    ) as told:
+        require_scheme({**record(), "scheme": 1}, "runs/a")
+    assert "\n" not in str(told.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.diffusion.analytic import GaussianDenoiser, MixtureDenoiser
+from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.numerics.covariance import Stationary, isotropic, wavenumbers
 from ood_core.synthesis.levels import (
@@ -18,6 +18,7 @@ from ood_core.synthesis.levels import (
     level_curve,
     log_levels,
 )
+from tests.oracles.mixture_denoiser import MixtureDenoiser
 from tests.strategies import randn
 
 SCHEDULE = NoiseSchedule.linear()

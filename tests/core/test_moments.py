@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.moments import group_mean, norms, shrunk_mean
 from ood_core.estimators.spectra import mode_powers
 from ood_core.numerics.covariance import filtered, wavenumbers
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import Symmetry
 from tests.strategies import randn
 
 SHAPE = (1, 8, 8)

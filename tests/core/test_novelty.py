@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.metrics.novelty import distance_ratio, nearest, nearest_ratio, nearest_shifted
 from ood_core.numerics.symmetry import orbit_size, transform
-from ood_core.specs import Symmetry
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 

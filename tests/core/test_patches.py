@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from scipy.stats import multivariate_normal
 
 from ood_core.arrays import Maps
+from ood_core.config.method import CalibrationSpec
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import fit_patches, fit_patches_of, patch_shapes, patch_stride
-from ood_core.specs import CalibrationSpec
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()
@@ -112,7 +112,7 @@ def test_inside_a_map_only_the_neighbourhood_counts() -> None:
 
 def test_a_fit_denoises_as_the_law_that_made_the_maps() -> None:
     law = fit_patches(kinds(24, seed=8), 5, 1, spec(2), (), root=1)
-    floored = [v + spec(2).least_variance for v in (0.01, 0.64)]
+    floored = [v + spec(2).min_variance for v in (0.01, 0.64)]
     assert sorted(law.values.mean(1).tolist()) == pytest.approx(floored, rel=0.1)
     fresh = kinds(40, seed=9)
     y = fresh + NOISE * randn(40, 1, 16, 16, seed=10).float()
@@ -150,27 +150,19 @@ def test_fits_side_by_side_are_those_one_by_one() -> None:
 @pytest.mark.parametrize("least", [1e-5, 1e-2])
 def test_no_direction_is_certain(least: float) -> None:
     flat = torch.zeros(6, 1, 16, 16)
-    law = fit_patches(flat, 5, 1, CalibrationSpec(patches=4, least_variance=least), (), root=1)
+    law = fit_patches(flat, 5, 1, CalibrationSpec(patches=4, min_variance=least), (), root=1)
     torch.testing.assert_close(law.values, torch.full_like(law.values, least))  # nothing but it
 
 
-@pytest.mark.parametrize("thinned", [False, True])
-def test_patches_leave_no_pixel_out(thinned: bool) -> None:
+def test_patches_leave_no_pixel_out() -> None:
     """A law that believes the map gives it back, wherever its patches begin."""
     y = randn(2, 1, 17, 17, seed=13)
     for side in (4, 5, 7, 8):
-        stride = patch_stride(side, thinned)
-        assert stride == {4: (1, 2), 5: (1, 2), 7: (1, 3), 8: (2, 3)}[side][thinned]
+        stride = patch_stride(side)
+        assert stride == {4: 2, 5: 2, 7: 3, 8: 3}[side]
         believing = PatchDenoiser(LINEAR, replace(white(1e9, side), stride=stride))
         # Gain of 1 / (1 + 0.25 / 1e9) in float32.
         torch.testing.assert_close(believing(ALPHA * y, T), y, rtol=0, atol=1e-5)
-
-
-def test_thinned_patches_are_fitted_alike() -> None:
-    maps, dense = kinds(12, seed=11), CalibrationSpec(patches=3, thinned=False)
-    one, other = (fit_patches(maps, 5, 1, how, (), root=2) for how in (spec(3), dense))
-    assert torch.equal(one.vectors, other.vectors)
-    assert (one.stride, other.stride) == (2, 1)
 
 
 @pytest.mark.parametrize(

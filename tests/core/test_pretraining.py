@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from ood_core.config.pretraining import PretrainSpec
 from ood_core.pretraining.dead_leaves import dead_leaves
 from ood_core.pretraining.trainer import TrainingState, learning_rate, start, train
-from ood_core.recipe import PretrainSpec
 
 SPEC = PretrainSpec(
     name="tiny",

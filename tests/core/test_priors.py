@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from ood_core.config.method import PriorKind
+from ood_core.config.targets import Symmetry
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.annuli import SPECTRUM_FLOOR
 from ood_core.estimators.choice import Prior, fit_prior
@@ -16,7 +18,6 @@ from ood_core.estimators.gaussian import GaussianPrior, band_spectrum, estimate,
 from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import PriorKind, Symmetry
 from ood_core.store.priors import read_prior, write_prior
 from ood_core.synthesis.shell_geometry import Interval, ShellGeometry
 from tests.contracts.prior import PriorContract

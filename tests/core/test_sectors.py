@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf, oas
 
+from ood_core.config.targets import Symmetry
 from ood_core.estimators.sectors import folded, leading_modes, sectors, unfolded
 from ood_core.estimators.shrinkage import Traces
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import Symmetry
 from tests.oracles import gaussian
 from tests.strategies import randn
 

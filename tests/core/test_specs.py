@@ -1,18 +1,27 @@
 """Records of what was asked for: impossible values are refused where they are built."""
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ood_core.config.gate import GateSpec
+from ood_core.config.generation import GenerationSpec
+from ood_core.config.method import (
+    PRESETS,
+    CalibrationSpec,
+    DrawSpec,
+    Method,
+    SteeringSpec,
+    of_preset,
+)
+from ood_core.config.pretraining import PretrainSpec
+from ood_core.config.targets import TargetsSpec
+from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import ConfigError
-from ood_core.gate_spec import GateSpec
-from ood_core.method import resolve_method
-from ood_core.recipe import PretrainSpec
-from ood_core.specs import CalibrationSpec, GenerationSpec, MethodSpec, SteeringSpec, TargetsSpec
 from tests.strategies import repeatable
 
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
@@ -25,24 +34,27 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (CalibrationSpec, {"draws": 0}, "draws"),
     (CalibrationSpec, {"bands": 1}, "bands"),
     (CalibrationSpec, {"ridge": 0.0}, "ridge"),
-    (CalibrationSpec, {"members": 0}, "members"),
+    (CalibrationSpec, {"n_clusters": 0}, "n_clusters"),
     (SteeringSpec, {"steps": -1}, "steps"),
     (SteeringSpec, {"rate": 0.0}, "rate"),
-    (SteeringSpec, {"above": 3.0, "below": 2.5}, "above < below"),
-    (SteeringSpec, {"above": -0.1}, "above"),
+    (SteeringSpec, {"sigma_max": 0.0}, "sigma_max"),
     (SteeringSpec, {"neighbours": 0}, "neighbours"),
-    (MethodSpec, {"level": 0}, "level"),
-    (MethodSpec, {"steps": 0}, "steps"),
-    (MethodSpec, {"passes": -1}, "passes"),
-    (MethodSpec, {"cache_interval": 0}, "cache_interval"),
-    (MethodSpec, {"grid": (5,)}, "two or more rising"),
-    (MethodSpec, {"grid": (5, 5, 9)}, "two or more rising"),
-    (MethodSpec, {"grid": (-1, 5)}, "two or more rising"),
-    (MethodSpec, {"grid": (0, 5), "steps": 1}, "got steps as well"),
-    (MethodSpec, {"grid": (0, 5), "level": 5, "floor": 0}, "got level, floor as well"),
-    (MethodSpec, {"grid": (0, 5), "level": 9, "teleport": 6}, "end at 5 and a teleport from 6"),
-    (MethodSpec, {"preset": "discovery", "calibration": CalibrationSpec()}, "discovery"),
-    (MethodSpec, {"preset": "discovery", "steering": SteeringSpec()}, "discovery"),
+    (Method, {"t_max": 0}, "t_max"),
+    (Method, {"steps": 0}, "steps"),
+    (Method, {"fixed_point_iterations": -1}, "fixed_point_iterations"),
+    (Method, {"eta": 0.5}, "only ddim"),
+    (Method, {"timesteps": (5,)}, "two or more rising"),
+    (Method, {"timesteps": (5, 5, 9)}, "two or more rising"),
+    (Method, {"timesteps": (-1, 5)}, "two or more rising"),
+    (Method, {"timesteps": (0, 5), "steps": 2}, "got steps 2 as well"),
+    (Method, {"timesteps": (0, 5), "t_max": 6}, "got t_max 6 as well"),
+    (Method, {"timesteps": (0, 5), "t_min": 1}, "got t_min 1 as well"),
+    (Method, {"timesteps": (0, 5), "t_max": "auto"}, "got t_max auto as well"),
+    (Method, {"timesteps": (0, 5), "t_max": 9, "teleport": 6}, "end at 5 and a teleport from 6"),
+    (Method.of, {"preset": "discovery", "calibration": CalibrationSpec()}, "discovery"),
+    (Method.of, {"preset": "discovery", "steering": SteeringSpec()}, "discovery"),
+    (Method.of, {"preset": "discovered"}, "expected one of calibrated, discovery, cluster"),
+    (Method.of, {"preset": "calibrated", "timesteps": (0, 5), "steps": 12}, "got steps 12 as well"),
     (GenerationSpec, {"samples": 0}, "samples"),
     (GenerationSpec, {"shard_size": 0}, "shard_size"),
     (GenerationSpec, {"seed": -1}, "seed"),
@@ -73,7 +85,7 @@ def test_impossible_values_are_refused_by_name(
         TargetsSpec(path="a"),
         CalibrationSpec(),
         SteeringSpec(),
-        MethodSpec(),
+        Method(),
         GenerationSpec(),
         GateSpec(),
         PretrainSpec(name="a"),
@@ -97,51 +109,74 @@ def test_a_number_holds_out_that_many(held: int, maps: int) -> None:
     assert TargetsSpec(path="a", held_out=float(held)).fit_count(maps) == maps - held
 
 
+SCHEDULE = NoiseSchedule.linear()
+
+
 def test_the_discovery_preset_has_the_published_settings() -> None:
-    method = resolve_method(MethodSpec(preset="discovery"), auto_level=123)
-    assert (method.level, method.steps, method.spacing, method.passes) == (900, 79, "uniform", 1)
-    assert (method.solver, method.prior) == ("ddim", "isotropic")
-    assert (method.calibration, method.steering) == (None, None)
+    method = Method.of("discovery").resolve(SCHEDULE)
+    assert (method.ends, method.steps, method.spacing) == ((0, 900), 79, "uniform")
+    assert (method.fixed_point_iterations, method.solver, method.prior) == (1, "ddim", "isotropic")
+    assert (method.calibration, method.steering, method.draw) == (None, None, None)
+    assert Method.of("cluster") == replace(
+        Method.of("discovery"), draw=DrawSpec(construct="cluster")
+    )
 
 
-def test_the_calibrated_preset_starts_from_the_given_level() -> None:
-    method = resolve_method(MethodSpec(), auto_level=640)
-    assert method.level == 640
-    assert (method.spacing, method.prior) == ("log_snr", "spectral_low_rank")
-    assert (method.calibration, method.steering) == (CalibrationSpec(), SteeringSpec())
-    assert method.passes > 1
+def test_the_default_takes_its_ends_from_the_schedule_of_the_base() -> None:
+    asked = Method()
+    assert (asked.t_max, asked.t_min) == (None, None)
+    with pytest.raises(ValueError, match="call resolve first"):
+        _ = asked.ends
+    method = asked.resolve(SCHEDULE)
+    assert method == replace(asked, t_max=SCHEDULE.index_of(12.0), t_min=SCHEDULE.index_of(0.02))
+    assert method.resolve(SCHEDULE) == method
+    few = Method(t_max=20, steps=18).resolve(SCHEDULE)
+    assert few.ends == (2, 20)  # as high as so many steps leave room for
 
 
-@pytest.mark.parametrize("preset", ["calibrated", "discovery"])
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(
     "given_field",
-    [{"level": 500}, {"steps": 7}, {"passes": 5}, {"solver": "heun"}, {"prior": "isotropic"}],
+    [
+        {"t_max": 500},
+        {"steps": 7},
+        {"fixed_point_iterations": 5},
+        {"solver": "heun"},
+        {"prior": "isotropic"},
+    ],
 )
 def test_a_given_field_replaces_that_of_the_preset_alone(
-    preset: str, given_field: dict[str, Any]
+    preset: Any, given_field: dict[str, Any]
 ) -> None:
-    plain = resolve_method(MethodSpec(preset=preset), auto_level=700)
-    changed = resolve_method(MethodSpec(preset=preset, **given_field), auto_level=700)
-    for f in fields(plain):
-        expected = given_field.get(f.name, getattr(plain, f.name))
-        assert getattr(changed, f.name) == expected
+    assert Method.of(preset, **given_field) == replace(Method.of(preset), **given_field)
+
+
+def test_a_key_without_a_value_is_left_out_unless_it_can_have_none() -> None:
+    assert Method(**of_preset({"steps": None, "t_max": None, "prior": None})) == Method()
+    assert Method(**of_preset({"calibration": None})).calibration is None
 
 
 def test_more_steps_than_indices_are_refused() -> None:
-    assert resolve_method(MethodSpec(level=18, steps=18), auto_level=1).steps == 18
+    assert Method(t_max=18, t_min=0, steps=18).resolve(SCHEDULE).steps == 18
     with pytest.raises(ConfigError, match=r"19 steps from index 0 up to 18"):
-        resolve_method(MethodSpec(level=18, steps=19), auto_level=1)
+        Method(t_max=18, t_min=0, steps=19).resolve(SCHEDULE)
 
 
-def test_steering_without_steps_is_no_steering() -> None:
-    spec = MethodSpec(steering=SteeringSpec(steps=0))
-    assert resolve_method(spec, auto_level=700).steering is None
+def test_steering_without_steps_is_no_steering_and_a_plain_draw_no_draw() -> None:
+    asked = Method(steering=SteeringSpec(steps=0), draw=DrawSpec())
+    found = asked.resolve(SCHEDULE)
+    assert (found.steering, found.draw) == (None, None)
 
 
-@pytest.mark.parametrize("preset", ["calibrated", "discovery"])
-def test_a_grid_says_level_floor_and_steps(preset: Any) -> None:
-    method = resolve_method(MethodSpec(preset=preset, grid=(2, 50, 600)), 700, 3)
-    assert (method.floor, method.level, method.steps, method.top) == (2, 600, 2, 600)
-    jumped = MethodSpec(preset=preset, grid=(2, 50, 300), level=600, teleport=300)
-    method = resolve_method(jumped, 700, 3)
-    assert (method.level, method.top, method.steps) == (600, 300, 2)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_timesteps_say_their_ends_and_their_number(preset: Any) -> None:
+    method = Method.of(preset, timesteps=(2, 50, 600)).resolve(SCHEDULE)
+    assert (method.ends, method.steps, method.top) == ((2, 600), 2, 600)
+    assert replace(method, timesteps=None, steps=5).ends == (2, 600)
+    method = Method.of(preset, timesteps=(2, 50, 300), t_max=600, teleport=300).resolve(SCHEDULE)
+    assert (method.ends, method.top, method.steps) == ((2, 600), 300, 2)
+
+
+def test_an_automatic_end_must_be_measured_first() -> None:
+    with pytest.raises(ValueError, match="measured"):
+        Method(t_max="auto").resolve(SCHEDULE)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
 from ood_core.estimators import gaussian as plain
 from ood_core.estimators.annuli import radial_mean
@@ -13,7 +14,6 @@ from ood_core.estimators.spectra import Spectra, mode_powers, symmetrised, white
 from ood_core.estimators.truncated import fit_truncated
 from ood_core.numerics.covariance import CrossStationary, LowRank, Stationary, wavenumbers
 from ood_core.numerics.symmetry import orbit
-from ood_core.specs import Symmetry
 from tests.oracles import gaussian
 from tests.strategies import cross_stationary, randn, stationary
 

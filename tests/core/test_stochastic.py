@@ -141,15 +141,3 @@ def test_without_fresh_noise_it_is_ddim() -> None:
 def test_an_eta_beyond_its_range_is_refused(eta: float) -> None:
     with pytest.raises(ValueError, match="expected 0 to 1"):
         StochasticDdim(SEEDS, eta)
-
-
-def test_below_its_floor_steps_are_those_of_ddim() -> None:
-    """The window of the mixing level: noise above an index, none from there on."""
-    x, down = HIGH * randn(4, 1, 1, 2, seed=9), descending(grid_of(16))
-    middle = int(down[8])
-    windowed = last(mixture_denoiser(), StochasticDdim(SEEDS, 0.3, middle), x, down)
-    half = last(mixture_denoiser(), StochasticDdim(SEEDS, 0.3), x, down[:9])
-    expected = last(mixture_denoiser(), Ddim(), half, down[8:])
-    torch.testing.assert_close(windowed, expected, rtol=0, atol=1e-12)
-    whole = last(mixture_denoiser(), StochasticDdim(SEEDS, 0.3), x, down)
-    assert float((whole - windowed).abs().max()) > 1e-3

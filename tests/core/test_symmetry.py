@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ood_core.config.targets import Symmetry
 from ood_core.numerics.symmetry import orbit, orbit_size, transform
-from ood_core.specs import Symmetry
 from tests.strategies import randn, repeatable
 
 SETS: list[tuple[Symmetry, ...]] = [

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ood_core.config.targets import TransformKind
 from ood_core.errors import TargetError
 from ood_core.maps.transforms import RangeTransform
-from ood_core.specs import TransformKind
 
 ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
 KINDS: tuple[TransformKind, ...] = ("linear", "log", "asinh")

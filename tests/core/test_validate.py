@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.evaluation.evaluate import ValidationReport, validate
 from ood_core.evaluation.results import CopyCheck, Judgement, Score
 from ood_core.evaluation.summary import verdict
-from ood_core.specs import Symmetry
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 

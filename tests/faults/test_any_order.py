@@ -31,7 +31,7 @@ from ood_core.store.run import RunStore
 from tests.contracts.pool import spec_of
 from tests.contracts.store import marks
 
-MOST = 22  # samples, in six shards of 4
+MAX_SAMPLES = 22  # samples, in six shards of 4
 FILES = 5 + 1  # renames of a shard: one per array and the receipt
 places = st.integers(0, 5)
 
@@ -61,7 +61,7 @@ def kill():
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Two workers and a driver on one run; `truth` is the unbroken run of `MOST` samples."""
+    """Two workers and a driver on one run; `truth` is the unbroken run of `MAX_SAMPLES` samples."""
 
     def __init__(self, place, ready, truth, workers):
         super().__init__()
@@ -113,10 +113,10 @@ class AnyOrder(RuleBasedStateMachine):
     def extend(self, more):
         """The run grows; what is vouched for stays so."""
         before, rows = marks(self.root), self.run.plan("generate").rows
-        assert grow(self.run, min(MOST, rows + more)) == rows
+        assert grow(self.run, min(MAX_SAMPLES, rows + more)) == rows
         assert marks(self.root) == before
 
-    @precondition(lambda self: self.run.plan("generate").rows < MOST)
+    @precondition(lambda self: self.run.plan("generate").rows < MAX_SAMPLES)
     @rule(number=st.integers(0, FILES))
     def crash_of_a_growth(self, number):
         """A driver dies before it has planned, or between two tables."""
@@ -162,7 +162,7 @@ class AnyOrder(RuleBasedStateMachine):
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory, tiny):
     root = tmp_path_factory.mktemp("truth") / "run"
-    run_line(tiny(generation={"samples": MOST}), str(root), call=but_validate)
+    run_line(tiny(generation={"samples": MAX_SAMPLES}), str(root), call=but_validate)
     return RunStore(root)
 
 

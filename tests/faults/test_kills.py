@@ -23,7 +23,7 @@ from tests.contracts.store import assert_equal, assert_honest, assert_kept, mark
 from tests.faults.drivers import SERVICE_LOST, ended, receipts, start, until, without_validation
 
 KILLS = 6
-MOST = 24
+MAX_MOMENTS = 24
 """Finished shards, of forty, before the last kill: the run must not end before it comes."""
 PAUSE = 0.03
 """About as long as a tiny shard takes, so that a kill falls anywhere into one."""
@@ -59,7 +59,7 @@ def kill(process) -> None:
 def test_a_driver_killed_again_and_again_ends_with_the_unbroken_run(tmp_path, many, whole):
     """The first kill falls into planning, the others wherever the seed says."""
     out, rng = tmp_path / "run", random.Random(0)
-    moments = [0, *sorted(rng.sample(range(1, MOST), KILLS - 1))]
+    moments = [0, *sorted(rng.sample(range(1, MAX_MOMENTS), KILLS - 1))]
     for number, least in enumerate(moments, start=1):
         driver = start(many, out)
         until(lambda: highest(out / "lease") == number and receipts(out) >= least, driver)  # noqa: B023

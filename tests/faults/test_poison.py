@@ -45,7 +45,7 @@ def block(root, shard):
 def discovery(tiny, monkeypatch):
     """Seven targets in shards of two; nothing is fitted to targets before they are inverted."""
     monkeypatch.setattr(planning, "INVERSION_SHARD", 2)
-    method = {"preset": "discovery", "steps": 2, "level": 300}
+    method = {"preset": "discovery", "steps": 2, "t_max": 300}
     return tiny(method={**method, "calibration": None, "steering": None})
 
 

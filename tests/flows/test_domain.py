@@ -63,7 +63,7 @@ def test_without_the_runs_own_base_nothing_is_measured(planned, tmp_path, where)
 def test_few_targets_tell_nothing(unbroken):
     run = RunStore(unbroken)
     ruler = lay_ruler(load_targets(run), ())
-    assert len(ruler.fit) < domain.FEWEST
+    assert len(ruler.fit) < domain.MIN_MAPS
     assert domain_rows(run, stored_settings(run), ruler) is None
     assert "Leak of the base's own domain: not measured" in (
         (unbroken / "report" / "index.html").read_text()

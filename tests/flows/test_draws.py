@@ -10,11 +10,12 @@ from flows.runs.extension import stored_settings
 from flows.runs.planning import prepare
 from flows.runs.stages import LINE, perform
 from flows.tools.replay import replay_sample
+from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
 from ood_core.store.run import RunStore
 from ood_core.synthesis.latents import ATTEMPTS
 
-PLAIN = {"calibration": None, "steering": None, "steps": 3, "level": 300}
+PLAIN = {"calibration": None, "steering": None, "steps": 3, "t_max": 300}
 DRAWS = {
     "slerp": {"preset": "discovery", "draw": {"construct": "slerp", "share": "grid"}},
     "combination": {
@@ -58,27 +59,9 @@ def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
     assert len(again["sources"]) == SOURCES[name]
 
 
-def test_an_early_table_gets_no_columns_that_it_lacks(tmp_path, tiny, monkeypatch):
-    """A run that was planned before refusals were counted goes on."""
-    from flows.runs import planning
-    from ood_core.store import schema
-
-    def early(*given):
-        return [c for c in schema.sample_columns(*given) if c.name != "refusals"]
-
-    monkeypatch.setattr(planning, "sample_columns", early)
-    run = line(tiny(method={**PLAIN, "preset": "discovery"}), tmp_path / "early")
-    names = {name for name, _ in run.table("generate").arrays()}
-    assert "attempts" in names and "refusals" not in names
-    assert draw_record(run) is None
-    assert not run.receipts("generate").missing(run.plan("generate"))
-
-
-def test_a_spec_of_old_behaviour_is_the_old_run(tiny):
-    from ood_core.method import resolve_method
-
+def test_a_plain_draw_is_no_draw(tiny):
     spelled = tiny(method={"draw": {"construct": "prior", "accept": "construct"}}).method
-    assert resolve_method(spelled, 700).draw is None
+    assert spelled.resolve(NoiseSchedule.linear()).draw is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Growing a run: the old samples stay to the bit, and the whole equals a run planned that long."""
 
 import json
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import xarray as xr
 from flows.runs.extension import extend_run, stored_settings, with_samples
 from flows.runs.lifecycle import run_line
 from flows.runs.stages import perform
-from ood_core.errors import IdentityRefused, InputError
+from ood_core.errors import IdentityRefused
 from ood_core.models.networks import make_unet, save_base
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
@@ -109,16 +108,6 @@ def test_old_scores_say_nothing_about_a_grown_set(finished):
     assert RunStore(finished).state == "incomplete"
 
 
-def test_verdicts_of_early_versions_are_dated(finished):
-    path = finished / "verdict.json"
-    early = {key: value for key, value in read_json(path).items() if key != "samples"}
-    write_json(path, early)
-    assert RunStore(finished).state == "complete"
-    extend(finished, 12)
-    assert read_json(path) == {**early, "samples": PLANNED}
-    assert RunStore(finished).state == "incomplete"
-
-
 def test_as_many_as_there_are_is_nothing_to_do(farfield, finished):
     before = everything(finished)
     answer = farfield("extend", finished, "--samples", PLANNED, "--json")
@@ -173,26 +162,6 @@ def test_extending_needs_no_target_file(finished, longer, tiny, tmp_path):
     record = read_json(finished / "run.json")
     record["settings"]["targets"]["path"] = str(tmp_path / "gone.npy")
     write_json(finished / "run.json", record)
-    extend(finished, 13)
-    assert_equal(finished, longer(13))
-
-
-def test_a_last_shard_that_was_stored_short_is_refused_with_a_way_out(finished, longer, tiny):
-    """As versions before growth stored it: two rows, and a receipt for these."""
-    run = RunStore(finished)
-    table, book, last = run.table("generate"), run.receipts("generate"), run.plan("generate")[2]
-    short = {name: table.read(name, slice(8, 10)) for name, _ in table.arrays()}
-    digest = table.write(last, short)
-    book.write(replace(book.read(last), stop=10, digest=digest, statistics=""))
-    assert_honest(finished)
-    run_line(tiny(), str(finished), call=without_validation)  # such a run is whole as it is
-    assert asdict(book.read(last))["stop"] == 10
-    before = everything(finished)
-    with pytest.raises(InputError, match=r"generate/00002\.json"):
-        extend(finished, 13)
-    assert everything(finished) == before
-    book.revoke(last)
-    run_line(tiny(), str(finished), call=without_validation)
     extend(finished, 13)
     assert_equal(finished, longer(13))
 

@@ -127,7 +127,7 @@ def test_samples_are_decoded_codes(
     tmp_path: Path, tiny: Any, latent_base: Path, fields: Path
 ) -> None:
     """Sample by sample the published protocol, with diffusers alone, from the stored prior."""
-    method = {"preset": "discovery", "steps": 3, "level": 300, "calibration": None,
+    method = {"preset": "discovery", "steps": 3, "t_max": 300, "calibration": None,
               "steering": None}  # fmt: skip
     targets = {"path": str(fields), "transform": "log"}
     settings = tiny(base=str(latent_base), method=method, targets=targets)

@@ -32,7 +32,7 @@ def read(method, *arguments, **keywords):
 
 
 def discovery(**more):
-    method = {"preset": "discovery", "steps": 1, "level": 300}
+    method = {"preset": "discovery", "steps": 1, "t_max": 300}
     return {"method": {**method, "calibration": None, "steering": None}, **more}
 
 

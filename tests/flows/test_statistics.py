@@ -7,19 +7,18 @@ import pytest
 import torch
 
 from flows.report.inspection import verify_run
-from flows.runs.extension import extend_run, stored_settings, with_samples
+from flows.runs.extension import stored_settings
 from flows.runs.lifecycle import run_line
-from flows.runs.stages import perform, validate_set
+from flows.runs.stages import perform
 from ood_core.errors import ShardCorrupt
 from ood_core.evaluation import features as measures
 from ood_core.evaluation.evaluate import compare, validate
 from ood_core.evaluation.features import families
 from ood_core.evaluation.streaming import joined
-from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import lay_ruler, read_statistics
 from ood_core.store.targets import load_targets
-from tests.contracts.store import assert_equal, assert_honest
+from tests.contracts.store import assert_equal
 
 ROOT = 5
 ROUNDING = 2e-6
@@ -63,13 +62,6 @@ def assert_same_scores(one, other):
         assert a.distance == pytest.approx(b.distance, rel=1e-3, abs=1e-4)
 
 
-def early(root):
-    """Make the run one of a version that stored no statistics."""
-    shutil.rmtree(root / "statistics.zarr")
-    for path in (root / "receipts" / "generate").glob("*.json"):
-        write_json(path, {k: v for k, v in read_json(path).items() if k != "statistics"})
-
-
 def test_stored_rows_are_those_of_the_stored_maps(unbroken):
     _, _, ruler = stored(unbroken)
     found, wanted = online(unbroken), ruler.measure(maps(unbroken))
@@ -92,34 +84,6 @@ def test_scores_need_no_maps(finished):
     before = online(finished)
     shutil.rmtree(finished / "dataset.zarr" / "maps" / "c")
     assert all(rows.equal(before[name]) for name, rows in online(finished).items())
-
-
-def test_a_run_of_an_early_version_has_the_same_scores(finished):
-    before = online(finished)
-    early(finished)
-    run = RunStore(finished)
-    assert all(rows.equal(before[name]) for name, rows in online(finished).items())
-    report = read_json(finished / "report" / "report.json")
-    (finished / "report" / "report.json").unlink()
-    perform("validate", validate_set, run, stored_settings(run))
-    again = read_json(finished / "report" / "report.json")
-    # Sums over the whole set come in other blocks, so that float64 rounds otherwise.
-    whole = [[s.pop("whole") or 0.0 for s in r["validation"]["scores"]] for r in (again, report)]
-    assert whole[0] == pytest.approx(whole[1], rel=1e-12)
-    assert again["validation"] == report["validation"]
-    assert not run.statistics.path.exists()
-
-
-def test_an_early_run_that_grows_has_statistics_of_its_new_shards(finished, tmp_path, tiny):
-    early(finished)
-    run = RunStore(finished)
-    extend_run(run, with_samples(stored_settings(run), 15), without_validation)
-    kept = [bool(r.statistics) for r in run.receipts("generate").all(run.plan("generate"))]
-    assert kept == [False, False, False, True]
-    assert_honest(finished)
-    run_line(tiny(generation={"samples": 15}), str(tmp_path / "long"), call=without_validation)
-    wanted = online(tmp_path / "long")
-    assert all(rows.equal(wanted[name]) for name, rows in online(finished).items())
 
 
 def test_another_definition_is_measured_again(finished, monkeypatch):

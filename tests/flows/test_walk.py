@@ -23,7 +23,7 @@ def inverted(tmp_path_factory, tiny) -> str:
     """A run of the bare base with twelve fit targets, inverted."""
     folder = tmp_path_factory.mktemp("walk")
     np.save(folder / "many.npy", smooth_fields(24))
-    method = {"preset": "cluster", "calibration": None, "steering": None, "steps": 4, "level": 400}
+    method = {"preset": "cluster", "calibration": None, "steering": None, "steps": 4, "t_max": 400}
     settings = tiny(targets={"path": str(folder / "many.npy")}, method=method)
     run = prepare(settings, str(folder / "run"))
     perform("invert", dict(LINE)["invert"], run, settings)
@@ -77,7 +77,7 @@ def test_a_walk_leads_from_one_round_trip_to_the_other(farfield, inverted, tmp_p
 def test_separability_is_measured_once_and_told(farfield, inverted):
     first = json.loads(farfield("walk", inverted, "--from", 0, "--to", 1, "--json").out)
     found = first["separability"]
-    assert (found["in_domain"], found["targets"], found["level"]) == (12, 12, 400)
+    assert (found["in_domain"], found["targets"], found["t_max"]) == (12, 12, 400)
     for name in ("latents", "spectra"):
         assert 0 <= found[name]["auc"] <= 1
         assert found[name]["null_low"] < 0.6 and found[name]["null_high"] > 0.4

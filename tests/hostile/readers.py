@@ -121,8 +121,8 @@ def _packings() -> tuple[Any, ...]:
 
 def read_maps(path: str) -> None:
     """Read targets as a run does, up to what planning checks of every map."""
+    from ood_core.config.targets import TargetsSpec
     from ood_core.maps.mapset import check
-    from ood_core.specs import TargetsSpec
     from ood_core.store.targets import read_targets
 
     maps = read_targets(TargetsSpec(path=path, **LIMITS))

@@ -20,11 +20,11 @@ import zarr
 from astropy.io import fits
 
 from flows.settings import PROJECT
+from ood_core.config.targets import TargetsSpec
 from ood_core.errors import BaseModelError
 from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
 from ood_core.models.checkpoints import read_checkpoint
-from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
 from tests.hostile import attacks, base_attacks, zarr_attacks
 from tests.hostile.attack_parts import MAPS

@@ -10,9 +10,9 @@ SPACE = 2**29
 
 
 def main() -> None:
+    from ood_core.config.targets import TargetsSpec
     from ood_core.errors import FarfieldError
     from ood_core.models.loading import load_base
-    from ood_core.specs import TargetsSpec
     from ood_core.store.targets import read_targets
     from tests.hostile.zarr_attacks import zarr_group
 

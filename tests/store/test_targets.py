@@ -8,8 +8,8 @@ import pytest
 import zarr
 from astropy.io import fits
 
+from ood_core.config.targets import TargetsSpec
 from ood_core.errors import TargetError
-from ood_core.specs import TargetsSpec
 from ood_core.store.targets import read_targets
 from tests.fields import SIZE, smooth_fields
 
@@ -206,8 +206,8 @@ def test_a_missing_hdu_is_named(tmp_path, config, farfield):
     [
         ({"base": "no/such/folder/at-all"}, "no/such/folder/at-all"),
         ({"base": "nobody/nothing"}, "nobody/nothing"),
-        ({"method": {"level": 5000}}, "5000"),
-        ({"method": {"level": 3, "steps": 9}}, "method.steps"),
+        ({"method": {"t_max": 5000}}, "5000"),
+        ({"method": {"t_max": 3, "steps": 9}}, "method.steps"),
         ({"targets": {"held_out": 13}}, "held_out"),
     ],
 )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from ood_core.errors import require, require_counts
-from ood_core.specs import Prediction
 
 Domain = Literal["dead_leaves", "random_fields", "mosaic"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 @final

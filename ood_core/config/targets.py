@@ -1,0 +1,56 @@
+"""Which target maps are read, and how; part of the configuration file."""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from ood_core.errors import require
+from ood_core.limits import USUAL, Limits
+
+Symmetry = Literal["flip", "rotate90", "translate"]
+TransformKind = Literal["linear", "log", "asinh"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetsSpec:
+    """Which files hold the targets, and how they are read and split.
+
+    `path` is a FITS, `.npy`, `.npz` or Zarr path or a glob of them; `array` names the HDU, the
+    `.npz` member or the Zarr array where there is a choice. `held_out` is a fraction in (0, 1) or a
+    number of maps; the last maps in file order are held out, so that a file can order its maps by
+    place and keep both splits apart in space. The last three are `Limits` on what is read.
+    """
+
+    path: str
+    array: str | None = None
+    transform: TransformKind = "linear"
+    symmetries: tuple[Symmetry, ...] = ()
+    held_out: float = 0.5
+    max_bytes: int = USUAL.max_bytes
+    max_maps: int = USUAL.max_maps
+    max_header_bytes: int = USUAL.max_header_bytes
+
+    def __post_init__(self) -> None:
+        require("\0" not in self.path, "path: got a NUL character; correct the path")
+        for name in ("max_bytes", "max_maps", "max_header_bytes"):
+            require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
+        require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
+        require(
+            self.held_out < 1 or float(self.held_out).is_integer(),
+            f"held_out: got {self.held_out}; expected a fraction below 1 or a whole number of maps",
+        )
+        require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
+
+    @property
+    def limits(self) -> Limits:
+        """Most that is read of the files."""
+        return Limits(
+            max_bytes=self.max_bytes,
+            max_maps=self.max_maps,
+            max_header_bytes=self.max_header_bytes,
+        )
+
+    def fit_count(self, maps: int) -> int:
+        """Number of maps, counted from the first, that are fitted to; the others are held out."""
+        held = self.held_out if self.held_out >= 1 else round(maps * self.held_out)
+        return max(0, maps - int(held))
