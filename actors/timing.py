@@ -1,4 +1,6 @@
-"""Where the seconds of a worker go: parts per shard, and how many of them the network takes.
+"""Tensors on their way to a device and back, and where the seconds of a worker go.
+
+Seconds are counted per shard, in parts:
 
 | part | seconds of |
 |---|---|
@@ -15,12 +17,14 @@ All but the first three may overlap with the computation of the next shard.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.diffusion.denoiser import Denoiser
@@ -103,3 +107,38 @@ def timed(parts: Parts, name: str) -> Iterator[None]:
         yield
     finally:
         parts[name] = parts.get(name, 0.0) + time.monotonic() - began
+
+
+def entering(x: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device; it goes to a GPU from pinned memory, without waiting."""
+    if device.type != "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
+
+
+def leaving(x: Tensor) -> Callable[[], Tensor]:
+    """Start a copy to the host; calling the result waits for its arrival.
+
+    From a GPU it goes on a stream of its own: behind what made the tensor, beside what is computed
+    next.
+    """
+    if not x.is_cuda:
+        return lambda: x
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    stream = _way_back(x.device)
+    stream.wait_stream(torch.cuda.current_stream(x.device))
+    with torch.cuda.stream(stream):
+        host.copy_(x, non_blocking=True)
+    x.record_stream(stream)  # its memory is not given away before the copy is done
+    arrival = stream.record_event()
+
+    def arrived() -> Tensor:
+        arrival.synchronize()
+        return host
+
+    return arrived
+
+
+@cache
+def _way_back(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

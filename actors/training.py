@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.line import choose_device
 from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import BaseModelError
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import Share, TrainingState, go_on_from, start, train
 from ood_core.store.training import CURVE_EVERY, TrainingFolder, TrainingRecord
+from ood_core.synthesis.pipeline import choose_device
 
 CHECKPOINT_SECONDS = 60.0
 CLOCK = time.CLOCK_PROCESS_CPUTIME_ID
@@ -54,7 +54,7 @@ def _begin(spec: PretrainSpec, device: str) -> TrainingState:
     where = choose_device(device)
     if not spec.start_from:
         return start(spec, where)
-    base = load_base(spec.start_from, where).denoiser.network
+    base = load_model(spec.start_from, where).denoiser.network
     try:
         return go_on_from(spec, base.state_dict())
     except RuntimeError as error:

@@ -7,25 +7,17 @@ shard, stores its rows, writes the receipt last and returns it. Arrays never lea
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.line import Line, load_line
-from actors.timing import Parts, Turns, timed
-from actors.transfer import entering, leaving
-from ood_core.arrays import Maps
-from ood_core.config.method import SteeringSpec
-from ood_core.config.targets import Symmetry
-from ood_core.denoising.calibrated import TargetLaws, calibrate_level
-from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
-from ood_core.invert import Inversion
+from actors.loading import load_pipeline
+from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
 from ood_core.limits import BASE_BYTES
-from ood_core.models.autoencoder import Autoencoder
 from ood_core.numerics.random import SeedRange
 from ood_core.store.durable import persist_shard
 from ood_core.store.files import writing
@@ -36,9 +28,14 @@ from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage
-from ood_core.store.statistics import copy_distance, has_statistics, lay_ruler, measured
-from ood_core.synthesis.constructs import construct_of
-from ood_core.synthesis.latents import draw
+from ood_core.store.statistics import (
+    copy_distance,
+    feature_extractor,
+    has_statistics,
+)
+from ood_core.store.statistics import statistics_rows as extracted_rows
+from ood_core.store.targets import load_targets
+from ood_core.synthesis.pipeline import Calibrator, Pipeline, Sampler
 
 Rows = Mapping[str, NDArray[Any]]
 INVERTED = ("latents", "round_trip", "error", "residual")
@@ -78,17 +75,17 @@ def build(spec: WorkerSpec) -> Worker:
     began = time.monotonic()
     torch.set_num_threads(spec.threads)
     run = RunStore.open(spec.uri)
-    line = load_line(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
+    pipeline = load_pipeline(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
     match spec.stage:
         case "calibrate":
-            compute = calibration_rows(run, line)
+            compute = calibration_rows(run, pipeline)
         case "invert":
-            compute = inversion_rows(line)
+            compute = inversion_rows(pipeline)
         case "generate":
-            compute = sample_rows(run, line)
-    measure = statistics_rows(run, line) if spec.stage == "generate" else None
+            compute = sample_rows(run, pipeline)
+    measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None
     turns = Turns(time.monotonic() - began)
-    return ShardWorker(run, spec.stage, line, compute, turns, spec.threads, spec.lease, measure)
+    return ShardWorker(run, spec.stage, pipeline, compute, turns, spec.threads, spec.lease, measure)
 
 
 @final
@@ -102,7 +99,7 @@ class ShardWorker:
 
     store: RunStore
     stage: ShardedStage
-    line: Line
+    pipeline: Pipeline
     compute: Callable[[Shard], Pending]
     turns: Turns
     threads: int
@@ -118,10 +115,10 @@ class ShardWorker:
             StoreUnwritable: the disk is full or read-only, or permission is missing.
         """
         torch.set_num_threads(self.threads)  # each thread has its own number; rounding hangs on it
-        with self.turns.take(self.line.clock) as parts:
-            before = self.line.base.nfe
+        with self.turns.take(_clock(self.pipeline)) as parts:
+            before = self.pipeline.base.nfe
             pending = self.compute(shard)
-            nfe = self.line.base.nfe - before
+            nfe = self.pipeline.base.nfe - before
         with timed(parts, "fetch"):
             rows = pending()
         _require_finite(rows, shard)
@@ -159,6 +156,11 @@ class ShardWorker:
         return receipt
 
 
+def _clock(pipeline: Pipeline) -> TimedDenoiser:
+    assert isinstance(pipeline.network, TimedDenoiser), "so loaded by `load_pipeline`"
+    return pipeline.network
+
+
 def _require_finite(rows: Rows, shard: Shard) -> None:
     for name, values in rows.items():
         if np.isfinite(values).all():
@@ -167,30 +169,16 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
         raise FloatingPointError(f"{name}: not finite in rows {', '.join(map(str, bad))}")
 
 
-def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
+def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
     """Rows of the calibration: one noise level per shard."""
-    spec, laws = line.method.calibration, line.laws
-    assert spec is not None, "planned only where the method calibrates"
-    assert laws is not None, "loaded wherever the method calibrates"
-    folds = TargetLaws.cross_fitted(
-        line.targets.seen,
-        line.base.schedule,
-        line.rho,
-        line.n_clusters,
-        line.symmetries,
-        read_patches(run).halves if spec.patches else ((), ()),
-    )
-    fit = line.targets.seen.to(line.device)
+    spec, schedule = pipeline.method.calibration, pipeline.base.schedule
+    halves = read_patches(run).halves if spec is not None and spec.patches else ((), ())
+    calibrator = Calibrator(pipeline, halves)
 
     def rows(shard: Shard) -> Pending:
-        levels = [int(line.timesteps[i]) for i in range(shard.start, shard.stop)]
-        weights = [
-            calibrate_level(
-                fit, line.base, folds, laws.gaussian.mean, t, spec, line.symmetries, line.root
-            )
-            for t in levels
-        ]
-        ratio = [line.base.schedule.noise_to_signal(t) for t in levels]
+        levels = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
+        weights = [calibrator.level(t) for t in levels]
+        ratio = [schedule.noise_to_signal(t) for t in levels]
         return lambda: {
             "time_index": np.array(levels, dtype=np.int64),
             "noise_to_signal": np.array(ratio, dtype=np.float32),
@@ -200,20 +188,12 @@ def calibration_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
     return rows
 
 
-def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
-    """Rows of the latents: each shard a batch of fit targets, padded to one batch shape.
-
-    The round trip of a latent base ends in pixels, and its error is that of the whole way: of the
-    autoencoder and of the flow.
-    """
+def inversion_rows(pipeline: Pipeline) -> Callable[[Shard], Pending]:
+    """Rows of the latents: each shard a batch of fit targets, padded to one batch shape."""
 
     def rows(shard: Shard) -> Pending:
-        seen = padded(line.targets.seen[shard.start : shard.stop], shard.capacity)
-        done = line.invert(line.denoiser(line.labels(seen)), entering(seen, line.device))
+        done = pipeline.invert(shard.start, shard.stop, shard.capacity)
         keep = slice(0, len(shard))
-        if line.codes is not None:
-            maps = padded(line.targets.fit[shard.start : shard.stop], shard.capacity)
-            done = through_pixels(done, line.codes, maps.to(line.device))
         made = {name: leaving(getattr(done, name)) for name in INVERTED}
         return lambda: {
             "target": np.arange(shard.start, shard.stop, dtype=np.int64),
@@ -223,77 +203,48 @@ def inversion_rows(line: Line) -> Callable[[Shard], Pending]:
     return rows
 
 
-def through_pixels(done: Inversion, codes: Autoencoder, maps: Maps) -> Inversion:
-    """The inversion of codes, with its round trip and error measured on the maps themselves."""
-    back = codes.decode(done.round_trip)
-    error = ((back - maps) ** 2).flatten(1).mean(dim=1).sqrt()
-    return replace(done, round_trip=back, error=error)
-
-
-def sample_rows(run: RunStore, line: Line) -> Callable[[Shard], Pending]:
-    """Rows of the data set: draw, decode and steer one shard, in physical units.
+def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
+    """Rows of the data set: one shard of samples, in physical units.
 
     A shard is stored with its full capacity, the last one too: so a run grows by new shards alone.
-    Every sample has two parents, whether it is steered towards them or not: the first one says
-    which cluster it belongs to, and both say how far it ends from where real maps lie.
     """
-    prior, geometry = read_prior(run.root / "prior.zarr")
-    references, targets = read_latents(run), torch.tensor(held_targets(run))
-    construct = construct_of(line.method.draw, prior, references)
-    seen = line.targets.seen
-    labels = line.labels(seen)
-    steering = line.method.steering
-    neighbours = steering.neighbours if steering is not None else 1
-    statistics = Statistics(seen.shape[-1], radial_bins_of(steering, line.symmetries))
-    aims = StatisticAims.measure(statistics, seen, line.symmetries, neighbours)
+    sampler = load_sampler(run, pipeline)
 
     def rows(shard: Shard) -> Pending:
-        seeds = SeedRange(line.root, shard.start, shard.start + shard.capacity)
-        drawn = draw(construct, seeds, geometry, references)
-        sources = targets[drawn.kept.sources]
-        aim, parents = aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
-        plain = line.denoiser(labels[parents[:, 0]])
-        steered = SteeredDenoiser(plain, statistics, aim, aims, steering or SteeringSpec(), seeds)
-        denoiser = plain if steering is None else steered
-        latents = entering(drawn.latents, line.device)
-        made = line.decode(denoiser, latents, seeds)
-        distance, maps = leaving(steered.distance(made)), leaving(line.maps(made))
+        seeds = SeedRange(pipeline.root, shard.start, shard.start + shard.capacity)
+        made = sampler.sample(seeds)
+        distance, maps = leaving(made.aim_distance), leaving(made.maps)
         made_of = {
-            "sources": sources.numpy().astype(np.int32),
-            "source_weights": drawn.kept.weights.numpy().astype(np.float32),
+            "sources": made.sources.numpy().astype(np.int32),
+            "source_weights": made.source_weights.numpy().astype(np.float32),
         }
         return lambda: {
             "sample": np.arange(seeds.start, seeds.stop, dtype=np.int64),
-            "maps": line.physical(maps()),
-            "attempts": drawn.attempts.numpy().astype(np.int16),
-            "parents": parents.numpy().astype(np.int32),
+            "maps": pipeline.physical(maps()),
+            "attempts": made.attempts.numpy().astype(np.int16),
+            "parents": made.parents.numpy().astype(np.int32),
             "aim_distance": distance().numpy().astype(np.float32),
-            "refusals": drawn.refusals.numpy().astype(np.int16),
-            **(made_of if sources.shape[1] else {}),
+            "refusals": made.refusals.numpy().astype(np.int16),
+            **(made_of if made.sources.shape[1] else {}),
         }
 
     return rows
 
 
-def radial_bins_of(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
-    """Number of rings whose means are steered: none where the field has no centre."""
-    return 0 if steering is None or "translate" in symmetries else steering.radial_bins
+def load_sampler(run: RunStore, pipeline: Pipeline) -> Sampler:
+    """The sampler of a run whose prior is fitted."""
+    prior, geometry = read_prior(run.root / "prior.zarr")
+    return Sampler(pipeline, prior, geometry, read_latents(run), held_targets(run))
 
 
-def statistics_rows(run: RunStore, line: Line) -> Callable[[Rows], Rows] | None:
+def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows] | None:
     """Rows of the statistics of a shard of samples; None where the run has no table for them.
 
     They are measured on the maps as they are stored, so that they can be measured again.
     """
-    ruler = lay_ruler(line.targets, line.symmetries)
-    if not has_statistics(run, ruler):
+    targets = load_targets(run)
+    extractor = feature_extractor(targets)
+    if not has_statistics(run, extractor):
         return None
     within = copy_distance(run)
-    return lambda rows: measured(ruler, line.targets, rows["maps"], within)
-
-
-def padded(maps: Maps, capacity: int) -> Maps:
-    """Repeat the last map up to the batch shape, so that every shard runs the same kernels."""
-    if len(maps) == capacity:
-        return maps
-    return torch.cat([maps, maps[-1:].expand(capacity - len(maps), -1, -1, -1)])
+    return lambda rows: extracted_rows(extractor, targets, rows["maps"], within)

@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.settings import RunSettings, load_settings
 from ood_core.arrays import Maps
-from ood_core.evaluation.evaluate import ValidationReport, validate
-from ood_core.numerics.random import root_key
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.maps.target_set import TargetSet
+from ood_core.numerics.random import Root
 from ood_core.store.run import RunStore
-from ood_core.store.targets import StoredTargets, load_targets
+from ood_core.store.targets import load_targets
 
 MEAN = [f"steering.{part}" for part in ("start=0", "steps=16", "rate=0.25", "sigma_max=16")]
 NO_RINGS, ODE, NO_PATCHES = (
@@ -53,25 +53,26 @@ FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
 
 def made(settings: RunSettings, out: Path) -> tuple[RunStore, float]:
     """Run a configuration, or take the run that is there; return seconds of generation too."""
-    run_line(settings, str(out))
+    make_run(settings, str(out))
     run = RunStore.open(str(out))
     return run, run.timings["generate"]
 
 
-def cells(found: ValidationReport, samples: int) -> list[str]:
+def cells(found: EvaluationResult, samples: int) -> list[str]:
     """Scores, distances of the families that were not steered, and the classifier on them."""
-    scores = {score.name: score.value for score in found.scores}
-    judged = {test.name: test.distance for test in found.judgement.families}
-    told = found.judgement.classifier
-    values = [scores[name] for name in SCORES] + [judged[name] for name in FAMILIES]
-    last = "" if told is None else f"{told.accuracy:.2f}"
+    scores = {name: score.value for name, score in found.scores.items()}
+    distances = {test.name: test.distance for test in found.tests.families}
+    classifier = found.tests.classifier
+    values = [scores[name] for name in SCORES] + [distances[name] for name in FAMILIES]
+    last = "" if classifier is None else f"{classifier.accuracy:.2f}"
     return [str(samples), *[f"{value:.3g}" for value in values], last]
 
 
-def judged(maps: Maps, targets: StoredTargets, held_out: Maps, settings: RunSettings) -> list[str]:
+def scored(maps: Maps, targets: TargetSet, held_out: Maps) -> list[str]:
     """Score maps against the held-out ones that are left."""
-    symmetries, root = settings.targets.symmetries, root_key("ablation")
-    return cells(validate(maps, targets.fit, held_out, symmetries, root), len(maps))
+    root = Root.of("ablation")
+    found = evaluate_maps(maps, targets.fit_ranged, held_out, targets.symmetries, root)
+    return cells(found, len(maps))
 
 
 def main() -> None:
@@ -94,12 +95,13 @@ def main() -> None:
         settings = load_settings(asked.config, sets)
         run, seconds = made(settings, asked.out / str(number))
         targets = load_targets(run)
-        held_out = targets.held_out[asked.skip :]
+        held_out = targets.held_out_ranged[asked.skip :]
         maps = run.table("generate").read("maps", slice(0, asked.samples))
-        back = torch.from_numpy(targets.transform.forward(maps))
-        say(name, *judged(back, targets, held_out, settings), f"{seconds:.0f}")
+        back = targets.ranged(maps)
+        say(name, *scored(back, targets, held_out), f"{seconds:.0f}")
     if asked.skip >= 4:
-        say("real maps", *judged(targets.held_out[: asked.skip], targets, held_out, settings), "")
+        real = targets.held_out_ranged[: asked.skip]
+        say("real maps", *scored(real, targets, held_out), "")
 
 
 def say(*values: str) -> None:

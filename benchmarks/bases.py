@@ -37,12 +37,11 @@ from ood_core.denoising.calibrated import (
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.invert import invert
-from ood_core.maps.transforms import RangeTransform
+from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.scattering import Scattering
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.numerics.random import SeedRange, Stream, normal, normal_like
-from ood_core.store.targets import read_targets
 
 TOP_RATIO = 12.0
 STEPS, PASSES, INVERTED, JUDGED, SAMPLES = 12, 2, 16, 48, 64
@@ -75,18 +74,14 @@ class Row:
 
 def read_set(config: str) -> Targets:
     """Read the targets of a configuration."""
-    spec = load_settings(Path(config)).targets
-    maps = read_targets(spec)
-    count = spec.fit_count(len(maps))
-    transform = RangeTransform.measure(spec.transform, maps.values[:count])
-    values = torch.as_tensor(transform.forward(maps.values))
-    return Targets(Path(config).stem, values[:count], values[count:], spec.symmetries)
+    found = TargetSet.of(load_settings(Path(config)).targets)
+    return Targets(Path(config).stem, found.fit_ranged, found.held_out_ranged, found.symmetries)
 
 
 def measure(source: str, targets: Targets) -> Row:
     """All figures of one row."""
     began = time.monotonic()
-    base = load_base(source).denoiser
+    base = load_model(source).denoiser
     schedule = base.schedule
     grid = schedule.log_snr_grid(STEPS + 1, schedule.index_of(TOP_RATIO))
     inverted = invert(base, targets.fit[:INVERTED], grid, PASSES)

@@ -21,19 +21,20 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from ood_core.arrays import Latents, Maps
 from ood_core.config.method import DrawSpec
 from ood_core.decode import decode
 from ood_core.estimators.choice import Prior
-from ood_core.evaluation.evaluate import validate
-from ood_core.numerics.random import SeedRange
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.numerics.random import Root, SeedRange
 from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.store.latents import read_latents
 from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
 from ood_core.synthesis.constructs import Candidates, construct_of
 from ood_core.synthesis.latents import measure_geometry
+from ood_core.synthesis.pipeline import Pipeline
 from ood_core.synthesis.shell_geometry import ShellGeometry
 
 SPECS = {
@@ -47,7 +48,7 @@ SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st", "nearest_ratio")
 SHOWN = 12
 
 
-def decoded(line: Line, latents: Latents, steps: int) -> Maps:
+def decoded(line: Pipeline, latents: Latents, steps: int) -> Maps:
     """Maps in model range, without steering, in batches of 16."""
     grid = line.base.schedule.log_snr_grid(steps + 1, line.method.ends[1])
     made = []
@@ -68,16 +69,17 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
     return f"{of_own:.2f} | " + " ".join(f"{share.float().mean():.2f}" for share in shares)
 
 
-def scores(samples: Maps, line: Line, held_out: Maps) -> list[str]:
+def scores(samples: Maps, line: Pipeline, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
-    report = validate(samples, line.targets.fit, held_out, line.symmetries, line.root)
-    found = {score.name: score for score in report.scores}
+    found = evaluate_maps(
+        samples, line.targets.fit_ranged, held_out, line.targets.symmetries, Root(line.root)
+    ).scores
     return [f"{found[name].value:.3g}" for name in SCORES]
 
 
-def picture(rows: dict[str, Maps], line: Line, out: Path) -> None:
+def picture(rows: dict[str, Maps], line: Pipeline, out: Path) -> None:
     """One row of maps per construct, on the targets' colour scale."""
-    stretch = Stretch.fit(line.targets.physical(line.targets.fit)[:, 0])
+    stretch = Stretch.fit(line.targets.fit[:, 0])
     figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
     for line_of, (name, maps) in zip(axes, rows.items(), strict=True):
         for ax, field in zip(line_of, line.targets.physical(maps[:SHOWN])[:, 0], strict=False):
@@ -98,9 +100,9 @@ def main() -> None:
     asked = parser.parse_args()
     run = RunStore.open(asked.run)
     asked.out.mkdir(parents=True, exist_ok=True)
-    line = load_line(run, run.record["settings"]["base"], "auto", "float32")
+    line = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
     references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
-    held_out = line.targets.held_out
+    held_out = line.targets.held_out_ranged
     table, shown = [], {"real maps": held_out[:SHOWN]}
     for name, spec in SPECS.items():
         filled = spec.filled()

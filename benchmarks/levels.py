@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from actors.line import Line, load_line, time_grid
+from actors.loading import load_pipeline
 from benchmarks.nfe import SCORES, Judge, say
 from flows.runs.level_choice import LEVELS, MAPS, MAX_RATIO, MIN_RATIO, ROOT
 from ood_core.decode import decode
@@ -25,29 +25,30 @@ from ood_core.invert import invert
 from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
 from ood_core.synthesis.levels import choose, level_curve, log_levels
+from ood_core.synthesis.pipeline import Pipeline, time_grid
 
 INVERTED = 16  # at once
 
 
-def at_level(line: Line, ratio: float) -> Line:
+def at_level(line: Pipeline, ratio: float) -> Pipeline:
     """The line with its latents at another level."""
     level = line.base.schedule.index_of(ratio)
     method = replace(line.method, t_max=level)
     return replace(line, method=method, timesteps=time_grid(line.base.schedule, method))
 
 
-def samples(line: Line, count: int) -> torch.Tensor:
+def samples(line: Pipeline, count: int) -> torch.Tensor:
     """Maps in model range from a prior fitted at the line's level, steered as in the run."""
-    seen, method = line.targets.seen, line.method
+    seen, method = line.targets.fit_seen, line.method
     labels = line.labels(seen)
     parts = [
         invert(line.denoiser(own), maps, line.timesteps, method.fixed_point_iterations).latents
         for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
     ]
-    prior = fit_gaussian(torch.cat(parts), method.prior, line.symmetries)
+    prior = fit_gaussian(torch.cat(parts), method.prior, line.targets.symmetries)
     assert method.steering is not None, "the run steers"
     statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
-    aims = StatisticAims.measure(statistics, seen, line.symmetries, method.steering.neighbours)
+    aims = StatisticAims.measure(statistics, seen, line.targets.symmetries, method.steering.neighbours)
     seeds = SeedRange(line.root, 0, count)
     aim, parents = aims.draw(seeds)
     plain = line.denoiser(labels[parents[:, 0]])
@@ -63,13 +64,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32)
     asked: Any = parser.parse_args()
     run = RunStore.open(asked.run)
-    line = load_line(run, run.record["settings"]["base"], "cpu", "float32")
+    line = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
     schedule, targets = line.base.schedule, line.targets
     candidates = log_levels(schedule, MIN_RATIO, MAX_RATIO, LEVELS)
     began, cpu = time.monotonic(), time.process_time()
-    fit, held_out, floor = targets.fit[:MAPS], targets.held_out[:MAPS], line.method.ends[0]
+    fit, held_out, floor = (
+        targets.fit_ranged[:MAPS],
+        targets.held_out_ranged[:MAPS],
+        line.method.ends[0],
+    )
     curve = level_curve(line.base, fit, held_out, candidates, floor, ROOT)
     took, used = time.monotonic() - began, time.process_time() - cpu
     say("sigma/alpha", "explained", "error", "separability")

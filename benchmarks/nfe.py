@@ -25,19 +25,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-from actors.line import Line, load_line, time_grid
+from actors.loading import load_pipeline
 from actors.workers import sample_rows
-from flows.runs.extension import stored_settings
+from flows.runs.lifecycle import stored_settings
 from flows.tools.level_search import search_levels
 from ood_core.arrays import Maps
 from ood_core.decode import evaluations_per_map
 from ood_core.diffusion.teleport import Shortcut, Teleport
-from ood_core.evaluation.features import Rows, Ruler
+from ood_core.evaluation.features import FeatureExtractor, Features
 from ood_core.metrics.discrepancy import energy_distance
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.spectra import spectrum_distance
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline, time_grid
 
 FAMILIES = ("bispectrum", "phases", "minkowski", "peaks")
 SCORES = ("fsd", "spectrum", *FAMILIES)
@@ -73,7 +74,7 @@ class Variant:
         """Network evaluations per map."""
         return evaluations_per_map(self.solver, self.steps, self.eta)
 
-    def on(self, run: RunStore, steered: bool) -> Line:
+    def on(self, run: RunStore, steered: bool) -> Pipeline:
         """The line of a run with this way of decoding."""
         line = loaded(run)
         schedule = line.base.schedule
@@ -90,43 +91,47 @@ class Variant:
             method = replace(method, steering=None)
         above = None
         if method.teleport:
-            assert line.laws is not None, "a teleport here is by the law of the targets"
-            flow = Teleport(schedule, line.laws.gaussian.mean, line.laws.gaussian.covariance)
+            assert line.experts is not None, "a teleport here is by the law of the targets"
+            flow = Teleport(schedule, line.experts.gaussian.mean, line.experts.gaussian.covariance)
             above = Shortcut(flow, method.top, method.ends[1])
-        return replace(line, method=method, timesteps=time_grid(schedule, method), above=above)
+        timesteps = time_grid(schedule, method)
+        return replace(line, method=method, timesteps=timesteps, shortcut=above)
 
 
-def loaded(run: RunStore) -> Line:
-    """The line of a run."""
-    return load_line(run, run.record["settings"]["base"], "cpu", "float32")
+def loaded(run: RunStore) -> Pipeline:
+    """The pipeline of a run."""
+    return load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
 
 
 @dataclass(frozen=True)
 class Judge:
     """Held-out maps with their features."""
 
-    ruler: Ruler
+    extractor: FeatureExtractor
     whitening: dict[str, Whitening]
-    real: Rows
+    real: Features
 
     @classmethod
-    def of(cls, line: Line) -> "Judge":
+    def of(cls, line: Pipeline) -> "Judge":
         """Measure the targets of a run."""
-        ruler = Ruler.lay(line.targets.fit, line.targets.held_out, line.symmetries)
-        fit, real = ruler.measure(ruler.fit), ruler.measure(ruler.held_out)
+        targets = line.targets
+        extractor = FeatureExtractor.of(
+            targets.fit_ranged, targets.held_out_ranged, line.targets.symmetries
+        )
+        fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
         names = ("scattering", *FAMILIES)
-        return cls(ruler, {name: Whitening.fit(fit[name]) for name in names}, real)
+        return cls(extractor, {name: Whitening.fit(fit[name]) for name in names}, real)
 
     def scores(self, maps: Maps) -> dict[str, float]:
         """Distances of maps in model range from held-out ones."""
-        return self._compared(self.ruler.measure(maps), self.real)
+        return self._compared(self.extractor.extract(maps), self.real)
 
     def of_real(self, count: int) -> dict[str, float]:
         """The same of the first held-out maps against the others."""
         first = {name: rows[:count] for name, rows in self.real.items()}
         return self._compared(first, {name: rows[count:] for name, rows in self.real.items()})
 
-    def _compared(self, rows: Rows, real: Rows) -> dict[str, float]:
+    def _compared(self, rows: Features, real: Features) -> dict[str, float]:
         def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
             return self.whitening[name](rows[name]), self.whitening[name](real[name])
 
@@ -137,13 +142,11 @@ class Judge:
         }
 
 
-def made(run: RunStore, line: Line, samples: int) -> tuple[Maps, float]:
+def made(run: RunStore, line: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
     rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()
-    return torch.from_numpy(line.targets.transform.forward(rows["maps"])), (
-        time.process_time() - began
-    )
+    return line.targets.ranged(rows["maps"]), (time.process_time() - began)
 
 
 def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How often the whole judgement speaks on fields of known law: nominal on true maps, loud else.
+"""How often the whole evaluation speaks on fields of known law: nominal on true maps, loud else.
 
     python -m benchmarks.nominal --trials 200 --only "the same law"
     python -m benchmarks.nominal --trials 20
@@ -22,19 +22,19 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from flows.cli.console import Bars
+from flows.progress import Bars
 from ood_core.arrays import Maps
 from ood_core.config.gate import GateSpec
 from ood_core.evaluation.downstream import gaussian_fields
-from ood_core.evaluation.evaluate import compare
-from ood_core.evaluation.features import Ruler
+from ood_core.evaluation.evaluate import evaluate_features
+from ood_core.evaluation.features import FeatureExtractor
 from ood_core.evaluation.gate import decide
-from ood_core.evaluation.results import LEVEL, ValidationReport
+from ood_core.evaluation.results import ALPHA, EvaluationResult
 from ood_core.numerics.covariance import filtered, wavenumbers
-from ood_core.numerics.random import SeedRange, normal, root_key
+from ood_core.numerics.random import Root, SeedRange, normal, root_key
 
 SIDE, TARGETS, SAMPLES, DOMAIN = 16, 64, 128, 24
-GATE = GateSpec(unsteered_p=LEVEL, copies_p=LEVEL)
+GATE = GateSpec(unsteered_p=ALPHA, copies_p=ALPHA)
 SYMMETRIES = ("flip", "rotate90")
 
 
@@ -68,7 +68,10 @@ def copied(fit: Maps, key: str) -> Maps:
 CASES: dict[str, tuple[Callable[[int, str], Maps], Callable[[Maps, str], Maps]]] = {
     "the same law": (fields, lambda fit, key: fields(SAMPLES, key)),
     "the same law, two kinds": (mixed, lambda fit, key: mixed(SAMPLES, key)),
-    "phases scrambled": (fields, lambda fit, key: gaussian_fields(fields(SAMPLES, key), 1, 2)),
+    "phases scrambled": (
+        fields,
+        lambda fit, key: gaussian_fields(fields(SAMPLES, key), Root(1), 2),
+    ),
     "one kind of two": (mixed, lambda fit, key: fields(SAMPLES, key)),
     "5 % smoother": (fields, lambda fit, key: fields(SAMPLES, key, 1.05)),
     "25 % smoother": (fields, lambda fit, key: fields(SAMPLES, key, 1.25)),
@@ -89,26 +92,28 @@ def trial(case: str, number: int) -> dict[str, bool]:
     key = f"{case}/{number}"
     fit, held_out = law(TARGETS, key + "/fit"), law(TARGETS, key + "/held out")
     samples = sampler(fit, key + "/samples")
-    ruler = Ruler.lay(fit, held_out, SYMMETRIES)
+    extractor = FeatureExtractor.of(fit, held_out, SYMMETRIES)
     latents = domain(TARGETS, key + "/z"), domain(SAMPLES, key + "/drawn")
-    own = ruler.measure(domain(DOMAIN, key + "/base"))["scattering"]
-    found = compare(ruler, [ruler.measure(samples)], SAMPLES, root_key(key), own, latents)
+    own = extractor.extract(domain(DOMAIN, key + "/base"))["scattering"]
+    found = evaluate_features(
+        extractor, [extractor.extract(samples)], SAMPLES, Root.of(key), own, latents
+    )
     return said(found)
 
 
-def said(found: ValidationReport) -> dict[str, bool]:
+def said(found: EvaluationResult) -> dict[str, bool]:
     """What a report says, as yes or no."""
-    judged, copies = found.judgement, {check.level: check for check in found.copying}
-    assert judged.classifier is not None
-    assert found.leak is not None
+    tests, copies = found.tests, {check.space: check for check in found.memorization}
+    assert tests.classifier is not None
+    assert found.leakage is not None
     return {
-        "told apart": any(test.rejected for test in judged.families),
-        "classifier": judged.classifier.p_value <= LEVEL,
-        "copies, pixels": copies["shifted"].p_value <= LEVEL,
-        "copies, statistics": copies["statistic"].p_value <= LEVEL,
-        "copies, latents": copies["latent"].p_value <= LEVEL,
-        "leak": found.leak.p_value <= LEVEL,
-        "targets differ": any(test.targets_differ for test in judged.families),
+        "told apart": any(test.rejected for test in tests.families),
+        "classifier": tests.classifier.p_value <= ALPHA,
+        "copies, pixels": copies["pixels"].p_value <= ALPHA,
+        "copies, statistics": copies["scattering"].p_value <= ALPHA,
+        "copies, latents": copies["latents"].p_value <= ALPHA,
+        "leak": found.leakage.p_value <= ALPHA,
+        "targets differ": any(test.targets_differ for test in tests.families),
         "published": decide(GATE, found, TARGETS).outcome == "published",
     }
 

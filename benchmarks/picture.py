@@ -29,7 +29,7 @@ def main() -> None:
     uri, path = sys.argv[1:]
     run = RunStore.open(uri)
     targets = load_targets(run)
-    real, made = targets.physical(targets.held_out), run.table("generate").read("maps")
+    real, made = targets.held_out, run.table("generate").read("maps")
     stretch = Stretch.fit(real[:, 0])
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     sets = (("real, held out", real), ("synthetic", made))

@@ -16,7 +16,7 @@ def row(uri: str) -> list[str]:
     """One run: its scores, network evaluations per map, and seconds of generation."""
     run = RunStore.open(uri)
     report: dict[str, Any] = read_json(run.root / "report" / "report.json")
-    scores = {score["name"]: score for score in report["validation"]["scores"]}
+    scores = report["evaluation"]["scores"]
     plan = run.plan("generate")
     receipts = run.receipts("generate").all(plan)
     nfe = sum(receipt.nfe for receipt in receipts) / max(1, sum(r.stop - r.start for r in receipts))
@@ -29,7 +29,7 @@ def row(uri: str) -> list[str]:
 def real(uri: str) -> list[str]:
     """The real-against-real band of the same scores, for samples of the same number."""
     report = read_json(RunStore.open(uri).root / "report" / "report.json")
-    scores = {score["name"]: score for score in report["validation"]["scores"]}
+    scores = report["evaluation"]["scores"]
     bands = [f"{scores[n]['low']:.3g} to {scores[n]['high']:.3g}" for n in SCORES]
     return ["real against real", "", *bands, "", "", ""]
 

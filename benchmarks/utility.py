@@ -20,12 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.settings import parse
 from flows.tools.downstream import keep_utility, measure_utility
-from ood_core.evaluation.downstream import MULTIPLES, Labelled, Task, utility
-from ood_core.evaluation.gains import Utility
-from ood_core.numerics.random import root_key
+from ood_core.evaluation.downstream import (
+    MULTIPLES,
+    DownstreamResult,
+    Labelled,
+    Task,
+    downstream_gain,
+)
+from ood_core.numerics.random import Root
 from ood_core.store.run import RunStore
 
 SIDE, GRID, SLOPES = 32, 96, (2.0, 2.5, 3.0)
@@ -69,14 +74,14 @@ def main() -> None:
             "execution": {"pool": "inline", "orchestrator": "none"},
         }
     )  # fmt: skip
-    run_line(settings, str(asked.out))
+    make_run(settings, str(asked.out))
     run = RunStore.open(str(asked.out))
     found = measure_utility(run, str(labels), None)
     keep_utility(run, found)
     show(found)
 
 
-def perfect() -> Utility:
+def perfect() -> DownstreamResult:
     """The same comparison with further real maps for synthetic ones; nothing is run."""
     count = MULTIPLES[-1] * FIT
 
@@ -88,20 +93,20 @@ def perfect() -> Utility:
     real, held_out = labelled(range(FIT)), labelled(range(FIT, FIT + HELD_OUT))
     more = labelled(range(10_000, 10_000 + count))
     task = Task("slope", tuple(map(str, SLOPES)))
-    root = root_key("slopes")
-    return utility(task, real, held_out, more, ("flip", "rotate90"), root, samples=count)
+    root = Root.of("slopes")
+    return downstream_gain(task, real, held_out, more, ("flip", "rotate90"), root, samples=count)
 
 
-def show(found: Utility) -> None:
+def show(found: DownstreamResult) -> None:
     """Print a Markdown table."""
-    print("| learner | trained on | maps | accuracy | 95 % | gain | 95 % |")
+    print("| probe | trained on | maps | accuracy | 95 % | gain | 95 % |")
     print("|---|---|---|---|---|---|---|")
-    for arm in found.arms:
+    for row in found.training_sets:
         print(
-            f"| {arm.learner} | {arm.title} | {arm.maps} | {arm.score:.3f} | {arm.low:.3f} to "
-            f"{arm.high:.3f} | {arm.gain:+.3f} | {arm.gain_low:+.3f} to {arm.gain_high:+.3f} |"
+            f"| {row.probe} | {row.title} | {row.maps} | {row.score:.3f} | {row.low:.3f} to "
+            f"{row.high:.3f} | {row.gain:+.3f} | {row.gain_low:+.3f} to {row.gain_high:+.3f} |"
         )
-    print(found.sentence)
+    print(found.summary)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/validation.py RUN [--maps]
 
 With `--maps` the stored statistics are left aside and all samples are measured from their maps;
-milliseconds per map are what a worker pays. One thread. Run it
-on a copy: verdict and report are written.
+milliseconds per map are what a worker pays. One thread. Run it on a copy: outcome and report are
+written.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 import torch
 
 from flows.cli.console import show_rows
-from flows.runs.extension import stored_settings
+from flows.runs.lifecycle import stored_settings
 from flows.runs.stages import validate_set
 from ood_core.store import statistics
 from ood_core.store.run import RunStore
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = RunStore.open(arguments.run)
-    spent, measure = [], statistics.measured
+    spent, measure = [], statistics.statistics_rows
 
     def timed(*given, **more):  # type: ignore[no-untyped-def]
         began = time.process_time()
@@ -38,7 +38,7 @@ def main() -> None:
 
     if arguments.maps:
         statistics.DEFINITION = -1  # of no run
-        statistics.measured = timed
+        statistics.statistics_rows = timed
     began = time.process_time()
     validate_set(run, stored_settings(run))
     seconds = time.process_time() - began

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from benchmarks.nfe import say
 from ood_core.arrays import Latents, Maps
 from ood_core.diffusion.denoiser import Denoiser
@@ -33,6 +33,7 @@ from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline
 
 HEADER = (
     "targets", "latents through", "power", "its spread", "octaves", "mean image", "kurtosis",
@@ -72,7 +73,7 @@ def row(latents: Latents, white: Tensor) -> list[str]:
     return [f"{value:.3g}" for value in values]
 
 
-def inverted(line: Line, denoisers: list[Denoiser], maps: Maps) -> Inversion:
+def inverted(line: Pipeline, denoisers: list[Denoiser], maps: Maps) -> Inversion:
     """Invert maps in blocks, each through its own denoiser, on the line's grid."""
     blocks = zip(denoisers, maps.split(AT_ONCE), strict=True)
     done = [
@@ -125,10 +126,10 @@ def main() -> None:
     for uri, place in zip(asked.runs, np.atleast_2d(axes), strict=True):
         run = RunStore.open(uri)
         line, name = (
-            load_line(run, run.record["settings"]["base"], "cpu", "float32"),
+            load_pipeline(run, run.record["settings"]["base"], "cpu", "float32"),
             Path(uri).name,
         )
-        maps = line.targets.held_out[: asked.count]
+        maps = line.targets.held_out_ranged[: asked.count]
         shape = tuple(maps.shape[1:])
         seeds = SeedRange(root_key("whiteness"), 0, WHITE)
         white = features(normal(seeds, shape))

@@ -5,13 +5,14 @@ place in the file. Unknown keys are refused everywhere.
 """
 
 import copy
-import glob
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -24,7 +25,6 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from flows.plain_yaml import DEEPEST, LARGEST, read_plain
 from ood_core.config.gate import GateSpec
 from ood_core.config.generation import GenerationSpec
 from ood_core.config.method import PRESETS, Method, of_preset
@@ -32,22 +32,28 @@ from ood_core.config.pretraining import PretrainSpec
 from ood_core.config.targets import TargetsSpec
 from ood_core.errors import ConfigError
 from ood_core.limits import BASE_BYTES
+from ood_core.maps import paths
 
 PROJECT = Path(__file__).resolve().parents[1]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-SHOWN = 20
+MAX_FAULTS = 20
 """Faults of a configuration that are spelled out."""
 MAX_COUNT = 100_000
 """Workers, processors or attempts: more are a slip."""
 OPEN = ("base", "gate", "execution")
 """Sections that a session may choose anew; the others belong to the run."""
 
+MAX_CHARACTERS = 2**16
+"""Of a YAML text; configurations have about a thousand."""
+MAX_DEPTH = 20
+MAX_DIGITS = 40
+
 PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
 """No control characters, line breaks, NUL."""
 
 
 class Execution(BaseModel):
-    """Where and how the line runs; never part of the identity.
+    """Where and how a run is computed; never part of the identity.
 
     `max_base_bytes` is the most that the weights of a base may have, as stored and in float32.
     """
@@ -174,7 +180,7 @@ def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:
 
 def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
-    places = (Path.cwd(), beside.resolve(), PROJECT)
+    places = (Path.cwd(), beside.resolve(), paths.SHIPPED)
     targets = replace(settings.targets, path=_find(settings.targets.path, places))
     base = _find(settings.base, places)
     return settings.model_copy(update={"targets": targets, "base": base})
@@ -188,7 +194,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)
+            text = file.read(MAX_CHARACTERS + 1)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path") from error
     try:
@@ -203,9 +209,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _find(name: str, places: Sequence[Path]) -> str:
     try:
         for place in places:
-            candidate = str(place / Path(name).expanduser())
-            if next(glob.iglob(candidate, recursive=True), None) is not None:
-                return candidate
+            if next(paths.matches(name, str(place)), None) is not None:
+                return os.path.join(*paths.meaning(name, str(place))).rstrip("/")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{name[:100]!r}: no path that can be looked up ({error})") from error
     return name
@@ -216,7 +221,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals:
         raise ConfigError(f"--set {override}: expected key=value, such as generation.samples=64")
     *sections, last = key.strip().split(".")
-    if len(sections) > DEEPEST:
+    if len(sections) > MAX_DEPTH:
         raise ConfigError(f"--set {key[:100]}...: got {len(sections)} sections; expected a few")
     for section in sections:
         content = content.setdefault(section, {})
@@ -230,11 +235,71 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     lines, faults = [], error.errors()
-    for item in faults[:SHOWN]:
+    for item in faults[:MAX_FAULTS]:
         place = ".".join(str(part)[:100] for part in item["loc"]) or "configuration"
         given = reprlib.repr(item["input"])
         got = "" if item["type"] in ("missing", "value_error") else f" (got {given})"
         lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{got}")
-    if len(faults) > SHOWN:
-        lines.append(f"and {len(faults) - SHOWN} more")
+    if len(faults) > MAX_FAULTS:
+        lines.append(f"and {len(faults) - MAX_FAULTS} more")
     return "the configuration is not usable:\n  " + "\n  ".join(lines)
+
+
+def read_plain(text: str) -> Any:
+    """Return the values of a YAML text: plain ones alone, each key once, small and not deep.
+
+    Tags that would build objects are refused by the safe loader. Aliases are refused as well, since
+    a few lines of them stand for any number of values.
+
+    Raises:
+        ValueError: not YAML, or more than plain values; the message says where.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"got {len(text)} characters; expected at most {MAX_CHARACTERS}")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # a safe one
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:  # `!!int x`, 2001-13-45 and the like: no common type
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+@final
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases, keys that are given twice, depths and endless numbers."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node that is no alias and not too deep."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise _refused("an alias; write the value out", event)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _refused(f"more than {MAX_DEPTH} levels", event)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping without lost keys."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise _refused(f"the key {key.value[:50]!r} twice", key)
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """Construct a number that can be shown."""
+        if len(node.value) > MAX_DIGITS:
+            raise _refused(f"a number of {len(node.value)} digits", node)
+        return int(super().construct_yaml_int(node))
+
+
+def _refused(what: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=f"got {what}", problem_mark=place.start_mark)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)

@@ -18,6 +18,10 @@ class TargetError(InputError):
     """A target file is missing, unreadable, or holds maps that the line cannot take."""
 
 
+class TargetWarning(UserWarning):
+    """Something about the targets that is no fault, and that the user should know."""
+
+
 class BaseModelError(InputError):
     """A base model cannot be loaded or does not fit the targets."""
 

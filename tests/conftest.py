@@ -138,12 +138,12 @@ def config(tmp_path: Path, tiny_dict: Callable[..., dict[str, Any]]) -> Callable
 @pytest.fixture(scope="session")
 def _ready(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -> Path:
     from flows.runs.planning import prepare
-    from flows.runs.stages import LINE, perform
+    from flows.runs.stages import STAGES, perform
 
     root = tmp_path_factory.mktemp("runs") / "ready"
     settings = tiny()
     run = prepare(settings, str(root))
-    for name, stage in LINE:
+    for name, stage in STAGES:
         if name in ("calibrate", "invert", "fit"):
             perform(name, stage, run, settings)
     return root
@@ -153,10 +153,10 @@ def _ready(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -
 def _finished(
     tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any], _ready: Path
 ) -> Path:
-    from flows.runs.lifecycle import run_line
+    from flows.runs.lifecycle import make_run
 
     root = tmp_path_factory.mktemp("runs") / "finished"
-    run_line(tiny(), str(root))
+    make_run(tiny(), str(root))
     return root
 
 

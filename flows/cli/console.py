@@ -1,101 +1,22 @@
 """What people see in a terminal: progress bars with rate and remaining time, tables, errors."""
 
 import json
-import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
-from flows.progress import listener
+from flows.progress import finite, printable
+from ood_core.errors import TargetWarning
 
 OUT = Console()
 ERR = Console(stderr=True)
-UNITS = {
-    "calibrate": "levels",
-    "invert": "maps",
-    "generate": "maps",
-    "pretrain": "steps",
-    "check": "evaluations",
-    "drill": "faults",
-    "science": "cells",
-    "utility": "trainings",
-    "walk": "maps",
-    "separate": "maps",
-    "search": "levels",
-}
-
-
-class RateColumn(ProgressColumn):
-    """Rows per second."""
-
-    def render(self, task: Task) -> Text:
-        """Render the rate with its unit."""
-        speed = task.finished_speed or task.speed
-        unit = UNITS.get(task.description, "rows")
-        return Text(f"{speed:.1f} {unit}/s" if speed else "", style="cyan")
-
-
-class Bars:
-    """A listener that draws one bar per stage."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("[bold]{task.description:<10}"),
-            BarColumn(bar_width=32),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            console=ERR,
-        )
-        self._bars: dict[str, Any] = {}
-
-    def __enter__(self) -> "Bars":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def begin(self, stage: str, total: int, done: int) -> None:
-        """Open a bar."""
-        self._bars[stage] = self._progress.add_task(stage, total=total, completed=done)
-
-    def advance(self, stage: str, rows: int) -> None:
-        """Move the bar."""
-        self._progress.advance(self._bars[stage], rows)
-
-    def end(self, stage: str, seconds: float, note: str) -> None:
-        """Close the stage with a line."""
-        self._progress.console.print(f"[green]✓[/] {stage:<10} {seconds:6.1f} s  {shown(note)}")
-
-
-@contextmanager
-def bars_shown() -> Iterator[None]:
-    """While this lasts, stages draw their bars."""
-    with Bars() as bars:
-        token = listener.set(bars)
-        try:
-            yield
-        finally:
-            listener.reset(token)
 
 
 def show_json(record: Mapping[str, Any]) -> None:
@@ -121,6 +42,31 @@ def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     OUT.print(table)
 
 
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what a user should know of the targets in one line each, without a place in the code."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, TargetWarning):
+            ERR.print(Text("note: ", style="bold yellow") + Text(printable(str(message))))
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
+
+
 def show_error(message: str) -> None:
     """Print one clear error."""
     ERR.print(Text("error: ", style="bold red") + Text(printable(message)))
@@ -129,20 +75,6 @@ def show_error(message: str) -> None:
 def shown(text: str) -> str:
     """Return text as markup that shows it as it is: names can hold brackets and colours."""
     return escape(printable(text))
-
-
-def printable(text: str) -> str:
-    """Return text with control characters spelled out: they could drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-
-
-def finite(value: Any) -> Any:
-    """Return a record with None for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> str:

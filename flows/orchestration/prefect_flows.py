@@ -23,8 +23,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.progress import Listener, listener
-from flows.runs.extension import extend_run
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import extend_run, make_run
 from flows.runs.stages import Stage, perform
 from flows.settings import RunSettings, parse, parse_recipe
 from flows.tools.pretrain import train_base
@@ -116,7 +115,7 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
     token = listener.set(Artifacts(listener.get()))
     try:
         place = out.replace("{run}", folder_name(str(flow_run.name)))
-        result = run_line(parse(settings), place, call=_as_task)
+        result = make_run(parse(settings), place, call=_as_task)
     finally:
         listener.reset(token)
     outcome: dict[str, Any] = _publish(result)
@@ -185,7 +184,7 @@ def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> s
 
 
 def _publish(result: dict[str, Any]) -> Any:
-    """Show verdict and report in Prefect; return the state that Prefect ends the flow run with.
+    """Show state and report in Prefect; return the state that Prefect ends the flow run with.
 
     It is named after the outcome; its data are the result, which the flow's caller gets.
     """

@@ -1,4 +1,4 @@
-"""Gathers what the report shows from the stores of a run."""
+"""What the report shows, read from the tables and records of a run."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,27 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flows.runs.redraw_latents import drawn_latents
-from flows.runs.timing import shares
-from flows.settings import RunSettings
-from flows.tools.separability import WALKS
-from flows.tools.walk_files import NUMBERS
+from flows.progress import shares
 from ood_core.arrays import Maps
-from ood_core.evaluation.atlas import MAX_POINTS as ATLAS_DRAWS
-from ood_core.evaluation.atlas import atlas
-from ood_core.evaluation.evaluate import ValidationReport
-from ood_core.evaluation.gains import Utility, read_utility
-from ood_core.evaluation.gate import Verdict
-from ood_core.evaluation.morphology import shapes
+from ood_core.evaluation.downstream import DownstreamResult
+from ood_core.evaluation.gate import Decision
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.maps.target_set import TargetSet
 from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.galleries import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
-from ood_core.store.latents import failed_round_trips, held_targets
+from ood_core.store.latents import failed_round_trips
 from ood_core.store.run import SHARDED, UTILITY, RunStore
-from ood_core.store.targets import StoredTargets
 from ood_core.synthesis.latents import COUNTED
 
+WALKS = "walks"
+WALK_NUMBERS = "walk.json"
+SEPARABILITY = "separability.json"
 MAX_WALKS = 3
 MAX_SHOWN = 512
 """Maps that the report reads back for its pictures and its table of pixel values, at even steps."""
@@ -48,49 +44,46 @@ def shown_samples(
 
 def report_input(
     run: RunStore,
-    settings: RunSettings,
-    targets: StoredTargets,
-    validation: ValidationReport,
-    verdict: Verdict,
+    targets: TargetSet,
+    result: EvaluationResult,
+    decision: Decision,
 ) -> ReportInput:
-    """Collect pictures, numbers and provenance."""
+    """Collect pictures, numbers and provenance.
+
+    `latents` are those of the fit targets, some that samples began from, and their prior.
+    """
     record = run.record
     inverted = run.table("invert")
-    extremes = [*validation.worst, *(pair.sample for pair in validation.closest)]
+    extremes = [*result.least_typical, *(pair.sample for pair in result.closest)]
     samples, numbers = shown_samples(run, extremes)
-    fit, held_out = (targets.physical(maps) for maps in (targets.fit, targets.held_out))
     error = inverted.read("error")
     return ReportInput(
         name=record["name"],
         identity=record["identity"],
-        state=verdict.outcome,
+        state=decision.outcome,
         unit=targets.unit,
-        fit=fit,
-        held_out=held_out,
+        fit=targets.fit,
+        held_out=targets.held_out,
         samples=samples,
         sample_numbers=tuple(numbers),
         round_trips=targets.physical(torch.from_numpy(inverted.read("round_trip"))),
-        round_trip_targets=targets.physical(targets.fit),
-        psnr=psnr(targets.fit, error),
-        validation=validation,
-        symmetries=settings.targets.symmetries,
+        round_trip_targets=targets.fit,
+        psnr=psnr(targets.fit_ranged, error),
+        result=result,
+        symmetries=targets.symmetries,
         settings={
             **record["method"],
             "draws": draw_record(run),
             "left_out_of_prior": [targets.ids[row] for row in failed_round_trips(run)],
-            "gate": list(verdict.reasons),
-            **_asked(run, record),
+            "gate": list(decision.reasons),
+            **_settings(run, record),
         },
         versions=record["versions"],
         timings=_timings(run),
         base=record["base"],
         trust=_trust(run),
-        utility=stored_utility(run),
-        atlas=atlas(
-            *drawn_latents(run, ATLAS_DRAWS), settings.targets.symmetries, held_targets(run)
-        ),
+        downstream=stored_downstream(run),
         walks=walk_strips(run),
-        shapes=shapes(*map(torch.from_numpy, (samples, held_out, fit))),
     )
 
 
@@ -99,23 +92,29 @@ def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
     found = []
     for name in sorted(names(run.root / WALKS))[:MAX_WALKS]:
         place = run.root / WALKS / name
-        if not exists(place / NUMBERS):  # written last
+        if not exists(place / WALK_NUMBERS):  # written last
             continue
-        words = read_json(place / NUMBERS)
+        words = read_json(place / WALK_NUMBERS)
         title = f"From {words['from']} to {words['to']}"
         strip = read_bytes(place / "strip.png")
         found.append(WalkStrip(title, strip, f"../{WALKS}/{quote(name)}/walk.csv"))
     return tuple(found)
 
 
-def stored_utility(run: RunStore) -> Utility | None:
-    """What `farfield utility` found, where it was asked."""
+def stored_separability(run: RunStore) -> dict[str, Any] | None:
+    """What was measured of a run; None where nothing was."""
+    place = run.root / WALKS / SEPARABILITY
+    return read_json(place) if exists(place) else None
+
+
+def stored_downstream(run: RunStore) -> DownstreamResult | None:
+    """What `farfield utility` found, where it was run."""
     place = run.root / UTILITY
-    return read_utility(read_json(place)) if exists(place) else None
+    return DownstreamResult.from_json(read_json(place)) if exists(place) else None
 
 
 def card_input(
-    run: RunStore, targets: StoredTargets, report: ReportInput, verdict: Verdict
+    run: RunStore, targets: TargetSet, report: ReportInput, decision: Decision
 ) -> CardInput:
     """Add to the report's record what the card says of the data set."""
     record, table = run.record, run.table("generate")
@@ -129,7 +128,7 @@ def card_input(
         source=Path(record["settings"]["targets"]["path"]).name,
         header=targets.header,
         seed=record["identity_record"]["generation"]["seed"],
-        reasons=verdict.reasons,
+        reasons=decision.reasons,
     )
 
 
@@ -182,7 +181,7 @@ def draw_record(run: RunStore) -> dict[str, Any] | None:
     }
 
 
-def _asked(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
+def _settings(run: RunStore, record: dict[str, Any]) -> dict[str, Any]:
     settings, samples = record["settings"], run.plan("generate").rows
     return {
         "base": settings["base"],

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.inputs import draw_record, psnr
-from flows.settings import PROJECT
-from flows.tools.separability import stored_separability
+from flows.report.inputs import draw_record, psnr, stored_separability
 from ood_core.errors import ShardCorrupt
+from ood_core.maps.paths import SHIPPED
 from ood_core.models.importing import Untold, import_checkpoint
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
 from ood_core.store.latents import failed_round_trips
 from ood_core.store.priors import describe_prior
@@ -29,7 +28,9 @@ def describe(run: RunStore) -> dict[str, Any]:
     arrays = [row for table in tables for row in _arrays(table)]
     targets = load_targets(run)
     done = not run.receipts("invert").missing(run.plan("invert"))
-    decibels = psnr(targets.fit, run.table("invert").read("error")) if done else np.array([np.nan])
+    decibels = (
+        psnr(targets.fit_ranged, run.table("invert").read("error")) if done else np.array([np.nan])
+    )
     lost = failed_round_trips(run) if done else []
     record = run.record
     return {
@@ -39,7 +40,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         "unit": targets.unit,
         "transform": targets.transform.as_dict(),
         "quantization": targets.quantization.found,
-        "fit_targets": len(targets.fit),
+        "fit_targets": targets.fit_count,
         "held_out_targets": len(targets.held_out),
         "round_trip_psnr_db": {
             "least": float(decibels.min()),
@@ -83,11 +84,11 @@ def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
 
 
 def shipped_models() -> list[dict[str, Any]]:
-    """The bases in the project's `models` folder."""
-    folders = sorted(p.parent for p in (PROJECT / "models").glob("*/model_index.json"))
+    """The bases that come with the project."""
+    folders = sorted(p.parent for p in (SHIPPED / "models").glob("*/model_index.json"))
     found = []
     for folder in folders:
-        model = load_base(str(folder))
+        model = load_model(str(folder))
         found.append(
             {
                 "model": f"models/{folder.name}",
@@ -103,7 +104,7 @@ def shipped_models() -> list[dict[str, Any]]:
 
 def describe_model(source: str) -> dict[str, Any]:
     """Everything that is known of a base without running it."""
-    return describe_base(load_base(source))
+    return describe_base(load_model(source))
 
 
 def describe_base(model: BaseModel) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def describe_base(model: BaseModel) -> dict[str, Any]:
 def import_model(checkpoint: Path, folder: Path, untold: Untold, max_bytes: int) -> dict[str, Any]:
     """Import a checkpoint, load the base that it became, and tell what was found."""
     origin = import_checkpoint(checkpoint, folder, untold, max_bytes)
-    found = describe_base(load_base(str(folder), max_bytes=max_bytes))
+    found = describe_base(load_model(str(folder), max_bytes=max_bytes))
     del found["rulings"]
     return {"layout": origin.layout, "weights": origin.place, **found}
 

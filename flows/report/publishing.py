@@ -46,8 +46,7 @@ def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
         )
     targets = load_targets(run)
     samples, _ = shown_samples(run)
-    real = targets.physical(targets.fit)
-    picture = contact_sheet(real, samples, targets.unit, run.record["name"], rows)
+    picture = contact_sheet(targets.fit, samples, targets.unit, run.record["name"], rows)
     place: Place = out or run.root / GALLERY
     try:
         write_atomic(place, picture)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from psutil import virtual_memory
 
-from actors.line import choose_device, time_grid
 from flows.runs.planning import INVERSION_SHARD, inspect_inputs, shard_plans
 from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
@@ -22,10 +21,11 @@ from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import patch_shapes, patch_stride
 from ood_core.invert import evaluations_per_target
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.numerics.symmetry import orbit_size
+from ood_core.synthesis.pipeline import choose_device, time_grid
 
 PROBE_ROWS = 16
 BATCHES = (1, 4, PROBE_ROWS, 64)
@@ -35,14 +35,13 @@ WORKING_COPIES = 400
 
 def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     """Evaluations, seconds, bytes, shards and memory of a run; nothing is written."""
-    maps, model, method = inspect_inputs(settings)
-    fit = settings.targets.fit_count(len(maps))
-    shape = maps.values.shape[1:]
+    targets, model, method = inspect_inputs(settings)
+    fit, shape = targets.fit_count, targets.shape
     counts = evaluations(settings, method, fit)
     probe = torch.zeros(PROBE_ROWS, *model.code_shape(shape))
     device = choose_device(settings.execution.device)
     most = settings.execution.max_base_bytes
-    denoiser = load_base(settings.base, device, max_bytes=most).denoiser
+    denoiser = load_model(settings.base, device, max_bytes=most).denoiser
     by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2), probe.to(device))
     network = by_batch[PROBE_ROWS]
     steering = _steering_seconds(method, probe, denoiser.schedule)
@@ -53,7 +52,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     row_bytes = 4 * math.prod(shape)
     plans = shard_plans(settings, method, fit)
     return {
-        "targets": {"fit": fit, "held_out": len(maps) - fit, "shape": list(shape)},
+        "targets": {"fit": fit, "held_out": len(targets) - fit, "shape": list(shape)},
         "network_evaluations": counts,
         "network_seconds_per_map": network,
         "network_seconds_per_map_by_batch": by_batch,

@@ -8,23 +8,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import choose_device, require_base
+from actors.loading import require_base
 from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.errors import BaseModelMissing, IdentityRefused
-from ood_core.evaluation.features import Ruler
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.evaluation.features import FeatureExtractor
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal, root_key
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_domain, write_domain
+from ood_core.synthesis.pipeline import choose_device
 
 MAX_MAPS = 48  # maps
 MIN_MAPS = 8  # with less, shares of what is nearer say nothing
 STEPS = 24
 
 
-def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Tensor, "b f"] | None:
+def domain_rows(
+    run: RunStore, settings: RunSettings, extractor: FeatureExtractor
+) -> Float[Tensor, "b f"] | None:
     """Scattering rows of maps in the base's domain; None where there is no way to tell.
 
     That is where few targets are fitted, where the run's own base is not at hand (any more), and
@@ -36,23 +39,23 @@ def domain_rows(run: RunStore, settings: RunSettings, ruler: Ruler) -> Float[Ten
     """
     if (stored := read_domain(run)) is not None:
         return stored
-    count = min(MAX_MAPS, len(ruler.fit))
+    count = min(MAX_MAPS, len(extractor.fit))
     if count < MIN_MAPS:
         return None
     device = choose_device(settings.execution.device)
     try:
         most = settings.execution.max_base_bytes
-        model = load_base(settings.base, device, getattr(torch, run.dtype), most)
+        model = load_model(settings.base, device, getattr(torch, run.dtype), most)
         require_base(model, run.record)
     except (BaseModelMissing, IdentityRefused):
         return None
-    channels, height, width = ruler.fit.shape[1:]
+    channels, height, width = extractor.fit.shape[1:]
     shape = model.code_shape((channels, height, width))
     noise = normal(SeedRange(root_key(run.record["identity"] + "/domain"), 0, count), shape)
     maps = draw_domain(model, noise.to(device))
     if not maps.isfinite().all():
         return None
-    rows = ruler.measure(maps)["scattering"]
+    rows = extractor.extract(maps)["scattering"]
     write_domain(run, rows)
     return rows
 

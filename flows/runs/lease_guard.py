@@ -13,12 +13,12 @@ from ood_core.store.files import writing
 from ood_core.store.lease import BEAT_SECONDS, Lease, require
 from ood_core.store.run import RunStore
 
-NO_WORD = (OSError, StoreUnreachable)
+UNREACHABLE = (OSError, StoreUnreachable)
 _held: ContextVar[Lease | None] = ContextVar("lease", default=None)
 
 
 @contextmanager
-def holding(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
+def hold_lease(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
     """Hold the run's lease; release it at the end, whatever happens.
 
     Raises:
@@ -38,11 +38,11 @@ def holding(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
             _held.reset(token)
             over.set()
             thread.join()
-            with suppress(*NO_WORD):  # on a full disk; a dead process holds nothing either
+            with suppress(*UNREACHABLE):  # on a full disk; a dead process holds nothing either
                 lease.release()
 
 
-def require_held() -> int | None:
+def require_lease() -> int | None:
     """Number of the lease that this driver holds; None where none was asked for, as in tests.
 
     Raises:
@@ -57,5 +57,5 @@ def require_held() -> int | None:
 
 def _beat(lease: Lease, over: Event) -> None:
     while not over.wait(lease.holder.every):
-        with suppress(*NO_WORD):  # a beat may be missed; who loses the lease by it finds out
+        with suppress(*UNREACHABLE):  # a beat may be missed; who loses the lease by it finds out
             lease.beat()

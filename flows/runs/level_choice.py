@@ -7,12 +7,9 @@ by rounding, so whoever comes back to a planned run takes the number that stands
 from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
-import torch
-
 from flows.settings import RunSettings
 from ood_core.config.method import Method
-from ood_core.maps.mapset import MapSet
-from ood_core.maps.transforms import RangeTransform
+from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
@@ -38,13 +35,13 @@ class LevelChoice:
 
 
 def settle_level(
-    settings: RunSettings, maps: MapSet, model: BaseModel, t_min: int, run: RunStore | None
+    settings: RunSettings, targets: TargetSet, model: BaseModel, t_min: int, run: RunStore | None
 ) -> LevelChoice | None:
     """Choose the level where the settings leave it to measurement; None where they do not."""
     if settings.method.t_max != "auto":
         return None
-    stored = _stored(run, maps, model)
-    return stored or _measured(settings, maps, model, t_min)
+    stored = _stored(run, targets, model)
+    return stored or _measured(targets, model, t_min)
 
 
 def with_level(method: Method, choice: LevelChoice | None) -> Method:
@@ -52,25 +49,24 @@ def with_level(method: Method, choice: LevelChoice | None) -> Method:
     return method if choice is None else replace(method, t_max=choice.t_max)
 
 
-def _stored(run: RunStore | None, maps: MapSet, model: BaseModel) -> LevelChoice | None:
+def _stored(run: RunStore | None, targets: TargetSet, model: BaseModel) -> LevelChoice | None:
     """The choice of a planned run of the same targets and base."""
     found = run.record.get("level_choice") if run is not None and run.exists else None
-    if found is None or (found["targets"], found["base"]) != (maps.digest(), model.digest):
+    if found is None or (found["targets"], found["base"]) != (targets.digest(), model.digest):
         return None
     return LevelChoice(**{**found, "curve": tuple(found["curve"])})
 
 
-def _measured(settings: RunSettings, maps: MapSet, model: BaseModel, t_min: int) -> LevelChoice:
-    fit = settings.targets.fit_count(len(maps))
-    transform = RangeTransform.measure(settings.targets.transform, maps.values[:fit])
-    chosen = [*range(min(fit, MAPS)), *range(fit, min(len(maps), fit + MAPS))]
-    seen = torch.from_numpy(transform.forward(maps.values[chosen]))
+def _measured(targets: TargetSet, model: BaseModel, t_min: int) -> LevelChoice:
+    fit = targets.fit_count
+    chosen = [*range(min(fit, MAPS)), *range(fit, min(len(targets), fit + MAPS))]
+    seen = targets.model_range[chosen]
     seen = seen if model.codes is None else model.codes.encode(seen)
     base, split = model.denoiser, min(fit, MAPS)
     levels = log_levels(base.schedule, MIN_RATIO, MAX_RATIO, LEVELS)
     curve = level_curve(base, seen[:split], seen[split:], levels, t_min, ROOT)
     points = tuple(asdict(point) for point in curve)
-    return LevelChoice(choose(curve).index, RULE, maps.digest(), model.digest, points)
+    return LevelChoice(choose(curve).index, RULE, targets.digest(), model.digest, points)
 
 
 def recorded(choice: LevelChoice | None) -> dict[str, Any]:

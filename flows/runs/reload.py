@@ -1,18 +1,31 @@
-"""The line of a stored run, loaded by the driver to work beside it."""
+"""What was fitted in a stored run, loaded for the driver; latents of its samples, drawn again."""
 
 import torch
 
-from actors.line import Line, load_line
+from actors.loading import load_pipeline
 from flows.settings import RunSettings
+from ood_core.arrays import Latents
+from ood_core.config.identity import read_method
 from ood_core.errors import RunIncomplete
+from ood_core.estimators.choice import Prior
+from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
+from ood_core.store.latents import read_latents
+from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore, ShardedStage
+from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.latents import draw
+from ood_core.synthesis.pipeline import Pipeline
 
 FITTED: tuple[ShardedStage, ...] = ("calibrate", "invert")
+MAX_LATENTS = 4096
+"""The first samples, since one draw is as random as another."""
+MAX_VALUES = 2**25
+"""Numbers of all of them, an eighth of a gigabyte."""
 
 
-def fitted_line(run: RunStore, settings: RunSettings) -> Line:
-    """Load the line of a run whose targets are inverted.
+def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
+    """Load the pipeline of a run whose targets are inverted.
 
     Raises:
         RunIncomplete: they are not yet.
@@ -25,4 +38,19 @@ def fitted_line(run: RunStore, settings: RunSettings) -> Line:
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]
     most = settings.execution.max_base_bytes
-    return load_line(run, settings.base, settings.execution.device, dtype, most)
+    return load_pipeline(run, settings.base, settings.execution.device, dtype, most)
+
+
+def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Latents, Prior]:
+    """Return the latents of the fit targets, those of the first samples, and their prior.
+
+    Those of samples are drawn again, as they are a function of seed and prior.
+    """
+    references = read_latents(run)
+    prior, geometry = read_prior(run.root / "prior.zarr")
+    count = min(most, run.plan("generate").rows, max(2, MAX_VALUES // prior.mean.numel()))
+    record = run.record
+    method = read_method(record["identity_record"])
+    seeds = SeedRange(root_key(record["identity"]), 0, count)
+    construct = construct_of(method.draw, prior, references)
+    return references, draw(construct, seeds, geometry, references).latents, prior

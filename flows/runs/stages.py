@@ -1,4 +1,4 @@
-"""The stages of the line as plain functions of a store; each does only what the store lacks.
+"""The stages of a run as plain functions of a store; each does only what the store lacks.
 
 Only the scores are computed anew each time, since the gate that they are held against may change.
 """
@@ -9,26 +9,22 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.pool import ShardFailure
-from flows.progress import listener
+from flows.progress import WorkerSeconds, listener, shares
 from flows.report.inputs import card_input, report_input
 from flows.report.publishing import write_report
 from flows.runs.domain import domain_rows
-from flows.runs.lease_guard import require_held
-from flows.runs.redraw_latents import drawn_latents
-from flows.runs.status_card import RunningCard
-from flows.runs.timing import Spent, shares
+from flows.runs.lease_guard import require_lease
+from flows.runs.reload import redraw_latents
+from flows.runs.status_card import StatusCard
 from flows.runs.worker_pool import pool_for, worker_count, worker_spec
 from flows.settings import RunSettings
 from ood_core.config.identity import read_method
-from ood_core.denoising.calibrated import halves
 from ood_core.errors import InputError, RunIncomplete
-from ood_core.estimators.choice import fit_prior
-from ood_core.estimators.patches import fit_patches_of
-from ood_core.evaluation.evaluate import compare
-from ood_core.evaluation.gate import Verdict, decide
-from ood_core.evaluation.results import ValidationReport
-from ood_core.numerics.random import root_key
-from ood_core.report.stored import read_evidence
+from ood_core.evaluation.evaluate import evaluate_features
+from ood_core.evaluation.gate import Decision, decide
+from ood_core.evaluation.results import EvaluationResult
+from ood_core.maps.target_set import TargetSet
+from ood_core.numerics.random import Root
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
@@ -36,11 +32,10 @@ from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.lease import driver
 from ood_core.store.patches import PatchLaws, write_patches
 from ood_core.store.priors import write_prior
-from ood_core.store.run import SHARDED, RunStore, ShardedStage
-from ood_core.store.statistics import lay_ruler, read_statistics
-from ood_core.store.targets import StoredTargets, load_targets
-from ood_core.synthesis.constructs import construct_of
-from ood_core.synthesis.latents import measure_geometry
+from ood_core.store.run import GATE, SHARDED, RunStore, ShardedStage
+from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
+from ood_core.store.targets import load_targets
+from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of
 
 Stage = Callable[[RunStore, RunSettings], str]
 
@@ -55,12 +50,11 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     spec = read_method(run.record["identity_record"]).calibration
     if spec is None or spec.patches == 0 or bundle_exists(run.root / "patches.zarr"):
         return
-    seen, symmetries = load_targets(run).seen, settings.targets.symmetries
-    root = root_key(run.record["identity"] + "/patches")
-
-    every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
+    targets = load_targets(run)
+    identity = run.record["identity"]
+    every, first, second = fit_mixtures(targets.fit_seen, spec, targets.symmetries, identity)
     laws = PatchLaws(every, (first, second))
-    require_held()
+    require_lease()
     write_patches(run, laws)
 
 
@@ -75,48 +69,47 @@ def fit(run: RunStore, settings: RunSettings) -> str:
         return "stored already"
     record = run.record
     method = read_method(record["identity_record"])
-    symmetries = settings.targets.symmetries
-    latents = read_latents(run)
-    prior, choice = fit_prior(latents, method.prior, symmetries)
-    construct = construct_of(method.draw, prior, latents)
-    root = root_key(record["identity"] + "/geometry")
-    geometry = measure_geometry(method.draw, construct, root, latents)
-    require_held()
-    ids, lost = load_targets(run).ids, failed_round_trips(run)
-    names = [ids[row] for row in lost]
-    write_prior(run.root / "prior.zarr", prior, geometry, names, choice)
+    targets, latents = load_targets(run), read_latents(run)
+    fitted = fit_prior_of(method, latents, targets.symmetries, record["identity"])
+    prior, choice = fitted.prior, fitted.choice
+    require_lease()
+    names = [targets.ids[row] for row in failed_round_trips(run)]
+    write_prior(run.root / "prior.zarr", prior, fitted.geometry, names, choice)
     note = f"{len(latents)} latents, {choice.words}, {prior.words}"
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
 def generate(run: RunStore, settings: RunSettings) -> str:
     """Draw, decode, measure and store samples, one shard after another."""
+    if not run.statistics.exists:  # lost: the shards that are missing are measured again
+        require_lease()
+        create_statistics(run, feature_extractor(load_targets(run)), run.plan("generate"))
     return _sharded(run, "generate", settings)
 
 
 def validate_set(run: RunStore, settings: RunSettings) -> str:
-    """Compare samples with held-out targets, hold the scores against the gate, write the report."""
+    """Compare samples with held-out targets, decide the gate on the scores, write the report."""
     targets = load_targets(run)
-    ruler = lay_ruler(targets, settings.targets.symmetries)
-    blocks, count = read_statistics(run, ruler, targets), run.plan("generate").rows
-    root = root_key(run.record["identity"] + "/validation")
-    latents, drawn, _ = drawn_latents(run)
-    domain = domain_rows(run, settings, ruler)
-    found = compare(ruler, blocks, count, root, domain, (latents, drawn))
-    verdict = decide(settings.gate, found, len(targets.held_out))
-    _show(run, settings, targets, found, verdict)
+    extractor = feature_extractor(targets)
+    blocks, count = read_statistics(run, extractor, targets), run.plan("generate").rows
+    root = Root.of(run.record["identity"]).child("validation")
+    latents, drawn, _ = redraw_latents(run)
+    domain = domain_rows(run, settings, extractor)
+    result = evaluate_features(extractor, blocks, count, root, domain, (latents, drawn))
+    decision = decide(settings.gate, result, len(targets.held_out))
+    _show(run, targets, result, decision)
     content = {
-        "state": verdict.outcome,
-        "reasons": verdict.reasons,
+        "outcome": decision.outcome,
+        "reasons": decision.reasons,
         "gate": asdict(settings.gate),
         "samples": count,
     }
-    write_json(run.root / "verdict.json", content)
-    return found.verdict
+    write_json(run.root / GATE, content)
+    return result.summary
 
 
 def rewrite_report(run: RunStore, settings: RunSettings) -> str:
-    """Write report and card of a validated run again, from its stored scores and verdict.
+    """Write report and card of a validated run again, from its stored scores and gate.
 
     Raises:
         InputError: there are no stored scores, or they are of another version.
@@ -124,26 +117,25 @@ def rewrite_report(run: RunStore, settings: RunSettings) -> str:
     place = run.root / "report" / "report.json"
     if not exists(place):
         raise InputError(f"{place} is not there; run `farfield validate` to compute the scores")
-    found = read_evidence(read_json(place)["validation"])
-    stored = read_json(run.root / "verdict.json")
-    verdict = Verdict(stored["state"], tuple(stored["reasons"]))
-    _show(run, settings, load_targets(run), found, verdict)
-    return found.verdict
+    result = EvaluationResult.from_json(read_json(place).get("evaluation"))
+    stored = read_json(run.root / GATE)
+    decision = Decision(stored["outcome"], tuple(stored["reasons"]))
+    _show(run, load_targets(run), result, decision)
+    return result.summary
 
 
 def _show(
     run: RunStore,
-    settings: RunSettings,
-    targets: StoredTargets,
-    found: ValidationReport,
-    verdict: Verdict,
+    targets: TargetSet,
+    result: EvaluationResult,
+    decision: Decision,
 ) -> None:
-    page = report_input(run, settings, targets, found, verdict)
-    require_held()
-    write_report(run, card_input(run, targets, page, verdict))
+    page = report_input(run, targets, result, decision)
+    require_lease()
+    write_report(run, card_input(run, targets, page, decision))
 
 
-LINE: tuple[tuple[str, Stage], ...] = (
+STAGES: tuple[tuple[str, Stage], ...] = (
     ("calibrate", calibrate),
     ("invert", invert),
     ("fit", fit),
@@ -153,15 +145,15 @@ LINE: tuple[tuple[str, Stage], ...] = (
 
 
 def perform(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
-    """Run one stage with its clock, while the run is held.
+    """Run one stage with its timing, while the run is held.
 
     Raises:
         InUse: another driver took over.
     """
-    require_held()
+    require_lease()
     began = time.monotonic()
     note = stage(run, settings)
-    require_held()
+    require_lease()
     seconds = time.monotonic() - began
     run.add_timing(name, seconds)
     listener.get().end(name, seconds, note)
@@ -179,10 +171,13 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     missing = book.missing(plan)
     left = sum(len(shard) for shard in missing)
     listener.get().begin(stage, plan.rows, plan.rows - left)
-    card = RunningCard(run, stage, left)
-    pool, spent = pool_for(settings.execution), Spent.begin(worker_count(settings.execution))
+    card = StatusCard(run, stage, left)
+    pool, spent = (
+        pool_for(settings.execution),
+        WorkerSeconds.begin(worker_count(settings.execution)),
+    )
     for outcome in pool.run(worker_spec(run, stage, settings), missing):
-        require_held()
+        require_lease()
         if isinstance(outcome, ShardFailure):
             _list_failure(run, stage, outcome)
             continue

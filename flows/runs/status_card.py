@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from flows.runs.lease_guard import NO_WORD, require_held
+from flows.runs.lease_guard import UNREACHABLE, require_lease
 from ood_core.report.running import render_running
 from ood_core.store.files import write_atomic
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
@@ -15,7 +15,7 @@ from ood_core.store.run import SHARDED, RunStore, ShardedStage
 EVERY = 30.0  # seconds
 
 
-class RunningCard:
+class StatusCard:
     """The card while a stage is at work; told of every finished shard, it writes now and then."""
 
     def __init__(self, run: RunStore, stage: ShardedStage, missing: int) -> None:
@@ -53,6 +53,6 @@ class RunningCard:
             self._record["name"], self._record["identity"], self._counts, self._stage, rate,
             datetime.now(UTC), why,
         )  # fmt: skip
-        require_held()
-        with suppress(*NO_WORD):  # a card may be missed; the work it tells of goes on
+        require_lease()
+        with suppress(*UNREACHABLE):  # a card may be missed; the work it tells of goes on
             write_atomic(self._run.root / "README.md", card.encode())

@@ -1,4 +1,4 @@
-"""Workers of a line: the pool that the settings ask for, kept from stage to stage.
+"""Workers of a run: the pool that the settings ask for, kept from stage to stage.
 
 The pool travels in a context variable, because Prefect tasks take only plain parameters.
 """
@@ -11,27 +11,27 @@ import torch
 
 from actors.pool import InlinePool, Pool
 from actors.workers import WorkerSpec
-from flows.runs.lease_guard import require_held
+from flows.runs.lease_guard import require_lease
 from flows.settings import Execution, RunSettings
 from ood_core.store.run import RunStore, ShardedStage
 
-_hired: ContextVar[Pool | None] = ContextVar("pool", default=None)
+_shared: ContextVar[Pool | None] = ContextVar("pool", default=None)
 
 
 @contextmanager
-def hiring(execution: Execution) -> Iterator[Pool]:
+def shared_pool(execution: Execution) -> Iterator[Pool]:
     """Have the stages of this context share one pool; its workers go when the context ends."""
     with make_pool(execution).standing() as pool:
-        token = _hired.set(pool)
+        token = _shared.set(pool)
         try:
             yield pool
         finally:
-            _hired.reset(token)
+            _shared.reset(token)
 
 
 def pool_for(execution: Execution) -> Pool:
     """The pool of this context, or a new one for a stage that runs by itself."""
-    return _hired.get() or make_pool(execution)
+    return _shared.get() or make_pool(execution)
 
 
 def make_pool(execution: Execution) -> Pool:
@@ -71,7 +71,7 @@ def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> Wo
         device=execution.device,
         dtype=run.dtype,
         threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
-        lease=require_held(),
+        lease=require_lease(),
         max_base_bytes=execution.max_base_bytes,
     )
 

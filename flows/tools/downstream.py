@@ -1,43 +1,178 @@
-"""What training with a run's samples is worth: gathers maps and labels, keeps the record.
+"""What training with a run's samples is worth: labels, training sets, and the stored record.
 
 Labels are those of the targets, which samples inherit from their parents; or they are measured on
 every map; or there are several runs, and each is a class of its own.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from flows.progress import listener
-from flows.runs.extension import stored_settings
+from flows.runs.lifecycle import stored_settings
 from flows.runs.stages import rewrite_report
-from flows.tools.labels import MEASURES, Measure, TargetLabels, measured_labels, read_labels
 from ood_core.arrays import Maps
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.evaluation.downstream import (
-    INDEX,
     MULTIPLES,
+    DownstreamResult,
     Labelled,
     Task,
+    downstream_gain,
     inherited,
     trainings,
-    utility,
 )
-from ood_core.evaluation.gains import Utility
-from ood_core.evaluation.learners import Labels
+from ood_core.evaluation.probes import Labels
+from ood_core.maps.target_set import common_transform
 from ood_core.maps.transforms import RangeTransform
-from ood_core.numerics.random import Stream, generator, root_key
+from ood_core.metrics.objects import above_background, concentration, ellipticity, flux
+from ood_core.numerics.random import Root
 from ood_core.store.files import exists, write_json
 from ood_core.store.run import UTILITY, RunStore
 from ood_core.store.targets import load_targets
 
 MAX_PIXELS = 2**27  # of synthetic maps that are read, half a gigabyte
+MAX_BYTES = 2**24  # bytes of a file of labels
+MAX_CLASSES = 10  # distinct numbers; with more they are values
+MEASURED_CLASSES = 3  # classes that a measured label is cut into
+
+Measure = Callable[[Maps], Labels]
 
 
-def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
+def _flux(maps: Maps) -> Labels:
+    return flux(maps)[:, 0]
+
+
+def _concentration(maps: Maps) -> Labels:
+    return concentration(maps)[:, 0]
+
+
+def _ellipticity(maps: Maps) -> Labels:
+    return ellipticity(maps)[:, 0].square().sum(-1).sqrt()
+
+
+MEASURES: dict[str, Measure] = {
+    "flux": _flux,
+    "concentration": _concentration,
+    "ellipticity": _ellipticity,
+}
+"""Of the object at the middle of a map in physical units, above its background; NaN where none."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetLabels:
+    """A task with a label per target in file order; `measure` is there where maps tell it."""
+
+    task: Task
+    labels: Labels
+    measure: Measure | None = None
+
+
+def measured_labels(name: str, targets: Maps, fit: int, parts: int | None) -> TargetLabels:
+    """Measure labels on maps in physical units and cut them into classes of equal fit targets."""
+    raw = MEASURES[name]
+
+    def of(maps: Maps) -> Labels:
+        return raw(above_background(maps.double())).double()
+
+    edges = _edges(of(targets)[:fit], parts or MEASURED_CLASSES)
+    task = Task(f"{name} class", _ranges(edges))
+
+    def measure(maps: Maps) -> Labels:
+        return _cut(of(maps), edges)
+
+    return TargetLabels(task, measure(targets), measure)
+
+
+def read_labels(path: Path, targets: int, fit: int, parts: int | None) -> TargetLabels:
+    """Read a label per target; a first line more is their name; `nan` and '' are no label.
+
+    Numbers of more than ten distinct values are values, and are cut into classes if `parts` says
+    so; anything else is the name of a class.
+
+    Raises:
+        InputError: the file cannot be read, or has another number of lines.
+    """
+    lines = _lines(path)
+    name = path.stem
+    if len(lines) == targets + 1:
+        name, *lines = lines
+    if len(lines) != targets:
+        raise InputError(
+            f"{path}: got {len(lines)} lines; expected {targets}, one label per target in file "
+            "order, with or without a line for its name first"
+        )
+    missing = [line.lower() in ("", "nan") for line in lines]
+    given = [line for line, none in zip(lines, missing, strict=True) if not none]
+    numbers = _numbers(given)
+    if numbers is None or len(set(numbers)) <= MAX_CLASSES:
+        classes = sorted(set(given), key=_order)
+        place = {word: float(i) for i, word in enumerate(classes)}
+        found = [np.nan if n else place[w] for w, n in zip(lines, missing, strict=True)]
+        return TargetLabels(Task(name, tuple(classes)), torch.tensor(found, dtype=torch.float64))
+    values = torch.tensor(
+        [np.nan if n else float(w) for w, n in zip(lines, missing, strict=True)],
+        dtype=torch.float64,
+    )
+    if parts is None:
+        return TargetLabels(Task(name), values)
+    edges = _edges(values[:fit], parts)
+    return TargetLabels(Task(f"{name} class", _ranges(edges)), _cut(values, edges))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}); check --labels") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: got more than {MAX_BYTES:,} bytes; expected a label per line")
+    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+
+
+def _numbers(words: list[str]) -> list[float] | None:
+    try:
+        found = [float(word) for word in words]
+    except ValueError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _order(word: str) -> tuple[float, str]:
+    numbers = _numbers([word])
+    return (numbers[0] if numbers else np.inf, word)
+
+
+def _edges(values: Labels, parts: int) -> Labels:
+    """Inner edges of classes of equal numbers of fit targets."""
+    known = values[~values.isnan()]
+    if len(known) < 2:
+        raise InputError(f"got {len(known)} fit targets with a label; expected two or more")
+    return known.quantile(torch.arange(1, parts, dtype=torch.float64) / parts)
+
+
+def _cut(values: Labels, edges: Labels) -> Labels:
+    return torch.where(values.isnan(), torch.nan, torch.bucketize(values, edges).double())
+
+
+def _ranges(edges: Labels) -> tuple[str, ...]:
+    low, high = ["", *(f"{e:.3g}" for e in edges.tolist())], [*(f"{e:.3g}" for e in edges), ""]
+    return tuple(
+        f"{a} to {b}" if a and b else f"up to {b}" if b else f"above {a}"
+        for a, b in zip(low, high, strict=True)
+    )
+
+
+def measure_utility(run: RunStore, labels: str, parts: int | None) -> DownstreamResult:
     """Compare training sets by a label: a file with one per target, or the name of a measure.
 
     Raises:
@@ -46,8 +181,7 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
     """
     require_samples(run)
     targets = load_targets(run)
-    real = torch.from_numpy(targets.physical(torch.cat([targets.fit, targets.held_out])))
-    fit = len(targets.fit)
+    real, fit = torch.from_numpy(targets.values), targets.fit_count
     known = (
         measured_labels(labels, real, fit, parts)
         if labels in MEASURES
@@ -61,15 +195,15 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Utility:
 
     return _compared(
         known.task,
-        Labelled(targets.fit, known.labels[:fit]),
-        Labelled(targets.held_out, known.labels[fit:]),
+        Labelled(targets.fit_ranged, known.labels[:fit]),
+        Labelled(targets.held_out_ranged, known.labels[fit:]),
         synthetic,
         [run],
         None if known.measure is None else label,
     )
 
 
-def measure_utility_of_classes(runs: Sequence[RunStore]) -> Utility:
+def measure_utility_of_classes(runs: Sequence[RunStore]) -> DownstreamResult:
     """Compare training sets where every run is a class, named after the run.
 
     Raises:
@@ -77,20 +211,20 @@ def measure_utility_of_classes(runs: Sequence[RunStore]) -> Utility:
         RunIncomplete: samples are missing.
     """
     stored = [load_targets(run) for run in runs]
-    shapes = {tuple(targets.fit.shape[1:]) for targets in stored}
+    shapes = {targets.shape for targets in stored}
     if len(shapes) > 1:
         raise InputError(f"got maps of shapes {sorted(shapes)}; expected runs of one shape")
     for run in runs:
         require_samples(run)
-    fit = [torch.from_numpy(targets.physical(targets.fit)) for targets in stored]
-    held_out = [torch.from_numpy(targets.physical(targets.held_out)) for targets in stored]
+    fit = [torch.from_numpy(targets.fit) for targets in stored]
+    held_out = [torch.from_numpy(targets.held_out) for targets in stored]
     numbers = [np.arange(run.plan("generate").rows) for run in runs]
     made = [
         _read(run, _chosen(run, n, MULTIPLES[-1] * len(maps)))
         for run, n, maps in zip(runs, numbers, fit, strict=True)
     ]
     # Each run has a range of its own, which would tell the classes apart: one for all.
-    transform = RangeTransform.measure(stored[0].transform.kind, torch.cat(fit).numpy())
+    transform = common_transform(stored)
 
     def joined(sets: Sequence[Maps]) -> Labelled:
         labels = torch.repeat_interleave(
@@ -115,8 +249,8 @@ def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fi
 
 
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    pixels = load_targets(run).fit[0].numel()
-    rng = generator(root_key(run.record["identity"] + "/utility"), INDEX, stream=Stream.RESAMPLE)
+    pixels = math.prod(load_targets(run).shape)
+    rng = Root.of(run.record["identity"]).child("utility", "samples").generator()
     count = min(len(numbers), most, max(1, MAX_PIXELS // pixels))
     return np.sort(rng.permutation(numbers)[:count])
 
@@ -136,26 +270,26 @@ def _compared(
     synthetic: Labelled,
     runs: Sequence[RunStore],
     label: Measure | None,
-) -> Utility:
+) -> DownstreamResult:
     identities = "+".join(run.record["identity"] for run in runs)
     bar = listener.get()
     bar.begin("utility", trainings(len(real.known()), len(synthetic.known())), 0)
-    return utility(
+    return downstream_gain(
         task,
         real,
         held_out,
         synthetic,
-        tuple(runs[0].record["identity_record"]["targets"]["symmetries"]),
-        root_key(identities + "/utility"),
+        load_targets(runs[0]).symmetries,
+        Root.of(identities).child("utility"),
         samples=sum(run.plan("generate").rows for run in runs),
         label=label,
-        told=lambda done: bar.advance("utility", done),
+        on_training=lambda done: bar.advance("utility", done),
     )
 
 
-def keep_utility(run: RunStore, found: Utility) -> None:
+def keep_utility(run: RunStore, found: DownstreamResult) -> None:
     """Write the record beside the report and the report anew, with it in it."""
-    write_json(run.root / UTILITY, found.as_dict())
+    write_json(run.root / UTILITY, found.to_json())
     if exists(run.root / "report" / "report.json"):
         rewrite_report(run, stored_settings(run))
 

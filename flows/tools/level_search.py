@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from flows.progress import listener
-from flows.runs.reload import fitted_line
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import ConfigError
 from ood_core.numerics.random import root_key
@@ -28,13 +28,13 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
         ConfigError: more steps than candidate levels.
         RunIncomplete: the targets of the run are not inverted yet.
     """
-    line = fitted_line(run, settings)
+    line = fitted_pipeline(run, settings)
     schedule, first, top = line.base.schedule, int(line.timesteps[0]), int(line.timesteps[-1])
     low, high = schedule.noise_to_signal(first), schedule.noise_to_signal(top)
     levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})
     if not 1 <= steps < len(levels):
         raise ConfigError(f"--steps: got {steps}; expected 1 to {len(levels) - 1}")
-    held_out = line.targets.held_out[:maps]
+    held_out = line.targets.held_out_ranged[:maps]
     clean = held_out if line.codes is None else line.codes.encode(held_out.to(line.device))
     denoiser = line.denoiser(line.labels(clean.cpu()))
     root, errors = root_key(run.record["identity"] + "/levels"), []

@@ -10,12 +10,10 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
-from actors.line import choose_device
-from flows.cli.console import finite
-from flows.plain_yaml import read_plain
-from flows.progress import listener
+from flows.progress import finite, listener
 from flows.report.inputs import psnr
 from flows.report.inspection import describe_base
+from flows.settings import read_plain
 from flows.tools.model_card import write_sheet
 from ood_core.arrays import Maps
 from ood_core.config.method import AUTO_NOISE
@@ -26,9 +24,10 @@ from ood_core.errors import BaseModelError, ConfigError
 from ood_core.invert import invert
 from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.galaxygrad import PREFIX, packaged
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
+from ood_core.synthesis.pipeline import choose_device
 
 ROOT = 0
 MAX_COMPARED = 8
@@ -36,7 +35,7 @@ MAX_COMPARED = 8
 PASSES = 2
 ROUND_TRIPS = (20, 50)
 """Network evaluations per map that inverting takes; decoding adds half as many."""
-LARGEST_TEXT = 2**24
+MAX_TEXT = 2**24
 BATCHES, REPEATS = (1, 4, 16), 3
 USUAL_RANGE = 1.5
 """Largest value, of either sign, of a base that works in the range of the line."""
@@ -89,7 +88,7 @@ def check_model(
         ConfigError: fewer than 2 samples, more steps than the schedule has, `out` is a file.
     """
     device = choose_device("auto")
-    model, card = load_base(source, device), read_card(source)
+    model, card = load_model(source, device), read_card(source)
     _require(model, samples, steps, out)
     began = time.monotonic()
     measured = _measure(model, samples, steps)
@@ -147,8 +146,8 @@ def _text(path: Path) -> str:
     """Text of a file of a base; '' where there is none."""
     if not path.is_file():
         return ""
-    if path.stat().st_size > LARGEST_TEXT:
-        raise ValueError(f"{path.name} has more than {LARGEST_TEXT} bytes")
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError(f"{path.name} has more than {MAX_TEXT} bytes")
     return path.read_text()
 
 

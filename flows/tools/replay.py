@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from actors.line import Line
 from actors.workers import Rows, sample_rows
-from flows.runs.reload import fitted_line
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import ConfigError, RunIncomplete
 from ood_core.metrics.novelty import nearest
@@ -26,6 +24,7 @@ from ood_core.store.plan import Shard
 from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
 from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.pipeline import Pipeline
 
 TOLERANCE = 1e-3
 """Largest difference that counts as rounding, in standard deviations of the stored map."""
@@ -95,10 +94,10 @@ def replay_sample(
     return _told(run, line, again, alone) | ({"out": out} if out is not None else {})
 
 
-def _load(run: RunStore, settings: RunSettings, sample: int) -> Line:
+def _load(run: RunStore, settings: RunSettings, sample: int) -> Pipeline:
     if sample < 0:
         raise ConfigError(f"--sample: got {sample}; expected 0 or more")
-    line = fitted_line(run, settings)
+    line = fitted_pipeline(run, settings)
     if not run.has_prior:
         raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
     return line
@@ -115,7 +114,7 @@ def _stored(run: RunStore, sample: int) -> Rows | None:
     return {name: table.read(name, row)[0] for name, _ in table.arrays()}
 
 
-def _told(run: RunStore, line: Line, again: Replay, alone: bool) -> dict[str, Any]:
+def _told(run: RunStore, line: Pipeline, again: Replay, alone: bool) -> dict[str, Any]:
     record, sample, shard = run.record, again.sample, again.shard
     whole = f"samples {shard.start} to {shard.stop - 1}, as in its shard"
     told = {
@@ -141,11 +140,11 @@ def _told(run: RunStore, line: Line, again: Replay, alone: bool) -> dict[str, An
     return {**told, "note": STEERED} if steered else told
 
 
-def _names(line: Line, rows: Iterable[int]) -> list[str]:
+def _names(line: Pipeline, rows: Iterable[int]) -> list[str]:
     return [line.targets.ids[int(row)] for row in rows]
 
 
-def _noise(run: RunStore, line: Line, sample: int, attempt: int) -> dict[str, float]:
+def _noise(run: RunStore, line: Pipeline, sample: int, attempt: int) -> dict[str, float]:
     """The accepted latent, by numbers that can be compared: radius is 1 for white noise."""
     prior, _ = read_prior(run.root / "prior.zarr")
     construct = construct_of(line.method.draw, prior, read_latents(run))
@@ -157,10 +156,10 @@ def _noise(run: RunStore, line: Line, sample: int, attempt: int) -> dict[str, fl
     }
 
 
-def _scores(line: Line, rows: Rows) -> dict[str, Any]:
+def _scores(line: Pipeline, rows: Rows) -> dict[str, Any]:
     """Distance to the aim, and to the nearest fit target in model range."""
-    maps = torch.from_numpy(line.targets.transform.forward(rows["maps"][None]))
-    found = nearest(maps, line.targets.fit, line.symmetries)
+    maps = line.targets.ranged(rows["maps"][None])
+    found = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
     return {
         "aim_distance": float(rows["aim_distance"]),
         "nearest_target": line.targets.ids[int(found.target[0])],
@@ -188,17 +187,17 @@ def _versions(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _writer(out: str) -> Callable[[NDArray[Any], Line], None]:
+def _writer(out: str) -> Callable[[NDArray[Any], Pipeline], None]:
     """The function that writes a map in the format that the name ends with."""
     path = Path(out)
 
-    def as_npy(values: NDArray[Any], line: Line) -> None:
+    def as_npy(values: NDArray[Any], line: Pipeline) -> None:
         stream = io.BytesIO()
         np.save(stream, values)
         write_atomic(path, stream.getvalue())
 
-    def as_png(values: NDArray[Any], line: Line) -> None:
-        stretch = Stretch.fit(line.targets.physical(line.targets.fit))
+    def as_png(values: NDArray[Any], line: Pipeline) -> None:
+        stretch = Stretch.fit(line.targets.fit)
         write_atomic(path, map_png(np.concatenate(list(values), axis=-1), stretch))
 
     match path.suffix:

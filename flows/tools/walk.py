@@ -2,8 +2,14 @@
 
 Written beneath `walks/` of a run, or anywhere; nothing of the run is changed or read from there,
 except what `farfield inspect` shows of it.
+
+Do inverted targets lie apart from inverted maps of the base's own domain? The base makes maps of
+noise, which are inverted as the targets were. Both are then told apart by a direction that was
+found on others of them: of the latents themselves, and of their power spectra.
 """
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,32 +20,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.line import Line
 from flows.progress import listener
-from flows.runs.reload import fitted_line
+from flows.report.inputs import SEPARABILITY, WALK_NUMBERS, WALKS, stored_separability
+from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
+from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
-from flows.tools.separability import (
-    WALKS,
-    separability,
-    store_separability,
-    stored_separability,
-)
-from flows.tools.walk_files import write_walk
 from ood_core.arrays import Latents, Maps
 from ood_core.decode import decode
 from ood_core.errors import ConfigError
 from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
+from ood_core.metrics.separation import separation
 from ood_core.metrics.spectra import power_spectrum
-from ood_core.numerics.random import Stream, generator, root_key
-from ood_core.numerics.sphere import Points, angle, exp_map, log_map, project, transport
+from ood_core.numerics.random import SeedRange, Stream, generator, normal, root_key
+from ood_core.numerics.sphere import Points, angle, project
+from ood_core.report.pictures import Stretch
 from ood_core.report.record import PhysicalMaps
-from ood_core.report.strip import Path
-from ood_core.store.files import writing
+from ood_core.report.strip import Path, animation, strip
+from ood_core.store.files import as_bytes, write_atomic, write_json, writing
 from ood_core.store.latents import all_latents, held_targets, read_latents
-from ood_core.store.place import place_at
+from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
 from ood_core.synthesis.directions import MIN_TARGETS, shared_direction
+from ood_core.synthesis.pipeline import Pipeline, padded
+from ood_core.synthesis.walks import geodesic, transported
 
 BATCH = 16
 MAX_STEPS = 500
@@ -82,12 +86,12 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     """
     if not 2 <= spec.steps <= MAX_STEPS:
         raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MAX_STEPS}")
-    line, latents = fitted_line(run, settings), all_latents(run)
+    line, latents = fitted_pipeline(run, settings), all_latents(run)
     a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
     shares = [float(s) for s in np.linspace(0, 1, spec.steps)]
-    ways = _ways(latents, line.labels(line.targets.seen), a, b, others, shares)
+    ways = _ways(latents, line.labels(line.targets.fit_seen), a, b, others, shares)
     maps = _decoded(line, ways)
     root = root_key(run.record["identity"] + "/walk")
     told = {
@@ -106,15 +110,15 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
     with writing(place):
         told["separability"] = _separability(run, line, spec, out)
-        fit = line.targets.physical(line.targets.fit)
+        fit = line.targets.fit
         title = f"{run.record['name']}: from {told['from']} to {told['to']}"
-        told["files"] = write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
+        told["files"] = _write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
     return {"place": str(place), **told}
 
 
-def _target(line: Line, name: str) -> int:
+def _target(line: Pipeline, name: str) -> int:
     """Row of a fit target by its number or its name."""
-    ids = line.targets.ids[: len(line.targets.fit)]
+    ids = line.targets.ids[: line.targets.fit_count]
     if name in ids:
         return ids.index(name)
     if name.isdecimal() and int(name) < len(ids):
@@ -133,34 +137,26 @@ def _ways(
     A transported direction keeps the norm of the latent that it starts from. The cluster of a map
     is that of the nearer end; without an end, that of the start.
     """
-    points, norms = project(latents)
-    along = log_map(points[[a]], points[[b]])
     ways = []
     for start in (a, *others):
-        v = along if start == a else transport(along, points[[a]], points[[start]])
         reached = b if start == a else None
-        far = float(norms[b] if reached is not None else norms[start])
-        found = [
-            exp_map(points[[start]], s * v) * ((1 - s) * float(norms[start]) + s * far)
-            for s in shares
-        ]
+        if reached is not None:
+            shaped = geodesic(latents, a, b, shares)
+        else:
+            shaped = transported(latents, a, b, start, shares)
         names = [start if reached is None or s < 0.5 else reached for s in shares]
-        shaped = torch.cat(found).reshape(-1, *latents.shape[1:]).to(latents)
         ways.append(Way(start, reached, shaped, tuple(int(labels[i]) for i in names)))
     return ways
 
 
-def _decoded(line: Line, ways: Sequence[Way]) -> list[Maps]:
+def _decoded(line: Pipeline, ways: Sequence[Way]) -> list[Maps]:
     """Maps of all paths in model range, by the deterministic solver that undoes the inversion."""
     latents = torch.cat([way.latents for way in ways])
     labels = torch.tensor([label for way in ways for label in way.labels])
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        down = decode(
-            line.denoiser(own), "ddim", part.to(line.device), line.timesteps, above=line.above
-        )
-        made.append(line.maps(down).cpu())
+        made.append(line.maps(line.lower(line.denoiser(own), part.to(line.device))).cpu())
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
 
@@ -192,9 +188,9 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
+def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), line.targets.fit[held_targets(run)]
+    latents, targets = read_latents(run), line.targets.fit_ranged[held_targets(run)]
     if len(latents) < MIN_TARGETS:
         return []
     points: Points = project(latents)[0]
@@ -210,9 +206,9 @@ def _shared(run: RunStore, line: Line, root: int) -> list[dict[str, Any]]:
     ]
 
 
-def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
+def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
     measured = attributes(maps)
-    near = nearest(maps, line.targets.fit, line.symmetries)
+    near = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
     frames = [
         {
@@ -230,7 +226,7 @@ def _path_numbers(line: Line, way: Way, maps: Maps, shares: Sequence[float]) -> 
 
 
 def _separability(
-    run: RunStore, line: Line, spec: WalkSpec, out: str | None
+    run: RunStore, line: Pipeline, spec: WalkSpec, out: str | None
 ) -> dict[str, Any] | None:
     """What is stored of the run, or is measured now and stored, unless the walk goes elsewhere."""
     known = stored_separability(run)
@@ -243,7 +239,9 @@ def _separability(
     return found
 
 
-def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps) -> list[Path]:
+def _paths(
+    line: Pipeline, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps
+) -> list[Path]:
     return [
         Path(
             "walk" if way.end is not None else f"from {line.targets.ids[way.start]}",
@@ -253,3 +251,98 @@ def _paths(line: Line, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalM
         )
         for way, made in zip(ways, maps, strict=True)
     ]
+
+
+def _write_walk(
+    place: Place,
+    told: dict[str, Any],
+    paths: Sequence[Path],
+    fit: PhysicalMaps,
+    title: str,
+) -> list[str]:
+    """Write everything that a walk found, the numbers last; return the names of the files.
+
+    The fit targets set the colour scale. `told["paths"]` has the numbers of each path's maps.
+    """
+    stretch = Stretch.fit(fit[:, 0])
+    shares = [frame["share"] for frame in told["paths"][0]["frames"]]
+    stream = io.BytesIO()
+    np.save(stream, np.stack([path.maps for path in paths]))
+    contents = {
+        "strip.png": strip(paths, shares, stretch, title),
+        "walk.gif": animation(paths, stretch),
+        "walk.csv": _table(told["paths"]),
+        "maps.npy": stream.getvalue(),
+    }
+    files = [*contents, WALK_NUMBERS]
+    contents[WALK_NUMBERS] = as_bytes({**told, "synthetic": True, "files": files})
+    for name, content in contents.items():
+        write_atomic(place / name, content)
+    return files
+
+
+def _table(paths: Sequence[dict[str, Any]]) -> bytes:
+    """One row per map, as CSV."""
+    text = io.StringIO()
+    names = ["start", "end", "frame", *paths[0]["frames"][0]]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for path in paths:
+        for number, frame in enumerate(path["frames"]):
+            ends = {"start": path["start"], "end": path["end"] or ""}
+            writer.writerow({**ends, "frame": number, **frame})
+    return text.getvalue().encode()
+
+
+def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
+    """Held-out AUC of targets against the base's own maps at the method's level.
+
+    Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
+    finite.
+    """
+    count = min(MAX_MAPS, len(latents))
+    if count < MIN_MAPS:
+        return None
+    domain = in_domain_latents(line, count, root)
+    if not bool(domain.isfinite().all()):
+        return None
+    rows = {
+        "latents": (domain.flatten(1), latents.flatten(1)),
+        "spectra": spectrum_rows(domain, latents),
+    }
+    found = {
+        name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
+        for row, (name, pair) in enumerate(rows.items())
+    }
+    return {"t_max": line.method.ends[1], "in_domain": count, "targets": len(latents), **found}
+
+
+def store_separability(run: RunStore, found: dict[str, Any]) -> None:
+    """Keep what was measured, beside the walks of the run."""
+    write_json(run.root / WALKS / SEPARABILITY, found)
+
+
+def in_domain_latents(line: Pipeline, count: int, root: int) -> Latents:
+    """Latents of maps that the base makes of noise, inverted as the targets were."""
+    schedule = line.base.schedule
+    grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
+    noise = normal(SeedRange(root, 0, count), line.targets.fit_seen.shape[1:])
+    found = []
+    listener.get().begin("separate", count, 0)
+    for part in noise.split(BATCH):
+        batch = padded(part, min(BATCH, count)).to(line.device)
+        made = decode(line.base, "ddim", batch, grid)
+        denoiser = line.denoiser(line.labels(made.cpu()))
+        done = line.lift(denoiser, made)
+        found.append(done.latents.cpu()[: len(part)])
+        listener.get().advance("separate", len(part))
+    return torch.cat(found)
+
+
+def spectrum_rows(a: Latents, b: Latents) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log power per annulus of each latent, standardised over both sets together."""
+    rows = [power_spectrum(latents)[1].clamp_min(1e-30).log().flatten(1) for latents in (a, b)]
+    both = torch.cat(rows)
+    spread = both.std(dim=0).clamp_min(1e-12)
+    first, second = ((part - both.mean(dim=0)) / spread for part in rows)
+    return first, second

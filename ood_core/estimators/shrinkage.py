@@ -2,7 +2,9 @@
 
     C = (1 - rho) S + rho nu I,        nu = tr S / d
 
-Everything follows from Gram matrices in `O(n^2 d)`; no `d x d` matrix is formed.
+Everything follows from Gram matrices in `O(n^2 d)`; no `d x d` matrix is formed. The formulas are
+those of `sklearn.covariance` (`ledoit_wolf`, `oas`), which has no symmetries: there the images of a
+map would count as further maps, and the share of shrinkage would come out too small.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Is the set of use? Learners trained with synthetic maps are asked about real ones they never saw.
+"""Downstream gain: do synthetic maps help a model that is trained with them on unseen real maps?
 
 A task is a label per map: a class or a value. Training sets are compared in pairs, on the same
-held-out real maps, by two small learners (`ood_core.evaluation.learners`), with several seeds:
+held-out real maps, by two small models (`ood_core.evaluation.probes`), with several seeds:
 
     real                 the fit targets alone
     real + flips         with their images under the declared symmetries, or mirrored if none are
@@ -13,52 +13,53 @@ held-out real maps, by two small learners (`ood_core.evaluation.learners`), with
 
 The score is the balanced accuracy for classes and `R^2 = 1 - SSE / SST` for values; more is better.
 Intervals are 95 % of a bootstrap over held-out maps and seeds together; gains over `real` are
-paired, map by map. They hold for these targets: other targets are not drawn. The sentence is about
-the largest k, which is settled before anything is trained, so that nothing is picked by its score.
+paired, map by map. They hold for these targets: other targets are not drawn. The summary is about
+the largest k, which is fixed before anything is trained, so that nothing is picked by its score.
 
 Labels of samples are those of their two parents: a class where both share it, the mean of values.
 Labels that are measured on maps are measured on samples and fields as well.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, final
+from functools import cache
+from typing import Any, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError, computed_field
 from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
-from ood_core.evaluation.gains import ArmScore, Utility, sentence
-from ood_core.evaluation.learners import LEARNERS, Examples, Labels
-from ood_core.numerics.random import Stream, generator, normal_like
+from ood_core.evaluation.probes import PROBES, Examples, Labels
+from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit
 
 MULTIPLES = (1, 3, 10)  # synthetic maps per real one
 SEEDS = 4
 RESAMPLES = 1000
-MIN_MAPS = 4  # real maps of either split
-INDEX = 4000  # of random streams, past those of `copies`
+MIN_REAL = 4  # maps of either split
 
-ArmName = str
-Kind = Literal["classes", "values"]
+Predictions = NDArray[np.float64]
+"""One row per seed, one column per held-out map."""
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is to be told of a map: the names of its classes, none for a value."""
+    """What is to be predicted of a map: one of `classes`, or a value if there are none."""
 
     name: str
     classes: tuple[str, ...] = ()
 
     @property
     def chance(self) -> float:
-        """Score of who knows nothing: of guessing, or of always saying the mean."""
+        """Score without any knowledge: of guessing, or of always predicting the mean."""
         return 1 / len(self.classes) if self.classes else 0.0
 
 
@@ -79,6 +80,93 @@ class Labelled:
         return len(self.labels)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class TrainingSetScore:
+    """One training set by one probe: score and gain over the real maps alone, with intervals.
+
+    `multiple` counts synthetic maps per real one; it is None for sets without any.
+    """
+
+    probe: str
+    name: str
+    title: str
+    multiple: int | None
+    maps: int
+    score: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether its gain is above 0 with 95 % confidence."""
+        return self.gain_low > 0
+
+    @property
+    def hurts(self) -> bool:
+        """Whether its gain is below 0 with 95 % confidence."""
+        return self.gain_high < 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DownstreamResult:
+    """What training with synthetic maps gained, tested on `held_out` real maps.
+
+    `labelled` of `samples` synthetic maps had a label; `multiple` is the k of the summary.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    chance: float
+    real: int
+    held_out: int
+    samples: int
+    labelled: int
+    multiple: int
+    seeds: int
+    training_sets: tuple[TrainingSetScore, ...]
+    summary: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def metric(self) -> str:
+        """Name of the score."""
+        return "balanced accuracy" if self.classes else "R²"
+
+    def of(self, probe: str, name: str) -> TrainingSetScore:
+        """Return the score of one training set by one probe."""
+        return {(score.probe, score.name): score for score in self.training_sets}[probe, name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON-ready numbers, lists and strings."""
+        record: dict[str, Any] = json.loads(_adapter().dump_json(self))
+        return record
+
+    @staticmethod
+    def from_json(record: Any) -> "DownstreamResult":
+        """Return the result whose `to_json` the record is.
+
+        Raises:
+            InputError: the record is of another version.
+        """
+        try:
+            return _adapter().validate_python(record)
+        except ValidationError as error:
+            raise InputError(
+                f"utility.json: got a record of another version of farfield ({error!r}); run "
+                "`farfield utility` again"
+            ) from error
+
+
+@cache
+def _adapter() -> TypeAdapter[DownstreamResult]:
+    return TypeAdapter(DownstreamResult)
+
+
 def inherited(labels: Labels, parents: Int[Tensor, "n 2"], task: Task) -> Float[Tensor, " n"]:
     """Label samples by their parents: the class that both share, or the mean of both values."""
     both = labels[parents.long()]
@@ -87,9 +175,10 @@ def inherited(labels: Labels, parents: Int[Tensor, "n 2"], task: Task) -> Float[
     return both.mean(1)
 
 
-def gaussian_fields(maps: Maps, root: int, index: int) -> Maps:
+def gaussian_fields(maps: Maps, root: Root, index: int) -> Maps:
     """Return Gaussian fields, each with the Fourier moduli and the mean of a map."""
-    white = torch.fft.fft2(normal_like(maps.double(), root, index, Stream.RESAMPLE))
+    noise = root.generator(index).standard_normal(tuple(maps.shape), dtype=np.float32)
+    white = torch.fft.fft2(torch.from_numpy(noise))
     phases = white / white.abs().clamp_min(1e-12)
     own = torch.fft.fft2(maps.double())
     made = phases * own.abs()
@@ -103,22 +192,27 @@ def multiples(real: int, synthetic: int) -> tuple[int, ...]:
     return tuple(k for k in MULTIPLES if k * real <= synthetic)
 
 
-def utility(
+def trainings(real: int, synthetic: int) -> int:
+    """Return how often a probe is trained."""
+    return len(PROBES) * SEEDS * (4 + len(multiples(real, synthetic)))
+
+
+def downstream_gain(
     task: Task,
     real: Labelled,
     held_out: Labelled,
     synthetic: Labelled,
     symmetries: Sequence[Symmetry],
-    root: int,
+    root: Root,
     *,
     samples: int,
     label: Callable[[Maps], Labels] | None = None,
-    told: Callable[[int], None] = lambda done: None,
-) -> Utility:
+    on_training: Callable[[int], None] = lambda done: None,
+) -> DownstreamResult:
     """Compare training sets; `label` measures the label of a map where that can be done.
 
-    `told` hears after every training; there are `trainings` of them. `samples` is the size of the
-    whole set that the synthetic maps are of.
+    `on_training` is called after every training with 1; there are `trainings` of them. `samples` is
+    the size of the whole set that the synthetic maps are of.
 
     Raises:
         InputError: too few maps with a label, or real maps of one class alone.
@@ -126,7 +220,8 @@ def utility(
     real, held_out, synthetic = real.known(), held_out.known(), synthetic.known()
     _require(task, real, held_out, synthetic)
     tried = multiples(len(real), len(synthetic))
-    fields = [gaussian_fields(real.maps, root, INDEX + 100 + i) for i in range(tried[-1])]
+    noise = root.child("fields")
+    fields = [gaussian_fields(real.maps, noise, i) for i in range(tried[-1])]
     images = torch.cat((orbit(real.maps, symmetries)[1:]) or [real.maps.flip(-1)])
     pools = {
         "real": real,
@@ -134,22 +229,22 @@ def utility(
         "fields": _fields(torch.cat(fields), real.labels.repeat(len(fields)), label),
         "synthetic": synthetic,
     }
-    seen = {name: Examples.of(pool.maps, pool.labels) for name, pool in pools.items()}
-    asked = Examples.of(held_out.maps, held_out.labels)
-    arms = _arms(tried, {name: len(pool) for name, pool in pools.items()}, len(real))
-    found: list[ArmScore] = []
-    for learner, (_, learn) in LEARNERS.items():
-        said = {}
-        for arm in arms:
+    examples = {name: Examples.of(pool.maps, pool.labels) for name, pool in pools.items()}
+    test = Examples.of(held_out.maps, held_out.labels)
+    sets = _training_sets(tried, {name: len(pool) for name, pool in pools.items()}, len(real))
+    scores: list[TrainingSetScore] = []
+    for probe, (_, train) in PROBES.items():
+        predicted = {}
+        for chosen in sets:
             answers = []
             for seed in range(SEEDS):
-                rng = generator(root, INDEX + seed, stream=Stream.RESAMPLE)
-                train = Examples.joined(list(_drawn(arm, seen, rng)))
-                answers.append(learn(train, asked, len(task.classes), rng))
-                told(1)
-            said[arm.name] = torch.stack(answers).numpy()
-        found += _scored(learner, arms, said, asked.labels.numpy(), task, root)
-    record = Utility(
+                rng = root.child("training").generator(seed)
+                drawn = Examples.joined(list(_drawn(chosen, examples, rng)))
+                answers.append(train(drawn, test, len(task.classes), rng))
+                on_training(1)
+            predicted[chosen.name] = torch.stack(answers).numpy()
+        scores += _scored(probe, sets, predicted, test.labels.numpy(), task, root)
+    result = DownstreamResult(
         task=task.name,
         classes=task.classes,
         chance=task.chance,
@@ -159,23 +254,37 @@ def utility(
         labelled=len(synthetic),
         multiple=tried[-1],
         seeds=SEEDS,
-        arms=tuple(found),
-        sentence="",
+        training_sets=tuple(scores),
+        summary="",
     )
-    return replace(record, sentence=sentence(record))
+    return replace(result, summary=summarize_gain(result))
 
 
-def trainings(real: int, synthetic: int) -> int:
-    """Return how often a learner is trained."""
-    return len(LEARNERS) * SEEDS * (4 + len(multiples(real, synthetic)))
+def summarize_gain(result: DownstreamResult) -> str:
+    """Say whether synthetic maps help, and beside what; where no gain shows, say that too."""
+    return "; ".join(_summary_of(result, probe) for probe in PROBES) + "."
+
+
+def _summary_of(result: DownstreamResult, probe: str) -> str:
+    alone, most = result.of(probe, "real"), result.of(probe, f"real+{result.multiple}")
+    beside = (("flips", "flips"), ("fields", "Gaussian fields"), ("synthetic", "no real map"))
+    others = ", ".join(f"{result.of(probe, name).score:.2f} with {word}" for name, word in beside)
+    word = "help" if most.helps else "hurt" if most.hurts else "do not help"
+    first, title = probe == next(iter(PROBES)), PROBES[probe][0]
+    who = f"{title} to predict {result.task}" if first else title
+    return (
+        f"{'Synthetic maps' if first else 'they'} {word} {who}: {result.metric} {most.score:.2f} "
+        f"with {result.multiple} per real map, {alone.score:.2f} without (gain {most.gain:+.2f}, "
+        f"95 % {most.gain_low:+.2f} to {most.gain_high:+.2f}; {others})"
+    )
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Arm:
-    """A training set: how many examples of which pools."""
+class _TrainingSet:
+    """How many examples of which pools."""
 
-    name: ArmName
+    name: str
     title: str
     parts: tuple[tuple[str, int], ...]
     multiple: int | None = None
@@ -185,25 +294,27 @@ class _Arm:
         return sum(count for _, count in self.parts)
 
 
-def _arms(tried: Sequence[int], sizes: Mapping[str, int], real: int) -> list[_Arm]:
-    whole = ("real", real)
-    most = tried[-1] * real
+def _training_sets(tried: Sequence[int], sizes: Mapping[str, int], real: int) -> list[_TrainingSet]:
+    whole, most = ("real", real), tried[-1] * real
+    fields = ("fields", min(most, sizes["fields"]))
     return [
-        _Arm("real", "real maps alone", (whole,)),
-        _Arm("flips", "real + flips", (whole, ("flips", sizes["flips"]))),
-        _Arm("fields", "real + Gaussian fields", (whole, ("fields", min(most, sizes["fields"])))),
+        _TrainingSet("real", "real maps alone", (whole,)),
+        _TrainingSet("flips", "real + flips", (whole, ("flips", sizes["flips"]))),
+        _TrainingSet("fields", "real + Gaussian fields", (whole, fields)),
         *(
-            _Arm(f"real+{k}", f"real + {k} × synthetic", (whole, ("synthetic", k * real)), k)
+            _TrainingSet(
+                f"real+{k}", f"real + {k} × synthetic", (whole, ("synthetic", k * real)), k
+            )
             for k in tried
         ),
-        _Arm("synthetic", "synthetic maps alone", (("synthetic", most),), tried[-1]),
+        _TrainingSet("synthetic", "synthetic maps alone", (("synthetic", most),), tried[-1]),
     ]
 
 
 def _drawn(
-    arm: _Arm, pools: Mapping[str, Examples], rng: np.random.Generator
+    chosen: _TrainingSet, pools: Mapping[str, Examples], rng: np.random.Generator
 ) -> Iterator[Examples]:
-    for pool, count in arm.parts:
+    for pool, count in chosen.parts:
         yield pools[pool].taken(rng.permutation(len(pools[pool]))[:count])
 
 
@@ -212,54 +323,55 @@ def _fields(maps: Maps, labels: Labels, label: Callable[[Maps], Labels] | None) 
 
 
 def _scored(
-    learner: str,
-    arms: Sequence[_Arm],
-    said: Mapping[str, NDArray[np.float64]],
+    probe: str,
+    sets: Sequence[_TrainingSet],
+    predicted: Mapping[str, Predictions],
     truth: NDArray[np.float64],
     task: Task,
-    root: int,
-) -> list[ArmScore]:
-    """Score every arm, and again on the same resampled maps and seeds."""
-    rng = generator(root, INDEX + 50, stream=Stream.RESAMPLE)
+    root: Root,
+) -> list[TrainingSetScore]:
+    """Score every training set, and again on the same resampled maps and seeds."""
+    rng = root.child("bootstrap").generator()
     maps = rng.integers(len(truth), size=(RESAMPLES, len(truth)))
     seeds = rng.integers(SEEDS, size=(RESAMPLES, SEEDS))
     drawn = {
         name: np.array(
             [_score(answers[s][:, m], truth[m], task) for m, s in zip(maps, seeds, strict=True)]
         )
-        for name, answers in said.items()
+        for name, answers in predicted.items()
     }
-    whole = {name: _score(answers, truth, task) for name, answers in said.items()}
-    found = []
-    for arm in arms:
-        low, high = np.quantile(drawn[arm.name], (0.025, 0.975))
-        gains = np.quantile(drawn[arm.name] - drawn["real"], (0.025, 0.975))
-        found.append(
-            ArmScore(
-                learner, arm.name, arm.title, arm.multiple, arm.maps, whole[arm.name],
-                float(low), float(high), whole[arm.name] - whole["real"],
+    whole = {name: _score(answers, truth, task) for name, answers in predicted.items()}
+    scores = []
+    for chosen in sets:
+        name = chosen.name
+        low, high = np.quantile(drawn[name], (0.025, 0.975))
+        gains = np.quantile(drawn[name] - drawn["real"], (0.025, 0.975))
+        scores.append(
+            TrainingSetScore(
+                probe, name, chosen.title, chosen.multiple, chosen.maps, whole[name],
+                float(low), float(high), whole[name] - whole["real"],
                 float(gains[0]), float(gains[1]),
             )
         )  # fmt: skip
-    return found
+    return scores
 
 
-def _score(said: NDArray[np.float64], truth: NDArray[np.float64], task: Task) -> float:
+def _score(predicted: Predictions, truth: NDArray[np.float64], task: Task) -> float:
     """Mean over seeds of balanced accuracy or R^2; a class that was not drawn is left out."""
     if not task.classes:
         total = np.square(truth - truth.mean()).sum()
-        return float((1 - np.square(said - truth).sum(1) / max(total, 1e-300)).mean())
-    right = said == truth
+        return float((1 - np.square(predicted - truth).sum(1) / max(total, 1e-300)).mean())
+    right = predicted == truth
     classes = np.unique(truth)
     return float(np.mean([right[:, truth == which].mean() for which in classes]))
 
 
 def _require(task: Task, real: Labelled, held_out: Labelled, synthetic: Labelled) -> None:
     for name, found in (("fit", real), ("held-out", held_out)):
-        if len(found) < MIN_MAPS:
+        if len(found) < MIN_REAL:
             raise InputError(
                 f"got {len(found)} {name} targets with a label of {task.name}; expected at least "
-                f"{MIN_MAPS}: label more of them"
+                f"{MIN_REAL}: label more of them"
             )
         if len(found.labels.unique()) < 2:
             raise InputError(

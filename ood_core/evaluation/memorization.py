@@ -1,52 +1,140 @@
-"""Copies among samples: thresholds that real maps set, and what planted copies show of them.
+"""Memorisation: are samples copies of fit targets?
 
-A threshold is calibrated by ranks, without a law for distances: of `m` held-out maps, the `k`-th
-smallest distance to the fit targets with `k = floor(a (m + 1))`. A further map of the same law lies
-within it with probability `k / (m + 1) <= a`, whatever the law (split conformal p-values; Vovk et
-al. 2005). Fewer held-out maps than `1 / a - 1` cannot give a rate of `a`: the smallest distance is
-taken, and its rate `1 / (m + 1)` is said.
+Thresholds are set by real maps; how far they reach is measured with planted copies.
+
+A threshold is calibrated by ranks, without assuming a distribution of distances: of `m` held-out
+maps, the `k`-th smallest distance to the fit targets with `k = floor(a (m + 1))`. A further map of
+the same distribution lies within it with probability `k / (m + 1) <= a` (split conformal p-values;
+Vovk et al. 2005). Fewer held-out maps than `1 / a - 1` cannot give a rate of `a`: the smallest
+distance is taken, with its rate `1 / (m + 1)`.
 
 Latents are compared as well: those that samples were drawn from with those of the fit targets. No
-held-out latents are there, so each target meets the others instead. Nearest pairs count twice in
-that: of the `n` sorted distances every second one is taken, as `n / 2` independent ones, and the
-rate is nominal closely, if not exactly. Such a check sees a prior that hands out targets again, or
-mixes of few of them. It says nothing of what decoding adds: a latent of its own may still be
-decoded to a copy, which the levels of pixels and statistics see.
+held-out latents are there, so each target is compared with the others instead. Nearest pairs count
+twice in that: of the `n` sorted distances every second one is taken, as `n / 2` independent ones,
+and the rate is nominal closely, if not exactly. Such a check finds a prior that hands out targets
+again, or mixes of few of them. It says nothing of what decoding adds: a new latent may still be
+decoded to a copy, which the checks of pixels and scattering moments find.
 
 Overlapping cut-outs of fit and held-out targets are near copies of one another: thresholds are then
 small, and copies are missed rather than real maps accused.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import betabinom
 from torch import Tensor
 
 from ood_core.arrays import Latents
 from ood_core.config.targets import Symmetry
-from ood_core.evaluation.features import AnyMaps, Ruler, own_units
-from ood_core.evaluation.results import CopyCheck
+from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
+from ood_core.evaluation.results import NEAR_COPY, MemorizationCheck
 from ood_core.metrics.discrepancy import row_distances
+from ood_core.metrics.distances import Whitening
 from ood_core.metrics.novelty import Nearest, nearest
-from ood_core.numerics.random import Stream, generator
+from ood_core.metrics.one_point import own_units
+from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit_size, transform
 
 RATE = 0.01  # of real maps that are flagged
-NOISES = (
-    0.0,
-    0.1,
-    0.2,
-    0.4,
-    0.8,
-)  # of planted copies, in standard deviations of the map that is copied
+MAP_NOISES = (0.0, 0.1, 0.2, 0.4, 0.8)
+"""Of planted copies, in standard deviations of the map that is copied."""
 LATENT_NOISES = (0.5, 1.0, 2.0, 4.0, 8.0)  # of planted latents
 PLANTED = 64  # copies of each
-PLANT_INDEX = 3000  # of the random stream, past that of `survey`
 
 Distances = Float[Tensor, " m"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class CopyThresholds:
+    """Distances within which samples count as copies, and the rates at which real maps are.
+
+    `near_copy` is of the distance without shifts, `pixels` with them, `scattering` of whitened
+    scattering moments to those of the fit targets, `targets`.
+    """
+
+    targets: Float[Tensor, "t f"]
+    near_copy: float
+    pixels: float
+    pixels_rate: float
+    scattering: float
+    scattering_rate: float
+
+    @classmethod
+    def calibrate(cls, fit: Features, held_out: Features, whitening: Whitening) -> "CopyThresholds":
+        """Calibrate on held-out maps."""
+        targets = whitening(fit["scattering"])
+        return cls(
+            targets,
+            NEAR_COPY * float(held_out["distance"].min()),
+            *threshold(held_out["shifted"]),
+            *threshold(nearest_distances(whitening(held_out["scattering"]), targets)),
+        )
+
+    def within(
+        self, features: Features, whitened: Float[Tensor, "n f"]
+    ) -> dict[str, Bool[Tensor, " n"]]:
+        """Return, per threshold, which samples are within; `whitened` are scattering moments."""
+        return {
+            "near_copy": features["distance"] <= self.near_copy,
+            "pixels": features["shifted"] <= self.pixels,
+            "scattering": nearest_distances(whitened, self.targets) <= self.scattering,
+        }
+
+
+def check_maps(
+    flagged: dict[str, int],
+    count: int,
+    thresholds: CopyThresholds,
+    extractor: FeatureExtractor,
+    root: Root,
+) -> tuple[MemorizationCheck, MemorizationCheck]:
+    """Return the checks of pixels and of scattering moments of `count` samples."""
+
+    def check(space: str, title: str, within: float, rate: float) -> MemorizationCheck:
+        p_value = flag_p_value(flagged[space], count, len(extractor.held_out))
+        return MemorizationCheck(space, title, within, rate, flagged[space], p_value, samples=count)
+
+    title, within = "pixels, over symmetries and shifts", thresholds.pixels
+    pixels = check("pixels", title, within, thresholds.pixels_rate)
+    within_moments, rate = thresholds.scattering, thresholds.scattering_rate
+    return (
+        replace(pixels, power=power(extractor, within, root)),
+        check("scattering", "scattering moments", within_moments, rate),
+    )
+
+
+def check_latents(
+    targets: Latents, drawn: Float[Tensor, "n c y x"], symmetries: Sequence[Symmetry], root: Root
+) -> MemorizationCheck:
+    """Compare drawn latents with those of the targets, over symmetries, in units of their own."""
+    own, samples = own_units(targets), own_units(drawn)
+    apart = nearest_others(own, symmetries).distance.sort().values[::2]
+    within, rate = threshold(apart)
+    flagged = int((nearest(samples, own, symmetries).distance <= within).sum())
+    shares = []
+    for number, noise in enumerate(LATENT_NOISES):
+        rng = root.child("planted latents").generator(number)
+        copies = own[torch.from_numpy(rng.permutation(len(own))[:PLANTED])]
+        element = int(rng.integers(orbit_size(symmetries)))
+        noised = copies + noise * torch.from_numpy(rng.standard_normal(tuple(copies.shape)))
+        planted = own_units(transform(noised, element, symmetries))
+        near = nearest(planted, own, symmetries).distance
+        shares.append((noise, float((near <= within).double().mean())))
+    return MemorizationCheck(
+        space="latents",
+        title="drawn latents, over symmetries",
+        threshold=within,
+        rate=rate,
+        flagged=flagged,
+        p_value=flag_p_value(flagged, len(drawn), len(apart)),
+        power=tuple(shares),
+        samples=len(drawn),
+    )
 
 
 def threshold(held_out: Distances, rate: float = RATE) -> tuple[float, float]:
@@ -55,11 +143,11 @@ def threshold(held_out: Distances, rate: float = RATE) -> tuple[float, float]:
     return float(held_out.double().sort().values[rank - 1]), rank / (len(held_out) + 1)
 
 
-def chance(flagged: int, count: int, held_out: int, rate: float = RATE) -> float:
+def flag_p_value(flagged: int, count: int, held_out: int, rate: float = RATE) -> float:
     """Return how often so many or more of `count` real maps would be flagged.
 
-    The number within the `k`-th smallest of `m` distances of the same law is beta-binomial, with
-    parameters `k` and `m + 1 - k`.
+    The number within the `k`-th smallest of `m` distances of the same distribution is
+    beta-binomial, with parameters `k` and `m + 1 - k`.
     """
     rank = _rank(held_out, rate)
     return float(betabinom(count, rank, held_out + 1 - rank).sf(flagged - 1))
@@ -69,68 +157,40 @@ def _rank(held_out: int, rate: float) -> int:
     return max(1, int(rate * (held_out + 1)))
 
 
-def power(ruler: Ruler, within: float, root: int) -> tuple[tuple[float, float], ...]:
-    """Return, per noise of `NOISES`, the share of planted copies of fit targets that are flagged.
+def power(
+    extractor: FeatureExtractor, within: float, root: Root
+) -> tuple[tuple[float, float], ...]:
+    """Return, per noise of `MAP_NOISES`, the share of planted copies of fit targets flagged.
 
     Copies are turned, shifted and noised at random.
     """
-    found = []
-    for number, noise in enumerate(NOISES):
-        near = ruler.nearest_shifted(planted(ruler, noise, root, number)).distance
-        found.append((noise, float((near.float() <= within).double().mean())))
-    return tuple(found)
+    shares = []
+    for number, noise in enumerate(MAP_NOISES):
+        near = extractor.nearest_shifted(planted_copies(extractor, noise, root, number)).distance
+        shares.append((noise, float((near.float() <= within).double().mean())))
+    return tuple(shares)
 
 
-def planted(ruler: Ruler, noise: float, root: int, number: int) -> AnyMaps:
+def planted_copies(extractor: FeatureExtractor, noise: float, root: Root, number: int) -> AnyMaps:
     """Return fit targets, each under a random group element and shift, with white noise added.
 
-    `noise` is in standard deviations of the map that it is added to.
+    `noise` is in standard deviations of the map that it is added to; `number` tells apart sets.
     """
-    rng = generator(root, PLANT_INDEX + number, stream=Stream.RESAMPLE)
-    chosen = torch.from_numpy(rng.permutation(len(ruler.fit))[:PLANTED])
+    rng = root.child("planted maps").generator(number)
+    chosen = torch.from_numpy(rng.permutation(len(extractor.fit))[:PLANTED])
     copies = []
-    for target in ruler.fit[chosen]:
-        element = int(rng.integers(orbit_size(ruler.symmetries)))
-        image = transform(target[None], element, ruler.symmetries)[0]
+    for target in extractor.fit[chosen]:
+        element = int(rng.integers(orbit_size(extractor.symmetries)))
+        image = transform(target[None], element, extractor.symmetries)[0]
         shift = tuple(int(rng.integers(side)) for side in image.shape[-2:])
         copies.append(image.roll(shift, (-2, -1)))
     clean = torch.stack(copies)
     spread = clean.std((-2, -1), keepdim=True)
-    return (
-        clean + noise * spread * torch.from_numpy(rng.standard_normal(tuple(clean.shape))).float()
-    )
+    white = torch.from_numpy(rng.standard_normal(tuple(clean.shape)))
+    return clean + noise * spread * white.float()
 
 
-def latent_check(
-    targets: Latents, drawn: Float[Tensor, "n c y x"], symmetries: Sequence[Symmetry], root: int
-) -> CopyCheck:
-    """Hold drawn latents against those of the targets, over symmetries, in units of their own."""
-    own, rows = own_units(targets), own_units(drawn)
-    apart = among(own, symmetries).distance.sort().values[::2]
-    within, rate = threshold(apart)
-    flagged = int((nearest(rows, own, symmetries).distance <= within).sum())
-    found = []
-    for number, noise in enumerate(LATENT_NOISES):
-        rng = generator(root, PLANT_INDEX + len(NOISES) + number, stream=Stream.RESAMPLE)
-        copies = own[torch.from_numpy(rng.permutation(len(own))[:PLANTED])]
-        element = int(rng.integers(orbit_size(symmetries)))
-        noised = copies + noise * torch.from_numpy(rng.standard_normal(tuple(copies.shape)))
-        planted = own_units(transform(noised, element, symmetries))
-        near = nearest(planted, own, symmetries).distance
-        found.append((noise, float((near <= within).double().mean())))
-    return CopyCheck(
-        level="latent",
-        title="drawn latents, over symmetries",
-        threshold=within,
-        rate=rate,
-        flagged=flagged,
-        p_value=chance(flagged, len(drawn), len(apart)),
-        power=tuple(found),
-        asked=len(drawn),
-    )
-
-
-def among(maps: AnyMaps, symmetries: Sequence[Symmetry]) -> Nearest:
+def nearest_others(maps: AnyMaps, symmetries: Sequence[Symmetry]) -> Nearest:
     """Return the nearest other map of each, under the images of the others."""
     found = []
     for i in range(len(maps)):
@@ -144,6 +204,6 @@ def among(maps: AnyMaps, symmetries: Sequence[Symmetry]) -> Nearest:
     )
 
 
-def nearest_rows(rows: Float[Tensor, "n f"], fit: Float[Tensor, "t f"]) -> Distances:
-    """Return the distance of whitened rows to the nearest row of the fit targets."""
-    return row_distances(rows, fit).amin(1)
+def nearest_distances(a: Float[Tensor, "n f"], b: Float[Tensor, "t f"]) -> Distances:
+    """Return the distance of each row of `a` to the nearest row of `b`."""
+    return row_distances(a, b).amin(1)

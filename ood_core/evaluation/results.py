@@ -1,20 +1,43 @@
-"""Records of the evidence about a set of samples.
+"""Results of an evaluation: what `ood_core.evaluation.evaluate` finds, and report and gate read.
 
-Filled by `ood_core.evaluation.evaluate`; read by the gate and by the report. `real` means held
-out: maps that nothing was fitted to.
+`real` means held out: maps that nothing was fitted to. The classes are plain dataclasses;
+`EvaluationResult.to_json` and `from_json` go by their annotations (pydantic). In JSON what is
+infinite is null, and derived values (`inside`, `rejected`, ...) are written for readers.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, final
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import inf
+from typing import Annotated, Any, Literal, final
 
+import torch
 from jaxtyping import Float
+from pydantic import (
+    BeforeValidator,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    computed_field,
+)
 from torch import Tensor
 
-COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is copying
-COPY_DISTANCE = 0.5  # of the least distance of a held-out map: a single copy
-LEVEL = 0.05  # of adjusted p-values: false alarms over all families together
+from ood_core.errors import InputError
+
+COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is memorisation
+NEAR_COPY = 0.5  # of the least distance of a held-out map: a single near copy
+ALPHA = 0.05  # significance level of adjusted p-values: false alarms over all families together
 
 Better = Literal["lower", "one", "half"]
+Number = Annotated[float, BeforeValidator(lambda value: inf if value is None else value)]
+_AS_LIST = (
+    PlainValidator(lambda values: torch.as_tensor(values, dtype=torch.float64)),
+    PlainSerializer(lambda values: values.tolist()),
+)
+Vector = Annotated[Float[Tensor, " _"], *_AS_LIST]
+Curves = Annotated[Float[Tensor, "c bins"], *_AS_LIST]
 
 
 @final
@@ -22,19 +45,22 @@ Better = Literal["lower", "one", "half"]
 class Score:
     """One statistic of the samples beside real against real at the same set size.
 
-    `whole` is the same distance of all samples from all held-out maps, where sums tell it.
+    `value` and `real` are medians, `low` to `high` is the real-against-real band (5 to 95 %).
+    `better` says which way is better: lower, nearer to one, or nearer to one half. `whole` is the
+    same distance of all samples from all held-out maps, where sums tell it.
     """
 
     name: str
     title: str
-    value: float
-    real: float
-    low: float
-    high: float
+    value: Number
+    real: Number
+    low: Number
+    high: Number
     better: Better
     note: str
-    whole: float | None = None
+    whole: Number | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def inside(self) -> bool:
         """Whether the samples are as good as real maps; lower than the band counts as good."""
@@ -46,9 +72,9 @@ class Score:
 class Band:
     """A curve per channel with a range around it."""
 
-    median: Float[Tensor, "c bins"]
-    low: Float[Tensor, "c bins"]
-    high: Float[Tensor, "c bins"]
+    median: Curves
+    low: Curves
+    high: Curves
 
 
 @final
@@ -56,7 +82,7 @@ class Band:
 class SpectrumCurves:
     """Power over wavenumber (cycles per pixel): medians and 16 to 84 % range of single maps."""
 
-    k: Float[Tensor, " bins"]
+    k: Vector
     samples: Band
     real: Band
 
@@ -66,8 +92,8 @@ class SpectrumCurves:
 class HistogramCurves:
     """Density of pixels in model range; `real` has the 5 to 95 % range of random halves."""
 
-    centres: Float[Tensor, "c bins"]
-    samples: Float[Tensor, "c bins"]
+    centres: Curves
+    samples: Curves
     real: Band
 
 
@@ -79,7 +105,7 @@ class ClosestPair:
     sample: int
     target: int
     element: int
-    distance: float
+    distance: Number
 
 
 @final
@@ -87,42 +113,45 @@ class ClosestPair:
 class FamilyTest:
     """Energy test of one family of statistics, in spreads of the fit targets (whitened features).
 
-    `distance` is unbiased, so that equal laws have 0 on average. `real_*` is half of the held-out
-    maps against the other half. `targets_*` is fit targets against held-out ones, whitened by both,
-    with a p adjusted like that of the samples. `visible_shift` of one feature, in standard
-    deviations, and `visible_distance` are seen with 80 % power. A steered family is there for
-    reference; its p is not adjusted, and it never counts as rejected.
+    `distance` is unbiased: 0 on average for equal distributions. `adjusted` is the p-value raised
+    for the number of families (Holm). `real_*` is half of the held-out maps against the other half.
+    `targets_*` is fit targets against held-out ones, whitened by both, with a p-value adjusted like
+    that of the samples. A shift of one feature by `detectable_shift` standard deviations, and a
+    distance of `detectable_distance`, are found with 80 % power. A steered family is there for
+    reference: its p-value is not adjusted, and it never counts as rejected.
     """
 
     name: str
     title: str
     steered: bool
     features: int
-    distance: float
+    distance: Number
     p_value: float
     adjusted: float | None
-    real_distance: float
+    real_distance: Number
     real_p: float
-    visible_shift: float
-    visible_distance: float
-    targets_distance: float | None = None
+    detectable_shift: Number
+    detectable_distance: Number
+    targets_distance: Number | None = None
     targets_adjusted: float | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def rejected(self) -> bool:
         """Whether real maps would show such a difference too rarely."""
-        return self.adjusted is not None and self.adjusted <= LEVEL
+        return self.adjusted is not None and self.adjusted <= ALPHA
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def targets_differ(self) -> bool:
-        """Whether fit and held-out targets are no draws of one law."""
-        return self.targets_adjusted is not None and self.targets_adjusted <= LEVEL
+        """Whether fit and held-out targets are not draws from one distribution."""
+        return self.targets_adjusted is not None and self.targets_adjusted <= ALPHA
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ClassifierTest:
-    """Accuracy on rows not trained on, of all unsteered features, with its exact p-value."""
+    """Accuracy on maps not trained on, by all unsteered features, with its exact p-value."""
 
     accuracy: float
     p_value: float
@@ -137,68 +166,72 @@ class Variety:
 
     name: str
     title: str
-    value: float
-    real: float
-    low: float
-    high: float
+    value: Number
+    real: Number
+    low: Number
+    high: Number
     note: str
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What statistics say that no part of the method optimises.
+class TwoSampleTests:
+    """Tests by statistics that no part of the method optimises.
 
-    `samples`, `held_out` and `fit` count the maps compared; `least_p` is the least adjusted p-value
-    that so many maps can give. Without maps enough, `classifier` is None and `variety` empty.
+    `samples`, `held_out` and `fit` count the maps compared; `attainable_p` is the least adjusted
+    p-value that so many maps can give. With too few maps `classifier` is None and `variety` empty.
     """
 
     samples: int
     held_out: int
     families: tuple[FamilyTest, ...]
-    least_p: float
+    attainable_p: float
     classifier: ClassifierTest | None
     variety: tuple[Variety, ...]
     fit: int = 0
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def smallest_p(self) -> float:
-        """Smallest adjusted p-value of all unsteered families."""
-        return min(test.adjusted for test in self.families if test.adjusted is not None)
+    def min_p(self) -> float:
+        """Smallest adjusted p-value of all unsteered families; 1 without any."""
+        adjusted = (test.adjusted for test in self.families if test.adjusted is not None)
+        return min(adjusted, default=1.0)
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def decided(self) -> bool:
-        """Whether there are maps enough for any difference to be seen."""
-        return self.least_p <= LEVEL
+    def conclusive(self) -> bool:
+        """Whether there are enough maps for any difference to be found."""
+        return self.attainable_p <= ALPHA
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class CopyCheck:
-    """How many samples lie so near to a fit target that real maps rarely do, on one level.
+class MemorizationCheck:
+    """How many samples lie so near to a fit target that real maps rarely do, in one space.
 
-    `threshold` is calibrated on the distances of held-out maps to fit targets, such that a further
-    real map is within it with probability `rate`. `flagged` of all samples are; `p_value` is how
-    often as many real maps would be or more. `power` has, per noise in standard deviations of the
-    copied map, the share of planted copies that are. `asked` counts the samples looked at.
+    `space` is `pixels` (over symmetries and shifts), `scattering` or `latents`. `threshold` is
+    calibrated on the distances of held-out maps to fit targets, such that a further real map is
+    within it with probability `rate`. `flagged` of `samples` are; `p_value` is how often as many
+    real maps would be or more. `power` has, per noise in standard deviations of the copied map, the
+    share of planted copies that are flagged.
     """
 
-    level: str
+    space: str
     title: str
-    threshold: float
+    threshold: Number
     rate: float
     flagged: int
     p_value: float
     power: tuple[tuple[float, float], ...] = ()
-    asked: int = 0
+    samples: int = 0
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class LeakCheck:
-    """Shares of samples and of held-out maps that look like the base's own domain; see `leak`.
+class DomainLeakage:
+    """Shares of `samples` maps and of held-out maps that look like the base's own domain.
 
-    `base` counts the maps that were drawn of the base itself, `samples` those that were asked.
+    `base` counts the maps that were drawn of the base itself; see `metrics.leak`.
     """
 
     share: float
@@ -210,57 +243,57 @@ class LeakCheck:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class ValidationReport:
+class EvaluationResult:
     """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
 
-    `count` samples were validated: sums, `closest`, `worst` and `copies`, the number of single
+    `summary` is one sentence on what was found, `scores` are by name. `count` samples were
+    measured: sums, `closest`, `least_typical` (sample numbers) and `near_copies`, the number of
     samples far nearer to a target than any held-out map is, are of all of them; scores, spectra and
-    `nearest_samples` of a panel drawn at random from them (`ood_core.evaluation.streaming`).
-    `leak` is None where it was not measured.
+    `nearest_samples` of a random subsample (`ood_core.evaluation.streaming`). `leakage` is None
+    where it was not measured.
     """
 
-    scores: tuple[Score, ...]
+    summary: str
+    scores: Mapping[str, Score]
     spectrum: SpectrumCurves
     histogram: HistogramCurves
-    nearest_samples: Float[Tensor, " n"]
-    nearest_real: Float[Tensor, " m"]
+    nearest_samples: Vector
+    nearest_real: Vector
     closest: tuple[ClosestPair, ...]
-    worst: tuple[int, ...]
+    least_typical: tuple[int, ...]
     count: int
-    copies: int
-    judgement: Judgement
-    verdict: str
-    copying: tuple[CopyCheck, ...] = ()
-    leak: LeakCheck | None = None
+    near_copies: int
+    tests: TwoSampleTests
+    memorization: tuple[MemorizationCheck, ...] = ()
+    leakage: DomainLeakage | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def panel(self) -> int:
-        """Number of samples that were looked at one beside another."""
+    def subsample(self) -> int:
+        """Number of samples that scores and tests draw from."""
         return len(self.nearest_samples)
 
-    def score(self, name: str) -> Score:
-        """Return the score of that name."""
-        return {score.name: score for score in self.scores}[name]
-
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready numbers, lists and strings; infinite becomes None."""
-        record = _plain(asdict(self))
-        for row, score in zip(record["scores"], self.scores, strict=True):
-            row["inside"] = score.inside
-        judged = record["judgement"]
-        for row, test in zip(judged["families"], self.judgement.families, strict=True):
-            row |= {"rejected": test.rejected, "targets_differ": test.targets_differ}
-        judged |= {"smallest_p": self.judgement.smallest_p, "decided": self.judgement.decided}
-        return dict(record) | {"panel": self.panel}
+        record: dict[str, Any] = json.loads(_adapter().dump_json(self))
+        return record
+
+    @staticmethod
+    def from_json(record: Any) -> "EvaluationResult":
+        """Return the result whose `to_json` the record is; null is infinite again.
+
+        Raises:
+            InputError: the record is of another version.
+        """
+        try:
+            return _adapter().validate_python(record)
+        except ValidationError as error:
+            raise InputError(
+                f"report.json: got scores of another version of farfield ({error!r}); expected "
+                "those of this one: run `farfield validate` to compute them again"
+            ) from error
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    return value
+@cache
+def _adapter() -> TypeAdapter[EvaluationResult]:
+    return TypeAdapter(EvaluationResult)

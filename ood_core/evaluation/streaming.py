@@ -1,162 +1,221 @@
-"""One pass over the rows of a whole set, in blocks: sums of all, the extremes of all, a panel.
+"""One pass over the features of a whole set, in blocks, and what the sums say of it.
 
 Memory is bounded whatever the number of samples: sums do not grow, of extremes a few are kept, and
-what needs rows beside one another (resampling, tests of pairs, medians) sees a *panel* of rows that
+what needs samples beside one another (resampling, tests of pairs, medians) sees a *subsample* that
 the run's own randomness draws from the whole set, not the first ones. Blocks may be of any lengths;
 they come in the order of the samples.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.errors import TargetError
-from ood_core.evaluation.features import Rows
-from ood_core.evaluation.memorization import nearest_rows
-from ood_core.metrics.distances import Whitening
-from ood_core.metrics.moments import Moments
-from ood_core.numerics.random import Stream, generator
+from ood_core.evaluation.features import FeatureExtractor, Features, concatenated, picked
+from ood_core.evaluation.memorization import CopyThresholds
+from ood_core.evaluation.results import Band, ClosestPair, HistogramCurves, Score
+from ood_core.metrics.distances import Moments, Whitening, frechet_of_moments
+from ood_core.metrics.one_point import cumulative_distance
+from ood_core.metrics.spectra import spectrum_distance
+from ood_core.numerics.random import Root
 
-PANEL = 4096  # rows; more would not narrow the bands, which the held-out maps set
-PANEL_INDEX = 2000  # of the random stream, past those of `judges`
+SUBSAMPLE = 4096  # samples; more would not narrow the bands, which the held-out maps set
 SHOWN = 8  # closest and least typical samples
+BAND = (0.05, 0.95)
+MAP_RANGE = (0.16, 0.84)  # of single maps, in curves
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Tally:
-    """Sums over rows: those of two sets merge to those of both, in any order and grouping.
+class FeatureSums:
+    """Sums of features: those of two sets merge to those of both, in any order and grouping.
 
-    `features` are moments of whitened scattering rows. Numbers of pixels are whole and merge
+    `scattering` are moments of whitened scattering moments. Numbers of pixels are whole and merge
     exactly; the others to rounding in float64.
     """
 
     power: Float[Tensor, "c bins"]
     pixels: Int[Tensor, "c edges"]
     beyond: Float[Tensor, "c 2"]
-    features: Moments
+    scattering: Moments
 
     @classmethod
-    def of(cls, rows: Rows, whitening: Whitening) -> "Tally":
-        """Sum over some rows, none included."""
+    def of(cls, features: Features, whitening: Whitening) -> "FeatureSums":
+        """Sum over some maps, none included."""
         return cls(
-            rows["power"].double().sum(0),
-            rows["pixels"].long().sum(0),
-            rows["beyond"].double().sum(0),
-            Moments.of(whitening(rows["scattering"])),
+            features["power"].double().sum(0),
+            features["pixels"].long().sum(0),
+            features["beyond"].double().sum(0),
+            Moments.of(whitening(features["scattering"])),
         )
 
-    def merge(self, other: "Tally") -> "Tally":
-        """Return the tally of both sets of rows together."""
-        return Tally(
+    def merge(self, other: "FeatureSums") -> "FeatureSums":
+        """Return the sums over both sets together."""
+        return FeatureSums(
             self.power + other.power,
             self.pixels + other.pixels,
             self.beyond + other.beyond,
-            self.features.merge(other.features),
+            self.scattering.merge(other.scattering),
         )
 
     @property
     def count(self) -> int:
-        """Number of rows."""
-        return self.features.count
+        """Number of maps."""
+        return self.scattering.count
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Survey:
+class Accumulated:
     """What one pass found.
 
-    `panel` are the rows of samples number `drawn`. `closest` are those of least distance, nearest
-    first, with their rows; `worst` have the longest whitened features. `copies` counts the samples
-    within each limit.
+    `subsample` are the features of samples number `drawn`. `closest` are the samples nearest to a
+    target, nearest first; `least_typical` have the longest whitened scattering moments. `flagged`
+    counts the samples within each of the thresholds.
     """
 
-    tally: Tally
+    sums: FeatureSums
     drawn: Int[Tensor, " p"]
-    panel: Rows
-    closest: Int[Tensor, " k"]
-    closest_rows: Rows
-    worst: tuple[int, ...]
-    copies: dict[str, int]
+    subsample: Features
+    closest: tuple[ClosestPair, ...]
+    least_typical: tuple[int, ...]
+    flagged: dict[str, int]
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Limits:
-    """Distances within which samples count as copies, and the whitened rows of the fit targets.
-
-    `plain` is of the distance without shifts, `shifted` with them, `statistic` of whitened rows.
-    """
-
-    fit: Float[Tensor, "t f"]
-    plain: float
-    shifted: float
-    statistic: float
-
-    def within(self, rows: Rows, white: Float[Tensor, "n f"]) -> dict[str, Bool[Tensor, " n"]]:
-        """Return per level which samples are within."""
-        return {
-            "plain": rows["distance"] <= self.plain,
-            "shifted": rows["shifted"] <= self.shifted,
-            "statistic": nearest_rows(white, self.fit) <= self.statistic,
-        }
-
-
-def survey(
-    blocks: Iterable[Rows], count: int, whitening: Whitening, limits: Limits, root: int
-) -> Survey:
-    """Go once through the rows of `count` samples.
+def accumulate(
+    blocks: Iterable[Features],
+    count: int,
+    whitening: Whitening,
+    thresholds: CopyThresholds,
+    root: Root,
+) -> Accumulated:
+    """Go once through the features of `count` samples.
 
     Raises:
-        TargetError: Rows have values that are not finite.
+        TargetError: features have values that are not finite.
     """
-    drawn = panel(count, root)
-    tallies, panels, near, odd = None, [], _Extremes(), _Extremes()
-    start, copies = 0, {"plain": 0, "shifted": 0, "statistic": 0}
-    for rows in blocks:
-        _require_finite(rows, start)
-        stop = start + len(rows["distance"])
+    drawn = subsample(count, root)
+    sums, parts, near, odd = None, [], _Least(), _Least()
+    start, flagged = 0, dict.fromkeys(("near_copy", "pixels", "scattering"), 0)
+    for features in blocks:
+        _require_finite(features, start)
+        stop = start + len(features["distance"])
         low, high = torch.searchsorted(drawn, torch.tensor([start, stop])).tolist()
-        panels.append(taken(rows, drawn[low:high] - start))
-        tally = Tally.of(rows, whitening)
-        tallies = tally if tallies is None else tallies.merge(tally)
-        near.see(rows, rows["distance"], start)
-        white = whitening(rows["scattering"])
-        odd.see({}, -white.square().sum(1), start)
-        for level, mask in limits.within(rows, white).items():
-            copies[level] += int(mask.sum())
+        parts.append(picked(features, drawn[low:high] - start))
+        own = FeatureSums.of(features, whitening)
+        sums = own if sums is None else sums.merge(own)
+        near.add(features, features["distance"], start)
+        whitened = whitening(features["scattering"])
+        odd.add({}, -whitened.square().sum(1), start)
+        for name, mask in thresholds.within(features, whitened).items():
+            flagged[name] += int(mask.sum())
         start = stop
-    assert start == count, "blocks hold the rows of the whole set"
-    assert tallies is not None, "checked by the caller"
-    closest, closest_rows = near.least()
-    worst = tuple(odd.least()[0].tolist())
-    return Survey(tallies, drawn, joined(panels), closest, closest_rows, worst, copies)
+    assert start == count, "blocks hold the features of the whole set"
+    assert sums is not None, "checked by the caller"
+    numbers, rows = near.found()
+    columns = numbers, rows["target"], rows["element"], rows["distance"]
+    pairs = zip(*(column.tolist() for column in columns), strict=True)
+    return Accumulated(
+        sums,
+        drawn,
+        concatenated(parts),
+        tuple(ClosestPair(*pair) for pair in pairs),
+        tuple(odd.found()[0].tolist()),
+        flagged,
+    )
 
 
-def panel(count: int, root: int) -> Int[Tensor, " p"]:
-    """Draw which samples are looked at one beside another, in rising order; all of a small set."""
-    if count <= PANEL:
+def subsample(count: int, root: Root) -> Int[Tensor, " p"]:
+    """Draw which of `count` samples are compared in pairs, in rising order; all of a small set."""
+    if count <= SUBSAMPLE:
         return torch.arange(count)
-    rng = generator(root, PANEL_INDEX, stream=Stream.RESAMPLE)
-    return torch.from_numpy(rng.choice(count, PANEL, replace=False)).sort().values
+    drawn = root.child("subsample").generator().choice(count, SUBSAMPLE, replace=False)
+    return torch.from_numpy(drawn).sort().values
 
 
-def taken(rows: Rows, places: Int[Tensor, " k"]) -> Rows:
-    """Return some of the rows."""
-    return {name: values[places] for name, values in rows.items()}
+def with_whole(
+    scores: Mapping[str, Score], sums: FeatureSums, real: FeatureSums, extractor: FeatureExtractor
+) -> dict[str, Score]:
+    """Return the scores, each with the same distance of the whole set where sums tell it."""
+    own, other = (_pooled(s, extractor) for s in (sums, real))
+    whole = {
+        "spectrum_error": spectrum_distance(_mean_power(sums), _mean_power(real)),
+        "pixel_wasserstein": pixel_distance(own, other, extractor),
+        "fsd": frechet_of_moments(sums.scattering, real.scattering),
+    }
+    return {name: replace(score, whole=whole.get(name)) for name, score in scores.items()}
 
 
-def joined(blocks: Sequence[Rows]) -> Rows:
-    """Return the rows of several blocks as one."""
-    return {name: torch.cat([rows[name] for rows in blocks]) for name in blocks[0]}
+def pixel_fractions(
+    features: Features, extractor: FeatureExtractor
+) -> Float[Tensor, "n c columns"]:
+    """Return cumulative fractions at the edges, then mean height over and depth under them."""
+    fractions = features["pixels"].double() / extractor.held_out[0, 0].numel()
+    return torch.cat([fractions, features["beyond"].double()], dim=-1)
 
 
-def _require_finite(rows: Rows, start: int) -> None:
-    finite = torch.stack([v.isfinite().flatten(1).all(1) for v in map(_wide, rows.values())]).all(0)
+def pixel_distance(a: Tensor, b: Tensor, extractor: FeatureExtractor) -> float:
+    """Return the Wasserstein-1 distance of pooled pixels in standard deviations of real pixels.
+
+    `a` and `b` are means of `pixel_fractions`. The distance is exact in the limit of many edges.
+    Beyond them it compares means, which is exact where only one of the sets reaches there.
+    """
+    inside = cumulative_distance(a[None, :, :-2], b[None, :, :-2], extractor.edges)
+    outside = float((a - b)[:, -2:].abs().sum(-1).mean())
+    return (inside + outside) / float(extractor.held_out.double().std().clamp(min=1e-12))
+
+
+def histograms(
+    sums: FeatureSums,
+    real: Features,
+    extractor: FeatureExtractor,
+    halves: Sequence[Int[Tensor, " m"]],
+) -> HistogramCurves:
+    """Return densities between the even edges, of all samples and of all held-out maps.
+
+    The range is that of `halves` of the held-out maps.
+    """
+    edges = extractor.histogram_edges
+    places = torch.searchsorted(extractor.edges, edges)
+    width = edges.diff(dim=-1) * extractor.held_out[0, 0].numel()
+
+    def density(pixels: Tensor) -> Tensor:
+        at = places.expand(*pixels.shape[:-1], -1)
+        return pixels.double().gather(-1, at).diff(dim=-1) / width
+
+    each = density(real["pixels"])
+    means = torch.stack([each[half].mean(0) for half in halves])
+    low, high = means.quantile(torch.tensor(BAND, dtype=means.dtype), dim=0)
+    centres = (edges[:, 1:] + edges[:, :-1]) / 2
+    return HistogramCurves(
+        centres, density(sums.pixels) / sums.count, Band(each.mean(0), low, high)
+    )
+
+
+def range_of_maps(power: Float[Tensor, "n c bins"]) -> Band:
+    """Return median and 16 to 84 % range over single maps."""
+    levels = torch.tensor([0.5, *MAP_RANGE], dtype=torch.float64)
+    return Band(*power.double().quantile(levels, dim=0))
+
+
+def _mean_power(sums: FeatureSums) -> Float[Tensor, "one c bins"]:
+    return sums.power[None] / sums.count
+
+
+def _pooled(sums: FeatureSums, extractor: FeatureExtractor) -> Float[Tensor, "c columns"]:
+    pixels = sums.pixels.double() / extractor.held_out[0, 0].numel()
+    return torch.cat([pixels, sums.beyond], dim=-1) / sums.count
+
+
+def _require_finite(features: Features, start: int) -> None:
+    columns = [
+        values.flatten(1) if values.ndim > 1 else values[:, None] for values in features.values()
+    ]
+    finite = torch.stack([values.isfinite().all(1) for values in columns]).all(0)
     if not finite.all():
         first = start + int((~finite).nonzero()[0, 0])
         raise TargetError(
@@ -165,31 +224,27 @@ def _require_finite(rows: Rows, start: int) -> None:
         )
 
 
-def _wide(values: Tensor) -> Tensor:
-    return values[:, None]
-
-
 @final
-class _Extremes:
-    """The rows of the least keys so far."""
+class _Least:
+    """The features of the samples with the least keys so far."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[Tensor, Tensor, Rows]] = []
+        self._parts: list[tuple[Tensor, Tensor, Features]] = []
 
-    def see(self, rows: Rows, keys: Float[Tensor, " n"], start: int) -> None:
-        """Look at a block; equal keys count in the order of the samples."""
+    def add(self, features: Features, keys: Float[Tensor, " n"], start: int) -> None:
+        """Add a block; equal keys count in the order of the samples."""
         order = keys.argsort(stable=True)[:SHOWN]
-        self._found.append((keys[order], order + start, taken(rows, order)))
-        if len(self._found) > SHOWN:
-            self._found = [self._shortened()]
+        self._parts.append((keys[order], order + start, picked(features, order)))
+        if len(self._parts) > SHOWN:
+            self._parts = [self._shortened()]
 
-    def least(self) -> tuple[Int[Tensor, " k"], Rows]:
-        """Return numbers and rows, least key first."""
+    def found(self) -> tuple[Int[Tensor, " k"], Features]:
+        """Return numbers and features, least key first."""
         return self._shortened()[1:]
 
-    def _shortened(self) -> tuple[Tensor, Tensor, Rows]:
-        keys = torch.cat([found[0] for found in self._found])
-        numbers = torch.cat([found[1] for found in self._found])
-        rows = joined([found[2] for found in self._found])
+    def _shortened(self) -> tuple[Tensor, Tensor, Features]:
+        keys = torch.cat([part[0] for part in self._parts])
+        numbers = torch.cat([part[1] for part in self._parts])
+        features = concatenated([part[2] for part in self._parts])
         order = keys.argsort(stable=True)[:SHOWN]
-        return keys[order], numbers[order], taken(rows, order)
+        return keys[order], numbers[order], picked(features, order)

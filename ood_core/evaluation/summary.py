@@ -1,18 +1,25 @@
-"""The sentence that sums up the evidence about a set of samples."""
+"""The sentence that sums up the scores of a set of samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ood_core.evaluation.results import COPY_RATIO, LEVEL, CopyCheck, FamilyTest, Judgement, Score
+from ood_core.evaluation.results import (
+    ALPHA,
+    COPY_RATIO,
+    FamilyTest,
+    MemorizationCheck,
+    Score,
+    TwoSampleTests,
+)
 
 
-def verdict(
-    scores: Sequence[Score],
-    copies: int,
-    judgement: Judgement,
-    copying: Sequence[CopyCheck] = (),
+def summarize(
+    scores: Mapping[str, Score],
+    near_copies: int,
+    tests: TwoSampleTests,
+    memorization: Sequence[MemorizationCheck] = (),
 ) -> str:
     """Say in one sentence what lies inside the real band, what not, what unsteered tests found."""
-    compared = [score for score in scores if score.name != "nearest_ratio"]
+    compared = [score for name, score in scores.items() if name != "nearest_ratio"]
     inside = [score.title for score in compared if score.inside]
     outside = [_excess(score) for score in compared if not score.inside]
     parts = []
@@ -21,30 +28,30 @@ def verdict(
         parts.append(f"{_listed(inside)} {verb} inside the real-against-real band")
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
-    parts.extend(_copying(score, copies) for score in scores if score.name == "nearest_ratio")
-    parts.extend(_too_near(check) for check in copying if check.p_value < LEVEL)
-    parts.append(_judged(judgement))
+    if "nearest_ratio" in scores:
+        parts.append(_novelty(scores["nearest_ratio"], near_copies))
+    parts.extend(_too_near(check) for check in memorization if check.p_value < ALPHA)
+    parts.append(_tested(tests))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
 
 
-def _judged(judgement: Judgement) -> str:
-    """Say what unsteered tests rejected; silence of a test is no proof, and not called one."""
-    if not judgement.decided:
+def _tested(tests: TwoSampleTests) -> str:
+    """Say what unsteered tests rejected; a test that finds nothing is not called a proof."""
+    if not tests.conclusive:
         return "too few maps to test what was not steered"
-    rejected = [test for test in judgement.families if test.rejected]
-    differ = [test.title for test in judgement.families if test.targets_differ]
+    rejected = [test for test in tests.families if test.rejected]
+    differ = [test.title for test in tests.families if test.targets_differ]
     if differ:
         themselves = f"fit and held-out targets themselves differ in {_listed(differ)}"
-        return f"{_told(rejected, judgement)}; {themselves}"
-    return _told(rejected, judgement)
+        return f"{_rejected(rejected, tests)}; {themselves}"
+    return _rejected(rejected, tests)
 
 
-def _told(rejected: Sequence[FamilyTest], judgement: Judgement) -> str:
+def _rejected(rejected: Sequence[FamilyTest], tests: TwoSampleTests) -> str:
     if not rejected:
         return "what was not steered shows no difference that so many maps could reveal"
-    names = _listed([test.title for test in rejected])
-    p = judgement.smallest_p
+    names, p = _listed([test.title for test in rejected]), tests.min_p
     return f"by what was not steered, samples differ from real maps in {names} (adjusted p {p:.2g})"
 
 
@@ -55,20 +62,23 @@ def _excess(score: Score) -> str:
     return f"{score.title} ({score.value:.3g} where real maps reach {score.high:.3g}, {margin})"
 
 
-def _copying(score: Score, copies: int) -> str:
+def _novelty(score: Score, near_copies: int) -> str:
     ratio = (
         f"the median distance to the nearest target is {score.value:.2f} times that of real maps"
     )
     if score.value < COPY_RATIO:
         return f"samples copy the targets: {ratio}"
-    single = f"{copies} near {'copy' if copies == 1 else 'copies'} of a target among the samples"
-    seen = f"{single}, though not as a rule" if copies else "no copying is seen"
+    single = (
+        f"{near_copies} near {'copy' if near_copies == 1 else 'copies'} of a target among the "
+        "samples"
+    )
+    found = f"{single}, though not as a rule" if near_copies else "no copying is seen"
     if score.value > score.high:
-        return f"{seen}; samples lie further off than real maps do: {ratio}"
-    return f"{seen}: {ratio}"
+        return f"{found}; samples lie further off than real maps do: {ratio}"
+    return f"{found}: {ratio}"
 
 
-def _too_near(check: CopyCheck) -> str:
+def _too_near(check: MemorizationCheck) -> str:
     rarely = f"than {100 * (1 - check.rate):.0f} % of real maps do"
     return f"by {check.title}, {check.flagged:,} samples lie nearer to a target {rarely}"
 

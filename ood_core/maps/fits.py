@@ -1,8 +1,8 @@
 """FITS files of maps, in and out.
 
-Sizes that a header declares are compared with the file and with a limit before data are loaded.
-Integers are scaled by BSCALE and BZERO in float64, and pixels equal to BLANK become NaN, which
-`mapset.check` refuses by name.
+Sizes that a header declares are compared with the file and with a limit before data are loaded,
+and checksums with the data. Integers are scaled by BSCALE and BZERO in float64, and pixels equal
+to BLANK become NaN, which `TargetSet` refuses by name.
 """
 
 import math
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy.typing as npt
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits, Metered, TooMuch
-from ood_core.maps.fits_tiles import packed_table, require_few_axes, require_sound_tiles, unpacked
+from ood_core.maps.fits_sums import require_lengths, require_whole
+from ood_core.maps.fits_tiles import plain_head, require_few_axes, require_sound_tiles, unpacked
 from ood_core.maps.mapset import (
     HEADER_END,
     MapSet,
@@ -30,12 +32,19 @@ from ood_core.maps.mapset import (
     require_count,
 )
 
-_COMPANIONS = {"DQ", "ERR", "ERROR", "IVAR", "MASK", "RMS", "VAR", "VARIANCE", "WEIGHT", "WHT"}
+_MAGIC = re.compile(rb"SIMPLE *=")
+_SPELLED_OUT = 40
+"""HDUs that a message lists."""
 _NOT_COPIED = {
     "BITPIX", "BLANK", "BUNIT", "CHECKSUM", "DATAMAX", "DATAMIN", "DATASUM", "EXTLEVEL", "EXTNAME",
     "EXTVER", "NFIT", "ORIGIN", "SIMPLE", "SYNTH", "XTENSION",
 }  # fmt: skip
 _COPIED_NOTE = "The cards below, down to HISTORY, come from the header of the targets."
+
+
+def is_fits(path: str, head: bytes) -> bool:
+    """Whether a file with these first bytes is FITS, as it is or compressed by gzip."""
+    return _MAGIC.match(plain_head(head, 80)) is not None
 
 
 def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
@@ -47,12 +56,14 @@ def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
 
     Args:
         path: the file, as it is or compressed by gzip.
-        array: name or number of the HDU; None combines all HDUs that hold maps, in order (of
-            several HDUs with that name, likewise).
+        array: which HDUs: a name (EXTNAME), a name with its number (`SCI,2`), a pattern of names
+            (`FRAME*`) or a place in the file, 0 being the first. All that fit are combined in
+            order. None takes all HDUs that hold maps, as long as they have one name or none.
         limits: most that may be loaded.
 
     Raises:
-        TargetError: a file that is unreadable, truncated or too large, or holds no such maps.
+        TargetError: a file that is unreadable, damaged or too large, holds no such maps, or HDUs of
+            several names of which `array` chooses none.
     """
     with _refusing(path, limits):
         from astropy.io import fits
@@ -63,7 +74,8 @@ def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
         ):
             stream = Metered(plain, limits.max_header_bytes, require_few_axes)
             with fits.open(stream, memmap=False, do_not_scale_image_data=True) as hdus:
-                _require_lengths(hdus, path, length)
+                require_lengths(hdus, path, length)
+                require_whole(hdus, plain, path, length)
                 chosen = _choose(hdus, array, path)
                 _require_room([hdus[number] for number in chosen], path, limits)
                 stream.allow(length)
@@ -119,28 +131,21 @@ def write_fits(
 
 @contextmanager
 def _refusing(path: str, limits: Limits) -> Iterator[None]:
-    """Turn whatever a damaged file makes the parser raise or warn about into a TargetError."""
-    failure: Exception | None = None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
+    """Turn whatever a damaged file makes the parser raise into a TargetError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damage is found by `fits_sums`
             yield
-        except Exception as error:  # the parser's own failures have no common type
-            failure = error
-    if isinstance(failure, TooMuch):
+    except TargetError:
+        raise
+    except TooMuch as error:
         raise TargetError(
             f"{path}: got more than {limits.max_header_bytes} bytes of FITS headers; expected "
             "fewer (targets.max_header_bytes); save the maps as one image of shape (n, y, x), or "
             "raise targets.max_header_bytes"
-        ) from failure
-    for message in (str(warning.message) for warning in caught):
-        # The parser stops at a damaged extension; its maps must not be lost unnoticed.
-        if re.search("truncated|corrupt", message):
-            raise TargetError(_unreadable(path, message)) from failure
-    if isinstance(failure, TargetError):
-        raise failure
-    if failure is not None:
-        raise TargetError(_unreadable(path, str(failure))) from failure
+        ) from error
+    except Exception as error:  # the parser's own failures have no common type
+        raise TargetError(_unreadable(path, str(error))) from error
 
 
 def _unreadable(path: str, reason: str) -> str:
@@ -148,18 +153,6 @@ def _unreadable(path: str, reason: str) -> str:
         f"{path}: got a file that cannot be read as FITS ({' '.join(reason.split())[:500]}); "
         "expected a complete FITS file; check the path, or copy or download the file again"
     )
-
-
-def _require_lengths(hdus: Any, path: str, length: int) -> None:
-    """Compare what each header declares with the bytes that the file has."""
-    for number, hdu in enumerate(map(packed_table, hdus)):
-        declared = hdu.fileinfo()["datLoc"] + hdu.size
-        if hdu.size < 0 or declared > length:
-            raise TargetError(
-                f"{path}, HDU {number}: got a file of {length} bytes; expected {declared} from the "
-                "dimensions in its headers; the file is truncated or its header is wrong: copy or "
-                "download it again"
-            )
 
 
 def _require_room(hdus: Sequence[Any], path: str, limits: Limits) -> None:
@@ -184,25 +177,48 @@ def _table_shape(hdu: Any) -> tuple[int, ...]:
 
 
 def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
-    """Numbers of the HDUs to read: those called `array`, or all that hold maps."""
-    names = [f"{number} {hdu.name}".strip() for number, hdu in enumerate(hdus)]
+    """Numbers of the HDUs to read: those that `array` names, or all that hold maps."""
     found = [number for number, hdu in enumerate(hdus) if _holds_maps(hdu)]
     if array is not None:
         wanted = array.strip().upper()
-        found = [n for n in found if wanted in (str(n), hdus[n].name.upper())]
+        by_name = [n for n in found if _is_named(hdus[n], wanted)]
+        found = by_name or [n for n in found if wanted == str(n)]
     if not found:
         got = "no maps in the file" if array is None else f"no maps in an HDU {array!r}"
         raise TargetError(
-            f"{path}: got {got}, whose HDUs are {listing(names)}; expected an image or a table "
+            f"{path}: got {got}, whose HDUs are {_described(hdus)}; expected an image or a table "
             "with a column of two-dimensional arrays; correct `array` or choose another file"
         )
-    companions = [names[number] for number in found if hdus[number].name in _COMPANIONS]
-    if array is None and companions and len(found) > len(companions):
+    if array is None and len({_extname(hdus[number]) for number in found}) > 1:
         raise TargetError(
-            f"{path}: got the HDUs {listing(names)}, of which {listing(companions)} look like "
-            "errors or masks; expected maps of one kind; name the HDU of the maps with `array`"
+            f"{path}: got the HDUs {_described(hdus)}, several of which hold images of different "
+            "names, such as maps beside their errors or masks; expected maps of one kind; choose "
+            "with `array`: a name, a name with its number (SCI,2), a pattern of names or a place "
+            "in the file"
         )
     return found
+
+
+def _is_named(hdu: Any, wanted: str) -> bool:
+    """Whether EXTNAME, or EXTNAME,EXTVER, is the name that is wanted, or fits the pattern."""
+    name = hdu.name.upper()
+    return fnmatchcase(name, wanted) or re.sub(r"\s*,\s*", ",", wanted) == f"{name},{hdu.ver}"
+
+
+def _extname(hdu: Any) -> str:
+    """EXTNAME; '' without one, also for the first HDU, which astropy then calls PRIMARY."""
+    return str(hdu.header.get("EXTNAME", "")).strip().upper()
+
+
+def _described(hdus: Any) -> str:
+    """Place, name and shape of each HDU."""
+    words = []
+    for number, hdu in enumerate(hdus[:_SPELLED_OUT]):
+        name = f"{number} {hdu.name}" + (f",{hdu.ver}" if hdu.ver != 1 else "")
+        shape = " x ".join(map(str, hdu.shape)) if hdu.is_image else "table"
+        words.append(f"{name.strip()} ({shape})" if shape else name.strip())
+    more = len(hdus) - len(words)
+    return ", ".join(words) + (f" and {more} more" if more else "")
 
 
 def _holds_maps(hdu: Any) -> bool:
@@ -223,7 +239,7 @@ def _cutout_columns(hdu: Any) -> list[Any]:
 
 def _read_hdu(hdus: Any, number: int, path: str, alone: bool) -> MapSet:
     hdu = hdus[number]
-    stem = re.sub(r"\.(fits?|fts)(\.\w+)?$", "", Path(path).name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.(fits?|fts)(\.\w+)*$", "", Path(path).name, flags=re.IGNORECASE)
     stem += "" if alone else f":{hdu.name or number}"
     if hdu.is_image:
         cards = hdu.header

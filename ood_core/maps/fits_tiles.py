@@ -8,6 +8,7 @@ themselves, up to the size that a tile has.
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -21,9 +22,19 @@ _GZIP = b"\x1f\x8b"
 _PIECE = 2**20
 _COUNTS = re.compile(rb"\b(?:Z?NAXIS|TFIELDS) *= *\+?0*[1-9]\d{3,}", re.IGNORECASE)
 _METHODS = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2")
-_LARGEST_PIXEL = 8  # bytes
+_MAX_PIXEL_BYTES = 8  # bytes
 _WIDTHS = {"B": 1, "I": 2, "J": 4}
 """Bytes per element of a column of packed tiles."""
+
+
+def plain_head(head: bytes, size: int) -> bytes:
+    """Return the first bytes of a file as they are once gzip is undone."""
+    if not head.startswith(_GZIP):
+        return head[:size]
+    try:
+        return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(head, size)
+    except zlib.error:
+        return b""
 
 
 @contextmanager
@@ -115,7 +126,7 @@ def _tiles(header: Any) -> tuple[int, int]:
         side = int(header[f"ZNAXIS{axis}"])
         tile = min(int(header.get(f"ZTILE{axis}", side if axis == 1 else 1)), side)
         count, pixels = count * -(-side // tile), pixels * tile
-    return count, _LARGEST_PIXEL * pixels
+    return count, _MAX_PIXEL_BYTES * pixels
 
 
 def _require_tile(packed: bytes, most: int, source: str) -> None:

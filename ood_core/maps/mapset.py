@@ -1,7 +1,7 @@
 """Sets of maps in physical units, with the words that came with them.
 
-A `MapSet` is what every reader returns and what the line starts from: maps on a common pixel grid,
-one name per map, one unit, and the header of the file, kept as text so that no card is lost.
+A `MapSet` is what every reader returns: maps on a common pixel grid, one name per map, one unit,
+and the header of the file, kept as text so that no card is lost. A `TargetSet` is made of one.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from ood_core.errors import TargetError
 HEADER_END = "END"
 """Line between two header blocks of one text (a primary header and its extensions)."""
 
-LONGEST_UNIT = 200
-LONGEST_ID = 1000
+MAX_UNIT_LENGTH = 200
+MAX_ID_LENGTH = 1000
 _NAMED = 5  # ids spelled out in a message; the rest are counted
 
 
@@ -38,6 +38,8 @@ class MapSet:
         header: FITS header cards as text, one card per line, comments and history included; blocks
             of several headers are separated by a line `END`. '' when there is no header.
         source: the file (or files) that the maps came from, for messages; not part of the digest.
+        notes: what the reader noticed and the user should know.
+        files: number of files that the maps came from, in order.
     """
 
     values: npt.NDArray[Any]
@@ -45,6 +47,8 @@ class MapSet:
     unit: str
     header: str
     source: str
+    notes: tuple[str, ...] = ()
+    files: int = 1
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4 or self.values.dtype.kind not in "biuf":
@@ -151,6 +155,8 @@ def combine(parts: Sequence[MapSet]) -> MapSet:
         unit=first.unit,
         header=f"\n{HEADER_END}\n".join(headers),
         source=listing(sources),
+        notes=tuple(note for part in parts for note in part.notes),
+        files=sum(part.files for part in parts),
     )
 
 
@@ -160,16 +166,16 @@ def require_words(maps: MapSet) -> None:
     Raises:
         TargetError: a unit of several lines or very many characters, or an id that is no text.
     """
-    if not maps.unit.isprintable() or len(maps.unit) > LONGEST_UNIT:
+    if not maps.unit.isprintable() or len(maps.unit) > MAX_UNIT_LENGTH:
         raise TargetError(
             f"{maps.source}: got a unit of {len(maps.unit)} characters ({maps.unit[:20]!r}...); "
-            f"expected at most {LONGEST_UNIT} printable ones; correct it in the file"
+            f"expected at most {MAX_UNIT_LENGTH} printable ones; correct it in the file"
         )
     for name in maps.ids:
-        if len(name) > LONGEST_ID or not _is_text(name):
+        if len(name) > MAX_ID_LENGTH or not _is_text(name):
             raise TargetError(
                 f"{maps.source}: got the map id {name[:20]!r}... of {len(name)} characters; "
-                f"expected at most {LONGEST_ID} that UTF-8 can hold; rename the file or the map"
+                f"expected at most {MAX_ID_LENGTH} that UTF-8 can hold; rename the file or the map"
             )
 
 
@@ -180,58 +186,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def check(maps: MapSet, size_multiple: int, channels: int) -> None:
-    """Refuse targets that the line cannot take.
-
-    Args:
-        maps: the targets.
-        size_multiple: number of pixels that both sides must be a multiple of (from the base).
-        channels: number of channels of the base.
-
-    Raises:
-        TargetError: fewer than 2 maps, another number of channels, sides that do not fit, NaN or
-            infinite pixels, or a constant map.
-    """
-    count, found, height, width = maps.values.shape
-    if count < 2:
-        raise TargetError(
-            f"{maps.source}: got {count} map; expected at least 2, since one part is fitted and "
-            "the other held out; add maps or cut the map into several"
-        )
-    if found != channels:
-        raise TargetError(
-            f"{maps.source}: got {found} channels; expected {channels}, as the base has; save "
-            "the maps with those channels or choose another base"
-        )
-    if height % size_multiple or width % size_multiple:
-        raise TargetError(
-            f"{maps.source}: got maps of {height} x {width} px; expected sides that are multiples "
-            f"of {size_multiple} px; crop or pad the maps, or choose another base"
-        )
-    _check_pixels(maps)
-
-
-def _check_pixels(maps: MapSet) -> None:
-    finite = np.isfinite(maps.values)
-    bad = np.count_nonzero(~finite, axis=(1, 2, 3))
-    if bad.any():
-        names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
-        raise TargetError(
-            f"{maps.source}: got {bad.sum()} NaN or infinite pixels in {len(names)} of {len(maps)} "
-            f"maps ({listing(names)}); expected finite float32 values; fill or mask these pixels "
-            "yourself, or leave these maps out"
-        )
-    flat = maps.values.reshape(len(maps), -1)
-    constant = flat.min(axis=1) == flat.max(axis=1)
-    if constant.any():
-        names = [name for name, same in zip(maps.ids, constant, strict=True) if same]
-        raise TargetError(
-            f"{maps.source}: got {len(names)} constant maps ({listing(names)}); expected maps "
-            "that vary; leave them out, and if they do vary in the file, change the unit so that "
-            "float32 can hold them (7 digits, 1e-38 to 3e38)"
-        )
 
 
 def _require_alike(first: MapSet, other: MapSet) -> None:

@@ -28,11 +28,33 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What numpy writes. LZMA members declare the memory that their decoder takes."""
 
 
-def read_npy(path: str, limits: Limits) -> MapSet:
+def is_npy(path: str, head: bytes) -> bool:
+    """Whether a file with these first bytes holds one NumPy array."""
+    return head.startswith(npy_format.MAGIC_PREFIX)
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file with these first bytes is a zip archive."""
+    return head.startswith((b"PK\1\2", b"PK\3\4", b"PK\5\6"))
+
+
+def first_member(head: bytes) -> str:
+    """Return the name of the first member of a zip archive; '' where the archive is empty."""
+    size = int.from_bytes(head[26:28], "little")
+    return head[30 : 30 + size].decode(errors="replace") if head.startswith(b"PK\3\4") else ""
+
+
+def is_npz(path: str, head: bytes) -> bool:
+    """Whether a file with these first bytes is a zip archive whose first member is an array."""
+    return is_zip(head) and (first_member(head) or ".npy").endswith(".npy")
+
+
+def read_npy(path: str, array: str | None, limits: Limits) -> MapSet:
     """Read one array of maps, (y, x), (n, y, x) or (n, c, y, x), from a `.npy` file.
 
     Args:
         path: the file.
+        array: ignored; the file holds one array.
         limits: most that may be loaded.
 
     Raises:
@@ -41,6 +63,11 @@ def read_npy(path: str, limits: Limits) -> MapSet:
     with _refusing(path, limits), open(path, "rb") as stream:
         length = os.fstat(stream.fileno()).st_size
         values = _read_array(stream, path, length, limits)
+        if stream.tell() < length:
+            raise TargetError(
+                f"{path}: got {length - stream.tell()} bytes after the end of the array; expected "
+                "none; the file is damaged or holds several arrays: save each in a file of its own"
+            )
         return _as_maps(values, path, path, limits)
 
 

@@ -20,7 +20,7 @@ MIN_SHARE = 0.05
 """A value that fewer pixels of the targets share is no plateau."""
 EDGE = 0.01
 """Share of the other pixels that lie between plateau and edge, and are lost to it."""
-LEVELS = 8
+MIN_LEVELS = 8
 """Fewer different values than that are multiples of one number by chance."""
 WITHIN = 0.02
 """Distance from a whole multiple, in steps, at most: 8 values are within by chance in 4e-9."""
@@ -90,12 +90,12 @@ def step_of(values: Values) -> float:
     least = ROUNDING * float(np.abs(values).max())
     different = np.unique(values)
     different = different[np.append(True, np.diff(different) > least)]
-    if len(different) < LEVELS:
+    if len(different) < MIN_LEVELS:
         return 0.0
     gaps = np.diff(different)
     step = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
     for share in (1 / 64, 1 / 8, 1):  # an error of the step grows with the multiple
-        first = different[: max(LEVELS, round(share * len(different)))] - different[0]
+        first = different[: max(MIN_LEVELS, round(share * len(different)))] - different[0]
         multiple = np.round(first / step)
         step = float(first @ multiple / (multiple @ multiple))
     step = _plain(step)

@@ -23,9 +23,9 @@ from ood_core.errors import TargetError
 _PERCENTILES = (0.1, 99.9)
 _MAD_TO_SIGMA = 1.482602218505602  # of a Gaussian
 _MIN_BACKGROUND = 1e-6  # of the standard deviation; a narrower background is no noise level
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_VALUE = float(np.finfo(np.float32).max)
 _MIN_POSITIVE = float(np.finfo(np.float32).tiny)
-_LARGEST_EXPONENT = 700.0  # exp and sinh stay finite in float64
+_MAX_EXPONENT = 700.0  # exp and sinh stay finite in float64
 
 Real = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
@@ -112,7 +112,7 @@ class RangeTransform:
         stretched = self.low + (doubles + 1.0) * (self.high - self.low) / 2.0
         if self.kind == "linear":
             return _single(stretched)
-        bounded = np.clip(stretched, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)
+        bounded = np.clip(stretched, -_MAX_EXPONENT, _MAX_EXPONENT)
         if self.kind == "log":
             return _single(np.maximum(np.exp(bounded), _MIN_POSITIVE))
         return _single(self.centre + self.scale * np.sinh(bounded))
@@ -161,4 +161,4 @@ def _background(values: Doubles) -> tuple[float, float]:
 
 
 def _single(values: Doubles) -> npt.NDArray[np.float32]:
-    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+    return np.clip(values, -_MAX_VALUE, _MAX_VALUE).astype(np.float32)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, pairwise
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
@@ -151,6 +152,26 @@ def bispectrum(maps: Maps, edges: Sequence[float]) -> Bispectrum:
     product = power.mean(0)[:, shells.triples].prod(-1)
     noise = (shells.orders * pixels * product / shells.triangles).sqrt()
     return Bispectrum(shells.k, shells.triples, shells.triangles, torch.cat(values), power, noise)
+
+
+def bispectrum_features(maps: Maps) -> Float[Tensor, "n f"]:
+    """Return the bispectra of maps over the root of the product of their own powers.
+
+    The power spectrum is divided out, map by map; see `shell_edges` for the shells. Maps have at
+    least 8 pixels on a side.
+    """
+    found = bispectrum(maps, shell_edges(min(maps.shape[-2:])))
+    scale = found.power[:, :, found.triples].prod(-1).sqrt()
+    return torch.where(scale > 0, found.value / scale, 0).flatten(1)
+
+
+def shell_edges(side: int) -> list[float]:
+    """Return edges of 4 shells, or 2 on maps under 16 pixels: wide enough for all to hold modes.
+
+    They are in units of the fundamental `1 / side` and end at a third of a cycle per pixel.
+    """
+    shells = 4 if side >= 16 else 2
+    return [float(edge) for edge in np.geomspace(1, side / 3, shells + 1)]
 
 
 def block_rows(maps: Maps, shells: Shells) -> int:

@@ -30,6 +30,9 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
+from ood_core.metrics.one_point import own_units
+
+LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in a map's own sigma
 
 
 def minkowski(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c 3 levels"]:
@@ -42,6 +45,14 @@ def minkowski(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n 
         shape = tuple(maps.shape[-2:])
         raise TargetError(f"got maps of {shape} pixels; expected at least (2, 2)")
     return torch.stack([_of_set(maps > level) for level in levels], dim=-1)
+
+
+def minkowski_features(maps: Maps) -> Float[Tensor, "n f"]:
+    """Return V1 and V2 of maps above `LEVELS`, each map and channel in units of its own sigma.
+
+    V0, the area, is left out: the quantiles of pixels fix it.
+    """
+    return minkowski(own_units(maps), torch.tensor(LEVELS))[:, :, 1:].flatten(1)
 
 
 def _of_set(above: Tensor) -> Float[Tensor, "n c 3"]:

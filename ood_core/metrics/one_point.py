@@ -46,6 +46,14 @@ def cumulative(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n 
     return torch.searchsorted(pixels, at, right=True) / pixels.shape[-1]
 
 
+def own_units(maps: Maps) -> Maps:
+    """Bring every map and channel to mean 0 and standard deviation 1; a constant one to 0."""
+    own = maps.double()
+    own = own - own.mean((-2, -1), keepdim=True)
+    spread = own.square().mean((-2, -1), keepdim=True).sqrt()
+    return torch.where(spread > 0, own / spread, 0)
+
+
 def cumulative_distance(
     a: Float[Tensor, "n c edges"], b: Float[Tensor, "m c edges"], edges: Float[Tensor, "c edges"]
 ) -> float:

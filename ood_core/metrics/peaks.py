@@ -16,6 +16,9 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
+from ood_core.metrics.one_point import own_units
+
+LEVELS = (-1.0, 0.0, 1.0, 2.0)  # in a map's own sigma
 
 
 def peak_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c levels"]:
@@ -41,3 +44,9 @@ def peak_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, 
 def minimum_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c levels"]:
     """Return the number of minima below each level per pixel."""
     return peak_density(-maps, -levels)
+
+
+def peak_features(maps: Maps) -> Float[Tensor, "n f"]:
+    """Return densities of peaks above `LEVELS` and of minima below `-LEVELS`, in own sigma."""
+    levels, own = torch.tensor(LEVELS), own_units(maps)
+    return torch.cat([peak_density(own, levels), minimum_density(own, -levels)], -1).flatten(1)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
-from ood_core.metrics.bispectrum import Shells, block_rows
+from ood_core.metrics.bispectrum import Shells, block_rows, shell_edges
 
 FLOOR = 1e-12  # of the largest modulus: rounding has no phase
 
@@ -58,6 +58,15 @@ def phase_coherence(maps: Maps, edges: Sequence[float]) -> PhaseCoherence:
         values.append(shells.sums(shells.filtered(phases)) / shells.point_sums)
     noise = (shells.orders / shells.triangles).sqrt()
     return PhaseCoherence(shells.k, shells.triples, torch.cat(values), noise)
+
+
+def phase_features(maps: Maps) -> Float[Tensor, "n f"]:
+    """Return the phase coherence of maps over its noise, in the shells of `shell_edges`.
+
+    Maps have at least 8 pixels on a side.
+    """
+    found = phase_coherence(maps, shell_edges(min(maps.shape[-2:])))
+    return (found.value / found.noise).flatten(1)
 
 
 def _phases(modes: Complex[Tensor, "n c y half"]) -> Complex[Tensor, "n c y half"]:

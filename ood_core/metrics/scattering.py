@@ -8,6 +8,7 @@ thinned by `2^j`, which cut off outer parts of the bands: half of the work, othe
 """
 
 import math
+from functools import cache
 from typing import final
 
 import torch
@@ -68,6 +69,17 @@ class Scattering:
         bank = self._bank[scale].to(spectrum.device) * thinned
         response = torch.fft.ifft2(crop(spectrum, side)[..., None, :, :] * bank)
         return torch.view_as_real(response).square().sum(-1) + 1e-12
+
+
+def scattering_features(maps: Maps) -> Float[Tensor, "n f"]:
+    """Return the log-scattering moments of maps; of an oblong map, of its first square."""
+    size = min(maps.shape[-2:])
+    return _filters(size).log_moments(maps[..., :size, :size].float())
+
+
+@cache
+def _filters(size: int) -> Scattering:
+    return Scattering(size, scales=min(3, size.bit_length() - 2))
 
 
 def morlet_bank(size: int, scale: int, orientations: int) -> Float[Tensor, "l y x"]:

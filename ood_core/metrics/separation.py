@@ -19,6 +19,7 @@ from typing import final
 import numpy as np
 import torch
 from jaxtyping import Float
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ood_core.arrays import PerSample
@@ -65,8 +66,8 @@ def separation(
 
 def auc(above: PerSample, below: PerSample) -> float:
     """Probability that a value of the first exceeds one of the second; ties count half."""
-    difference: Float[Tensor, "n m"] = above[:, None] - below[None, :]
-    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
+    labels = np.repeat([1, 0], [len(above), len(below)])
+    return float(roc_auc_score(labels, torch.cat([above, below]).numpy()))
 
 
 def _held_out(gram: Float[Tensor, "r r"], labels: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import torch
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError
 from ood_core.limits import BASE_BYTES
+from ood_core.maps.paths import SHIPPED
 from ood_core.models.autoencoder import Autoencoder, Shape, autoencoder_folder, load_autoencoder
 from ood_core.models.galaxygrad import PREFIX, find_weights, packaged, read_mixer
 from ood_core.models.networks import Patched, read_network
@@ -44,12 +45,18 @@ class BaseModel:
     fixed_size: bool = False
     codes: Autoencoder | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where its network is."""
+        device: torch.device = next(self.denoiser.network.parameters()).device
+        return device
+
     def code_shape(self, shape: Shape) -> Shape:
         """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""
         return shape if self.codes is None else self.codes.code_shape(shape)
 
 
-def load_base(
+def load_model(
     source: str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -157,12 +164,15 @@ def _codes(
 
 
 def _folder(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    if Path(source).is_absolute() or source.count("/") != 1:
+    for folder in (Path(source), SHIPPED / source):
+        if folder.is_dir():
+            return folder
+    if _is_path(source):
+        shipped = ", ".join(f"models/{p.name}" for p in sorted((SHIPPED / "models").glob("*/")))
         raise BaseModelMissing(
             f"no folder {source!r}: expected a diffusers folder (with model_index.json or "
-            "config.json) or a hub id such as 'owner/name'"
+            f"config.json), a base that is shipped ({shipped}) or a hub id such as 'owner/name'; "
+            "check the path (relative paths start at the working folder)"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -177,6 +187,13 @@ def _folder(source: str) -> Path:
             f"{source!r} is no local folder, and the hub did not give it ({type(error).__name__}): "
             "check the path, or the id and the network"
         ) from error
+
+
+def _is_path(source: str) -> bool:
+    """Whether a name means a place on disk, so that it must never be asked of the hub."""
+    first, *_ = parts = Path(source).parts or ("",)
+    local = source.startswith((".", "~", "/", "models/")) or "\\" in source
+    return local or len(parts) != 2 or source.count("/") != 1 or Path(first).exists()
 
 
 def _scheduler_config(folder: Path, unet_dir: Path, source: str) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Counter-based randomness: sample `i` is a function of `(root, i, attempt, stream)` alone.
 
+What is drawn once per run (orders, splits, resamples) takes its numbers from a named `Root`
+instead, so that a further purpose never shifts the numbers of another.
+
 Philox (Salmon et al. 2011) is keyed by `(root, i)`; the counter's two high words hold the attempt
 and the stream, so that batches, workers, retries and growth never shift anyone's numbers.
 Numbers are drawn on the CPU and moved to the device by the caller.
@@ -55,6 +58,34 @@ class SeedRange:
 def root_key(identity: str) -> int:
     """64-bit root of a run, from its identity (any string)."""
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A 64-bit key of random numbers with named sub-keys.
+
+    `root.child("tests", "peaks")` depends on `root` and on these names alone: not on which other
+    names there are, nor on their order.
+    """
+
+    key: int
+
+    @classmethod
+    def of(cls, identity: str) -> "Root":
+        """Return the root of a run, from its identity (any string)."""
+        return cls(root_key(identity))
+
+    def child(self, *names: str) -> "Root":
+        """Return the sub-key of a path of names: SHA-256 of the key and the name, name by name."""
+        key = self.key
+        for name in names:
+            key = root_key(f"{key:016x}/{name}")
+        return Root(key)
+
+    def generator(self, index: int = 0) -> np.random.Generator:
+        """Return the generator of this key, or number `index` of many."""
+        return generator(self.key, index, stream=Stream.RESAMPLE)
 
 
 def generator(

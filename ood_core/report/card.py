@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ood_core.report.credit import OTHER, Credit, read_credit
 from ood_core.report.markdown import bibtex, markdown, one_line
-from ood_core.report.page import flatten, panel_words
+from ood_core.report.page import flatten, subsample_note
 from ood_core.report.record import ReportInput
 
 TEMPLATE = "card.md.jinja"
@@ -83,7 +83,7 @@ class CardInput:
         return one_line(
             f"{SYNTHETIC}{self.count} maps made by Farfield {self.version} from {len(report.fit)} "
             f"real targets ({self.source}) through a frozen diffusion model. "
-            f"{report.validation.verdict}"
+            f"{report.result.summary}"
         )
 
 
@@ -102,7 +102,7 @@ def render_card(card: CardInput) -> str:
         card=card,
         report=card.report,
         credit=card.credit,
-        panel_words=panel_words(card.report.validation),
+        subsample_note=subsample_note(card.report.result),
         front_matter=Markup(front_matter(card)),
         made=list(_made(card)),
         steered=bool(card.report.settings.get("steering")),

@@ -12,19 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 from torch import Tensor
 
-from ood_core.evaluation.atlas import LatentAtlas
-from ood_core.evaluation.gains import ArmScore, Utility
-from ood_core.evaluation.learners import LEARNERS
-from ood_core.evaluation.morphology import Shapes
-from ood_core.evaluation.results import HistogramCurves, SpectrumCurves, ValidationReport
+from ood_core.evaluation.downstream import DownstreamResult, TrainingSetScore
+from ood_core.evaluation.probes import PROBES
+from ood_core.evaluation.results import EvaluationResult, HistogramCurves, SpectrumCurves
 from ood_core.report.record import TrustMap
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
 WIDTH, HEIGHT = 5.2, 3.7  # inches
 WAVENUMBERS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # labelled
 DECADES = (0.01, 0.1)  # labelled where there is little room
-OUTLYING = 0.01  # membership below which a target is named
-NAMED = 12
 CHANNELS = 3  # plotted side by side; more would be too small to read
 
 
@@ -83,12 +79,12 @@ def histogram(curves: HistogramCurves, theme: Theme) -> bytes:
     return _png(figure)
 
 
-def nearest(report: ValidationReport, theme: Theme) -> bytes:
+def nearest(result: EvaluationResult, theme: Theme) -> bytes:
     """Plot distances to the nearest fit target, samples against held-out maps, with medians."""
     figure, (axes,) = _panels(1, theme)
     sets = (
-        (_array(report.nearest_real), theme.real, "real, held out"),
-        (_array(report.nearest_samples), theme.samples, "synthetic"),
+        (_array(result.nearest_real), theme.real, "real, held out"),
+        (_array(result.nearest_samples), theme.samples, "synthetic"),
     )
     top = max(float(values.max()) for values, _, _ in sets)
     edges = np.linspace(0, max(top, 1e-12) * 1.02, 49)
@@ -116,86 +112,40 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     return _png(figure)
 
 
-def profiles(found: Shapes, unit: str, theme: Theme) -> bytes:
-    """Plot the light of objects over radius with the 16 to 84 % range of single maps."""
-    figure, (axes,) = _panels(1, theme)
-    radius = _array(found.radius)
-    for band, colour, label in (
-        (found.real, theme.real, "real, held out"),
-        (found.samples, theme.samples, "synthetic"),
-    ):
-        low, high = _array(band.low[0]), _array(band.high[0])
-        axes.fill_between(radius, low, high, color=colour, alpha=0.22, linewidth=0)
-        axes.plot(radius, _array(band.median[0]), color=colour, linewidth=1.8, label=label)
-    axes.set_xlabel("radius, pixels")
-    axes.set_ylabel(f"mean of a ring over background{', ' if unit else ''}{unit}", parse_math=False)
-    _legend(axes, theme)
-    return _png(figure)
-
-
-def latents(found: LatentAtlas, psnr: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
-    """Plot latents of targets, coloured by their round trip, and those samples began from."""
-    figure = Figure(figsize=(WIDTH * 1.5, HEIGHT * 1.35), layout="constrained")
-    axes = figure.subplots()
-    _dress(axes, theme)
-    draws, targets = _array(found.draws), _array(found.targets)
-    numbers = found.numbers.numpy()
-    for start, end in zip(
-        targets, targets[np.searchsorted(numbers, found.neighbour.numpy())], strict=True
-    ):
-        axes.plot(*zip(start, end, strict=True), color=theme.faint, linewidth=0.8, zorder=1)
-    axes.scatter(
-        draws[:, 0], draws[:, 1], s=12, facecolors="none", edgecolors=theme.samples,
-        linewidths=0.8, zorder=2, label="samples, as drawn",
-    )  # fmt: skip
-    dots = axes.scatter(
-        targets[:, 0], targets[:, 1], s=42, c=psnr[numbers], cmap="viridis",
-        edgecolors=theme.ink, linewidths=0.6, zorder=3, label="targets, inverted",
-    )  # fmt: skip
-    for i in np.flatnonzero(_array(found.membership) < OUTLYING)[:NAMED]:
-        axes.annotate(
-            str(numbers[i]), targets[i], xytext=(5, 4), textcoords="offset points", color=theme.ink,
-            fontsize=8,
-        )  # fmt: skip
-    bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=30)
-    bar.set_label("round trip, PSNR in dB", color=theme.ink, fontsize=9)
-    bar.ax.tick_params(colors=theme.ink, labelsize=8, length=3)
-    bar.outline.set_visible(False)
-    axes.set_xlabel(f"first component, {100 * found.explained[0]:.1f} % of the variance")
-    axes.set_ylabel(f"second, {100 * found.explained[1]:.1f} %")
-    _legend(axes, theme)
-    return _png(figure)
-
-
-def utility(found: Utility, theme: Theme) -> bytes:
-    """Plot the augmentation curve of every learner with its 95 % interval, beside other sets."""
-    learners = list(dict.fromkeys(arm.learner for arm in found.arms))
+def downstream(found: DownstreamResult, theme: Theme) -> bytes:
+    """Plot the augmentation curve of every probe with its 95 % interval, beside other sets."""
+    probes = list(dict.fromkeys(row.probe for row in found.training_sets))
     figure = Figure(figsize=(WIDTH * 1.9, HEIGHT), layout="constrained")
-    panels = list(figure.subplots(1, len(learners), squeeze=False, sharey=True)[0])
-    for axes, learner in zip(panels, learners, strict=True):
+    panels = list(figure.subplots(1, len(probes), squeeze=False, sharey=True)[0])
+    for axes, probe in zip(panels, probes, strict=True):
         _dress(axes, theme)
-        title = LEARNERS[learner][0]
+        title = PROBES[probe][0]
         axes.set_title(title, fontsize=10, color=theme.ink, loc="left")
-        arms = [arm for arm in found.arms if arm.learner == learner]
-        curve = [arm for arm in arms if arm.arm == "real" or arm.arm.startswith("real+")]
-        words = [str(arm.multiple or 0) for arm in curve]
+        rows = [row for row in found.training_sets if row.probe == probe]
+        curve = [row for row in rows if row.name == "real" or row.name.startswith("real+")]
+        words = [str(row.multiple or 0) for row in curve]
         _points(axes, words, curve, theme.samples, "real + k × synthetic", joined=True)
         axes.axhline(curve[0].score, color=theme.samples, linewidth=1, linestyle=(0, (2, 3)))
-        others = [arm for arm in arms if arm not in curve]
+        others = [row for row in rows if row not in curve]
         names = {"flips": "flips", "fields": "Gaussian\nfields", "synthetic": "synthetic\nalone"}
-        _points(axes, [names[a.arm] for a in others], others, theme.real, "", joined=False)
+        _points(axes, [names[row.name] for row in others], others, theme.real, "", joined=False)
         axes.axhline(found.chance, color=theme.ink, linewidth=0.8, linestyle=(0, (1, 2)))
-    panels[0].set_ylabel(found.measure)
+    panels[0].set_ylabel(found.metric)
     figure.supxlabel("synthetic maps per real one, and other sets", fontsize=9.5, color=theme.ink)
     return _png(figure)
 
 
 def _points(
-    axes: Axes, words: list[str], arms: list[ArmScore], colour: str, label: str, joined: bool
+    axes: Axes,
+    words: list[str],
+    rows: list[TrainingSetScore],
+    colour: str,
+    label: str,
+    joined: bool,
 ) -> None:
-    score = np.array([arm.score for arm in arms])
-    below = np.array([max(arm.score - arm.low, 0) for arm in arms])
-    above = np.array([max(arm.high - arm.score, 0) for arm in arms])
+    score = np.array([row.score for row in rows])
+    below = np.array([max(row.score - row.low, 0) for row in rows])
+    above = np.array([max(row.high - row.score, 0) for row in rows])
     axes.errorbar(
         words, score, yerr=np.stack([below, above]), fmt="o-" if joined else "s", color=colour,
         markersize=5, linewidth=1.5, capsize=3, label=label,

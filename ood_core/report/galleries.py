@@ -50,7 +50,7 @@ class Galleries:
     samples: list[Picture]
     more_samples: list[Picture]
     closest: list[Pair]
-    worst: list[Picture]
+    least_typical: list[Picture]
 
 
 def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
@@ -67,7 +67,7 @@ def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
         samples=_samples(report, beside, stretch),
         more_samples=_samples(report, more, stretch),
         closest=_closest(report, stretch, few),
-        worst=_samples(report, report.validation.worst[:few], stretch),
+        least_typical=_samples(report, report.result.least_typical[:few], stretch),
     )
 
 
@@ -112,9 +112,9 @@ def _round_trips(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]
 
 
 def _closest(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
-    typical = float(report.validation.nearest_real.double().quantile(0.5))
+    typical = float(report.result.nearest_real.double().quantile(0.5))
     pairs = []
-    for near in report.validation.closest[:most]:
+    for near in report.result.closest[:most]:
         drawn = _samples(report, [near.sample], stretch)
         if not drawn or near.target >= len(report.fit):
             continue

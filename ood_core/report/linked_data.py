@@ -55,7 +55,7 @@ PARTS = (  # of the crate, beside the data of the figures
     ("croissant.json", "application/ld+json", "Croissant description of the data set"),
     ("run.json", "application/json", "identity, settings, method, base and versions"),
     ("plan.json", "application/json", "rows and shard size per stage"),
-    ("verdict.json", "application/json", "outcome of the gate"),
+    ("gate.json", "application/json", "outcome of the gate"),
     ("report/index.html", "text/html", "report"),
     ("report/report.json", "application/json", "numbers of the report"),
     ("report/gallery.png", "image/png", "real targets on the left, synthetic maps on the right"),

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ood_core.evaluation.results import LEVEL, Score, ValidationReport
+from ood_core.evaluation.results import ALPHA, EvaluationResult, Score
 from ood_core.report import figures, series
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries
@@ -58,20 +58,18 @@ def render(report: ReportInput) -> str:
     stretch = Stretch.fit(np.concatenate([report.fit[:, 0], report.held_out[:, 0]]))
     return environment.get_template(TEMPLATE).render(
         report=report,
-        verdict=report.validation.verdict,
-        scores=[(score, score_strip(score)) for score in report.validation.scores],
-        checked=report.validation,
-        judgement=report.validation.judgement,
-        panel_words=panel_words(report.validation),
-        level=LEVEL,
+        result=report.result,
+        scores=[(score, score_strip(score)) for score in report.result.scores.values()],
+        tests=report.result.tests,
+        subsample_note=subsample_note(report.result),
+        alpha=ALPHA,
         galleries=galleries(report, stretch),
         scale=data_uri(scale_png()),
         ticks=[(100 * place, value) for place, value in stretch.ticks()],
         plots=_plots(report),
         trust=_trust(report),
-        useful=_utility(report),
+        downstream=_downstream(report),
         walks=[(walk, data_uri(walk.picture)) for walk in report.walks],
-        latents=_latents(report),
         scores_data=series.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
@@ -82,12 +80,12 @@ def render(report: ReportInput) -> str:
     )
 
 
-def panel_words(checked: ValidationReport) -> str:
+def subsample_note(result: EvaluationResult) -> str:
     """Say how many samples the scores are of."""
     near = "copies and sums are of all samples"
-    if checked.panel == checked.count:
-        return f"scores and tests draw from all {checked.count:,} samples; {near}"
-    return f"scores and tests draw from {checked.panel:,} samples taken at random; {near}"
+    if result.subsample == result.count:
+        return f"scores and tests draw from all {result.count:,} samples; {near}"
+    return f"scores and tests draw from {result.subsample:,} samples taken at random; {near}"
 
 
 def numbers(report: ReportInput) -> dict[str, Any]:
@@ -101,21 +99,20 @@ def numbers(report: ReportInput) -> dict[str, Any]:
         "maps": {
             "fit": len(report.fit),
             "held_out": len(report.held_out),
-            "samples": report.validation.count,
-            "panel": report.validation.panel,
+            "samples": report.result.count,
+            "subsample": report.result.subsample,
             "shown": len(report.samples),
         },
         "values": {name: _summary(maps) for name, maps in _sets(report)},
         "round_trip_psnr": report.psnr,
         "symmetries": list(report.symmetries),
-        "validation": report.validation.as_dict(),
+        "evaluation": report.result.to_json(),
         "settings": report.settings,
         "versions": report.versions,
         "timings": [asdict(row) for row in report.timings],
         "base": report.base,
         "trust": asdict(report.trust) if report.trust else None,
-        "shapes": [asdict(row) for row in report.shapes.rows] if report.shapes else None,
-        "utility": report.utility.as_dict() if report.utility else None,
+        "downstream": report.downstream.to_json() if report.downstream else None,
     }
     return {key: _plain(value) for key, value in record.items()}
 
@@ -163,23 +160,23 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _plots(report: ReportInput) -> list[Plot]:
-    checked = report.validation
+    result = report.result
     plots = [
         _plot(
             "Power spectrum",
-            lambda theme: figures.spectrum(checked.spectrum, theme),
+            lambda theme: figures.spectrum(result.spectrum, theme),
             "Median over maps; the shade holds 16 to 84 % of single maps.",
             series.SPECTRUM,
         ),
         _plot(
             "Pixel values",
-            lambda theme: figures.histogram(checked.histogram, theme),
+            lambda theme: figures.histogram(result.histogram, theme),
             "Pooled over maps; the shade is the 5 to 95 % range of random real halves.",
             series.HISTOGRAM,
         ),
         _plot(
             "Distance to the nearest target",
-            lambda theme: figures.nearest(checked, theme),
+            lambda theme: figures.nearest(result, theme),
             "Over the declared symmetries; dashed: medians. Copies would pile up at zero.",
             series.NEAREST,
         ),
@@ -188,10 +185,6 @@ def _plots(report: ReportInput) -> list[Plot]:
         caption = f"Median {np.median(report.psnr):.1f} dB, worst {np.min(report.psnr):.1f} dB."
         draw = partial(figures.psnr, report.psnr)
         plots.append(_plot("Round trips of the targets", draw, caption, series.ROUND_TRIPS))
-    if report.shapes is not None:
-        caption = "Above each map's background; the shade holds 16 to 84 % of single maps."
-        profile = partial(figures.profiles, report.shapes, " ".join(report.unit.split()))
-        plots.append(_plot("Objects: light over radius", profile, caption, series.PROFILES))
     return plots
 
 
@@ -212,31 +205,16 @@ def _trust(report: ReportInput) -> Plot | None:
     return _plot("Trust map", partial(figures.trust, trust), caption, series.TRUST)
 
 
-def _latents(report: ReportInput) -> Plot | None:
-    found = report.atlas
-    if found is None:
-        return None
-    far = int((found.membership < figures.OUTLYING).sum())
-    caption = (
-        "Lines lead to each target's nearest other one among whole latents; the plane holds only"
-        f" {100 * sum(found.explained):.0f} % of their variance, so near in it need not be near."
-        f" {far} of {len(found.membership)} targets are less probable under the prior than 99 % of"
-        " its own draws; such are numbered."
-    )
-    draw = partial(figures.latents, found, report.psnr)
-    return _plot("Latents of the targets", draw, caption, series.ATLAS)
-
-
-def _utility(report: ReportInput) -> Plot | None:
-    found = report.utility
+def _downstream(report: ReportInput) -> Plot | None:
+    found = report.downstream
     if found is None:
         return None
     caption = (
-        f"{found.measure.capitalize()} on {found.held_out} held-out real maps; bars hold 95 % of a"
-        " bootstrap over maps and seeds, the dotted line is who knows nothing."
+        f"{found.metric.capitalize()} on {found.held_out} held-out real maps; bars hold 95 % of a"
+        " bootstrap over maps and seeds, the dotted line is chance."
     )
     return _plot(
-        "What training with them is worth", partial(figures.utility, found), caption, series.UTILITY
+        "Gain of training with them", partial(figures.downstream, found), caption, series.DOWNSTREAM
     )
 
 

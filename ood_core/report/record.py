@@ -9,10 +9,8 @@ from jaxtyping import Float
 
 from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
-from ood_core.evaluation.atlas import LatentAtlas
-from ood_core.evaluation.gains import Utility
-from ood_core.evaluation.morphology import Shapes
-from ood_core.evaluation.results import ValidationReport
+from ood_core.evaluation.downstream import DownstreamResult
+from ood_core.evaluation.results import EvaluationResult
 
 # Sizes that must agree are checked where the records are built, with errors that say what to do.
 PhysicalMaps = Float[np.ndarray, "_ c y x"]
@@ -23,7 +21,7 @@ PhysicalMaps = Float[np.ndarray, "_ c y x"]
 class TimingRow:
     """Cost of one stage, summed over its shards; `nfe` counts network evaluations.
 
-    `shares` says where the seconds of its workers went, as shares; nothing where nobody counted.
+    `shares` says where the seconds of its workers went, as shares; empty where none were counted.
     """
 
     stage: str
@@ -72,14 +70,13 @@ class WalkStrip:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ReportInput:
-    """Everything a report shows. Maps are in physical units; `validation` is in model range.
+    """Everything a report shows. Maps are in physical units; `result` is in model range.
 
     `samples` are those that are shown, taken at even steps from all and with the ones that
-    `validation` names; `sample_numbers` says which, in rising order, and is empty where they are
+    `result` names; `sample_numbers` says which, in rising order, and is empty where they are
     all samples. `fit` has all fit targets. `round_trips[i]` is `round_trip_targets[i]` inverted
-    and decoded, with peak signal-to-noise ratio `psnr[i]` in dB. `utility` is there where it was
-    measured. `atlas` has the latents of `round_trip_targets`, in their order,
-    `shapes` is of `samples` where maps have an object at their middle.
+    and decoded, with peak signal-to-noise ratio `psnr[i]` in dB. `downstream` is there where it was
+    measured.
     """
 
     name: str
@@ -92,16 +89,14 @@ class ReportInput:
     round_trips: PhysicalMaps
     round_trip_targets: PhysicalMaps
     psnr: Float[np.ndarray, " _"]
-    validation: ValidationReport
+    result: EvaluationResult
     symmetries: Sequence[Symmetry]
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     timings: tuple[TimingRow, ...]
     base: Mapping[str, Any]
     trust: TrustMap | None = None
-    utility: Utility | None = None
-    atlas: LatentAtlas | None = None
-    shapes: Shapes | None = None
+    downstream: DownstreamResult | None = None
     walks: tuple[WalkStrip, ...] = ()
     sample_numbers: tuple[int, ...] = ()
 

@@ -8,15 +8,13 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ood_core.evaluation.atlas import LatentAtlas
-from ood_core.evaluation.gains import Utility
-from ood_core.evaluation.morphology import Shapes
+from ood_core.evaluation.downstream import DownstreamResult
 from ood_core.evaluation.results import (
     Band,
+    EvaluationResult,
     HistogramCurves,
     Score,
     SpectrumCurves,
-    ValidationReport,
 )
 from ood_core.report.record import ReportInput, TrustMap
 
@@ -26,33 +24,27 @@ HISTOGRAM = "pixel-values.csv"
 NEAREST = "nearest.csv"
 ROUND_TRIPS = "round-trips.csv"
 TRUST = "trust-map.csv"
-UTILITY = "utility.csv"
-ATLAS = "latents.csv"
-PROFILES = "profiles.csv"
+DOWNSTREAM = "utility.csv"
 
 Row = tuple[Any, ...]
 
 
 def series(report: ReportInput) -> dict[str, bytes]:
     """Return the files beside the page, by name; a figure that is not drawn has none."""
-    checked = report.validation
+    result = report.result
     files = {
-        SCORES: _csv(_scores(checked.scores)),
-        SPECTRUM: _csv(_spectrum(checked.spectrum)),
-        HISTOGRAM: _csv(_histogram(checked.histogram)),
-        NEAREST: _csv(_nearest(checked)),
+        SCORES: _csv(_scores(result.scores.values())),
+        SPECTRUM: _csv(_spectrum(result.spectrum)),
+        HISTOGRAM: _csv(_histogram(result.histogram)),
+        NEAREST: _csv(_nearest(result)),
     }
     if len(report.psnr):
         rows = ((index, float(value)) for index, value in enumerate(report.psnr))
         files[ROUND_TRIPS] = _csv([("fit_target", "psnr_db"), *rows])
     if report.trust is not None:
         files[TRUST] = _csv(_trust(report.trust))
-    if report.shapes is not None:
-        files[PROFILES] = _csv(_profiles(report.shapes))
-    if report.atlas is not None:
-        files[ATLAS] = _csv(_atlas(report.atlas, report.psnr.tolist()))
-    if report.utility is not None:
-        files[UTILITY] = _csv(_utility(report.utility))
+    if report.downstream is not None:
+        files[DOWNSTREAM] = _csv(_downstream(report.downstream))
     return files
 
 
@@ -93,9 +85,9 @@ def _points(band: Band) -> Iterator[list[tuple[float, float, float]]]:
         yield list(zip(*curves, strict=True))
 
 
-def _nearest(report: ValidationReport) -> Iterator[Row]:
+def _nearest(result: EvaluationResult) -> Iterator[Row]:
     yield ("set", "map", "distance_rms_per_pixel")
-    for name, values in (("real", report.nearest_real), ("synthetic", report.nearest_samples)):
+    for name, values in (("real", result.nearest_real), ("synthetic", result.nearest_samples)):
         for index, value in enumerate(values.tolist()):
             yield (name, index, value)
 
@@ -108,39 +100,16 @@ def _trust(trust: TrustMap) -> Iterator[Row]:
                 yield (level, band, expert, weight)
 
 
-def _profiles(found: Shapes) -> Iterator[Row]:
+def _downstream(found: DownstreamResult) -> Iterator[Row]:
     yield (
-        "radius_pixels", "real_median", "real_16_percent", "real_84_percent",
-        "synthetic_median", "synthetic_16_percent", "synthetic_84_percent",
-    )  # fmt: skip
-    (real,), (samples,) = _points(found.real), _points(found.samples)
-    for radius, truth, drawn in zip(found.radius.tolist(), real, samples, strict=True):
-        yield (radius, *truth, *drawn)
-
-
-def _atlas(found: LatentAtlas, psnr: list[float]) -> Iterator[Row]:
-    yield (
-        "set", "number", "first_axis", "second_axis", "psnr_db", "nearest_target",
-        "distance_own_units", "log_density_nats_per_dimension", "prior_membership",
-    )  # fmt: skip
-    columns = found.neighbour, found.distance, found.log_density, found.membership
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    for i, place, words in zip(found.numbers.tolist(), found.targets.tolist(), rows, strict=True):
-        yield ("target", i, *place, psnr[i], *words)
-    for i, place in enumerate(found.draws.tolist()):
-        yield ("sample", i, *place, "", "", "", "", "")
-
-
-def _utility(found: Utility) -> Iterator[Row]:
-    yield (
-        "learner", "trained_on", "synthetic_per_real", "maps", "score", "score_2.5_percent",
+        "probe", "trained_on", "synthetic_per_real", "maps", "score", "score_2.5_percent",
         "score_97.5_percent", "gain", "gain_2.5_percent", "gain_97.5_percent",
     )  # fmt: skip
-    for arm in found.arms:
-        per_real = "" if arm.multiple is None else arm.multiple
+    for row in found.training_sets:
+        per_real = "" if row.multiple is None else row.multiple
         yield (
-            arm.learner, arm.title, per_real, arm.maps, arm.score, arm.low, arm.high,
-            arm.gain, arm.gain_low, arm.gain_high,
+            row.probe, row.title, per_real, row.maps, row.score, row.low, row.high,
+            row.gain, row.gain_low, row.gain_high,
         )  # fmt: skip
 
 

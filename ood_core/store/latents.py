@@ -29,6 +29,6 @@ def failed_round_trips(run: RunStore) -> list[int]:
     """Numbers of the fit targets whose round trip fails by the rule of `held`."""
     limit = read_method(run.record["identity_record"]).round_trip_limit
     error = torch.from_numpy(run.table("invert").read("error"))
-    spread = load_targets(run).fit.flatten(1).std(dim=1)
+    spread = load_targets(run).fit_ranged.flatten(1).std(dim=1)
     good = held(error, spread, limit)
     return torch.nonzero(~good)[:, 0].tolist()

@@ -1,6 +1,6 @@
 """A run as it is stored: one place, one identity, one plan; everything else is asked of it.
 
-run.json  plan.json  verdict.json  timings.json  split.json  utility.json
+run.json  plan.json  gate.json  timings.json  split.json  utility.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
 receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
@@ -24,6 +24,7 @@ from ood_core.store.receipts import ReceiptBook
 ShardedStage = Literal["calibrate", "invert", "generate"]
 SHARDED: tuple[ShardedStage, ...] = ("calibrate", "invert", "generate")
 UTILITY = "utility.json"
+GATE = "gate.json"  # the outcome of the gate; written last of all
 """What training with the samples was worth, where that was measured."""
 TABLE_OF: dict[ShardedStage, str] = {
     "calibrate": "calibration.zarr",
@@ -186,11 +187,11 @@ class RunStore:
         """Where the run stands, by the store alone."""
         missing = sum(len(self.receipts(stage).missing(self.plan(stage))) for stage in SHARDED)
         total = sum(len(self.plan(stage)) for stage in SHARDED)
-        verdict = self.root / "verdict.json"
-        if missing == 0 and exists(verdict):
-            found = read_json(verdict)
-            if found["samples"] == self.plan("generate").rows:
-                state: State = found["state"]
+        gate = self.root / GATE
+        if missing == 0 and exists(gate):
+            found = read_json(gate)
+            if found.get("samples") == self.plan("generate").rows:
+                state: State = found["outcome"]
                 return state
         if driver(self.lease) is not None:
             return "running"

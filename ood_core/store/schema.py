@@ -8,10 +8,13 @@ CODE_AXES = ("code_channel", "code_y", "code_x")  # xarray wants one size per na
 Shape = tuple[int, int, int]
 
 
-def target_columns(shape: Shape, code_shape: Shape | None = None) -> list[Column]:
-    """`targets.zarr`: maps in model range and the split, and their codes for a latent base."""
+def target_columns(
+    shape: Shape, unit: str, code_shape: tuple[int, ...] | None = None
+) -> list[Column]:
+    """`targets.zarr`: maps as given and in model range, the split, and codes for a latent base."""
     columns = [
         Column("target", (), (), "int64", "number of the target in file order"),
+        Column("values", MAP_AXES, shape, "float32", "target in physical units", unit or "1"),
         Column("maps", MAP_AXES, shape, "float32", "target in model range"),
         Column("held_out", (), (), "int8", "1 where the target is held out, 0 where it is fitted"),
     ]

@@ -1,11 +1,11 @@
-"""Statistics of the samples: stored by the workers beside the maps, read back instead of them.
+"""Features of the samples: stored by the workers beside the maps, read back instead of them.
 
 One row per sample in `statistics.zarr`, in the shards of `dataset.zarr` and vouched for by the same
-receipts. All floating-point rows lie in one array; the attribute `layout` says where. Shards that
-have none, or were measured by another definition, are measured again from their maps.
+receipts. All floating-point features lie in one array; the attribute `layout` says where. Shards
+that have none, or were measured by another definition, are measured again from their maps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.config.targets import Symmetry
 from ood_core.errors import ShardCorrupt
-from ood_core.evaluation.features import Rows, Ruler
+from ood_core.evaluation.features import FeatureExtractor, Features
 from ood_core.evaluation.memorization import threshold
+from ood_core.maps.target_set import TargetSet
 from ood_core.store.arrays import Table, rows_digest
 from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
 from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
-from ood_core.store.targets import StoredTargets
 
 DEFINITION = 1
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
@@ -34,27 +33,27 @@ BLOCK_ROWS = 8192  # read at once, which bounds the memory
 Layout = list[tuple[str, tuple[int, ...]]]
 
 
-def lay_ruler(targets: StoredTargets, symmetries: Sequence[Symmetry]) -> Ruler:
-    """Return the ruler of a run: the same in every process."""
-    return Ruler.lay(targets.fit, targets.held_out, symmetries)
+def feature_extractor(targets: TargetSet) -> FeatureExtractor:
+    """Return the feature extractor of a run: the same in every process."""
+    return FeatureExtractor.of(targets.fit_ranged, targets.held_out_ranged, targets.symmetries)
 
 
-def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
+def create_statistics(run: RunStore, extractor: FeatureExtractor, plan: ShardPlan) -> Table:
     """Create the table with the length and the shards of the data set."""
-    layout = _layout(ruler)
-    within, rate = threshold(ruler.nearest_shifted(ruler.held_out).distance.float())
+    layout = _layout(extractor)
+    within, rate = threshold(extractor.nearest_shifted(extractor.held_out).distance.float())
     floats = sum(_size(shape) for _, shape in layout)
-    channels, height, width = ruler.fit.shape[1:]
+    channels, height, width = extractor.fit.shape[1:]
     return Table.create(
         run.statistics.path,
         "sample",
         plan.rows,
         plan.shard_rows,
-        statistics_columns(channels, ruler.edges.shape[1], floats, height * width),
+        statistics_columns(channels, extractor.edges.shape[1], floats, height * width),
         {
             "definition": DEFINITION,
             "layout": [[name, list(shape)] for name, shape in layout],
-            "pixel_edges": ruler.edges.tolist(),
+            "pixel_edges": extractor.edges.tolist(),
             "nearest": list(NEAREST),
             "copy_distance": within,
             "copy_rate": rate,
@@ -62,12 +61,15 @@ def create_statistics(run: RunStore, ruler: Ruler, plan: ShardPlan) -> Table:
     )
 
 
-def has_statistics(run: RunStore, ruler: Ruler) -> bool:
-    """Whether there is a table, of the definition and with the rows that this version has."""
+def has_statistics(run: RunStore, extractor: FeatureExtractor) -> bool:
+    """Whether there is a table, of the definition and with the features that this version has."""
     if not run.statistics.exists:
         return False
-    words, rows = run.statistics.attributes, [[name, list(s)] for name, s in _layout(ruler)]
-    return words.get("definition") == DEFINITION and words.get("layout") == rows
+    attributes, rows = (
+        run.statistics.attributes,
+        [[name, list(s)] for name, s in _layout(extractor)],
+    )
+    return attributes.get("definition") == DEFINITION and attributes.get("layout") == rows
 
 
 def copy_distance(run: RunStore) -> float:
@@ -75,14 +77,17 @@ def copy_distance(run: RunStore) -> float:
     return float(run.statistics.attributes["copy_distance"])
 
 
-def measured(
-    ruler: Ruler, targets: StoredTargets, maps: NDArray[np.float32], within: float = 0.0
+def statistics_rows(
+    extractor: FeatureExtractor,
+    targets: TargetSet,
+    maps: NDArray[np.float32],
+    within: float = 0.0,
 ) -> dict[str, NDArray[Any]]:
-    """Measure maps in physical units, as they are stored; return rows of `statistics.zarr`.
+    """Return the rows of `statistics.zarr` of maps in physical units, as they are stored.
 
     Samples not further than `within` from a target, shifts searched, are flagged as copies.
     """
-    rows = ruler.measure(torch.from_numpy(targets.transform.forward(maps)))
+    rows = extractor.extract(targets.ranged(maps))
     floats = [v.reshape(len(maps), -1) for v in rows.values() if v.is_floating_point()]
     pixels = rows["pixels"].numpy()
     counts = np.uint16 if maps[0, 0].size < 2**16 else np.uint32
@@ -94,14 +99,16 @@ def measured(
     }
 
 
-def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iterator[Rows]:
-    """Yield the rows of all samples in order, in blocks of bounded size.
+def read_statistics(
+    run: RunStore, extractor: FeatureExtractor, targets: TargetSet
+) -> Iterator[Features]:
+    """Yield the features of all samples in order, in blocks of bounded size.
 
     Raises:
         ShardCorrupt: stored rows are not those that the receipt vouches for.
     """
-    plan, stored = run.plan("generate"), has_statistics(run, ruler)
-    layout = _layout(ruler)
+    plan, stored = run.plan("generate"), has_statistics(run, extractor)
+    layout = _layout(extractor)
     group: list[tuple[Shard, Receipt]] = []
     for shard, receipt in zip(plan, run.receipts("generate").all(plan), strict=True):
         if not (stored and receipt.statistics):
@@ -110,7 +117,7 @@ def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iter
                 group = []
             # The whole shard, as the worker measured it: rounding depends on the batch.
             maps = run.table("generate").rows(receipt.start, receipt.stop)["maps"]
-            rows = measured(ruler, targets, maps)
+            rows = statistics_rows(extractor, targets, maps)
             yield _unpacked({name: v[: len(shard)] for name, v in rows.items()}, layout)
             continue
         group.append((shard, receipt))
@@ -122,7 +129,7 @@ def read_statistics(run: RunStore, ruler: Ruler, targets: StoredTargets) -> Iter
 
 
 def write_domain(run: RunStore, rows: Float[Tensor, "b f"]) -> None:
-    """Keep the scattering rows of maps that the base makes of noise."""
+    """Write the scattering moments of maps that the base makes of noise."""
     arrays = {"scattering": (("map", "statistic"), rows.numpy())}
     write_bundle(run.root / "domain.zarr", arrays, {"definition": DEFINITION})
 
@@ -132,8 +139,10 @@ def read_domain(run: RunStore) -> Float[Tensor, "b f"] | None:
     place = run.root / "domain.zarr"
     if not bundle_exists(place):
         return None
-    arrays, words = read_bundle(place)
-    return torch.from_numpy(arrays["scattering"]) if words["definition"] == DEFINITION else None
+    arrays, attributes = read_bundle(place)
+    return (
+        torch.from_numpy(arrays["scattering"]) if attributes["definition"] == DEFINITION else None
+    )
 
 
 def _vouched(table: Table, group: list[tuple[Shard, Receipt]]) -> dict[str, NDArray[Any]]:
@@ -150,7 +159,7 @@ def _vouched(table: Table, group: list[tuple[Shard, Receipt]]) -> dict[str, NDAr
     return {name: values[: stop - start] for name, values in rows.items()}
 
 
-def _unpacked(rows: Mapping[str, NDArray[Any]], layout: Layout) -> Rows:
+def _unpacked(rows: Mapping[str, NDArray[Any]], layout: Layout) -> Features:
     sizes = [_size(shape) for _, shape in layout]
     parts = torch.from_numpy(rows["statistics"]).split(sizes, dim=1)
     near = torch.from_numpy(rows["nearest"]).unbind(1)
@@ -164,9 +173,9 @@ def _unpacked(rows: Mapping[str, NDArray[Any]], layout: Layout) -> Rows:
     }
 
 
-def _layout(ruler: Ruler) -> Layout:
-    """Names and shapes of the floating-point rows, in the order in which they are stored."""
-    rows = ruler.measure(ruler.fit[:1])
+def _layout(extractor: FeatureExtractor) -> Layout:
+    """Names and shapes of the floating-point features, in the order in which they are stored."""
+    rows = extractor.extract(extractor.fit[:1])
     return [(name, tuple(v.shape[1:])) for name, v in rows.items() if v.is_floating_point()]
 
 

@@ -112,11 +112,11 @@ def test_a_stopped_consumer_leaves_no_actors(ready):
 def test_actors_stay_from_stage_to_stage(finished, unbroken):
     """Each stage is built anew in the processes of the one before; they are gone at the end."""
     run, writers = RunStore(finished), []
-    with RayPool(workers=1).standing() as crew:
+    with RayPool(workers=1).standing() as group:
         for stage in ("invert", "generate", "generate"):
             for shard in run.plan(stage):
                 run.receipts(stage).revoke(shard)
-            found = list(crew.run(spec_of(finished, stage), list(run.plan(stage))))
+            found = list(group.run(spec_of(finished, stage), list(run.plan(stage))))
             writers += [receipt.writer for receipt in found]
         assert len(set(writers)) == 1
         process = psutil.Process(int(writers[0].rpartition(":")[2]))
@@ -129,10 +129,10 @@ def test_actors_stay_from_stage_to_stage(finished, unbroken):
 @pytest.mark.usefixtures("local_ray")
 def test_an_actor_that_dies_between_stages_is_replaced_at_no_charge(ready, unbroken):
     shards = missing(ready)
-    with RayPool(workers=1, tries=1).standing() as crew:
-        (first,) = crew.run(spec_of(ready), shards[:1])
+    with RayPool(workers=1, tries=1).standing() as group:
+        (first,) = group.run(spec_of(ready), shards[:1])
         os.kill(int(first.writer.rpartition(":")[2]), signal.SIGKILL)
-        rest = list(crew.run(spec_of(ready), shards[1:]))
+        rest = list(group.run(spec_of(ready), shards[1:]))
     assert [type(outcome) for outcome in rest] == [Receipt, Receipt]
     assert first.writer not in {receipt.writer for receipt in rest}
     assert answers(ready) == answers(unbroken)
@@ -141,12 +141,12 @@ def test_an_actor_that_dies_between_stages_is_replaced_at_no_charge(ready, unbro
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
 def test_a_stage_that_was_stopped_leaves_no_shard_to_the_next(ready, unbroken):
-    with RayPool(workers=1).standing() as crew:
-        outcomes = crew.run(spec_of(ready), missing(ready))
+    with RayPool(workers=1).standing() as group:
+        outcomes = group.run(spec_of(ready), missing(ready))
         first = next(outcomes)
         outcomes.close()
-        assert crew.roster.actors == []
-        assert {r.shard for r in crew.run(spec_of(ready), missing(ready))} <= {0, 1, 2} - {
+        assert group.scheduler.actors == []
+        assert {r.shard for r in group.run(spec_of(ready), missing(ready))} <= {0, 1, 2} - {
             first.shard
         }
     assert answers(ready) == answers(unbroken)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ood_core.baselines.baseline import Baseline
+from benchmarks.rivals.baseline import Baseline
 from ood_core.errors import TargetError
 from ood_core.numerics.random import SeedRange
 from tests.fields import smooth_fields

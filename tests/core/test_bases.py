@@ -14,7 +14,7 @@ from ood_core.config.pretraining import Prediction
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import ddim_step
 from ood_core.errors import BaseModelError
-from ood_core.models.loading import BaseModel, load_base
+from ood_core.models.loading import BaseModel, load_model
 from ood_core.models.networks import make_unet, save_base
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.models.schedulers import read_scheduler
@@ -49,7 +49,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_a_saved_base_comes_back(saved: Path) -> None:
-    base = load_base(str(saved))
+    base = load_model(str(saved))
     assert (base.channels, base.size, base.size_multiple) == (1, 8, 2)
     assert base.prediction == "v_prediction"
     original = tiny()
@@ -62,7 +62,7 @@ def test_a_saved_base_comes_back(saved: Path) -> None:
 
 
 def test_loading_twice_gives_the_same_answer_and_digest(saved: Path) -> None:
-    first, second = load_base(str(saved)), load_base(str(saved))
+    first, second = load_model(str(saved)), load_model(str(saved))
     x_t = randn(2, 1, 8, 8).float()
     assert torch.equal(first.denoiser(x_t, 300), second.denoiser(x_t, 300))
     assert first.digest == second.digest
@@ -70,7 +70,7 @@ def test_loading_twice_gives_the_same_answer_and_digest(saved: Path) -> None:
 
 def test_a_bare_network_folder_with_its_scheduler_beside_it_loads(folder: Path) -> None:
     shutil.copy(folder / "scheduler" / "scheduler_config.json", folder / "unet")
-    assert load_base(str(folder / "unet")).digest == load_base(str(folder)).digest
+    assert load_model(str(folder / "unet")).digest == load_model(str(folder)).digest
 
 
 def spoil_weights(folder: Path) -> None:
@@ -94,12 +94,12 @@ def test_what_changes_results_changes_the_digest(
     saved: Path, folder: Path, spoil: Callable[[Path], None]
 ) -> None:
     spoil(folder)
-    assert load_base(str(folder)).digest != load_base(str(saved)).digest
+    assert load_model(str(folder)).digest != load_model(str(saved)).digest
 
 
 def test_settings_that_do_not_matter_leave_the_digest_alone(saved: Path, folder: Path) -> None:
     edit(folder / "scheduler/scheduler_config.json", clip_sample=True, variance_type="fixed_large")
-    assert load_base(str(folder)).digest == load_base(str(saved)).digest
+    assert load_model(str(folder)).digest == load_model(str(saved)).digest
 
 
 def rulings(base: BaseModel) -> dict[str, tuple[str, str]]:
@@ -108,7 +108,7 @@ def rulings(base: BaseModel) -> dict[str, tuple[str, str]]:
 
 def test_every_setting_has_a_ruling(folder: Path) -> None:
     edit(folder / "scheduler/scheduler_config.json", clip_sample=True, steps_offset=1)
-    ruled = rulings(load_base(str(folder)))
+    ruled = rulings(load_model(str(folder)))
     assert ruled["clip_sample"] == ("True", "overruled")
     assert ruled["steps_offset"] == ("1", "overruled")
     assert ruled["prediction_type"] == ("v_prediction", "honoured")
@@ -117,12 +117,12 @@ def test_every_setting_has_a_ruling(folder: Path) -> None:
 
 
 def test_a_clamp_that_is_off_needs_no_ruling(saved: Path) -> None:
-    assert "clip_sample" not in rulings(load_base(str(saved)))
+    assert "clip_sample" not in rulings(load_model(str(saved)))
 
 
 def test_clipping_is_overruled_in_deed(folder: Path) -> None:
     edit(folder / "scheduler/scheduler_config.json", clip_sample=True)
-    assert float(load_base(str(folder)).denoiser(5 * randn(1, 1, 8, 8).float(), 5).abs().max()) > 2
+    assert float(load_model(str(folder)).denoiser(5 * randn(1, 1, 8, 8).float(), 5).abs().max()) > 2
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_a_spoiled_folder_is_refused_with_the_remedy(
 ) -> None:
     spoil(folder)
     with pytest.raises(BaseModelError, match=remedy):
-        load_base(str(folder))
+        load_model(str(folder))
 
 
 def test_a_missing_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"no folder .*nowhere.*expected a diffusers folder"):
-        load_base(str(tmp_path / "nowhere"))
+        load_model(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("t", [1, 250, 600])
@@ -224,7 +224,7 @@ def test_longer_strides_follow_the_same_formula(levels: tuple[int, int]) -> None
 
 def test_half_precision_is_of_the_network_alone(saved: Path) -> None:
     x_t = randn(1, 1, 8, 8).float()
-    full, half = load_base(str(saved)), load_base(str(saved), dtype=torch.bfloat16)
+    full, half = load_model(str(saved)), load_model(str(saved), dtype=torch.bfloat16)
     out = half.denoiser(x_t, 300)
     assert out.dtype == torch.float32
     # Eight bits of mantissa through some ten layers.

@@ -13,11 +13,11 @@ from rocrate.rocrate import ROCrate
 
 from ood_core.evaluation.results import (
     Band,
+    EvaluationResult,
     HistogramCurves,
-    Judgement,
     Score,
     SpectrumCurves,
-    ValidationReport,
+    TwoSampleTests,
 )
 from ood_core.report.card import ArrayRow, CardInput, citation, render_card, size_category
 from ood_core.report.credit import read_credit
@@ -40,22 +40,22 @@ def some_card() -> CardInput:
     curve = torch.ones(1, 3)
     band = Band(curve, curve, curve)
     maps = np.ones((2, 1, 4, 4), np.float32)
-    scores = (
+    scores = [
         Score("c2st", "classifier test", 0.734, 0.492, 0.46, 0.551, "half", "|a| of b"),
         Score("nearest_ratio", "nearest-target ratio", 1.01, 1.0, 0.98, 1.02, "one", "c"),
-    )
-    validation = ValidationReport(
-        scores=scores,
+    ]
+    result = EvaluationResult(
+        scores={score.name: score for score in scores},
         spectrum=SpectrumCurves(curve[0], band, band),
         histogram=HistogramCurves(curve, curve, band),
         nearest_samples=torch.ones(2),
         nearest_real=torch.ones(2),
         closest=(),
-        worst=(),
+        least_typical=(),
         count=2,
-        copies=0,
-        judgement=Judgement(2, 2, (), 0.5, None, ()),
-        verdict="Outside the band: classifier test.",
+        near_copies=0,
+        tests=TwoSampleTests(2, 2, (), 0.5, None, ()),
+        summary="Outside the band: classifier test.",
     )
     report = ReportInput(
         name="gamma",
@@ -68,7 +68,7 @@ def some_card() -> CardInput:
         round_trips=maps[:0],
         round_trip_targets=maps[:0],
         psnr=np.zeros(0),
-        validation=validation,
+        result=result,
         symmetries=("flip",),
         settings={"prior": "isotropic", "steering": None, "targets": {"path": "/a/secret/b.fits"}},
         versions={"farfield": "0.1.0"},
@@ -138,7 +138,7 @@ def test_the_card_says_what_the_record_says():
     }
     body = text.split("\n---\n", 1)[1]
     said_first = body.index("These maps are synthetic. They are not observations.")
-    assert said_first < body.index(card.report.validation.verdict) < body.index("## ")
+    assert said_first < body.index(card.report.result.summary) < body.index("## ")
     for word in (card.report.identity, "ab" * 32, "| seed | 7 |", "xr.open_zarr", "0.734", "met"):
         assert word in text
     assert "report/gallery.png" in text and citation(card) in text

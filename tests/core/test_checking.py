@@ -18,7 +18,7 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.models.networks import make_unet
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.covariance import Stationary, isotropic, wavenumbers
@@ -89,7 +89,7 @@ def test_the_type_is_recognised_whatever_is_declared(
 
 def test_the_shipped_base_predicts_v() -> None:
     shipped = Path(__file__).parents[2] / "models" / "dead-leaves-32"
-    network = load_base(str(shipped)).denoiser.network
+    network = load_model(str(shipped)).denoiser.network
     found = measured(network, "epsilon", side=32, count=2, steps=6)
     assert recognised(found) == "v_prediction"
     assert found["v_prediction"].useful and found["v_prediction"].levels_fit

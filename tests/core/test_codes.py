@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel, VQModel
 from ood_core.arrays import Maps
 from ood_core.errors import BaseModelError
 from ood_core.models.autoencoder import BATCH, Autoencoder
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from tests.strategies import randn
 
 SMALL: dict[str, Any] = {
@@ -53,7 +53,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def codes_of(folder: Path) -> Autoencoder:
-    codes = load_base(str(folder)).codes
+    codes = load_model(str(folder)).codes
     assert codes is not None
     return codes
 
@@ -135,7 +135,7 @@ def test_the_floor_is_what_the_round_trip_loses(kept: float) -> None:
 
 
 def test_a_latent_base_is_described_by_its_pixels(folder: Path) -> None:
-    base = load_base(str(folder))
+    base = load_model(str(folder))
     assert (base.channels, base.size, base.size_multiple) == (1, 16, 4)
     assert base.code_shape((1, 64, 32)) == (3, 32, 16)
     codes = randn(2, 3, 8, 8).float()
@@ -145,24 +145,24 @@ def test_a_latent_base_is_described_by_its_pixels(folder: Path) -> None:
 def test_a_base_of_pixels_has_no_codes(tmp_path: Path) -> None:
     save(tmp_path, "vae")
     shutil.rmtree(tmp_path / "vae")
-    base = load_base(str(tmp_path))
+    base = load_model(str(tmp_path))
     assert base.codes is None
     assert base.code_shape((3, 8, 8)) == (3, 8, 8)
 
 
 def test_the_autoencoder_is_part_of_the_digest(folder: Path, tmp_path: Path) -> None:
-    digests = {load_base(str(folder)).digest}
+    digests = {load_model(str(folder)).digest}
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    assert load_base(str(copy)).digest in digests
+    assert load_model(str(copy)).digest in digests
     edit(copy / folder.name / "config.json", scaling_factor=0.71)
-    digests.add(load_base(str(copy)).digest)
+    digests.add(load_model(str(copy)).digest)
     weights = copy / folder.name / "diffusion_pytorch_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    digests.add(load_base(str(copy)).digest)
+    digests.add(load_model(str(copy)).digest)
     shutil.rmtree(copy / folder.name)
-    digests.add(load_base(str(copy)).digest)
+    digests.add(load_model(str(copy)).digest)
     assert len(digests) == 4
 
 
@@ -185,18 +185,18 @@ def test_an_autoencoder_that_is_not_understood_is_refused(
     source = save(tmp_path, "vae")
     edit(tmp_path / "vae" / "config.json", **settings)
     with pytest.raises(BaseModelError, match=message):
-        load_base(source)
+        load_model(source)
 
 
 def test_an_autoencoder_of_another_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="network of 4 channels and codes of 3; expected as"):
-        load_base(save(tmp_path / "a", "vae", channels=4))
+        load_model(save(tmp_path / "a", "vae", channels=4))
     with pytest.raises(BaseModelError, match="autoencoder of 1 to 2 channels; expected as many"):
-        load_base(save(tmp_path / "b", "vae", out_channels=2))
+        load_model(save(tmp_path / "b", "vae", out_channels=2))
 
 
 def test_missing_weights_of_the_autoencoder_are_named(tmp_path: Path) -> None:
     source = save(tmp_path, "vqvae")
     (tmp_path / "vqvae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(BaseModelError, match="expected safetensors weights.*vqvae/config.json"):
-        load_base(source)
+        load_model(source)

@@ -14,7 +14,7 @@ import torch
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
 from ood_core.models.galaxygrad import NETWORKS, find_weights
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from tests.oracles import mixer
 from tests.strategies import randn
 
@@ -47,7 +47,7 @@ def gap(source: str, path: Path, k: int) -> float:
     size = NETWORKS[source.removeprefix("galaxygrad:")].size
     x = 2 * randn(1, 1, size, size, seed=k).float()
     with torch.no_grad():
-        ours = load_base(source).denoiser.network(x, k).sample[0, 0].double().numpy()
+        ours = load_model(source).denoiser.network(x, k).sample[0, 0].double().numpy()
     with path.open("rb") as file:
         arrays = mixer.read(file, 54)
     t = time_of(k)
@@ -72,7 +72,7 @@ def test_noise_of_the_real_weights_is_that_of_the_numpy_network(name: str) -> No
 
 
 def test_a_base_is_described_and_the_package_is_not_imported(package: Path) -> None:
-    base = load_base("galaxygrad:hsc32")
+    base = load_model("galaxygrad:hsc32")
     assert (base.channels, base.size, base.fixed_size) == (1, 32, True)
     assert base.prediction == "epsilon"
     assert base.parameters == sum(math.prod(shape) for shape in mixer.shapes(32)) == 605761
@@ -83,7 +83,7 @@ def test_a_base_is_described_and_the_package_is_not_imported(package: Path) -> N
 
 def test_the_denoiser_removes_the_estimated_noise(package: Path) -> None:
     """Tweedie: `E[x0 | x_t] = (x_t + sigma^2 s) / alpha`."""
-    base = load_base("galaxygrad:hsc32")
+    base = load_model("galaxygrad:hsc32")
     x_t = randn(1, 1, 32, 32).float()
     with (package / HSC32).open("rb") as file:
         score = mixer.score(mixer.read(file, 54), x_t[0, 0].double().numpy(), time_of(400))
@@ -94,18 +94,18 @@ def test_the_denoiser_removes_the_estimated_noise(package: Path) -> None:
 
 
 def test_one_weight_changes_the_digest(package: Path) -> None:
-    before = load_base("galaxygrad:hsc32").digest
-    assert load_base("galaxygrad:hsc32").digest == before
+    before = load_model("galaxygrad:hsc32").digest
+    assert load_model("galaxygrad:hsc32").digest == before
     data = bytearray((package / HSC32).read_bytes())
     data[200] ^= 1  # in the first array
     (package / HSC32).write_bytes(data)
-    assert load_base("galaxygrad:hsc32").digest != before
+    assert load_model("galaxygrad:hsc32").digest != before
 
 
 @pytest.mark.parametrize("side", [16, 64])
 def test_maps_of_another_size_are_refused(package: Path, side: int) -> None:
     with pytest.raises(BaseModelError, match=rf"\(1, {side}, {side}\); expected \(1, 32, 32\)"):
-        load_base("galaxygrad:hsc32").denoiser(torch.zeros(1, 1, side, side), 10)
+        load_model("galaxygrad:hsc32").denoiser(torch.zeros(1, 1, side, side), 10)
 
 
 def with_array(index: int, change: Callable[[np.ndarray], np.ndarray]) -> bytes:
@@ -141,7 +141,7 @@ def test_files_that_are_not_such_weights_are_refused(
     path = package / HSC32
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(BaseModelError, match=message) as caught:
-        load_base("galaxygrad:hsc32")
+        load_model("galaxygrad:hsc32")
     assert HSC32 in str(caught.value)
     assert "pip install --no-deps galaxygrad==0.2.1" in str(caught.value)
 
@@ -154,18 +154,18 @@ def test_no_byte_of_a_header_can_raise_another_error(package: Path) -> None:
         for value in (0x00, 0x28):
             path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
             with pytest.raises(BaseModelError):
-                load_base("galaxygrad:hsc32")
+                load_model("galaxygrad:hsc32")
 
 
 def test_weights_of_another_size_are_refused(package: Path) -> None:
     (package / "eqx_hsc_ScoreNet64.eqx").write_bytes((package / HSC32).read_bytes())
     with pytest.raises(BaseModelError, match="not the weights of a 64 px network"):
-        load_base("galaxygrad:hsc64")
+        load_model("galaxygrad:hsc64")
 
 
 def test_a_package_without_the_file_is_refused_with_the_version_that_has_it(package: Path) -> None:
     with pytest.raises(BaseModelError, match=r"galaxygrad 0\.2\.1 holds no eqx_ZTF.*--no-deps"):
-        load_base("galaxygrad:ztf32")
+        load_model("galaxygrad:ztf32")
 
 
 def test_an_absent_package_is_refused_with_the_remedy(
@@ -173,9 +173,9 @@ def test_an_absent_package_is_refused_with_the_remedy(
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(BaseModelError, match=r"`pip install --no-deps galaxygrad==0\.2\.1`"):
-        load_base("galaxygrad:hsc32")
+        load_model("galaxygrad:hsc32")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(BaseModelError, match=r"got network 'hst'; expected one of hsc32, hsc64"):
-        load_base("galaxygrad:hst")
+        load_model("galaxygrad:hst")

@@ -9,52 +9,52 @@ from ood_core.config.gate import GateSpec
 from ood_core.evaluation.gate import decide
 from ood_core.evaluation.results import (
     Band,
-    CopyCheck,
+    EvaluationResult,
     FamilyTest,
     HistogramCurves,
-    Judgement,
+    MemorizationCheck,
     Score,
     SpectrumCurves,
-    ValidationReport,
+    TwoSampleTests,
 )
 
 
-def judged(*adjusted: float, least_p: float = 0.004) -> Judgement:
+def two_sample(*adjusted: float, attainable_p: float = 0.004) -> TwoSampleTests:
     tests = [
         FamilyTest("f", "f", p is None, 1, 0.0, 0.001, p, 0.0, 0.5, 0.1, 0.1)
         for p in (*adjusted, None)
     ]
-    return Judgement(64, 64, tuple(tests), least_p, None, ())
+    return TwoSampleTests(64, 64, tuple(tests), attainable_p, None, ())
 
 
-def report(judgement: Judgement | None = None, **values: float) -> ValidationReport:
+def result(tests: TwoSampleTests | None = None, **values: float) -> EvaluationResult:
     curve = torch.zeros(1, 2)
     band = Band(curve, curve, curve)
-    scores = tuple(
-        Score(name, name, value, 0.0, 0.0, 0.0, "lower", "") for name, value in values.items()
-    )
-    return ValidationReport(
+    scores = {
+        name: Score(name, name, value, 0.0, 0.0, 0.0, "lower", "") for name, value in values.items()
+    }
+    return EvaluationResult(
         scores=scores,
         spectrum=SpectrumCurves(torch.zeros(2), band, band),
         histogram=HistogramCurves(curve, curve, band),
         nearest_samples=torch.zeros(2),
         nearest_real=torch.zeros(2),
         closest=(),
-        worst=(),
+        least_typical=(),
         count=64,
-        copies=0,
-        judgement=judgement or judged(1.0),
-        verdict="",
+        near_copies=0,
+        tests=tests or two_sample(1.0),
+        summary="",
     )
 
 
-SCORES = report(spectrum_error=0.1, c2st=0.6, nearest_ratio=0.95)
+SCORES = result(spectrum_error=0.1, c2st=0.6, nearest_ratio=0.95)
 
 
-def test_a_gate_that_asks_nothing_publishes_nothing() -> None:
-    verdict = decide(GateSpec(), SCORES, held_out=1000)
-    assert verdict.outcome == "complete"
-    assert len(verdict.reasons) == 1
+def test_a_gate_without_conditions_publishes_nothing() -> None:
+    decision = decide(GateSpec(), SCORES, held_out=1000)
+    assert decision.outcome == "complete"
+    assert len(decision.reasons) == 1
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_every_limit_binds_in_its_own_direction(name: str, met: float, missed: f
 
 
 @pytest.mark.parametrize(("p", "outcome"), [(0.5, "published"), (0.01, "quarantined")])
-def test_flagged_copies_in_pixels_can_be_asked_about(p: float, outcome: str) -> None:
-    pixels = CopyCheck("shifted", "pixels", 0.5, 0.01, 9, p)
-    near = CopyCheck("statistic", "moments", 5.0, 0.01, 500, 1e-9)  # steered there: not asked
-    found = replace(SCORES, copying=(pixels, near))
+def test_flagged_copies_in_pixels_can_be_a_condition(p: float, outcome: str) -> None:
+    pixels = MemorizationCheck("pixels", "pixels", 0.5, 0.01, 9, p)
+    near = MemorizationCheck("scattering", "moments", 5.0, 0.01, 500, 1e-9)  # steered there
+    found = replace(SCORES, memorization=(pixels, near))
     assert decide(GateSpec(copies_p=0.05), found, 30).outcome == outcome
     assert decide(GateSpec(copies_p=0.05), SCORES, 30).outcome == "undecided"  # not looked for
 
@@ -86,9 +86,9 @@ def test_a_limit_that_is_just_reached_is_met() -> None:
 
 def test_one_condition_that_fails_is_enough() -> None:
     gate = GateSpec(spectrum_error=0.2, c2st=0.55, nearest_ratio=0.9)
-    verdict = decide(gate, SCORES, 30)
-    assert verdict.outcome == "quarantined"
-    assert [reason.endswith(": met") for reason in verdict.reasons] == [True, False, True]
+    decision = decide(gate, SCORES, 30)
+    assert decision.outcome == "quarantined"
+    assert [reason.endswith(": met") for reason in decision.reasons] == [True, False, True]
 
 
 @pytest.mark.parametrize(("held_out", "outcome"), [(29, "undecided"), (30, "published")])
@@ -97,14 +97,14 @@ def test_too_few_held_out_maps_decide_nothing(held_out: int, outcome: str) -> No
 
 
 def test_bad_scores_with_too_few_maps_are_undecided_and_not_quarantined() -> None:
-    verdict = decide(GateSpec(spectrum_error=0.01), SCORES, 3)
-    assert verdict.outcome == "undecided"
-    assert "3 held-out targets" in verdict.reasons[0]
+    decision = decide(GateSpec(spectrum_error=0.01), SCORES, 3)
+    assert decision.outcome == "undecided"
+    assert "3 held-out targets" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("name", ["spectrum_error", "nearest_ratio"])
 def test_a_score_that_is_no_number_never_passes(name: str) -> None:
-    scores = report(**{name: float("nan")})
+    scores = result(**{name: float("nan")})
     assert decide(GateSpec(**{name: 0.5}), scores, 30).outcome == "quarantined"
 
 
@@ -113,14 +113,14 @@ def test_a_score_that_is_no_number_never_passes(name: str) -> None:
 )
 def test_the_smallest_adjusted_p_is_held_against_its_limit(p: float, outcome: str) -> None:
     # The steered family has a p of 0.001 and no say.
-    verdict = decide(GateSpec(unsteered_p=0.05), report(judged(1.0, p)), 30)
-    assert verdict.outcome == outcome
-    assert verdict.reasons[0].startswith(f"unsteered_p is {p:.3g}, asked at least 0.05")
+    decision = decide(GateSpec(unsteered_p=0.05), result(two_sample(1.0, p)), 30)
+    assert decision.outcome == outcome
+    assert decision.reasons[0].startswith(f"unsteered_p is {p:.3g}, asked at least 0.05")
 
 
 def test_a_test_that_cannot_fail_decides_nothing() -> None:
-    few = report(judged(1.0, least_p=0.1))
-    verdict = decide(GateSpec(unsteered_p=0.05), few, 30)
-    assert verdict.outcome == "undecided" and "0.1 or more" in verdict.reasons[0]
+    few = result(two_sample(1.0, attainable_p=0.1))
+    decision = decide(GateSpec(unsteered_p=0.05), few, 30)
+    assert decision.outcome == "undecided" and "0.1 or more" in decision.reasons[0]
     assert decide(GateSpec(unsteered_p=0.2), few, 30).outcome == "published"
-    assert decide(GateSpec(unsteered_p=0.05), report(judged(1.0)), 29).outcome == "undecided"
+    assert decide(GateSpec(unsteered_p=0.05), result(two_sample(1.0)), 29).outcome == "undecided"

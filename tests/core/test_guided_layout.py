@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ood_core.models.guided_layout import from_guided
 from ood_core.models.imported import Imported
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.models.schedulers import read_scheduler
 from tests.oracles.guided_unet import DOG, Settings, random_network, shapes_only
 from tests.strategies import randn
@@ -175,7 +175,7 @@ def test_a_written_folder_loads_as_a_base(tmp_path: Path) -> None:
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(imported.scheduler))
     weights = {name: value.float() for name, value in imported.state.items()}
     save_file(weights, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
-    base = load_base(str(tmp_path))
+    base = load_model(str(tmp_path))
     assert (base.channels, base.size, base.size_multiple) == (3, 16, 8)
     assert base.prediction == "epsilon"
     x_t = randn(2, 3, 16, 16)

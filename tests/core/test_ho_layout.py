@@ -13,7 +13,7 @@ from ood_core.errors import BaseModelError
 from ood_core.models.ho_layout import from_ho
 from ood_core.models.imported import Imported, assemble, write_imported
 from ood_core.models.importing import Untold, import_checkpoint
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from tests.oracles.ho_unet import HoUnet, randomised
 from tests.strategies import randn
 
@@ -56,7 +56,7 @@ def test_an_imported_base_computes_what_its_network_did(
     theirs = oracle(variant)
     torch.save(theirs.state_dict(), tmp_path / "any.ckpt")
     import_checkpoint(tmp_path / "any.ckpt", tmp_path / "base", Untold(size=16))
-    base = load_base(str(tmp_path / "base"))
+    base = load_model(str(tmp_path / "base"))
     ours = base.denoiser.network
     assert (base.size, base.channels, base.prediction) == (16, variant[4], "epsilon")
     assert base.size_multiple == 2 ** (len(variant[1]) - 1)
@@ -142,7 +142,7 @@ def test_the_average_is_what_is_imported(tmp_path: Path) -> None:
     torch.save([wrapped, {"param_groups": []}, 3, 4, average.state_dict()], tmp_path / "any.ckpt")
     origin = import_checkpoint(tmp_path / "any.ckpt", tmp_path / "base")
     assert (origin.layout, origin.place) == ("Ho et al. 2020", "[4]")
-    ours = load_base(str(tmp_path / "base")).denoiser.network
+    ours = load_model(str(tmp_path / "base")).denoiser.network
     assert distance(ours, average, 100) < 1e-5
     assert distance(ours, model, 100) > 1e-1
 
@@ -157,7 +157,7 @@ def test_half_precision_and_weights_that_share_memory_are_imported(
     assert state["mid.attn_1.k.weight"] is state["mid.attn_1.q.weight"]
     torch.save(state, tmp_path / "any.ckpt")
     import_checkpoint(tmp_path / "any.ckpt", tmp_path / "base")
-    assert distance(load_base(str(tmp_path / "base")).denoiser.network, theirs, 0) < 1e-5
+    assert distance(load_model(str(tmp_path / "base")).denoiser.network, theirs, 0) < 1e-5
 
 
 def published(*variant: Any) -> State:
@@ -193,7 +193,7 @@ def test_the_networks_of_the_paper(variant: tuple[Any, ...], size: int, millions
 
 def test_the_schedule_is_the_linear_one(tmp_path: Path) -> None:
     write_imported(from_ho(oracle().state_dict()), tmp_path / "base")
-    schedule = load_base(str(tmp_path / "base")).denoiser.schedule
+    schedule = load_model(str(tmp_path / "base")).denoiser.schedule
     # Betas are float32 in diffusers: a thousand products of 6e-8.
     torch.testing.assert_close(schedule.alpha, NoiseSchedule.linear().alpha, rtol=1e-4, atol=0)
 

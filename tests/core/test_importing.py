@@ -13,7 +13,7 @@ from ood_core.errors import BaseModelError
 from ood_core.models.ho_layout import from_ho
 from ood_core.models.imported import write_imported
 from ood_core.models.importing import Untold, import_checkpoint
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from tests.oracles.guided_unet import DOG, random_network
 from tests.oracles.ho_unet import HoUnet, randomised
 from tests.strategies import randn
@@ -135,7 +135,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine"]
     (tmp_path / "empty").mkdir()
     write_imported(imported, tmp_path / "empty")
-    assert load_base(str(tmp_path / "empty")).channels == 1
+    assert load_model(str(tmp_path / "empty")).channels == 1
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_guided_checkpoints_are_told_by_their_names(tmp_path: Path) -> None:
     known = Untold(size=16, head_channels=DOG.head_channels)
     origin = import_checkpoint(tmp_path / "any.pt", tmp_path / "base", known)
     assert origin.layout == "Dhariwal & Nichol 2021"
-    base, x_t = load_base(str(tmp_path / "base")), randn(2, DOG.channels, 16, 16)
+    base, x_t = load_model(str(tmp_path / "base")), randn(2, DOG.channels, 16, 16)
     with torch.no_grad():
         expected = network(x_t, torch.tensor([300, 300]))[:, : DOG.channels]
         got = base.denoiser.network(x_t.float(), 300).sample

@@ -20,7 +20,7 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import ddim_step
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from ood_core.models.pretrained import Edm, Parametrisation, PretrainedDenoiser, Score
 from ood_core.models.schedulers import read_scheduler
 from tests.contracts.denoiser import DenoiserContract
@@ -201,7 +201,7 @@ def test_the_edm_preconditioning_is_that_of_the_multistep_sampler(prediction: An
 
 def test_a_folder_of_ncsnpp_is_a_score_base(tmp_path: Any) -> None:
     network = unet(time_embedding_type="fourier")
-    base = load_base(saved(tmp_path, network, ScoreSdeVeScheduler(sigma_max=50.0)))
+    base = load_model(saved(tmp_path, network, ScoreSdeVeScheduler(sigma_max=50.0)))
     assert base.prediction == "score"
     x, t = 3 * randn(2, 1, 8, 8).float(), VE.index_of(3.0)
     with torch.no_grad():  # network(x, sigma) is the score already: it divides by sigma itself
@@ -212,7 +212,7 @@ def test_a_folder_of_ncsnpp_is_a_score_base(tmp_path: Any) -> None:
 
 def test_a_score_network_that_centres_its_maps_was_trained_on_zero_to_one(tmp_path: Any) -> None:
     network = unet(time_embedding_type="fourier", center_input_sample=True)
-    base = load_base(saved(tmp_path, network, ScoreSdeVeScheduler(sigma_max=50.0)))
+    base = load_model(saved(tmp_path, network, ScoreSdeVeScheduler(sigma_max=50.0)))
     assert base.prediction == "score, maps in [0, 1]"
     assert "center_input_sample" in {r.setting for r in base.rulings}
     torch.testing.assert_close(base.denoiser.schedule.sigma, 2 * VE.sigma)
@@ -224,7 +224,7 @@ def test_a_score_network_that_centres_its_maps_was_trained_on_zero_to_one(tmp_pa
 
 
 def test_a_folder_of_edm_loads_and_runs(tmp_path: Any) -> None:
-    base = load_base(saved(tmp_path, unet(), EDMEulerScheduler(sigma_data=0.4)))
+    base = load_model(saved(tmp_path, unet(), EDMEulerScheduler(sigma_data=0.4)))
     assert base.prediction == "edm epsilon, sigma_data 0.4"
     x = randn(2, 1, 8, 8).float()
     assert float((base.denoiser(x, 0) - x).abs().max()) < 0.02  # c_out = sigma = 0.002, F < 10
@@ -242,9 +242,9 @@ def test_preconditioning_and_range_are_part_of_the_digest(tmp_path: Any) -> None
         ScoreSdeVeScheduler(sigma_min=0.02),
     ]
     for number, scheduler in enumerate(schedulers):
-        digests.add(load_base(saved(tmp_path / str(number), network, scheduler)).digest)
+        digests.add(load_model(saved(tmp_path / str(number), network, scheduler)).digest)
     assert len(digests) == len(schedulers)
-    again = load_base(
+    again = load_model(
         saved(tmp_path / "again", network, EDMEulerScheduler(final_sigmas_type="sigma_min"))
     )
     assert again.digest in digests
@@ -253,13 +253,13 @@ def test_preconditioning_and_range_are_part_of_the_digest(tmp_path: Any) -> None
 def test_the_digest_of_the_shipped_base_is_golden() -> None:
     """A changed value here makes every stored run refuse its base."""
     digest = "20b94c804fa2e0f602f355ffbd4ab55110e26bd3449fa9235035fc6158f5f516"
-    assert load_base(str(PROJECT / "models" / "dead-leaves-32")).digest == digest
+    assert load_model(str(PROJECT / "models" / "dead-leaves-32")).digest == digest
 
 
 def test_learned_variances_are_left_out(tmp_path: Any) -> None:
     network = unet(out_channels=2)
     scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
-    base = load_base(saved(tmp_path, network, scheduler))
+    base = load_model(saved(tmp_path, network, scheduler))
     assert "variance_type" in {r.setting for r in base.rulings}
     x, t = randn(2, 1, 8, 8).float(), 300
     with torch.no_grad():

@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 
 from ood_core.errors import InputError
-from ood_core.evaluation.atlas import LatentAtlas
-from ood_core.evaluation.evaluate import validate
-from ood_core.evaluation.gains import ArmScore, Utility, sentence
-from ood_core.evaluation.learners import LEARNERS
-from ood_core.evaluation.morphology import Shape, Shapes
-from ood_core.evaluation.results import Band, Score
+from ood_core.evaluation.downstream import DownstreamResult, TrainingSetScore, summarize_gain
+from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.evaluation.probes import PROBES
+from ood_core.evaluation.results import Score
+from ood_core.numerics.random import Root
 from ood_core.report.galleries import element_words
 from ood_core.report.page import flatten, numbers, render, score_strip, short
 from ood_core.report.pictures import Stretch, map_png
@@ -53,7 +52,7 @@ def report() -> ReportInput:
         round_trips=fit,
         round_trip_targets=fit,
         psnr=np.linspace(30, 40, 12),
-        validation=validate(inputs[0], inputs[1], inputs[2], ("flip",), root=1),
+        result=evaluate_maps(inputs[0], inputs[1], inputs[2], ("flip",), Root(1)),
         symmetries=("flip",),
         settings={"method": {"preset": "calibrated", "steps": 18}, "symmetries": ["flip"]},
         versions={"torch": "2"},
@@ -122,33 +121,35 @@ def test_the_data_are_those_of_the_figures(report: ReportInput) -> None:
         name: list(csv.DictReader(io.StringIO(text.decode())))
         for name, text in series(report).items()
     }
-    checked = report.validation
+    result = report.result
     spectrum = tables["spectrum.csv"]
     assert [float(row["wavenumber_cycles_per_pixel"]) for row in spectrum] == (
-        checked.spectrum.k.tolist()
+        result.spectrum.k.tolist()
     )
     assert [float(row["real_16_percent"]) for row in spectrum] == (
-        checked.spectrum.real.low[0].tolist()
+        result.spectrum.real.low[0].tolist()
     )
     assert [float(row["synthetic_median"]) for row in spectrum] == (
-        checked.spectrum.samples.median[0].tolist()
+        result.spectrum.samples.median[0].tolist()
     )
     pixels = tables["pixel-values.csv"]
     assert [float(row["real_95_percent"]) for row in pixels] == (
-        checked.histogram.real.high[0].tolist()
+        result.histogram.real.high[0].tolist()
     )
     assert [float(row["synthetic_density"]) for row in pixels] == (
-        checked.histogram.samples[0].tolist()
+        result.histogram.samples[0].tolist()
     )
     synthetic = [
         float(row["distance_rms_per_pixel"])
         for row in tables["nearest.csv"]
         if row["set"] == "synthetic"
     ]
-    assert synthetic == checked.nearest_samples.tolist()
+    assert synthetic == result.nearest_samples.tolist()
     assert [float(row["psnr_db"]) for row in tables["round-trips.csv"]] == report.psnr.tolist()
     assert len(tables["trust-map.csv"]) == 3 * 2 * 2
-    assert [row["title"] for row in tables["scores.csv"]] == [s.title for s in checked.scores]
+    assert [row["title"] for row in tables["scores.csv"]] == [
+        s.title for s in result.scores.values()
+    ]
 
 
 def test_a_hostile_name_is_text(report: ReportInput) -> None:
@@ -166,15 +167,15 @@ def test_a_hostile_name_is_text(report: ReportInput) -> None:
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in page
 
 
-def test_the_verdict_comes_before_the_first_picture(report: ReportInput, page: str) -> None:
-    assert page.index(report.validation.verdict[:40]) < page.index("data:image")
+def test_the_summary_comes_before_the_first_picture(report: ReportInput, page: str) -> None:
+    assert page.index(report.result.summary[:40]) < page.index("data:image")
 
 
 def test_the_numbers_are_those_of_the_validation(report: ReportInput) -> None:
     record = json.loads(json.dumps(numbers(report), allow_nan=False))
-    assert record["validation"] == json.loads(json.dumps(report.validation.as_dict()))
+    assert record["evaluation"] == report.result.to_json()
     assert record["maps"] == {
-        "fit": 12, "held_out": 12, "samples": 40, "panel": 40, "shown": 40,
+        "fit": 12, "held_out": 12, "samples": 40, "subsample": 40, "shown": 40,
     }  # fmt: skip
     assert record["values"]["samples"]["mean"] == pytest.approx(
         float(report.samples.mean()), rel=1e-5
@@ -184,29 +185,29 @@ def test_the_numbers_are_those_of_the_validation(report: ReportInput) -> None:
 
 
 def test_the_page_shows_each_score_and_the_total_cost(report: ReportInput, page: str) -> None:
-    for score in report.validation.scores:
+    for score in report.result.scores.values():
         assert page.count(short(score.value)) >= 2
     assert "820" in page and "5.0" in page
 
 
 def test_the_page_shows_what_unsteered_statistics_say(report: ReportInput, page: str) -> None:
-    judgement = report.validation.judgement
-    start = page.index("Judged by what was not steered")
+    tests = report.result.tests
+    start = page.index("Tests of what was not steered")
     table = page[start : page.index("Numbers</h2>")]
-    for test in judgement.families:
+    for test in tests.families:
         assert f"{test.title}" in table and f">{short(test.p_value)}<" in table
-        assert f">{short(test.visible_shift)}" in table
+        assert f">{short(test.detectable_shift)}" in table
     assert table.count("steered, for reference") == 1
-    assert all(row.title in table for row in judgement.variety) and len(judgement.variety) == 5
-    assert table.count("not told apart") == 4 and "too few maps" not in table
+    assert all(row.title in table for row in tests.variety) and len(tests.variety) == 5
+    assert table.count("no difference shown") == 4 and "too few maps" not in table
 
 
 def test_too_few_maps_are_said_to_tell_nothing(report: ReportInput) -> None:
-    checked = report.validation
-    few = replace(checked.judgement, least_p=0.3, variety=(), classifier=None)
-    page = render(replace(report, validation=replace(checked, judgement=few)))
+    result = report.result
+    few = replace(result.tests, attainable_p=0.3, variety=(), classifier=None)
+    page = render(replace(report, result=replace(result, tests=few)))
     assert "too few maps: p cannot fall below 0.300" in page
-    assert "told apart</td>" not in page and "linear classifier, all" not in page
+    assert "no difference shown</td>" not in page and "linear classifier, all" not in page
 
 
 def test_the_trust_map_says_who_is_asked_how_often(report: ReportInput) -> None:
@@ -230,37 +231,27 @@ def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> 
     assert "round-trips.csv" not in page and "trust-map.csv" not in page
 
 
-def test_worth_latents_and_objects_are_shown_where_they_were_measured(report: ReportInput) -> None:
-    arm = ArmScore("linear", "real", "real maps alone", None, 12, 0.6, 0.5, 0.7, 0.0, 0.0, 0.0)
-    arms = tuple(
-        replace(arm, learner=learner, arm=name, multiple=k)
-        for learner in LEARNERS
+def test_gain_and_walks_are_shown_where_they_were_measured(report: ReportInput) -> None:
+    row = TrainingSetScore(
+        "linear", "real", "real maps alone", None, 12, 0.6, 0.5, 0.7, 0.0, 0.0, 0.0
+    )
+    rows = tuple(
+        replace(row, probe=probe, name=name, multiple=k)
+        for probe in PROBES
         for name, k in (("real", None), ("flips", None), ("fields", None), ("real+1", 1),
                         ("synthetic", 1))
     )  # fmt: skip
-    worth = Utility(HOSTILE, ("a", "b"), 0.5, 12, 12, 40, 40, 1, 4, arms, "")
-    worth = replace(worth, sentence=sentence(worth))
-    rng = np.random.default_rng(1)
-    plane, row = torch.from_numpy(rng.normal(size=(12, 2))), torch.from_numpy(rng.random(12))
-    order = torch.arange(12)
-    latents = LatentAtlas(order, plane, plane + 1, order.roll(1), row, -row, row, (0.1, 0.05))
-    band = Band(*(torch.from_numpy(rng.random((1, 8))) for _ in range(3)))
-    shape = Shape("flux", "flux in the circle", (1.0, 2.0, 3.0), (1.5, 2.5, 3.5), 0.2, 0.6)
-    objects = Shapes(torch.arange(8) + 0.5, band, band, (shape,), 40)
+    gain = DownstreamResult(HOSTILE, ("a", "b"), 0.5, 12, 12, 40, 40, 1, 4, rows, "")
+    gain = replace(gain, summary=summarize_gain(gain))
     walks = (WalkStrip(HOSTILE, base64.b64decode(PIXEL), "../walks/a-to-b/walk.csv"),)
-    whole = replace(report, utility=worth, atlas=latents, shapes=objects, walks=walks)
+    whole = replace(report, downstream=gain, walks=walks)
     page, files = render(whole), series(whole)
     linked = [attributes["href"] for tag, attributes in tags(page) if tag == "a"]
     assert sorted(linked, key=str) == sorted([*files, walks[0].data])
-    assert {"utility.csv", "latents.csv", "profiles.csv"} == files.keys() - series(report).keys()
+    assert {"utility.csv"} == files.keys() - series(report).keys()
     assert "do not help a linear model on statistics" in page and "<script" not in page
-    assert "flux in the circle" in page and "15 % of their variance" in page
-    table = list(csv.DictReader(io.StringIO(files["latents.csv"].decode())))
-    assert [float(r["prior_membership"]) for r in table[:12]] == row.tolist()
-    assert [float(r["psnr_db"]) for r in table[:12]] == report.psnr.tolist()
-    assert len(table) == 24 and table[12]["set"] == "sample"
     record = json.loads(json.dumps(numbers(whole), allow_nan=False))
-    assert record["utility"]["sentence"] == worth.sentence and record["shapes"][0]["p_value"] == 0.2
+    assert record["downstream"]["summary"] == gain.summary
 
 
 def test_counts_that_disagree_are_refused(report: ReportInput) -> None:

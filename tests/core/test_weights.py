@@ -15,7 +15,7 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from ood_core.errors import BaseModelError
-from ood_core.models.loading import load_base
+from ood_core.models.loading import load_model
 from tests.strategies import randn
 
 SAFE, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
@@ -64,7 +64,7 @@ def as_pickle(folder: Path, content: Any, **options: Any) -> None:
 
 
 def answer(folder: Path) -> torch.Tensor:
-    return load_base(str(folder)).denoiser(randn(2, 1, 8, 8).float(), 300)
+    return load_model(str(folder)).denoiser(randn(2, 1, 8, 8).float(), 300)
 
 
 def test_one_error_names_all_that_does_not_fit(base: Path) -> None:
@@ -75,7 +75,7 @@ def test_one_error_names_all_that_does_not_fit(base: Path) -> None:
 
     rewrite(base, spoil)
     with pytest.raises(BaseModelError) as refusal:
-        load_base(str(base))
+        load_model(str(base))
     message = str(refusal.value)
     assert "2 missing (conv_in.bias, conv_norm_out.weight)" in message
     assert "1 left over (stranger.weight)" in message
@@ -85,7 +85,7 @@ def test_one_error_names_all_that_does_not_fit(base: Path) -> None:
 def test_a_long_list_is_cut(base: Path) -> None:
     rewrite(base, lambda state: {f"unet.{name}": value for name, value in state.items()})
     with pytest.raises(BaseModelError, match=r"missing .* and \d+ more.*left over") as refusal:
-        load_base(str(base))
+        load_model(str(base))
     assert len(str(refusal.value)) < 1500
 
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_cut_short_is_refused(base: Path, cut: int) -> None:
     whole = (base / SAFE).read_bytes()
     (base / SAFE).write_bytes(whole[:cut])
     with pytest.raises(BaseModelError, match=f"cannot read {SAFE}.*fetch it again"):
-        load_base(str(base))
+        load_model(str(base))
 
 
 def test_a_damaged_header_is_refused(base: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_damaged_header_is_refused(base: Path) -> None:
     data[8:24] = b"\xff" * 16
     (base / SAFE).write_bytes(data)
     with pytest.raises(BaseModelError, match=f"cannot read {SAFE}"):
-        load_base(str(base))
+        load_model(str(base))
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -138,7 +138,7 @@ def test_a_pickle_that_would_run_code_is_refused_unrun(
     if plain:
         file.write_bytes(pickle.dumps(content))
     with pytest.raises(BaseModelError, match=r"damaged or would run code.*safetensors"):
-        load_base(str(base))
+        load_model(str(base))
     assert not mark.exists()
     if plain:
         pickle.loads(file.read_bytes())
@@ -153,14 +153,14 @@ def test_a_pickle_that_is_cut_short_is_refused(base: Path, cut: int) -> None:
     whole = (base / PICKLED).read_bytes()
     (base / PICKLED).write_bytes(whole[:cut])
     with pytest.raises(BaseModelError, match="damaged"):
-        load_base(str(base))
+        load_model(str(base))
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"step": 3}, [1.0], torch.ones(2)])
 def test_a_pickle_of_other_things_is_refused(base: Path, content: Any) -> None:
     as_pickle(base, content)
     with pytest.raises(BaseModelError, match=r"of other things than tensors.*state_dict\(\) alone"):
-        load_base(str(base))
+        load_model(str(base))
 
 
 def test_names_of_early_diffusers_are_understood(base: Path) -> None:
@@ -198,7 +198,7 @@ def test_networks_that_the_line_cannot_ask_are_refused(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BaseModelError, match=message):
-        load_base(save(tmp_path, unet(**settings)))
+        load_model(save(tmp_path, unet(**settings)))
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_a_configuration_that_makes_no_network_is_refused(
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(BaseModelError, match=message):
-        load_base(str(base))
+        load_model(str(base))
 
 
 def test_a_list_where_a_configuration_should_be_is_refused(base: Path) -> None:
     (base / "config.json").write_text("[]")
     with pytest.raises(BaseModelError, match=r"cannot read config.json \(a list, not an object\)"):
-        load_base(str(base))
+        load_model(str(base))
 
 
 @pytest.mark.parametrize("pickled", [False, True])
@@ -239,7 +239,7 @@ def test_the_hub_is_asked_for_pickles_only_where_there_is_nothing_else(
     if pickled:
         as_pickle(base, load_file(base / SAFE))
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    found = load_base("someone/something")
+    found = load_model("someone/something")
     assert torch.equal(found.denoiser(randn(2, 1, 8, 8).float(), 300), expected)
     assert [any("bin" in pattern for pattern in call) for call in asked] == [False, True][
         : 1 + pickled

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock, local
 from typing import Any
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.runs.stages import perform
 from flows.settings import RunSettings
 from ood_core.store.files import PARTIAL
@@ -130,26 +130,26 @@ def drive(root: Path, say: Callable[[str], None], settings: RunSettings) -> None
         say(name)
         return perform(name, stage, run, asked)
 
-    run_line(settings, str(root), call)
+    make_run(settings, str(root), call)
 
 
 def resume(root: Path, settings: RunSettings, validate: bool) -> None:
     """The same command again; a torn lease is waited for in beats, which are short here."""
-    run_line(settings, str(root), perform if validate else without_validation, beat=0.05)
+    make_run(settings, str(root), perform if validate else without_validation, beat=0.05)
 
 
-def once(compare: Callable[..., Any]) -> Callable[..., Any]:
+def once(evaluate: Callable[..., Any]) -> Callable[..., Any]:
     """Score every set of samples once: scores are a function of what is stored."""
     known: dict[bytes, Any] = {}
 
-    def compared(ruler: Any, blocks: Iterable[Mapping[str, Any]], *rest: Any) -> Any:
+    def evaluated(extractor: Any, blocks: Iterable[Mapping[str, Any]], *rest: Any) -> Any:
         held = list(blocks)
         key = b"".join(values.numpy().tobytes() for rows in held for values in rows.values())
         if key not in known:
-            known[key] = compare(ruler, iter(held), *rest)
+            known[key] = evaluate(extractor, iter(held), *rest)
         return known[key]
 
-    return compared
+    return evaluated
 
 
 def survive(moment: Moment, root: Path, go_on: Callable[[Path], None], clean: Path) -> None:
@@ -172,10 +172,10 @@ def shown(root: Path) -> dict[str, Any]:
     """What a report says, but for seconds and dates."""
     report = json.loads((root / "report" / "report.json").read_text())
     del report["timings"]
-    verdict = (root / "verdict.json").read_bytes()
+    gate = (root / "gate.json").read_bytes()
     same = {path.name: path.read_bytes() for path in root.glob("report/*.[cp][sn][vg]")}
     rest = sorted(str(p.relative_to(root)) for p in (*root.glob("report/*"), *root.glob("*.[jm]*")))
-    return {**same, "report": report, "verdict": verdict, "files": rest}
+    return {**same, "report": report, "gate": gate, "files": rest}
 
 
 def torn_lease(moment: Moment) -> bool:

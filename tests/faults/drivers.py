@@ -65,9 +65,9 @@ def _drive(
 
             run_flow(settings, out)
         else:
-            from flows.runs.lifecycle import run_line
+            from flows.runs.lifecycle import make_run
 
-            run_line(settings, out, call, beat)
+            make_run(settings, out, call, beat)
     except InUse as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(IN_USE)

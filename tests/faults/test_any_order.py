@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from actors.workers import build
 from flows.report.inspection import verify_run
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from ood_core.store.files import sweep
 from ood_core.store.growth import grow, settle
 from ood_core.store.run import RunStore
@@ -162,7 +162,7 @@ class AnyOrder(RuleBasedStateMachine):
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory, tiny):
     root = tmp_path_factory.mktemp("truth") / "run"
-    run_line(tiny(generation={"samples": MAX_SAMPLES}), str(root), call=but_validate)
+    make_run(tiny(generation={"samples": MAX_SAMPLES}), str(root), call=but_validate)
     return RunStore(root)
 
 

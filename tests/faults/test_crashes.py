@@ -1,6 +1,6 @@
 """Crashes at every operation that changes the disk: the same run, every time.
 
-Real kills are in `test_kills.py`. `python -m benchmarks.crash_points` resumes from every moment;
+Real kills are in `test_kills.py`. `farfield bench crash_points` resumes from every moment;
 here it is every one of them that is looked at, and some that are resumed from.
 """
 
@@ -15,8 +15,7 @@ import zarr
 from actors import workers
 from actors.workers import ShardWorker
 from flows.runs import planning, stages
-from flows.runs.extension import extend_run, stored_settings, with_samples
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_samples
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import rows_digest
 from ood_core.store.files import PARTIAL, write_json
@@ -52,7 +51,7 @@ def recorded(tmp_path_factory, small):
 @pytest.fixture
 def scored_once(monkeypatch):
     """Scores are computed once for all resumes of one set."""
-    monkeypatch.setattr(stages, "compare", once(stages.compare))
+    monkeypatch.setattr(stages, "evaluate_features", once(stages.evaluate_features))
 
 
 def test_every_change_of_the_disk_is_seen(recorded):
@@ -64,7 +63,7 @@ def test_every_change_of_the_disk_is_seen(recorded):
     assert len(moments) > 300
     assert {moment.stage for moment in moments} == set(STAGES)
     names = {path.rpartition("/")[2] for moment in moments for path in moment.paths}
-    for file in ("run.json", "plan.json", "00001.json", "verdict.json", "index.html", "00001.free"):
+    for file in ("run.json", "plan.json", "00001.json", "gate.json", "index.html", "00001.free"):
         assert file in names
 
 
@@ -75,7 +74,7 @@ def test_at_every_moment_what_is_marked_done_is_done(recorded, tmp_path, power):
     for number, moment in enumerate(distinct(moments, "lasting")):
         root = lay_out(moment.tree, tmp_path / str(number))
         assert_honest(root)
-        if (root / "verdict.json").exists():
+        if (root / "gate.json").exists():
             assert moment.stage == "validate"
             assert (root / "report" / "report.json").exists()
         shutil.rmtree(root)
@@ -134,12 +133,12 @@ def vouch_first(self, shard, rows, statistics, nfe, parts):
 
 def rashly(root, say, settings):
     ShardWorker._store = vouch_first
-    run_line(settings, str(root), without_validation)
+    make_run(settings, str(root), without_validation)
 
 
 def unflushed(root, say, settings):
     workers.persist_shard = lambda table, shard: None
-    run_line(settings, str(root), without_validation)
+    make_run(settings, str(root), without_validation)
 
 
 @pytest.mark.parametrize(("act", "power"), [(rashly, True), (unflushed, True), (unflushed, False)])
@@ -179,9 +178,11 @@ def test_from_every_moment_of_a_growth_it_grows_to_the_unbroken_run(tmp_path, re
     clean, fresh = tmp_path / "clean", tmp_path / "fresh"
     shutil.copytree(recorded[0], clean)
     gate = {"min_held_out": 30}
-    write_json(clean / "verdict.json", {"state": "complete", "reasons": [], "gate": gate})
+    write_json(
+        clean / "gate.json", {"outcome": "complete", "reasons": [], "gate": gate, "samples": 6}
+    )
     longer = with_samples(small, 14)
-    run_line(longer, str(fresh), call=without_validation)
+    make_run(longer, str(fresh), call=without_validation)
     kept, seen = vouched(clean), set()
     moments = distinct(with_torn(record(clean, lengthen, 14)), "lasting")
     assert len(moments) > 30
@@ -226,7 +227,7 @@ def test_a_growth_is_finished_by_the_same_command(tmp_path, recorded):
 def test_a_receipt_lost_after_the_write_costs_one_shard(finished, unbroken, tiny):
     (finished / "receipts" / "generate" / "00001.json").unlink()
     before = marks(finished)
-    run_line(tiny(), str(finished), call=without_validation)
+    make_run(tiny(), str(finished), call=without_validation)
     assert_kept(before, finished)
     assert_equal(finished, unbroken)
 
@@ -234,7 +235,7 @@ def test_a_receipt_lost_after_the_write_costs_one_shard(finished, unbroken, tiny
 def test_a_torn_receipt_costs_one_shard(finished, unbroken, tiny):
     torn = finished / "receipts" / "invert" / "00000.json"
     torn.write_bytes(torn.read_bytes()[:50])
-    run_line(tiny(), str(finished), call=without_validation)
+    make_run(tiny(), str(finished), call=without_validation)
     assert_equal(finished, unbroken)
 
 
@@ -254,6 +255,6 @@ def test_passing_errors_are_tried_again(ready, unbroken, tiny, monkeypatch, erro
         return write(self, shard, rows)
 
     monkeypatch.setattr(Table, "write", flaky)
-    run_line(tiny(), str(ready), call=without_validation)
+    make_run(tiny(), str(ready), call=without_validation)
     assert calls == [0, 1, 2, 0]
     assert answers(ready) == answers(unbroken)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.pool import InlinePool
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from ood_core.errors import StoreUnwritable
 from ood_core.store.arrays import Table
 from ood_core.store.run import RunStore
@@ -76,7 +76,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(disk, tiny, unbroken, 
     """The disk fills up while planning, calibrating or generating, by what share it holds."""
     out = disk(int(share * pages(unbroken))) / "run"
     with pytest.raises(StoreUnwritable) as error:
-        run_line(tiny(), str(out), call=without_validation)
+        make_run(tiny(), str(out), call=without_validation)
     assert str(error.value).startswith(f"{out} cannot be written to ([Errno 28] No space left")
     assert "run the same command again" in str(error.value)
     assert_honest(out)
@@ -84,7 +84,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(disk, tiny, unbroken, 
     assert not run.exists or run.state in ("planned", "incomplete")
     before = marks(out) if run.exists else {}
     disk(2**26)
-    run_line(tiny(), str(out), call=without_validation)
+    make_run(tiny(), str(out), call=without_validation)
     assert_kept(before, out)
     assert_equal(out, unbroken)
 
@@ -98,7 +98,7 @@ def test_files_that_may_not_grow_stop_the_run(ready, tiny, unbroken):
     assert len(missing(ready)) == 3
     assert list(ready.rglob("*partial*")) == []
     assert RunStore(ready).state == "incomplete"
-    run_line(tiny(), str(ready), call=without_validation)
+    make_run(tiny(), str(ready), call=without_validation)
     assert_equal(ready, unbroken)
 
 
@@ -141,5 +141,5 @@ def test_a_read_only_run_can_be_read_and_nothing_else(
     assert sorted((str(p), p.stat().st_mtime_ns) for p in ready.rglob("*")) == before
     seal(ready, False)
     damaged.write_bytes(content)
-    run_line(tiny(), str(ready), call=without_validation)
+    make_run(tiny(), str(ready), call=without_validation)
     assert_equal(ready, unbroken)

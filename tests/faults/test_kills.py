@@ -2,7 +2,7 @@
 
 Each is followed by a resume, equal bytes and no litter. The moments are counted in finished shards,
 with a pause of some milliseconds on top, so that they fall into the run on any machine. The long
-version is `benchmarks/kills.py`.
+version is `benchmarks/reliability/kills.py`.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from ood_core.store.lease import highest
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks
@@ -38,7 +38,7 @@ def many(tiny):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, many):
     root = tmp_path_factory.mktemp("kills") / "whole"
-    run_line(many, str(root), call=without_validation)
+    make_run(many, str(root), call=without_validation)
     return root
 
 
@@ -70,7 +70,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_unbroken_run(tmp_path, ma
         assert_kept(before, out)
     assert receipts(out) < receipts(whole)
     before = marks(out)
-    run_line(many, str(out), call=without_validation)
+    make_run(many, str(out), call=without_validation)
     assert_kept(before, out)
     assert_equal(out, whole)
 
@@ -104,7 +104,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_raylet_ends_the_session(begun,
     assert ended(driver) == SERVICE_LOST
     assert_honest(begun)
     before = marks(begun)
-    run_line(many, str(begun), call=without_validation)
+    make_run(many, str(begun), call=without_validation)
     assert_kept(before, begun)
     assert_equal(begun, whole)
     writers = {
@@ -127,7 +127,7 @@ def test_a_killed_prefect_process_leaves_a_run_that_goes_on(begun, many, whole, 
     kill(driver)
     assert RunStore(begun).state == "incomplete"
     assert_honest(begun)
-    run_line(many, str(begun), call=without_validation)
+    make_run(many, str(begun), call=without_validation)
     assert_kept(before, begun)
     assert_equal(begun, whole)
 

@@ -11,8 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from flows.runs.extension import extend_run, stored_settings, with_samples
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_samples
 from ood_core.errors import StoreUnreachable
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_honest
@@ -26,13 +25,13 @@ SOME = 6
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, small):
     root = tmp_path_factory.mktemp("local") / "run"
-    run_line(small, str(root), call=without_validation)
+    make_run(small, str(root), call=without_validation)
     return root
 
 
 def drive(settings, place):
     """A line whose signs of life do not count among the changes."""
-    run_line(settings, str(place), call=without_validation, beat=3600.0)
+    make_run(settings, str(place), call=without_validation, beat=3600.0)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ def test_a_crash_at_any_change_of_a_growth_grows_to_the_run_in_a_folder(
 ):
     """From 6 samples (shards of 4, so that the last one is short) to 14."""
     fresh = tmp_path / "fresh"
-    run_line(with_samples(small, 14), str(fresh), call=without_validation)
+    make_run(with_samples(small, 14), str(fresh), call=without_validation)
     clean = RunStore(copied(whole[0].root, object_server.bucket()))
     object_server.reset()
     grown(clean, 14)

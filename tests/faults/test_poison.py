@@ -10,7 +10,7 @@ from actors import ray_pool
 from actors.pool import InlinePool, ShardFailure
 from actors.ray_pool import RayPool
 from flows.runs import planning
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.runs.planning import prepare
 from flows.runs.stages import summary
 from ood_core.errors import RunIncomplete
@@ -72,7 +72,7 @@ def test_a_target_that_cannot_be_inverted_is_named_and_the_others_are(
     run = prepare(discovery, str(out))
     poison(out, 3)
     with pytest.raises(RunIncomplete) as error:
-        run_line(discovery, str(out), call=without_validation)
+        make_run(discovery, str(out), call=without_validation)
     assert "invert: 1 of 4 shards failed" in str(error.value)
     assert "targets fields:2, fields:3" in str(error.value)
     assert "latents: not finite in rows 3" in str(error.value)
@@ -94,16 +94,16 @@ def test_a_target_that_cannot_be_inverted_is_named_and_the_others_are(
 
 def test_what_failed_is_tried_alone_and_struck_off_when_it_succeeds(tmp_path, discovery):
     whole, out = tmp_path / "whole", tmp_path / "run"
-    run_line(discovery, str(whole), call=without_validation)
+    make_run(discovery, str(whole), call=without_validation)
     prepare(discovery, str(out))
     good = poison(out, 0)
     for session in (1, 2):
         with pytest.raises(RunIncomplete, match=rf"tried {3 * session} times"):
-            run_line(discovery, str(out), call=without_validation)
+            make_run(discovery, str(out), call=without_validation)
     before = marks(out)
     assert len(before) == 3
     store_targets(out, good)
-    run_line(discovery, str(out), call=without_validation)
+    make_run(discovery, str(out), call=without_validation)
     assert_kept(before, out)
     assert_equal(out, whole)
     assert list((out / "failures").rglob("*.json")) == []
@@ -115,7 +115,7 @@ def test_the_setting_says_how_often_a_shard_is_tried(ready, tiny, attempts):
     block(ready, 1)
     settings = tiny(execution={"attempts": attempts})
     with pytest.raises(RunIncomplete, match=rf"shard 1: .*\(tried {attempts} times\)"):
-        run_line(settings, str(ready), call=without_validation)
+        make_run(settings, str(ready), call=without_validation)
     record = read_json(ready / "failures" / "generate" / "00001.json")
     assert (record["tried"], record["start"], record["stop"]) == (attempts, 4, 8)
     assert record["targets"] == []
@@ -128,11 +128,11 @@ def test_a_set_that_lacks_shards_is_not_judged(ready, tiny, unbroken, farfield, 
     assert "shard 2: " in answer.err
     assert "Traceback" not in answer.err
     assert not (ready / "report").exists()
-    assert not (ready / "verdict.json").exists()
+    assert not (ready / "gate.json").exists()
     assert RunStore(ready).state == "incomplete"
     before = marks(ready)
     clear()
-    run_line(tiny(), str(ready), call=without_validation)
+    make_run(tiny(), str(ready), call=without_validation)
     assert_kept(before, ready)
     assert_equal(ready, unbroken)
 

@@ -10,7 +10,7 @@ import pytest
 
 from actors.pool import InlinePool
 from flows.runs import stages
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from flows.runs.stages import perform
 from ood_core.errors import InUse
 from ood_core.store.lease import Lease, Wait, driver, highest
@@ -87,12 +87,12 @@ def test_a_suspended_driver_that_wakes_up_late_stops(tmp_path, tiny):
     until(lambda: receipts(out) >= 6, first)
     os.kill(first.pid, signal.SIGSTOP)
     assert_honest(out)
-    run_line(settings, str(out), call=without_validation, beat=0.2)
+    make_run(settings, str(out), call=without_validation, beat=0.2)
     os.kill(first.pid, signal.SIGCONT)
     assert ended(first) == IN_USE
     assert highest(out / "lease") == 2
     whole = tmp_path / "whole"
-    run_line(settings, str(whole), call=without_validation)
+    make_run(settings, str(whole), call=without_validation)
     assert_equal(out, whole)
 
 
@@ -121,7 +121,7 @@ def test_a_driver_that_lost_the_run_begins_no_stage(ready, tiny, stage):
 
     before = []
     with pytest.raises(InUse, match="taken over"):
-        run_line(tiny(), str(ready), call=lose)
+        make_run(tiny(), str(ready), call=lose)
     assert everything(ready) == before
 
 
@@ -137,11 +137,11 @@ def test_a_driver_that_loses_the_run_within_a_stage_writes_no_more(ready, tiny, 
 
         return lost
 
-    place = {"fit": "read_latents", "generate": "pool_for", "validate": "compare"}[stage]
+    place = {"fit": "read_latents", "generate": "pool_for", "validate": "evaluate_features"}[stage]
     monkeypatch.setattr(stages, place, lose(getattr(stages, place)))
     if stage == "fit":
         shutil.rmtree(ready / "prior.zarr")
     before = []
     with pytest.raises(InUse, match="taken over"):
-        run_line(tiny(), str(ready))
+        make_run(tiny(), str(ready))
     assert everything(ready) == before

@@ -20,12 +20,11 @@ import zarr
 from astropy.io import fits
 
 from flows.settings import PROJECT
-from ood_core.config.targets import TargetsSpec
 from ood_core.errors import BaseModelError
-from ood_core.limits import Limits
+from ood_core.limits import USUAL, Limits
 from ood_core.maps.fits import read_fits
+from ood_core.maps.readers import read_maps
 from ood_core.models.checkpoints import read_checkpoint
-from ood_core.store.targets import read_targets
 from tests.hostile import attacks, base_attacks, zarr_attacks
 from tests.hostile.attack_parts import MAPS
 from tests.hostile.attacks import TARGETS
@@ -157,5 +156,5 @@ def test_every_packing_is_read(
     codec = known[packing] if packing else None
     group.create_array("maps", data=MAPS, chunks=(3 if not shards else 2, 8, 4),
                        compressors=codec, **more)  # fmt: skip
-    found = read_targets(TargetsSpec(path=str(tmp_path / "t.zarr")))
+    found = read_maps(str(tmp_path / "t.zarr"), None, USUAL)
     np.testing.assert_array_equal(found.values[:, 0], MAPS)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.cli.console import printable
 from flows.orchestration.prefect_flows import folder_name
+from flows.progress import printable
 from flows.settings import load_recipe, load_settings
 from ood_core.errors import ConfigError
 from ood_core.report.markdown import markdown

@@ -10,15 +10,15 @@ SPACE = 2**29
 
 
 def main() -> None:
-    from ood_core.config.targets import TargetsSpec
     from ood_core.errors import FarfieldError
-    from ood_core.models.loading import load_base
-    from ood_core.store.targets import read_targets
+    from ood_core.limits import Limits
+    from ood_core.maps.readers import read_maps
+    from ood_core.models.loading import load_model
     from tests.hostile.zarr_attacks import zarr_group
 
     place = Path(sys.argv[1])
-    read_targets(TargetsSpec(path=str(zarr_group(place))))  # loads libraries and starts threads
-    load_base("models/dead-leaves-32")
+    read_maps(str(zarr_group(place)), None, Limits())  # loads libraries and starts threads
+    load_model("models/dead-leaves-32")
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + SPACE,) * 2)
     for line in sys.stdin:
@@ -26,12 +26,10 @@ def main() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             if name.startswith("base"):
-                load_base(path, max_bytes=2**27)
+                load_model(path, max_bytes=2**27)
             else:
-                spec = TargetsSpec(
-                    path=path, max_bytes=2**24, max_maps=1000, max_header_bytes=2**23
-                )
-                read_targets(spec)
+                limits = Limits(max_bytes=2**24, max_maps=1000, max_header_bytes=2**23)
+                read_maps(path, None, limits)
             kind, words = "read", ""
         except FarfieldError as error:
             kind, words = type(error).__name__, str(error)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows.report.inspection import verify_run
-from flows.runs.lifecycle import run_line
+from flows.runs.lifecycle import make_run
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import Column, Table, chunk_rows, rows_digest
 from ood_core.store.bundle import read_bundle, write_bundle
@@ -210,7 +210,7 @@ def test_damage_is_found_and_renewed(finished, unbroken, tiny, farfield, damage)
     assert RunStore(finished).state == "incomplete"
     kept = marks(finished)
     assert "receipts/generate/00001.json" not in kept
-    run_line(tiny(), str(finished), call=but_validate)
+    make_run(tiny(), str(finished), call=but_validate)
     assert_equal(finished, unbroken)
     assert {name: marks(finished)[name] for name in kept} == kept
     assert farfield("verify", finished).code == 0

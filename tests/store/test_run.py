@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 
-from flows.runs.lease_guard import holding
+from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import prepare
-from flows.runs.stages import LINE, perform, summary
+from flows.runs.stages import STAGES, perform, summary
 from ood_core.config.identity import SCHEME
 from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, InputError
@@ -83,8 +83,8 @@ def test_states_follow_the_store(tmp_path, tiny):
     run = prepare(settings, str(out))
     assert run.state == "planned"
     seen = []
-    for name, stage in LINE[:-1]:
-        with holding(run):
+    for name, stage in STAGES[:-1]:
+        with hold_lease(run):
             assert run.state == "running"
             perform(name, stage, run, settings)
             assert run.state == "running"
@@ -92,7 +92,7 @@ def test_states_follow_the_store(tmp_path, tiny):
     assert seen == ["incomplete"] * 4
     assert summary(run)["stages_missing"] == {"calibrate": 0, "invert": 0, "generate": 0}
     for outcome in ("complete", "published", "quarantined", "undecided"):
-        write_json(out / "verdict.json", {"state": outcome, "reasons": [], "samples": 10})
+        write_json(out / "gate.json", {"outcome": outcome, "reasons": [], "samples": 10})
         assert run.state == outcome
     run.receipts("generate").revoke(run.plan("generate")[1])
     assert run.state == "incomplete"
@@ -112,7 +112,7 @@ def test_a_place_whose_run_was_removed_keeps_nothing_fitted(finished, unbroken, 
     """Without `run.json` there is no run; what was fitted belonged to the one that was there."""
     other = tiny(generation={"seed": 5})
     (finished / "run.json").unlink()
-    left = {"prior.zarr", "patches.zarr", "verdict.json"}
+    left = {"prior.zarr", "patches.zarr", "gate.json"}
     assert left <= {path.name for path in unbroken.iterdir()}
     prepare(other, str(finished))
     assert not left & {path.name for path in finished.iterdir()}

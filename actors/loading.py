@@ -1,0 +1,78 @@
+"""The pipeline of a stored run, loaded onto a device."""
+
+from typing import Any
+
+import torch
+
+from actors.timing import TimedDenoiser
+from ood_core.config.identity import read_method
+from ood_core.diffusion.patches import PatchMixture
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.errors import BaseModelError, IdentityRefused
+from ood_core.limits import BASE_BYTES
+from ood_core.models.loading import BaseModel, load_model
+from ood_core.numerics.random import root_key
+from ood_core.store.calibration import read_calibration
+from ood_core.store.patches import read_patches
+from ood_core.store.run import RunStore
+from ood_core.store.targets import load_targets
+from ood_core.synthesis.pipeline import ExpertPlan, Pipeline, choose_device
+
+
+def load_pipeline(
+    run: RunStore, base: str, device: str, dtype: str, max_base_bytes: int = BASE_BYTES
+) -> Pipeline:
+    """Load a base and a run's targets and fits onto a device; its network's seconds are counted.
+
+    Raises:
+        IdentityRefused: the base on disk is not the one the run was planned with.
+    """
+    record = run.record
+    where = choose_device(device)
+    model = load_model(base, where, getattr(torch, dtype), max_base_bytes)
+    require_base(model, record)
+    method = read_method(record["identity_record"])
+    plan, weights = None, None
+    patches: tuple[PatchMixture, ...] = ()
+    if method.calibration is not None:
+        plan = ExpertPlan.from_dict(run.table("calibrate").attributes)
+        patches = read_patches(run).every if method.calibration.patches else ()
+        if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
+            weights = read_calibration(run)
+    return Pipeline.of(
+        model,
+        load_targets(run),
+        method,
+        root_key(record["identity"]),
+        where,
+        network=TimedDenoiser(model.denoiser),
+        plan=plan,
+        patches=patches,
+        weights=weights,
+    )
+
+
+def require_base(model: BaseModel, record: dict[str, Any]) -> None:
+    """Refuse a base that is not the one in a run's record.
+
+    Raises:
+        IdentityRefused: its digest differs.
+    """
+    if model.digest != record["identity_record"]["base"]["digest"]:
+        raise IdentityRefused(
+            f"{model.source}: weights or schedule differ from those this run was planned with; "
+            "restore the base, or give another --out"
+        )
+
+
+def require_fit(source: str, level: int, schedule: NoiseSchedule) -> None:
+    """Refuse a level that the base's schedule does not have.
+
+    Raises:
+        BaseModelError: the level is beyond the schedule.
+    """
+    if level >= len(schedule):
+        raise BaseModelError(
+            f"{source}: got method.level {level}; expected an index below {len(schedule)}, the "
+            "length of the base's schedule"
+        )

@@ -1,0 +1,1 @@
+"""Measurements of the project itself: `farfield bench` lists and runs them."""

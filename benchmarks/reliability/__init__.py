@@ -1,0 +1,1 @@
+"""What kills, torn writes and damaged inputs do to runs."""

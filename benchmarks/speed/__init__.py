@@ -1,0 +1,1 @@
+"""How fast it is, how it scales, what memory it takes."""

@@ -1,0 +1,104 @@
+"""The line's decode beside what people use, one thread, arrays in memory, in turns.
+
+The run of `speed_line` gives prior and weights. What is compared is time; quality of each is in
+`docs/results.md`.
+"""
+
+import argparse
+from typing import Any
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler
+
+from actors.loading import load_pipeline
+from actors.workers import sample_rows
+from benchmarks.record import FOLDER, Figure
+from benchmarks.speed.network import in_turns
+from flows.settings import PROJECT, load_settings
+from ood_core.decode import decode
+from ood_core.denoising.calibrated import BASE
+from ood_core.diffusion.flow import last
+from ood_core.diffusion.solvers import Ddim
+from ood_core.metrics.scattering import Scattering
+from ood_core.store.plan import Shard
+from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Pipeline
+
+ROWS = 16
+STEPS_PUBLISHED = 80
+LEVEL_PUBLISHED = 900
+STEPS_DDIM = 50
+LBFGS = 100
+"""Iterations of scattering synthesis, as its packages take by default."""
+
+
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str, Any]]:
+    """Maps per second of the line's decode over those of every rival."""
+    settings = load_settings(PROJECT / arguments.config)
+    run = RunStore.open(str(FOLDER / "run"))
+    line = load_pipeline(run, settings.base, "cpu", run.dtype)
+    rows, seen = sample_rows(run, line), line.targets.fit_seen
+    one, many = torch.randn(1, *seen.shape[1:]), torch.randn(ROWS, *seen.shape[1:])
+    counted = line.base.nfe
+    rows(Shard(0, 0, 2, 2))()
+    calls_per_map = (line.base.nfe - counted) / 2
+    grid = line.base.schedule.uniform_grid(STEPS_PUBLISHED + 1, LEVEL_PUBLISHED)
+    pipeline = _pipeline(line.base)
+    calls = {
+        "line": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
+        "network of the line": lambda: [line.base(many, t) for t in levels_asked(line)],
+        "published, 80 down": lambda: decode(line.base, "ddim", one, grid),
+        "published, 79 up": lambda: last(line.base, Ddim(), one, grid[:-1]),
+        "DDIM pipeline, 50 steps": lambda: pipeline(
+            batch_size=ROWS, num_inference_steps=STEPS_DDIM, output_type="np"
+        ),
+        "scattering synthesis": lambda: synthesise(seen[:1]),
+    }
+    taken = in_turns(calls, arguments.repeats, torch.device("cpu"))
+    size = {"line": ROWS, "network of the line": ROWS, "DDIM pipeline, 50 steps": ROWS}
+    per_map = {name: [s / size.get(name, 1) for s in v] for name, v in taken.items()}
+    pairs = zip(per_map["published, 79 up"], per_map["published, 80 down"], strict=True)
+    per_map["published, 79 up and 80 down"] = [up + down for up, down in pairs]
+    del per_map["published, 79 up"]
+    figures = {
+        f"line over {name}": Figure.of(
+            [them / us for us, them in zip(per_map["line"], other, strict=True)]
+        )
+        for name, other in per_map.items()
+        if name != "line"
+    }
+    more = {"seconds_per_map": per_map, "calls_per_map": calls_per_map}
+    return figures, more
+
+
+def levels_asked(line: Pipeline) -> list[int]:
+    """Levels of the grid at which the line calls the network."""
+    if line.weights is None:
+        return [int(t) for t in line.timesteps]
+    asked = line.weights.weights[:, :, BASE].ne(0).any(dim=1)
+    return [int(t) for t, yes in zip(line.timesteps, asked, strict=True) if yes]
+
+
+def _pipeline(base: Any) -> DDIMPipeline:
+    """The pipeline of diffusers on the same network."""
+    network = base._inner._inner.network
+    pipeline = DDIMPipeline(getattr(network, "unet", network), DDIMScheduler(clip_sample=False))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def synthesise(target: torch.Tensor) -> torch.Tensor:
+    """A map with the scattering moments of another, from noise, by L-BFGS (Bruna & Mallat 2019)."""
+    moments = Scattering(target.shape[-1]).log_moments
+    aim = moments(target)
+    made = torch.randn_like(target).requires_grad_()
+    search = torch.optim.LBFGS([made], max_iter=LBFGS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        gap = (moments(made) - aim).square().sum()
+        gap.backward()
+        return gap
+
+    search.step(loss)
+    return made.detach()

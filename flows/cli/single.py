@@ -1,0 +1,74 @@
+"""Verbs about single samples: one of them again, a walk between two targets.
+
+Heavy imports are in the verbs.
+"""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import AsJson, OpenSets, Uri
+
+
+def replay(
+    uri: Uri,
+    sample: Annotated[int, typer.Option(help="Number of the sample, from 0.")],
+    alone: Annotated[bool, typer.Option(help="A batch of one: faster, other rounding.")] = False,
+    out: Annotated[str | None, typer.Option(help="Write the map to a .npy or .png file.")] = None,
+    sets: OpenSets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute one sample from the run's folder and compare it with the stored one."""
+    from flows.cli.console import show_fields, show_json
+    from flows.runs.lifecycle import stored_settings
+    from flows.tools.replay import replay_sample
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    found = replay_sample(store, stored_settings(store, sets or []), sample, alone, out)
+    show_json(found) if as_json else show_fields(f"sample {sample} of {uri}", found)
+    raise typer.Exit(1 if found["verdict"] == "differs" else 0)
+
+
+def walk(
+    uri: Uri,
+    start: Annotated[str, typer.Option("--from", help="Fit target, by number or name.")],
+    end: Annotated[str, typer.Option("--to", help="Another one.")],
+    steps: Annotated[int, typer.Option(help="Maps along the way, both ends included.")] = 13,
+    transfer: Annotated[
+        list[str] | None,
+        typer.Option(help="Fit target to go the same way from; may be given again."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder for the files; else walks/FROM-to-TO of the run.")
+    ] = None,
+    separability: Annotated[
+        bool, typer.Option(help="Also compare with maps of the base's own domain, once a run.")
+    ] = True,
+    sets: OpenSets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk between the latents of two targets; write maps, a strip, an animation and numbers."""
+    from flows.cli.console import OUT, show_json, show_rows, shown
+    from flows.progress import bars_shown
+    from flows.runs.lifecycle import stored_settings
+    from flows.tools.walk import WalkSpec
+    from flows.tools.walk import walk as walk_between
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    spec = WalkSpec(start, end, steps, tuple(transfer or ()), separability)
+    with bars_shown():
+        found = walk_between(store, stored_settings(store, sets or []), spec, out)
+    if as_json:
+        show_json(found)
+        return
+    header = ("attribute", "pairs", "cosine", "null_low", "null_high", "p_value", "adjusted")
+    rows = [[test[key] for key in header] for test in found["shared_attributes"]]
+    show_rows("do pairs that differ alike share a direction?", header, rows)
+    if (apart := found["separability"]) is not None:
+        keys = ("auc", "null_low", "null_high", "p_value")
+        rows = [[by, *(apart[by][key] for key in keys)] for by in ("latents", "spectra")]
+        title = f"targets against the base's own maps at level {apart['level']}"
+        show_rows(title, ("told apart by", *keys), rows)
+    OUT.print(f"{found['angle_degrees']:.1f} degrees apart\n{shown(found['place'])}")

@@ -1,0 +1,111 @@
+"""HDF5 and NetCDF 4 files: one data set of maps, packed values decoded by the CF conventions.
+
+The package that reads them, h5py, is optional. Data that lie in other files are refused. A chunk is
+unpacked by the HDF5 library itself, which takes as much memory as the chunk asks for.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_core.errors import TargetError
+from ood_core.limits import Limits
+from ood_core.maps import cf
+from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
+
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+_PLACES = (0, 512, 1024, 2048)
+_ENDINGS = re.compile(r"\.(h5|hdf5?|he5|nc4?)$", re.IGNORECASE)
+
+
+def is_hdf5(path: str, head: bytes) -> bool:
+    """Whether a file with these first bytes is HDF5; NetCDF 4 files are."""
+    return any(head[place:].startswith(_MAGIC) for place in _PLACES)
+
+
+def read_hdf5(path: str, array: str | None, limits: Limits) -> MapSet:
+    """Read one data set of maps, (y, x), (n, y, x) or (n, c, y, x).
+
+    Args:
+        path: the file.
+        array: its path in the file, such as `sim/density`; None takes `maps`, or the only one.
+        limits: most that may be loaded.
+
+    Raises:
+        TargetError: h5py is not installed, or the file is damaged or too large, or holds no such
+            data set.
+    """
+    with _refusing(path):
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            found = _choose(h5py, file, array, path, limits)
+            source = f"{path}, data set {found.name}"
+            _require_room(found, source, limits)
+            attributes = dict(found.attrs)
+            values = as_stack(cf.unpacked(np.asarray(found[...]), attributes, source), source)
+        unit = cf.text(attributes.get("units", attributes.get("unit", "")))
+        ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
+        return MapSet(values, ids, unit, "", path)
+
+
+@contextmanager
+def _refusing(path: str) -> Iterator[None]:
+    """Turn a missing package, and whatever a damaged file makes it raise, into a TargetError."""
+    try:
+        yield
+    except TargetError:
+        raise
+    except ImportError as error:
+        raise TargetError(
+            f"{path}: got an HDF5 or NetCDF file; expected the package h5py to read it; install it "
+            "with pip install 'farfield[hdf5]', or save the maps with numpy.save"
+        ) from error
+    except Exception as error:  # the library raises OSError, KeyError, RuntimeError and others
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        raise TargetError(
+            f"{path}: got a file that cannot be read as HDF5 ({reason}); expected a complete file; "
+            "check the path, or copy or download the file again"
+        ) from error
+
+
+def _choose(h5py: Any, file: Any, array: str | None, path: str, limits: Limits) -> Any:
+    """The data set called `array`; links to other files are not followed."""
+    found: dict[str, Any] = {}
+
+    def look(name: str, item: Any) -> None:
+        numbers = isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf"
+        if numbers and len(item.shape or ()) >= 2:
+            found[name] = item
+        require_count(len(found), path, limits.max_maps)
+
+    file.visititems(look)
+    only = next(iter(found), None) if len(found) == 1 else None
+    wanted = array.strip("/") if array else "maps" if "maps" in found else only
+    if wanted not in found:
+        raise TargetError(
+            f"{path}: got the data sets [{listing(sorted(found)) or 'none'}] and targets.array = "
+            f"{array}; expected one data set of maps: name it with targets.array"
+        )
+    return found[wanted]
+
+
+def _require_room(found: Any, source: str, limits: Limits) -> None:
+    """Compare what the file declares with the limits, and refuse data that lie elsewhere."""
+    if found.is_virtual or found.external:
+        raise TargetError(
+            f"{source}: got values that lie in other files; expected values in the file itself; "
+            "copy them with h5repack, or give the other files"
+        )
+    needed = math.prod(found.shape) * max(found.dtype.itemsize, 4)  # maps are kept as float32
+    if needed > limits.max_bytes:
+        raise TargetError(
+            f"{source}: got {needed} bytes of maps; expected at most {limits.max_bytes} "
+            "(targets.max_bytes); choose fewer maps, or raise targets.max_bytes"
+        )
+    require_count(found.shape[0] if found.ndim > 2 else 1, source, limits.max_maps)

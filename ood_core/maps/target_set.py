@@ -1,0 +1,410 @@
+"""The targets of a run: real maps, split and ranged, with everything that is known of them.
+
+A `TargetSet` is made once, from files or from arrays. It refuses what the method cannot take, and
+measures the transform to model range on the fit split, here and nowhere else.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, Self, final, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ood_core.arrays import Maps, row_major
+from ood_core.config.targets import Symmetry, TargetsSpec, TransformKind
+from ood_core.errors import TargetError, TargetWarning
+from ood_core.limits import USUAL
+from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
+from ood_core.maps.quantization import Quantization
+from ood_core.maps.readers import read_maps
+from ood_core.maps.transforms import RangeTransform
+
+MIN_TARGETS = 4
+"""Maps of each split, at least."""
+MIN_SIDE = 16
+"""Pixels of a side, or codes of one, at least: symmetries and wavelets need them."""
+
+Values = NDArray[np.float32]
+
+
+class PixelsPerCode(Protocol):
+    """An autoencoder, as far as the size of maps goes."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a side per code."""
+        ...
+
+
+class SizeLimits(Protocol):
+    """What a model accepts; `ood_core.models.loading.BaseModel` has all of it."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of its maps."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Side of the maps that it was trained on, in pixels."""
+        ...
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether it takes no other side."""
+        ...
+
+    @property
+    def size_multiple(self) -> int:
+        """Number of pixels that sides must be a multiple of."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Its name, for messages."""
+        ...
+
+    @property
+    def codes(self) -> PixelsPerCode | None:
+        """Its autoencoder; None where it works on maps."""
+        ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TargetSet:
+    """Real maps of one kind, the fit split first and the held-out split after it.
+
+    Make one with `read`, `from_arrays` or `of`; these measure the transform and check the maps.
+
+    Attributes:
+        values: all maps, float32, shape (n, c, y, x), in `unit`.
+        ids: one name per map, all different.
+        unit: physical unit, '' when the files state none.
+        header: FITS header cards as text, as in `MapSet`; '' when there are none.
+        source: where the maps came from, for messages.
+        transform: physical values to model range and back, measured on the fit split.
+        symmetries: changes that leave the law of the maps as it is, as the user declared them.
+        fit_count: number of maps of the fit split.
+        model_range: all maps in model range, float32, shape (n, c, y, x).
+        codes: codes of all maps, for a model with an autoencoder; else None.
+        notes: what a user should know of these maps; also given as `TargetWarning`.
+    """
+
+    values: Values
+    ids: tuple[str, ...]
+    unit: str
+    header: str
+    source: str
+    transform: RangeTransform
+    symmetries: tuple[Symmetry, ...]
+    fit_count: int
+    model_range: Maps
+    codes: Maps | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        path: str,
+        *,
+        array: str | None = None,
+        transform: TransformKind = "linear",
+        symmetries: Sequence[Symmetry] = (),
+        held_out: float = 0.5,
+        max_bytes: int = USUAL.max_bytes,
+        max_maps: int = USUAL.max_maps,
+    ) -> Self:
+        """Read maps from files.
+
+        Args:
+            path: a FITS, NumPy, Zarr or HDF5 file or folder, a folder of such files, or a pattern
+                of them. `$NAME` and `~` are replaced. Files are read in natural order of their
+                names.
+            array: which HDU, member or array holds the maps, where a file has several.
+            transform: how values are stretched on their way to model range.
+            symmetries: changes that leave the law of the maps as it is.
+            held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
+                to; the last ones in order.
+            max_bytes: most bytes of all maps together, as stored and as float32.
+            max_maps: most maps, and files or parts of files that they lie in.
+
+        Raises:
+            ConfigError: an impossible argument.
+            TargetError: files that cannot be read, or maps that the method cannot take.
+        """
+        spec = TargetsSpec(
+            path=str(path),
+            array=array,
+            transform=transform,
+            symmetries=tuple(symmetries),
+            held_out=held_out,
+            max_bytes=max_bytes,
+            max_maps=max_maps,
+        )
+        return cls.of(spec)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        values: Any,
+        *,
+        unit: str = "",
+        ids: Sequence[str] | None = None,
+        header: str = "",
+        source: str = "arrays",
+        transform: TransformKind = "linear",
+        symmetries: Sequence[Symmetry] = (),
+        held_out: float = 0.5,
+    ) -> Self:
+        """Take maps from memory.
+
+        Args:
+            values: real numbers, shape (n, y, x) or (n, c, y, x), in `unit`.
+            unit: physical unit.
+            ids: one name per map; None numbers them.
+            header: FITS header cards as text, one per line.
+            source: where the maps came from, for messages.
+            transform: how values are stretched on their way to model range.
+            symmetries: changes that leave the law of the maps as it is.
+            held_out: as in `read`.
+
+        Raises:
+            ConfigError: an impossible argument.
+            TargetError: maps that the method cannot take.
+        """
+        stack = as_stack(np.asarray(values), source)
+        names = tuple(ids) if ids is not None else numbered_ids("map", len(stack))
+        spec = TargetsSpec(
+            path=source, transform=transform, symmetries=tuple(symmetries), held_out=held_out
+        )
+        return cls._measured(MapSet(stack, names, unit, header, source), spec)
+
+    @classmethod
+    def of(cls, spec: TargetsSpec) -> Self:
+        """Read the maps that a configuration names, as `read` does."""
+        return cls._measured(read_maps(spec.path, spec.array, spec.limits), spec)
+
+    @classmethod
+    def _measured(cls, maps: MapSet, spec: TargetsSpec) -> Self:
+        """Check maps, measure the transform on the fit split, and bring all to model range."""
+        _require_known(spec)
+        _require_pixels(maps)
+        fit = spec.fit_count(len(maps))
+        _require_split(maps, fit)
+        notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        for note in notes:
+            warnings.warn(note, TargetWarning, stacklevel=4)
+        try:
+            transform = RangeTransform.measure(spec.transform, maps.values[:fit])
+            ranged = torch.from_numpy(transform.forward(maps.values))
+        except TargetError as error:
+            raise TargetError(f"{maps.source}: {error}") from error
+        return cls(
+            values=maps.values,
+            ids=maps.ids,
+            unit=maps.unit,
+            header=maps.header,
+            source=maps.source,
+            transform=transform,
+            symmetries=tuple(spec.symmetries),
+            fit_count=fit,
+            model_range=ranged,
+            notes=notes,
+        )
+
+    def __len__(self) -> int:
+        """Number of maps."""
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a map."""
+        channels, height, width = self.values.shape[1:]
+        return channels, height, width
+
+    @property
+    def fit(self) -> Values:
+        """The maps that are fitted to, in `unit`."""
+        return self.values[: self.fit_count]
+
+    @property
+    def held_out(self) -> Values:
+        """The maps that are never fitted to, in `unit`."""
+        return self.values[self.fit_count :]
+
+    @property
+    def fit_ranged(self) -> Maps:
+        """The maps that are fitted to, in model range."""
+        return self.model_range[: self.fit_count]
+
+    @property
+    def held_out_ranged(self) -> Maps:
+        """The maps that are never fitted to, in model range."""
+        return self.model_range[self.fit_count :]
+
+    @property
+    def fit_seen(self) -> Maps:
+        """The fit split as the model sees it: codes where it has an autoencoder, else maps."""
+        return self.fit_ranged if self.codes is None else self.codes[: self.fit_count]
+
+    @cached_property
+    def quantization(self) -> Quantization:
+        """How the numbers of the fit split are rounded and cut off."""
+        return Quantization.measure(self.fit)
+
+    def physical(self, maps: Maps) -> Values:
+        """Bring maps from model range to `unit`."""
+        return self.transform.inverse(maps.numpy())
+
+    def ranged(self, values: NDArray[Any]) -> Maps:
+        """Bring maps from `unit` to model range."""
+        return torch.from_numpy(self.transform.forward(values))
+
+    def encoded(self, encode: Callable[[Maps], Maps] | None) -> Self:
+        """Return the set with the codes that a model's autoencoder makes, if it has one."""
+        return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
+
+    def digest(self) -> str:
+        """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.
+
+        What can be declared otherwise for the same maps does not enter: symmetries, transform and
+        split are parts of a run's identity of their own.
+        """
+        return MapSet(self.values, self.ids, self.unit, self.header, self.source).digest()
+
+    def check(self, model: SizeLimits | None = None) -> None:
+        """Refuse maps that are not square, or that do not fit a model.
+
+        Args:
+            model: the model; None checks what holds for all of them.
+
+        Raises:
+            TargetError: another number of channels, or sides that do not fit.
+        """
+        channels, height, width = self.shape
+        factor = 1
+        if model is not None:
+            _require_fit(self.source, (channels, height, width), model)
+            factor = 1 if model.codes is None else model.codes.factor
+        least = MIN_SIDE * factor
+        if height != width or height < least:
+            raise TargetError(
+                f"{self.source}: got maps of {height} x {width} px; expected squares of at least "
+                f"{least} px a side, as the symmetries and the wavelets need: cut the maps"
+            )
+
+
+def common_transform(sets: Sequence[TargetSet]) -> RangeTransform:
+    """Measure one transform, of the first set's kind, on the fit splits of several sets."""
+    pooled = np.concatenate([targets.fit for targets in sets])
+    return RangeTransform.measure(sets[0].transform.kind, pooled)
+
+
+def _require_known(spec: TargetsSpec) -> None:
+    """Refuse names that exist in no configuration file, which checks them itself."""
+    unknown = [name for name in spec.symmetries if name not in get_args(Symmetry)]
+    if unknown:
+        raise TargetError(
+            f"symmetries: got {listing(list(map(repr, unknown)))}; expected some of "
+            f"{', '.join(get_args(Symmetry))}, as a list"
+        )
+    if spec.transform not in get_args(TransformKind):
+        raise TargetError(
+            f"transform: got {spec.transform!r}; expected one of "
+            f"{', '.join(get_args(TransformKind))}"
+        )
+
+
+def _require_split(maps: MapSet, fit: int) -> None:
+    if min(fit, len(maps) - fit) < MIN_TARGETS:
+        raise TargetError(
+            f"{maps.source}: got {len(maps)} maps, split into {fit} to fit and {len(maps) - fit} "
+            f"held out; expected at least {MIN_TARGETS} of each: add maps or change "
+            "targets.held_out"
+        )
+
+
+def _require_pixels(maps: MapSet) -> None:
+    """Refuse pixels that are not finite, and maps of one value."""
+    bad = np.count_nonzero(~np.isfinite(maps.values), axis=(1, 2, 3))
+    if bad.any():
+        names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
+        raise TargetError(
+            f"{maps.source}: got {bad.sum()} NaN or infinite pixels in {len(names)} of {len(maps)} "
+            f"maps ({listing(names)}); expected finite float32 values; fill or mask these pixels "
+            "yourself, or leave these maps out"
+        )
+    flat = maps.values.reshape(len(maps), -1)
+    constant = flat.min(axis=1) == flat.max(axis=1)
+    if constant.any():
+        names = [name for name, same in zip(maps.ids, constant, strict=True) if same]
+        raise TargetError(
+            f"{maps.source}: got {len(names)} constant maps ({listing(names)}); expected maps "
+            "that vary; leave them out, and if they do vary in the file, change the unit so that "
+            "float32 can hold them (7 digits, 1e-38 to 3e38)"
+        )
+
+
+def _order(path: str, maps: MapSet, fit: int) -> tuple[str, ...]:
+    """Say which maps are held out where the order of files decides it."""
+    if maps.files == 1:
+        return ()
+    return (
+        f"{path}: the natural order of {maps.files} file names decides the split: {fit} "
+        f"maps are fitted, and {len(maps) - fit} from {maps.ids[fit]} on are held out",
+    )
+
+
+def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:
+    """Find maps that are identical: a note for those in one split, an error across the split.
+
+    Raises:
+        TargetError: a held-out map is identical to a fitted one.
+    """
+    first: dict[bytes, int] = {}
+    pairs = []
+    for number, values in enumerate(maps.values):
+        content = hashlib.sha256((values + np.float32(0)).tobytes()).digest()  # -0 becomes 0
+        known = first.setdefault(content, number)
+        if known != number:
+            pairs.append((known, number))
+    across = [f"{maps.ids[a]} = {maps.ids[b]}" for a, b in pairs if a < fit <= b]
+    if across:
+        raise TargetError(
+            f"{maps.source}: got {len(across)} held-out maps identical to fitted ones "
+            f"({listing(across)}); expected different maps, or the comparison with held-out maps "
+            "means nothing; give each map once"
+        )
+    if not pairs:
+        return ()
+    names = [f"{maps.ids[a]} = {maps.ids[b]}" for a, b in pairs]
+    return (
+        f"{maps.source}: {len(pairs)} maps are identical to others of the same split "
+        f"({listing(names)}): each counts as often as it is given; give each map once",
+    )
+
+
+def _require_fit(source: str, shape: tuple[int, int, int], model: SizeLimits) -> None:
+    channels, height, width = shape
+    if channels != model.channels:
+        raise TargetError(
+            f"{source}: got {channels} channels; expected {model.channels}, as the base has; save "
+            "the maps with those channels or choose another base"
+        )
+    if height % model.size_multiple or width % model.size_multiple:
+        raise TargetError(
+            f"{source}: got maps of {height} x {width} px; expected sides that are multiples "
+            f"of {model.size_multiple} px; crop or pad the maps, or choose another base"
+        )
+    if model.fixed_size and (height, width) != (model.size, model.size):
+        raise TargetError(
+            f"{source}: got maps of {height} x {width} px; expected {model.size} x "
+            f"{model.size} px, the only size that {model.source} takes: cut or resample the maps, "
+            "or choose another base"
+        )

@@ -1,0 +1,430 @@
+"""From targets to samples, as pure functions of a base, targets, a method and a root key.
+
+    calibrate   weights of the experts, one noise level at a time
+    invert      fit targets to latents, with the round trip that vouches for them
+    draw        a latent per sample, from the fitted prior
+    decode      latents to maps, each pulled towards statistics of the targets
+
+Everything here lives in memory. `Synthesizer` does it in one process, workers one shard after
+another; both use these functions, so there is one way to make a sample.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, row_major
+from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
+from ood_core.config.targets import Symmetry
+from ood_core.decode import decode
+from ood_core.denoising.calibrated import (
+    EXPERTS,
+    BandWeights,
+    CalibratedDenoiser,
+    Labels,
+    TargetLaws,
+    band_knots,
+    calibrate_level,
+    halves,
+)
+from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.flow import CountingDenoiser
+from ood_core.diffusion.patches import PatchMixture
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.teleport import Shortcut, Teleport
+from ood_core.estimators.choice import Choice, Prior, fit_prior
+from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.patches import fit_patches_of, patch_shapes
+from ood_core.invert import Inversion, held, invert
+from ood_core.maps.quantization import Quantization
+from ood_core.maps.target_set import TargetSet
+from ood_core.models.autoencoder import Autoencoder
+from ood_core.models.loading import BaseModel
+from ood_core.numerics.random import SeedRange, root_key
+from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.latents import draw, measure_geometry
+from ood_core.synthesis.levels import in_domain_law
+from ood_core.synthesis.shell_geometry import ShellGeometry
+
+GAUSSIAN_WHITE = 1.0
+"""Noise-to-signal ratio around which the Gaussian expert earns its weight."""
+LAW_ROOT = root_key("affine law of a base")
+PatchMixtures = tuple[PatchMixture, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ExpertPlan:
+    """Which experts there are and how they are parted into bands, known before any is fitted.
+
+    `knots` are band centres in cycles per pixel; `rho` is the stationary share of the Gaussian's
+    covariance and `n_clusters` the largest number of its clusters.
+    """
+
+    experts: tuple[str, ...]
+    knots: tuple[float, ...]
+    rho: float
+    n_clusters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, to be kept beside the weights."""
+        return {
+            "experts": list(self.experts),
+            "knots": list(self.knots),
+            "rho": self.rho,
+            "n_clusters": self.n_clusters,
+        }
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> "ExpertPlan":
+        """Read what `as_dict` wrote."""
+        experts, knots = tuple(kept["experts"]), tuple(kept["knots"])
+        return cls(experts, knots, float(kept["rho"]), int(kept["n_clusters"]))
+
+    @classmethod
+    def of(cls, seen: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec) -> "ExpertPlan":
+        """Measure on the fit targets as the denoiser sees them, `(n, c, y, x)`."""
+        shapes = patch_shapes(*seen.shape[1:]) if spec.patches else []
+        local = [f"patches {side}x{side}, scale {scale}" for side, scale in shapes]
+        knots = band_knots(seen.shape[-2], seen.shape[-1], spec.bands).tolist()
+        rho = fit_gaussian(seen, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho
+        return cls((*EXPERTS, *local), tuple(knots), rho, spec.n_clusters)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """What stays the same from shard to shard: base, targets, method and the denoiser of them.
+
+    `base` counts evaluations of the network wherever it is used, and asks `network`, which may be
+    a wrapped one. `experts` and `weights` belong to the calibrated denoiser; `weights` is None
+    before calibration. `codes` is the autoencoder of a latent base, whose denoiser works on codes
+    of maps. `shortcut` leads from the top of the grid to the level of the latents where the method
+    teleports.
+    """
+
+    base: CountingDenoiser
+    network: Denoiser
+    codes: Autoencoder | None
+    targets: TargetSet
+    method: Method
+    timesteps: TimeGrid
+    root: int
+    device: torch.device
+    plan: ExpertPlan | None
+    experts: TargetLaws | None
+    weights: BandWeights | None
+    shortcut: Shortcut | None
+
+    @classmethod
+    def of(
+        cls,
+        model: BaseModel,
+        targets: TargetSet,
+        method: Method,
+        root: int,
+        device: torch.device,
+        *,
+        network: Denoiser | None = None,
+        plan: ExpertPlan | None = None,
+        patches: PatchMixtures = (),
+        weights: BandWeights | None = None,
+    ) -> "Pipeline":
+        """Fit the experts to the targets and put everything together.
+
+        `network` stands in for the model's denoiser where that is wrapped, to be timed for example.
+        `plan` and `patches` are needed where the method calibrates.
+        """
+        schedule, experts = model.denoiser.schedule, None
+        if plan is not None:
+            experts = TargetLaws.fit(
+                targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches
+            )
+        asked = model.denoiser if network is None else network
+        return cls(
+            base=CountingDenoiser(asked),
+            network=asked,
+            codes=model.codes,
+            targets=targets,
+            method=method,
+            timesteps=time_grid(schedule, method),
+            root=root,
+            device=device,
+            plan=plan,
+            experts=experts,
+            weights=weights,
+            shortcut=_shortcut(model.denoiser, experts, targets.fit_seen[0].shape, method, device),
+        )
+
+    def calibrated(self, weights: BandWeights) -> "Pipeline":
+        """The same with the weights of its calibrated denoiser."""
+        return replace(self, weights=weights)
+
+    def denoiser(self, labels: Labels) -> Denoiser:
+        """The denoiser for maps of the given clusters: the calibrated stack, or the base."""
+        if self.experts is None or self.weights is None:
+            return self.base
+        return CalibratedDenoiser(self.base, self.experts, self.weights, labels)
+
+    def labels(self, maps: Maps) -> Labels:
+        """The cluster of each clean map or code; all zero where the method has no clusters."""
+        if self.experts is None:
+            return torch.zeros(len(maps), dtype=torch.int64)
+        return self.experts.assign(maps)
+
+    def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:
+        """Decode latents on the device, one per seed, to what the denoiser works on."""
+        how = self.method
+        return decode(denoiser, how.solver, latents, self.timesteps, seeds, how.eta, self.shortcut)
+
+    def maps(self, seen: Maps) -> Maps:
+        """Maps in model range of what the denoiser makes: decoded where it makes codes."""
+        return seen if self.codes is None else self.codes.decode(seen)
+
+    def physical(self, maps: Maps) -> NDArray[np.float32]:
+        """Samples in physical units, rounded and cut off as the targets are if the method says so.
+
+        `maps` are in model range and on the host.
+        """
+        values = self.targets.physical(maps)
+        return values if self._quantization is None else self._quantization(values)
+
+    @cached_property
+    def _quantization(self) -> Quantization | None:
+        return self.targets.quantization if self.method.quantization else None
+
+    def lift(self, denoiser: Denoiser, seen: Maps) -> Inversion:
+        """Invert maps, or codes, that are on the device."""
+        return invert(
+            denoiser, seen, self.timesteps, self.method.fixed_point_iterations, above=self.shortcut
+        )
+
+    def lower(self, denoiser: Denoiser, latents: Latents) -> Maps:
+        """Undo `lift`: decode by the deterministic solver."""
+        return decode(denoiser, "ddim", latents, self.timesteps, above=self.shortcut)
+
+    def invert(self, start: int, stop: int, capacity: int) -> Inversion:
+        """Invert fit targets `start <= i < stop` on the device, padded to a batch of `capacity`.
+
+        The round trip of a latent base ends in pixels, and its error is that of the whole way: of
+        the autoencoder and of the flow.
+        """
+        seen = padded(self.targets.fit_seen[start:stop], capacity)
+        done = self.lift(self.denoiser(self.labels(seen)), seen.to(self.device))
+        if self.codes is None:
+            return done
+        maps = padded(self.targets.fit_ranged[start:stop], capacity).to(self.device)
+        back = self.codes.decode(done.round_trip)
+        error = ((back - maps) ** 2).flatten(1).mean(dim=1).sqrt()
+        return replace(done, round_trip=back, error=error)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedPrior:
+    """The prior of the latents, why it was chosen, and the geometry that its draws must have."""
+
+    prior: Prior
+    choice: Choice
+    geometry: ShellGeometry
+
+
+def fit_mixtures(
+    seen: Maps, spec: CalibrationSpec, symmetries: Sequence[Symmetry], identity: str
+) -> tuple[PatchMixtures, PatchMixtures, PatchMixtures]:
+    """Mixtures over the patches of all targets and of either half; empty where none are wanted."""
+    if spec.patches == 0:
+        return (), (), ()
+    root = root_key(identity + "/patches")
+    every, first, second = fit_patches_of((seen, *halves(seen)), spec, symmetries, root)
+    return row_major((every, first, second))
+
+
+def held_rows(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
+    """Rows of the fit targets whose round trip holds; `fit` are these targets in model range."""
+    good = held(error, fit.flatten(1).std(dim=1), method.round_trip_limit)
+    return tuple(torch.nonzero(good)[:, 0].tolist())
+
+
+def fit_prior_of(
+    method: Method, latents: Latents, symmetries: Sequence[Symmetry], identity: str
+) -> FittedPrior:
+    """Fit the prior to latents whose round trip holds, and measure the geometry of its draws.
+
+    Raises:
+        PriorUnderdetermined: the kind of prior needs more latents.
+    """
+    prior, choice = row_major(fit_prior(latents, method.prior, symmetries))
+    construct = construct_of(method.draw, prior, latents)
+    root = root_key(identity + "/geometry")
+    return FittedPrior(prior, choice, measure_geometry(method.draw, construct, root, latents))
+
+
+@final
+class Calibrator:
+    """Fits the experts' weights, level by level; each half of the targets judges the other's fit.
+
+    `halves` are the mixtures over patches of either half, empty where the method has none.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, halves: tuple[PatchMixtures, PatchMixtures] = ((), ())
+    ) -> None:
+        spec, plan, experts = pipeline.method.calibration, pipeline.plan, pipeline.experts
+        if spec is None or plan is None or experts is None:
+            raise ValueError("got a pipeline without experts; expected a method that calibrates")
+        seen, schedule = pipeline.targets.fit_seen, pipeline.base.schedule
+        self._pipeline, self._spec = pipeline, spec
+        self._mean, self._plan = experts.gaussian.mean, plan
+        self._folds = TargetLaws.cross_fitted(
+            seen, schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries, halves
+        )
+        self._seen = seen.to(pipeline.device)
+
+    def level(self, t: int) -> Float[Tensor, "bands experts"]:
+        """Weights at one time index."""
+        pipeline = self._pipeline
+        return calibrate_level(
+            self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
+            pipeline.targets.symmetries, pipeline.root,
+        )  # fmt: skip
+
+    def weights(self, levels: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
+        """All levels together, in rising order of their time index."""
+        rising = sorted(levels)
+        ratio = [self._pipeline.base.schedule.noise_to_signal(t) for t in rising]
+        return BandWeights(
+            noise_to_signal=torch.tensor(ratio, dtype=torch.float32),
+            knots=torch.tensor(self._plan.knots),
+            weights=torch.stack([levels[t] for t in rising]),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """A batch of samples: `maps` in model range, with where each came from.
+
+    `maps` and `aim_distance` may lie on the device, the others lie on the host. `parents` are the
+    two fit targets whose statistics set the aim, `sources` those whose latents it was made of.
+    """
+
+    seeds: SeedRange
+    maps: Maps
+    aim_distance: PerSample
+    parents: Int[Tensor, "n 2"]
+    attempts: Int[Tensor, " n"]
+    refusals: Int[Tensor, "n tests"]
+    sources: Int[Tensor, "n k"]
+    source_weights: Float[Tensor, "n k"]
+
+
+@final
+class Sampler:
+    """Draws, decodes and steers samples; sample `i` is a function of the root key and `i` alone.
+
+    `latents` are those of the fit targets in `held`, whose round trip holds.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        prior: Prior,
+        geometry: ShellGeometry,
+        latents: Latents,
+        held: Sequence[int],
+    ) -> None:
+        self._pipeline, self._latents = pipeline, latents
+        self._geometry, self._held = geometry, torch.tensor(held)
+        self._construct = construct_of(pipeline.method.draw, prior, latents)
+        seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
+        neighbours = steering.neighbours if steering is not None else 1
+        symmetries = pipeline.targets.symmetries
+        bins = radial_bins(steering, symmetries)
+        self._statistics = Statistics(seen.shape[-1], bins)
+        self._aims = StatisticAims.measure(
+            self._statistics, seen, pipeline.targets.symmetries, neighbours
+        )
+        self._labels = pipeline.labels(seen)
+
+    def sample(self, seeds: SeedRange) -> Samples:
+        """Make the samples of a range of seeds.
+
+        Every sample has two parents, whether it is steered towards them or not: the first one says
+        which cluster it belongs to, and both say how far it ends from where real maps lie.
+        """
+        pipeline, steering = self._pipeline, self._pipeline.method.steering
+        drawn = draw(self._construct, seeds, self._geometry, self._latents)
+        sources = self._held[drawn.kept.sources]
+        aim, parents = self._aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
+        plain = pipeline.denoiser(self._labels[parents[:, 0]])
+        spec = steering or SteeringSpec()
+        steered = SteeredDenoiser(plain, self._statistics, aim, self._aims, spec, seeds)
+        denoiser = plain if steering is None else steered
+        made = pipeline.decode(denoiser, drawn.latents.to(pipeline.device), seeds)
+        return Samples(
+            seeds=seeds,
+            maps=pipeline.maps(made),
+            aim_distance=steered.distance(made),
+            parents=parents,
+            attempts=drawn.attempts,
+            refusals=drawn.refusals,
+            sources=sources,
+            source_weights=drawn.kept.weights,
+        )
+
+
+def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
+    """Rings whose means are steered: none where the field has no centre."""
+    return 0 if steering is None or "translate" in symmetries else steering.radial_bins
+
+
+def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:
+    """The rising time indices of a method."""
+    if method.timesteps is not None:
+        return torch.tensor(method.timesteps)
+    match method.spacing:
+        case "uniform":
+            return schedule.uniform_grid(method.steps + 1, method.top, method.ends[0])
+        case "log_snr":
+            return schedule.log_snr_grid(method.steps + 1, method.top, method.ends[0])
+
+
+def padded(maps: Maps, capacity: int) -> Maps:
+    """Repeat the last map up to the batch shape, so that every shard runs the same kernels."""
+    if len(maps) == capacity:
+        return maps
+    return torch.cat([maps, maps[-1:].expand(capacity - len(maps), -1, -1, -1)])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the named device, or for `auto` the GPU that this process sees, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _shortcut(
+    base: Denoiser,
+    experts: TargetLaws | None,
+    shape: Sequence[int],
+    method: Method,
+    device: torch.device,
+) -> Shortcut | None:
+    """The way above the grid: of the targets' Gaussian, or of the base's own affine law."""
+    if not method.teleport:
+        return None
+    if experts is None:
+        law = in_domain_law(base, tuple(shape), LAW_ROOT, device)
+    else:
+        law = experts.gaussian
+    flow = Teleport(base.schedule, law.mean, law.covariance)
+    return Shortcut(flow, method.top, method.ends[1])

@@ -1,0 +1,360 @@
+"""The method as one object: fit it to a few dozen targets, then draw as many maps as are wanted.
+
+    model = load_model("models/dead-leaves-32")
+    synth = Synthesizer(model, Method(steps=12)).fit(targets, seed=0)
+    maps = synth.sample(256)
+
+It works in memory. Runs on disk (`flows.run`) use the same functions of
+`ood_core.synthesis.pipeline`, shard by shard: a run of the same identity stores the same maps.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from ood_core.arrays import Latents, row_major
+from ood_core.config.identity import digest, identity_record, read_method
+from ood_core.config.method import Method
+from ood_core.denoising.calibrated import BandWeights
+from ood_core.errors import IdentityRefused, InputError
+from ood_core.estimators.choice import Prior
+from ood_core.maps.target_set import TargetSet
+from ood_core.maps.transforms import RangeTransform
+from ood_core.models.loading import BaseModel
+from ood_core.numerics.random import SeedRange, root_key
+from ood_core.synthesis.pipeline import (
+    Calibrator,
+    ExpertPlan,
+    FittedPrior,
+    PatchMixtures,
+    Pipeline,
+    Sampler,
+    fit_mixtures,
+    fit_prior_of,
+    held_rows,
+)
+from ood_core.synthesis.state import read_state, write_state
+from ood_core.synthesis.walks import geodesic
+
+INVERSION_BATCH = 16
+FORMAT = 1
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Trust:
+    """How much each expert is trusted, per noise level and band of wavenumber.
+
+    Attributes:
+        experts: names; `base` is the frozen model.
+        noise_to_signal: `sigma/alpha` of every level, rising.
+        knots: band centres in cycles per pixel.
+        weights: of every expert, `(levels, bands, experts)`; 0 where it is not evaluated.
+    """
+
+    experts: tuple[str, ...]
+    noise_to_signal: Float[np.ndarray, " levels"]
+    knots: Float[np.ndarray, " bands"]
+    weights: Float[np.ndarray, "levels bands experts"]
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """In how many of the levels each expert is evaluated when one map is made."""
+        asked = (self.weights != 0).any(axis=1).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.experts, asked, strict=True)}
+
+    def __str__(self) -> str:
+        levels = len(self.noise_to_signal)
+        return "\n".join(f"{name}: {n} of {levels} levels" for name, n in self.evaluations.items())
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    """Everything that `Synthesizer.fit` made."""
+
+    targets: TargetSet
+    record: dict[str, Any]
+    pipeline: Pipeline
+    patches: PatchMixtures
+    latents: Latents
+    held: tuple[int, ...]
+    prior: FittedPrior
+    sampler: Sampler
+
+
+@final
+class Synthesizer:
+    """A frozen model and a method, fitted to targets; draws synthetic maps of their kind.
+
+    Sample `i` is a function of the identity (targets, model, method, seed) and of `i`: not of how
+    many are drawn, nor in which order. It is computed in the batch of `batch` samples that it
+    belongs to, since rounding depends on the shape of a batch.
+
+    Args:
+        model: from `load_model`; it stays frozen, and its device is the one that is used.
+        method: what is done; what it leaves open is resolved for the model's noise schedule.
+        batch: samples that are computed together, as `generation.shard_size` of a run.
+
+    Raises:
+        ConfigError: a method that the model's noise schedule has no room for.
+    """
+
+    def __init__(self, model: BaseModel, method: Method | None = None, *, batch: int = 64) -> None:
+        if batch < 1:
+            raise InputError(f"batch: got {batch}; expected 1 or more")
+        self.model, self.batch = model, batch
+        self.method = (Method() if method is None else method).resolve(model.denoiser.schedule)
+        self._fitted: _Fit | None = None
+
+    def fit(self, targets: TargetSet, seed: int = 0, *, progress: bool = True) -> "Synthesizer":
+        """Calibrate the denoiser, invert the fit targets and fit the prior of their latents.
+
+        Held-out targets are not looked at. Takes seconds to minutes; `progress` shows bars.
+
+        Raises:
+            TargetError: targets that the model or the method cannot take.
+            PriorUnderdetermined: fewer targets than the prior needs.
+        """
+        targets.check(self.model)
+        record = self._identity_record(targets, seed)
+        identity, seen = digest(record), self._encoded(targets)
+        plan: ExpertPlan | None = None
+        mixtures: tuple[PatchMixtures, PatchMixtures, PatchMixtures] = ((), (), ())
+        if (spec := self.method.calibration) is not None:
+            plan = ExpertPlan.of(seen.fit_seen, targets.symmetries, spec)
+            mixtures = fit_mixtures(seen.fit_seen, spec, targets.symmetries, identity)
+        every, first, second = mixtures
+        pipeline = self._pipeline(seen, identity, plan, every, None)
+        if plan is not None:
+            calibrator = Calibrator(pipeline, (first, second))
+            steps = _bar(pipeline.timesteps.tolist(), "calibrating", progress)
+            pipeline = pipeline.calibrated(
+                calibrator.weights({t: calibrator.level(t) for t in steps})
+            )
+        latents, error = _inverted(pipeline, len(targets.fit), progress)
+        self._fitted = self._complete(targets, record, pipeline, every, latents, error)
+        return self
+
+    def sample(self, n: int, start: int = 0, *, progress: bool = True) -> NDArray[np.float32]:
+        """Make samples `start <= i < start + n`.
+
+        Returns:
+            Maps in the targets' unit, float32, of shape `(n, c, y, x)`.
+
+        Raises:
+            InputError: not fitted, or a negative number.
+        """
+        if n < 0 or start < 0:
+            raise InputError(f"sample: got n {n}, start {start}; expected 0 or more")
+        shape = self._fit.targets.values.shape[1:]
+        made = np.empty((n, *shape), dtype=np.float32)
+        for first, maps in self._batches(start, start + n, progress):
+            low, high = max(first, start), min(first + self.batch, start + n)
+            made[low - start : high - start] = maps[low - first : high - first]
+        return made
+
+    def sample_one(self, number: int) -> NDArray[np.float32]:
+        """Make the sample with this number, `(c, y, x)`, in the targets' unit."""
+        one: NDArray[np.float32] = self.sample(1, number, progress=False)[0]
+        return one
+
+    def _batches(
+        self, start: int, stop: int, progress: bool
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        fitted = self._fit
+        firsts = range(start - start % self.batch, stop, self.batch) if stop > start else range(0)
+        for first in _bar(firsts, "sampling", progress, unit=f"batch of {self.batch}"):
+            seeds = SeedRange(fitted.pipeline.root, first, first + self.batch)
+            made = fitted.sampler.sample(seeds)
+            yield first, fitted.pipeline.physical(made.maps.cpu())
+
+    @property
+    def identity(self) -> str:
+        """Digest of targets, model, method and seed: what decides every sample."""
+        return digest(self._fit.record)
+
+    @property
+    def latents(self) -> Latents:
+        """Latents of the fit targets, `(n, c, y, x)`, of about unit variance."""
+        return self._fit.latents
+
+    @property
+    def prior(self) -> Prior:
+        """The fitted prior of the latents whose round trip holds."""
+        return self._fit.prior.prior
+
+    def trust(self) -> Trust:
+        """How much each expert is trusted at every noise level.
+
+        Raises:
+            InputError: not fitted, or the method does not calibrate.
+        """
+        pipeline = self._fit.pipeline
+        if pipeline.weights is None or pipeline.plan is None:
+            raise InputError("trust: got a method without calibration, which has no experts")
+        weights = pipeline.weights
+        return Trust(
+            pipeline.plan.experts,
+            weights.noise_to_signal.numpy(),
+            weights.knots.numpy(),
+            weights.weights.numpy(),
+        )
+
+    def walk(self, start: int, end: int, steps: int = 13) -> NDArray[np.float32]:
+        """Decode the geodesic between the latents of two fit targets, given by their rows.
+
+        Returns:
+            Maps in the targets' unit, `(steps, c, y, x)`; the ends are close to both targets.
+
+        Raises:
+            InputError: no such targets, or fewer than two steps.
+        """
+        fitted, count = self._fit, len(self._fit.latents)
+        if not (0 <= start < count and 0 <= end < count and start != end) or steps < 2:
+            raise InputError(
+                f"walk: got targets {start} and {end} of {count}, {steps} steps; expected two "
+                "different rows of fit targets and 2 or more steps"
+            )
+        pipeline, shares = fitted.pipeline, np.linspace(0, 1, steps)
+        way = geodesic(fitted.latents, start, end, shares.tolist())
+        ends = pipeline.labels(pipeline.targets.fit_seen[[start, end]])
+        labels = ends[torch.from_numpy((shares >= 0.5).astype(np.int64))]
+        made = pipeline.lower(pipeline.denoiser(labels), way.to(pipeline.device))
+        return pipeline.targets.physical(pipeline.maps(made).cpu())
+
+    def save(self, path: str | Path) -> None:
+        """Write targets and everything that was fitted to one `.npz` file; the model is not in it.
+
+        Raises:
+            InputError: not fitted.
+        """
+        fitted = self._fit
+        write_state(
+            Path(path),
+            {
+                "format": FORMAT,
+                "record": fitted.record,
+                "model": self.model.source,
+                "targets": _targets_state(fitted.targets),
+                "plan": fitted.pipeline.plan,
+                "patches": fitted.patches,
+                "weights": fitted.pipeline.weights,
+                "latents": fitted.latents,
+                "held": list(fitted.held),
+                "prior": fitted.prior,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: BaseModel, *, batch: int = 64) -> "Synthesizer":
+        """Read what `save` wrote, for the model that it was fitted with.
+
+        Raises:
+            InputError: no such file, or no file that `save` wrote.
+            IdentityRefused: another model, or a file of another version.
+        """
+        state = read_state(Path(path))
+        if state.get("format") != FORMAT:
+            raise IdentityRefused(
+                f"{path}: got format {state.get('format')}; expected {FORMAT}: fit it again"
+            )
+        record = state["record"]
+        if record["base"]["digest"] != model.digest:
+            raise IdentityRefused(
+                f"{path}: was fitted with another model ({state['model']}) than {model.source}: "
+                "its weights or its schedule differ; load that one"
+            )
+        made = cls(model, read_method(record), batch=batch)
+        targets = _targets_of(state["targets"])
+        plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
+        pipeline = made._pipeline(made._encoded(targets), digest(record), plan, patches, weights)
+        latents, held, prior = state["latents"], tuple(state["held"]), state["prior"]
+        kept = latents[list(held)]
+        sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
+        made._fitted = _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
+        return made
+
+    @property
+    def _fit(self) -> _Fit:
+        if self._fitted is None:
+            raise InputError("got a Synthesizer that is not fitted; call fit(targets) first")
+        return self._fitted
+
+    def _identity_record(self, targets: TargetSet, seed: int) -> dict[str, Any]:
+        return identity_record(targets, self.model.digest, self.method, seed)
+
+    def _encoded(self, targets: TargetSet) -> TargetSet:
+        codes = self.model.codes
+        return targets.encoded(None if codes is None else codes.encode)
+
+    def _pipeline(
+        self,
+        targets: TargetSet,
+        identity: str,
+        plan: ExpertPlan | None,
+        patches: PatchMixtures,
+        weights: BandWeights | None,
+    ) -> Pipeline:
+        return Pipeline.of(
+            self.model, targets, self.method, root_key(identity), self.model.device,
+            plan=plan, patches=patches, weights=weights,
+        )  # fmt: skip
+
+    def _complete(
+        self,
+        targets: TargetSet,
+        record: dict[str, Any],
+        pipeline: Pipeline,
+        patches: PatchMixtures,
+        latents: Latents,
+        error: torch.Tensor,
+    ) -> _Fit:
+        held = held_rows(self.method, error, pipeline.targets.fit_ranged)
+        kept = latents[list(held)]
+        prior = fit_prior_of(self.method, kept, targets.symmetries, digest(record))
+        sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
+        return _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
+
+
+def _inverted(pipeline: Pipeline, count: int, progress: bool) -> tuple[Latents, torch.Tensor]:
+    size = min(INVERSION_BATCH, count)
+    latents, errors = [], []
+    for first in _bar(range(0, count, size), "inverting", progress, unit=f"batch of {size}"):
+        stop = min(first + size, count)
+        done = pipeline.invert(first, stop, size)
+        latents.append(done.latents[: stop - first].cpu())
+        errors.append(done.error[: stop - first].cpu())
+    return row_major((torch.cat(latents), torch.cat(errors)))
+
+
+def _targets_state(targets: TargetSet) -> dict[str, Any]:
+    return {
+        "values": targets.values,
+        "ids": targets.ids,
+        "unit": targets.unit,
+        "header": targets.header,
+        "source": targets.source,
+        "transform": targets.transform.as_dict(),
+        "symmetries": targets.symmetries,
+        "fit_count": targets.fit_count,
+    }
+
+
+def _targets_of(state: dict[str, Any]) -> TargetSet:
+    transform = RangeTransform.from_dict(state["transform"])
+    ranged = torch.from_numpy(transform.forward(state["values"]))
+    return TargetSet(**{**state, "transform": transform, "model_range": ranged})
+
+
+def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "level") -> Iterable[T]:
+    bar: Iterable[T] = tqdm(work, desc=what, unit=f" {unit}", disable=not shown, leave=False)
+    return bar

@@ -1,0 +1,182 @@
+"""Baselines against closed forms: group images, kept covariances, spectra, posterior draws."""
+
+import itertools
+
+import pytest
+import torch
+
+from benchmarks.rivals.baseline import Baseline
+from benchmarks.rivals.copies import Copies
+from benchmarks.rivals.gaussian import GaussianField, GaussianLaw
+from benchmarks.rivals.mixing import Mixing, mix
+from benchmarks.rivals.restart import Restart
+from benchmarks.rivals.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.estimators.families import fit_gaussian
+from ood_core.metrics.novelty import nearest, nearest_shifted
+from ood_core.metrics.spectra import power_spectrum
+from ood_core.numerics.covariance import isotropic
+from ood_core.numerics.random import SeedRange
+from tests.contracts.baseline import BaselineContract
+from tests.fields import SIZE, smooth_fields
+from tests.strategies import randn
+
+SEEDS = SeedRange(3, 0, 40)
+
+
+def fields(n: int = 8) -> torch.Tensor:
+    maps = torch.from_numpy(smooth_fields(n))[:, None]
+    return (maps - maps.mean()) / maps.std()
+
+
+def exact_base(variance: float = 1.0) -> GaussianDenoiser:
+    shape = (1, SIZE, SIZE)
+    return GaussianDenoiser(NoiseSchedule.linear(), torch.zeros(shape), isotropic(variance, shape))
+
+
+class TestCopies(BaselineContract):
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return Copies()
+
+    def test_every_map_is_an_image_of_a_target(self, targets: torch.Tensor) -> None:
+        maps = Copies()(targets, ("flip", "rotate90"), SEEDS).maps
+        found = nearest(maps, targets, ("flip", "rotate90"))
+        assert (found.distance == 0).all()
+        assert len(found.target.unique()) > 1 and len(found.element.unique()) > 1
+        # 40 of 64 images without the group would all be the identity: control
+        assert (nearest(maps, targets, ()).distance > 0).any()
+
+    def test_periodic_fields_are_shifted_as_well(self, targets: torch.Tensor) -> None:
+        maps = Copies()(targets, ("translate",), SEEDS).maps
+        found = nearest_shifted(maps, targets, ())
+        assert (found.distance == 0).all()
+        assert len(found.shift.unique(dim=0)) > 1
+
+
+class TestMixing(BaselineContract):
+    needed = 4
+
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return Mixing()
+
+    @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.5, 0.5), (0.9, 0.1)])
+    def test_weights_keep_mean_and_unbiased_covariance(self, weights: tuple[float, float]) -> None:
+        targets = fields(6).double()
+        pairs = list(itertools.permutations(range(6), 2))  # every draw of two different targets
+        images = torch.stack([targets[list(pair)] for pair in pairs])
+        shares = torch.tensor([weights] * len(pairs), dtype=torch.float64)
+        mixed = mix(images, shares, targets.mean(0), 6).flatten(1)
+        torch.testing.assert_close(mixed.mean(0), targets.mean(0).flatten())
+        centred = mixed - mixed.mean(0)
+        covariance = centred.T @ centred / len(pairs)
+        torch.testing.assert_close(covariance, torch.cov(targets.flatten(1).T))
+
+    def test_a_plain_average_does_not(self) -> None:
+        targets = fields(6).double()
+        plain = (targets[:, None] + targets[None]).div(2)
+        spread = plain[~torch.eye(6, dtype=torch.bool)].var(0).sum()
+        assert spread < 0.6 * targets.var(0).sum()
+
+
+class TestGaussianField(BaselineContract):
+    needed = 4
+
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return GaussianField()
+
+    def test_the_spectrum_is_that_of_the_targets(self) -> None:
+        targets = fields()
+        drawn = GaussianField()(targets, ("flip",), SeedRange(1, 0, 400)).maps
+        _, power, modes = power_spectrum(drawn)
+        given = power_spectrum(targets)[1].mean((0, 1))
+        # Modes are exponential, conjugate ones equal: relative error (400 modes / 2)^-1/2 each.
+        error = given / torch.sqrt(400 * modes / 2)
+        assert ((power.mean((0, 1)) - given).abs() < 5 * error).all()
+        assert (drawn.mean((0, 1)) - targets.mean()).abs().max() < 0.5  # one mean for all pixels
+
+    def test_means_of_maps_spread_as_those_of_the_targets(self) -> None:
+        """Power of the mean is not mixed with that of the largest waves, which is another."""
+        targets = fields(64) + 3 * randn(64, 1, 1, 1, seed=9).float()
+        drawn = GaussianField()(targets, (), SeedRange(1, 0, 400)).maps
+        ours, theirs = (maps.mean((-2, -1)).var() for maps in (drawn, targets))
+        # Variances of 64 and 400 normals: relative error (2/63 + 2/399)^1/2 = 0.19, three of these.
+        assert float(ours / theirs) == pytest.approx(1, abs=0.57)
+        first = [power_spectrum(maps)[1][..., 0].mean() for maps in (drawn, targets)]
+        # Four modes of the first annulus: (1/(64 * 4) + 1/(400 * 4))^1/2 = 0.07, five of these.
+        assert float(first[0] / first[1]) == pytest.approx(1, abs=0.35)
+
+
+class TestGaussianLaw(BaselineContract):
+    needed = 4
+
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return GaussianLaw()
+
+    def test_draws_are_those_of_the_expert(self, targets: torch.Tensor) -> None:
+        made = GaussianLaw()(targets, ("flip",), SEEDS)
+        law = fit_gaussian(targets, "spectral_low_rank", ("flip",), 1.0)
+        assert torch.equal(made.maps, law.sample(SEEDS)) and made.notes == {"rho": law.rho}
+
+
+class TestRestart(BaselineContract):
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return Restart(base=exact_base(), steps=4)
+
+    @pytest.mark.parametrize("ratio", [0.5, 2.0])
+    def test_correlation_with_the_target_is_that_of_a_posterior_draw(self, ratio: float) -> None:
+        # x0' | x_t is a draw of the posterior: cov(x0', x0) = v^2 / (v + s^2).
+        targets = torch.randn(64, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        how, seeds = (
+            Restart(base=exact_base(), noise_to_signal=ratio, steps=60),
+            SeedRange(2, 0, 64),
+        )
+        made = how(targets, (), seeds)
+        sources = Copies()(targets, (), seeds).maps  # the same draws of targets
+        pairs = torch.stack([made.maps.flatten(), sources.flatten()])
+        found = torch.cov(pairs)
+        # 60 steps of a first-order scheme, each 0.06 or less in ln s; 16,384 pixels add 0.008.
+        assert float(found[0, 1]) == pytest.approx(1 / (1 + ratio**2), abs=0.09)
+        assert float(found[0, 0]) == pytest.approx(1, abs=0.09)
+
+    def test_evaluations_are_counted(self, targets: torch.Tensor, method: Baseline) -> None:
+        assert method(targets, (), SeedRange(0, 0, 3)).nfe == 3 * 5
+
+
+class TestSynthesis(BaselineContract):
+    needed = 2
+
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return Synthesis(steps=3)
+
+    def test_descent_reaches_the_statistics(self) -> None:
+        targets, statistics = fields(), SynthesisStatistics(SIZE)
+        spread = statistics(targets).std(0).clamp_min(0.02)
+        x, aim = start(targets[:1], SeedRange(0, 7, 8)), statistics(targets[:1])[0]
+        before = float(((statistics(x)[0] - aim) / spread).square().mean())
+        made, last = descend(statistics, x, aim, spread, steps=80)
+        after = float(((statistics(made)[0] - aim) / spread).square().mean())
+        assert before > 0.3 and after == pytest.approx(last)
+        assert after < 0.1**2  # a tenth of the targets' spread
+        # It is another map than the target all the same: pixels are as far as those of others.
+        apart = nearest(made, targets[:1], ()).distance / nearest(x, targets[:1], ()).distance
+        assert apart > 0.5
+
+    def test_mirror_images_have_no_jump(self) -> None:
+        ramp = torch.linspace(-1, 1, SIZE).expand(1, 1, SIZE, SIZE)
+        step = 2 / (SIZE - 1)
+        for maps, jump in ((ramp, 2.0), (mirrored(ramp), step)):
+            assert (maps - maps.roll(1, -1)).abs().max() == pytest.approx(jump)
+
+    def test_the_ensemble_has_one_aim(self) -> None:
+        targets, statistics = fields(), SynthesisStatistics(SIZE)
+        made = Synthesis(steps=60, aim="ensemble")(targets, (), SeedRange(0, 0, 3))
+        gaps = (statistics(made.maps) - statistics(targets).mean(0)) / statistics(targets).std(0)
+        own = (statistics(targets) - statistics(targets).mean(0)) / statistics(targets).std(0)
+        assert (gaps.square().mean(1) < 0.25**2).all() and own.square().mean() > 0.8

@@ -1,0 +1,204 @@
+"""The same line under Prefect, and deployments, against one real server on loopback."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.settings import PROJECT
+from ood_core.store.run import RunStore
+from tests.contracts.store import answers, assert_equal
+
+pytestmark = [pytest.mark.flows, pytest.mark.usefixtures("prefect_api")]
+
+
+async def ask(method, *arguments, **keywords):
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        return await getattr(client, method)(*arguments, **keywords)
+
+
+def read(method, *arguments, **keywords):
+    return asyncio.run(ask(method, *arguments, **keywords))
+
+
+def discovery(**more):
+    method = {"preset": "discovery", "steps": 1, "t_max": 300}
+    return {"method": {**method, "calibration": None, "steering": None}, **more}
+
+
+@pytest.fixture(scope="module")
+def flow_run(prefect_api, local_ray, tiny, tmp_path_factory):
+    """The finished tiny run once more, as a Prefect flow over Ray actors."""
+    from flows.orchestration.prefect_flows import synthesise
+
+    root = tmp_path_factory.mktemp("flow") / "run"
+    settings = tiny(execution={"pool": "ray", "orchestrator": "prefect", "workers": 2})
+    state = synthesise(settings.model_dump(mode="json"), str(root), return_state=True)
+    return root, state
+
+
+def test_prefect_over_ray_gives_the_same_bytes_as_plain_python(flow_run, unbroken):
+    root, state = flow_run
+    assert state.is_completed()
+    assert state.name == "Complete"  # as the gate that asks for nothing says
+    assert_equal(root, unbroken)
+    assert RunStore(root).state == "complete"
+
+
+def test_the_flow_returns_a_summary_and_the_server_keeps_none(flow_run):
+    root, state = flow_run
+    summary = state.data.result
+    assert summary["uri"] == str(root)
+    assert summary["samples_done"] == 10
+    kept = read("read_flow_run", state.state_details.flow_run_id).state.data
+    assert "samples" not in json.dumps(kept, default=str)
+
+
+def test_no_arrays_in_parameters(flow_run):
+    _, state = flow_run
+    found = read("read_flow_run", state.state_details.flow_run_id)
+    text = json.dumps(found.parameters)
+    assert set(found.parameters) == {"settings", "out"}
+    assert len(text) < 10_000
+    tasks = read("read_task_runs")
+    mine = [task for task in tasks if task.flow_run_id == found.id]
+    assert {task.name.rpartition("-")[0] for task in mine} == {
+        "calibrate", "invert", "fit", "generate", "validate"
+    }  # fmt: skip
+    assert all(task.state.is_completed() for task in mine)
+
+
+def test_a_run_extended_under_prefect_has_the_bytes_of_plain_python(finished, tiny, tmp_path):
+    from flows.orchestration.prefect_flows import extend_flow
+    from flows.runs.lifecycle import make_run, stored_settings, with_samples
+
+    run = RunStore(finished)
+    found = extend_flow(run, with_samples(stored_settings(run), 13))
+    assert (found["state"], found["samples_done"]) == ("complete", 13)
+    make_run(tiny(generation={"samples": 13}), str(tmp_path / "plain"))
+    assert_equal(finished, tmp_path / "plain")
+
+
+def test_artifacts_tell_progress_verdict_and_report(flow_run):
+    root, state = flow_run
+    artifacts = read("read_artifacts")
+    mine = [a for a in artifacts if a.flow_run_id == state.state_details.flow_run_id]
+    by_key = {a.key: a for a in mine}
+    stages = {f"farfield-{stage}" for stage in ("calibrate", "invert", "generate")}
+    assert stages | {"farfield-summary", "farfield-report"} <= by_key.keys()
+    assert {by_key[key].data for key in stages} == {100.0}
+    assert "complete" in by_key["farfield-summary"].data
+    assert (root / "report" / "index.html").as_uri() in by_key["farfield-report"].data
+
+
+def test_a_refusal_reaches_the_caller_through_prefect(farfield, config, unbroken):
+    path = config(generation={"seed": 9})
+    answer = farfield("run", path, "--out", unbroken, "--orchestrator", "prefect")
+    assert answer.code == 6
+    assert "generation.seed: 0 -> 9" in answer.err
+
+
+def test_deploy_registers_with_a_work_pool(farfield, config, tmp_path):
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    path = config(**discovery(name="pooled"))
+    arguments = ("deploy", path, "--out", tmp_path / "{run}", "--work-pool", "farfield")
+    answer = farfield(*arguments)
+    assert answer.code == 2
+    assert "prefect work-pool create farfield" in answer.err
+    read("create_work_pool", WorkPoolCreate(name="farfield", type="process"))
+    answer = farfield(*arguments, "--cron", "0 2 * * *")
+    assert answer.code == 0
+    assert "synthesise/pooled" in answer.out
+    found = read("read_deployment_by_name", "synthesise/pooled")
+    assert found.entrypoint == "flows.orchestration.prefect_flows.synthesise"
+    assert found.work_pool_name == "farfield"
+    assert found.schedules[0].schedule.cron == "0 2 * * *"
+    assert_one_at_a_time(found)
+    assert found.parameters["out"] == str(tmp_path / "{run}")
+    assert found.parameters["settings"]["generation"]["samples"] == 10
+
+
+def assert_one_at_a_time(deployment):
+    assert deployment.global_concurrency_limit.limit == 1
+    assert deployment.concurrency_options.collision_strategy == "CANCEL_NEW"
+
+
+def test_prefect_yaml_deploys_as_its_header_says(tmp_path):
+    """`prefect deploy` with the shipped file, from the project's folder."""
+    environment = {**os.environ, "FARFIELD_HOME": str(PROJECT), "FARFIELD_RUNS": str(tmp_path)}
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    done = subprocess.run(
+        [*prefect, "deploy", "--prefect-file", "deploy/prefect.yaml", "--all"],
+        cwd=PROJECT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read("read_deployment_by_name", "synthesise/hubble-nightly")
+    assert_one_at_a_time(found)
+    assert found.schedules[0].schedule.cron == "0 2 * * *"
+    assert found.parameters["out"] == f"{tmp_path}/hubble-{{run}}"
+    step = found.pull_steps[0]["prefect.deployments.steps.set_working_directory"]
+    assert step["directory"] == str(PROJECT)
+
+
+def test_a_served_schedule_fires_by_itself(tmp_path, tiny_dict):
+    """`farfield serve --interval`: nobody starts the run, and its data set is complete."""
+    path = tmp_path / "served.yaml"
+    path.write_text(yaml.safe_dump(tiny_dict(**discovery(name="served"))))
+    with (tmp_path / "serve.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli.main", "serve", str(path),
+             "--out", str(tmp_path / "sets" / "{run}"), "--interval", "10"],
+            stdout=log, stderr=log, start_new_session=True, cwd=PROJECT,
+        )  # fmt: skip
+    try:
+        run = first_completed(server, tmp_path / "serve.log")
+        assert run.auto_scheduled
+        assert run.created_by.type == "SCHEDULE"
+        root = tmp_path / "sets" / run.name
+        assert RunStore(root).state == "complete"
+        assert len(answers(root)) == 1 + 3
+        deployment = read("read_deployment_by_name", "synthesise/served")
+        assert_one_at_a_time(deployment)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(timeout=30)
+        finally:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGKILL)
+    shutil.rmtree(tmp_path / "sets")
+    assert read("read_deployment_by_name", "synthesise/served").paused
+
+
+def first_completed(server: "subprocess.Popen[bytes]", log: Path):
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterName,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    of_deployment = DeploymentFilter(name=DeploymentFilterName(any_=["served"]))
+    done = FlowRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
+    ended = FlowRunFilter(state=FlowRunFilterState(type=done))
+    end = time.monotonic() + 180
+    while time.monotonic() < end and server.poll() is None:
+        runs = read("read_flow_runs", flow_run_filter=ended, deployment_filter=of_deployment)
+        if runs:
+            assert [run.state.type for run in runs] == [StateType.COMPLETED] * len(runs)
+            return runs[0]
+        time.sleep(0.5)
+    return pytest.fail(f"no run was fired:\n{log.read_text()[-3000:]}")
