@@ -48,7 +48,9 @@ def samples(line: Pipeline, count: int) -> torch.Tensor:
     prior = fit_gaussian(torch.cat(parts), method.prior, line.targets.symmetries)
     assert method.steering is not None, "the run steers"
     statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
-    aims = StatisticAims.measure(statistics, seen, line.targets.symmetries, method.steering.neighbours)
+    aims = StatisticAims.measure(
+        statistics, seen, line.targets.symmetries, method.steering.neighbours
+    )
     seeds = SeedRange(line.root, 0, count)
     aim, parents = aims.draw(seeds)
     plain = line.denoiser(labels[parents[:, 0]])
