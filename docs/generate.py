@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))  # hooks are loaded without the working folder
 
 OUTSIDE = {
     "README.md": "index.md",
@@ -34,6 +33,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the pages that are no files of docs/."""
     from mkdocs.structure.files import File
 
+    sys.path.insert(0, str(PROJECT))  # this tree, whichever one is installed
     pages = {page: (PROJECT / path).read_text("utf-8") for path, page in OUTSIDE.items()}
     pages |= {
         "interface.md": interface(),
