@@ -66,3 +66,18 @@ def test_the_site_has_every_page(generate):
     made = ["interface.md", "commands.md", "configuration.md", *generate.OUTSIDE.values()]
     written = [path.name for path in (PROJECT / "docs").glob("*.md")]
     assert sorted(listed) == sorted([*made, *written])
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("examples")])
+def test_files_and_modules_that_a_page_names_are_there(page):
+    text = (PROJECT / page).read_text()
+    folders = "ood_core|actors|flows|benchmarks|tests|deploy|docs|examples|models"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)", text):
+        if "NAME" not in path:
+            assert (PROJECT / path).exists(), f"{page}: {path}"
+    for name in re.findall(r"`(test_\w+\.py)", text):
+        assert list((PROJECT / "tests").rglob(name)), f"{page}: {name}"
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", text):
+        place = PROJECT / module.replace(".", "/")
+        found = place.with_suffix(".py").exists() or (place / "__main__.py").exists()
+        assert found, f"{page}: {module}"
