@@ -12,8 +12,7 @@ from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.limits import BASE_BYTES
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import root_key
-from ood_core.store.calibration import read_calibration
-from ood_core.store.patches import read_patches
+from ood_core.store.fitted import read_calibration, read_patches
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 from ood_core.synthesis.pipeline import ExpertPlan, Pipeline, choose_device
@@ -37,7 +36,7 @@ def load_pipeline(
     if method.calibration is not None:
         plan = ExpertPlan.from_dict(run.table("calibrate").attributes)
         patches = read_patches(run).every if method.calibration.patches else ()
-        if run.receipts("calibrate").missing(run.plan("calibrate")) == []:
+        if run.ledger("calibrate").missing(run.plan("calibrate")) == []:
             weights = read_calibration(run)
     return Pipeline.of(
         model,

@@ -8,8 +8,8 @@ from typing import Protocol, final, runtime_checkable
 
 from actors.workers import WorkerSpec, build
 from ood_core.errors import FarfieldError
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
-from ood_core.store.receipts import Receipt
 
 
 @final

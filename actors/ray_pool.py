@@ -27,8 +27,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from actors.pool import ShardFailure
 from actors.workers import Worker, WorkerSpec, build
 from ood_core.errors import FarfieldError, ServiceLost
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
-from ood_core.store.receipts import Receipt
 
 LOOK_SECONDS = 2.0
 """After so long without a word from any actor the driver looks whether Ray is still there."""

@@ -19,14 +19,12 @@ from actors.loading import load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
 from ood_core.limits import BASE_BYTES
 from ood_core.numerics.random import SeedRange
-from ood_core.store.durable import persist_shard
+from ood_core.store.arrays import persist_shard
 from ood_core.store.files import writing
-from ood_core.store.latents import held_targets, read_latents
+from ood_core.store.fitted import read_patches, read_prior
 from ood_core.store.lease import require
-from ood_core.store.patches import read_patches
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
-from ood_core.store.priors import read_prior
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.statistics import (
     copy_distance,
@@ -34,7 +32,7 @@ from ood_core.store.statistics import (
     has_statistics,
 )
 from ood_core.store.statistics import statistics_rows as extracted_rows
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import held_targets, load_targets, read_latents
 from ood_core.synthesis.pipeline import Calibrator, Pipeline, Sampler
 
 Rows = Mapping[str, NDArray[Any]]
@@ -151,7 +149,7 @@ class ShardWorker:
             statistics=vouched,
             parts={name: round(seconds, 6) for name, seconds in parts.items()},
         )
-        self.store.receipts(self.stage).write(receipt)
+        self.store.ledger(self.stage).write(receipt)
         self.turns.stored()
         return receipt
 

@@ -26,7 +26,6 @@ from flows.settings import load_settings
 from ood_core.arrays import Maps
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
-from ood_core.decode import decode
 from ood_core.denoising.calibrated import (
     BandWeights,
     CalibratedDenoiser,
@@ -35,8 +34,8 @@ from ood_core.denoising.calibrated import (
     calibrate_level,
 )
 from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.invert import invert
 from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.scattering import Scattering

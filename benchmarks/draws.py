@@ -24,18 +24,17 @@ import torch
 from actors.loading import load_pipeline
 from ood_core.arrays import Latents, Maps
 from ood_core.config.method import DrawSpec
-from ood_core.decode import decode
+from ood_core.diffusion.sampling import decode
 from ood_core.estimators.choice import Prior
 from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.numerics.random import Root, SeedRange
 from ood_core.report.pictures import COLOURS, Stretch
-from ood_core.store.latents import read_latents
-from ood_core.store.priors import read_prior
+from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
+from ood_core.store.targets import read_latents
 from ood_core.synthesis.constructs import Candidates, construct_of
-from ood_core.synthesis.latents import measure_geometry
+from ood_core.synthesis.latents import ShellGeometry, measure_geometry
 from ood_core.synthesis.pipeline import Pipeline
-from ood_core.synthesis.shell_geometry import ShellGeometry
 
 SPECS = {
     "prior": DrawSpec(),

@@ -18,10 +18,9 @@ import torch
 from actors.loading import load_pipeline
 from benchmarks.nfe import SCORES, Judge, say
 from flows.runs.level_choice import LEVELS, MAPS, MAX_RATIO, MIN_RATIO, ROOT
-from ood_core.decode import decode
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.diffusion.sampling import decode, invert
 from ood_core.estimators.families import fit_gaussian
-from ood_core.invert import invert
 from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
 from ood_core.synthesis.levels import choose, level_curve, log_levels

@@ -30,7 +30,7 @@ from actors.workers import sample_rows
 from flows.runs.lifecycle import stored_settings
 from flows.tools.level_search import search_levels
 from ood_core.arrays import Maps
-from ood_core.decode import evaluations_per_map
+from ood_core.diffusion.sampling import evaluations_per_map
 from ood_core.diffusion.teleport import Shortcut, Teleport
 from ood_core.evaluation.features import FeatureExtractor, Features
 from ood_core.metrics.discrepancy import energy_distance

@@ -22,8 +22,8 @@ from ood_core.config.targets import Symmetry
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.choice import fit_prior
 from ood_core.numerics.covariance import filtered, wavenumbers
-from ood_core.store.latents import read_latents
 from ood_core.store.run import RunStore
+from ood_core.store.targets import read_latents
 
 MIB = 1024  # getrusage counts KiB on Linux
 COLUMNS = ("kind", "seconds", "CPU seconds", "peak MiB", "of it latents", "score", "found")

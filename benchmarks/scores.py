@@ -18,7 +18,7 @@ def row(uri: str) -> list[str]:
     report: dict[str, Any] = read_json(run.root / "report" / "report.json")
     scores = report["evaluation"]["scores"]
     plan = run.plan("generate")
-    receipts = run.receipts("generate").all(plan)
+    receipts = run.ledger("generate").all(plan)
     nfe = sum(receipt.nfe for receipt in receipts) / max(1, sum(r.stop - r.start for r in receipts))
     decibels = sorted(report["round_trip_psnr"])
     middle = f"{decibels[len(decibels) // 2]:.1f}"

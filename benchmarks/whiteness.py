@@ -28,7 +28,7 @@ from actors.loading import load_pipeline
 from benchmarks.nfe import say
 from ood_core.arrays import Latents, Maps
 from ood_core.diffusion.denoiser import Denoiser
-from ood_core.invert import Inversion, invert
+from ood_core.diffusion.sampling import Inversion, invert
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import SeedRange, normal, root_key

@@ -54,7 +54,7 @@ class RunHandle:
         """
         run = RunStore.open(str(self.path))
         plan = run.plan("generate")
-        if run.receipts("generate").missing(plan):
+        if run.ledger("generate").missing(plan):
             raise RunIncomplete(f"{self.path} lacks samples; finish it by the same call")
         rows = range(plan.rows)[start:stop]
         return run.table("generate").read("maps", slice(rows.start, rows.stop))

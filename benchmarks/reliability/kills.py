@@ -152,7 +152,7 @@ def stage_of(out: Path) -> str:
     run = RunStore(out)
     if not run.exists:
         return "planning"
-    unfinished = [s for s in SHARDED if run.receipts(s).missing(run.plan(s))]
+    unfinished = [s for s in SHARDED if run.ledger(s).missing(run.plan(s))]
     return unfinished[0] if unfinished else "validate"
 
 

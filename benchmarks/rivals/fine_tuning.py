@@ -20,10 +20,10 @@ from benchmarks.rivals.baseline import Made, draw_images, parts, require_targets
 from ood_core.arrays import Maps
 from ood_core.config.pretraining import Prediction, PretrainSpec
 from ood_core.config.targets import Symmetry
-from ood_core.decode import decode
 from ood_core.diffusion.denoiser import training_target
-from ood_core.diffusion.flow import CountingDenoiser
+from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.solvers import CountingDenoiser
 from ood_core.errors import BaseModelError
 from ood_core.models.loading import BaseModel
 from ood_core.models.pretrained import PretrainedDenoiser

@@ -13,9 +13,9 @@ import torch
 from benchmarks.rivals.baseline import Made, draw_images, parts
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
-from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
-from ood_core.diffusion.flow import CountingDenoiser
+from ood_core.diffusion.sampling import decode
+from ood_core.diffusion.solvers import CountingDenoiser
 from ood_core.numerics.random import SeedRange, normal
 
 MIN_NOISE = 0.05  # of the last step: below it an estimate is the map itself

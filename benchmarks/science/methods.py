@@ -154,7 +154,7 @@ def make_run(
     finally:
         listener.reset(token)
     run, plan = planned.run, planned.plans["generate"]
-    nfe = sum(receipt.nfe for receipt in run.receipts("generate").all(plan))
+    nfe = sum(receipt.nfe for receipt in run.ledger("generate").all(plan))
     maps = run.table("generate").read("maps", slice(0, samples))
     seconds = time.process_time() - began
     notes = {f"{stage} wall seconds": spent for stage, spent in run.timings.items()}

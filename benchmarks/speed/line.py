@@ -94,7 +94,7 @@ def _run(config: str, sets: list[str], place: Path, again: bool) -> dict[str, di
 def _forget(run: RunStore) -> None:
     """Have a run make its samples again, with the clocks of that stage at zero."""
     for shard in run.plan("generate"):
-        run.receipts("generate").revoke(shard)
+        run.ledger("generate").revoke(shard)
     for name, found in (("timings.json", run.timings), ("split.json", run.splits)):
         kept = {key: value for key, value in found.items() if key not in ("generate", "validate")}
         write_json(run.root / name, kept)

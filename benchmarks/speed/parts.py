@@ -19,10 +19,10 @@ from benchmarks.record import FOLDER, Figure
 from benchmarks.speed.network import in_turns
 from flows.settings import PROJECT, load_settings
 from ood_core.numerics.random import SeedRange
-from ood_core.store.latents import read_latents
+from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
-from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
+from ood_core.store.targets import read_latents
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import draw
 

@@ -15,10 +15,9 @@ from actors.workers import sample_rows
 from benchmarks.record import FOLDER, Figure
 from benchmarks.speed.network import in_turns
 from flows.settings import PROJECT, load_settings
-from ood_core.decode import decode
 from ood_core.denoising.calibrated import BASE
-from ood_core.diffusion.flow import last
-from ood_core.diffusion.solvers import Ddim
+from ood_core.diffusion.sampling import decode
+from ood_core.diffusion.solvers import Ddim, last
 from ood_core.metrics.scattering import Scattering
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore

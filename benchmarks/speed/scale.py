@@ -32,8 +32,8 @@ from flows.runs.lease_guard import hold_lease
 from flows.runs.worker_pool import shared_pool
 from flows.settings import parse
 from ood_core.store.files import as_bytes
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import ShardPlan
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 
 SHARD = 64
@@ -98,7 +98,7 @@ def stored(samples: int, figures: dict[str, Figure]) -> float:
         run, plan = receipts(Path(folder) / "run", samples)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.process_time()
-        found = run.receipts("generate").missing(plan)
+        found = run.ledger("generate").missing(plan)
         listing = (time.process_time() - began) / len(plan)
         assert not found
         began = time.process_time()
@@ -117,7 +117,7 @@ def bookkeeping(shards: int, figures: dict[str, Figure]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run, plan = receipts(Path(folder) / "run", shards * SHARD)
         for shard in plan:
-            run.receipts("generate").revoke(shard)
+            run.ledger("generate").revoke(shard)
         with hold_lease(run), shared_pool(settings.execution):
             made, stages.pool_for = stages.pool_for, lambda _: NoWork()
             began = time.process_time(), time.perf_counter()

@@ -29,7 +29,7 @@ def validate(
 
     store = RunStore.open(uri)
     settings = stored_settings(store, [f"gate.{condition}" for condition in gate or []])
-    missing = len(store.receipts("generate").missing(store.plan("generate")))
+    missing = len(store.ledger("generate").missing(store.plan("generate")))
     if missing:
         raise RunIncomplete(
             f"{uri}: {missing} shards of samples are missing; finish it with `farfield run` first"

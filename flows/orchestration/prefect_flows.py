@@ -28,7 +28,7 @@ from flows.runs.stages import Stage, perform
 from flows.settings import RunSettings, parse, parse_recipe
 from flows.tools.pretrain import train_base
 from ood_core.errors import ConfigError, ServiceLost
-from ood_core.report.markdown import markdown
+from ood_core.report.card import markdown
 from ood_core.store.place import link, place_at
 from ood_core.store.run import RunStore
 

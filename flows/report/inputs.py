@@ -18,11 +18,11 @@ from ood_core.evaluation.gate import Decision
 from ood_core.evaluation.results import EvaluationResult
 from ood_core.maps.target_set import TargetSet
 from ood_core.report.card import ArrayRow, CardInput
-from ood_core.report.galleries import even_rows
+from ood_core.report.pictures import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
-from ood_core.store.latents import failed_round_trips
 from ood_core.store.run import SHARDED, UTILITY, RunStore
+from ood_core.store.targets import failed_round_trips
 from ood_core.synthesis.latents import COUNTED
 
 WALKS = "walks"
@@ -150,7 +150,7 @@ def _maps_first(row: ArrayRow) -> bool:
 
 def _last_day(run: RunStore) -> str:
     """Day on which the last shard of samples was stored: the same in every later report."""
-    last = run.receipts("generate").last_written
+    last = run.ledger("generate").last_written
     return datetime.fromtimestamp(last, UTC).date().isoformat()
 
 
@@ -166,7 +166,7 @@ def draw_record(run: RunStore) -> dict[str, Any] | None:
     Returns None while no samples are stored.
     """
     table, plan = run.table("generate"), run.plan("generate")
-    done = [shard for shard in plan if run.receipts("generate").read(shard) is not None]
+    done = [shard for shard in plan if run.ledger("generate").read(shard) is not None]
     if not done:
         return None
     rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
@@ -195,7 +195,7 @@ def _timings(run: RunStore) -> tuple[TimingRow, ...]:
     for stage, seconds in run.timings.items():
         if stage in SHARDED:
             plan = run.plan(stage)
-            receipts = run.receipts(stage).all(plan)
+            receipts = run.ledger(stage).all(plan)
             done = sum(len(plan[r.shard]) for r in receipts)
             nfe = sum(r.nfe for r in receipts)
             spent = shares(splits[stage]) if stage in splits else {}

@@ -12,11 +12,10 @@ from ood_core.maps.paths import SHIPPED
 from ood_core.models.importing import Untold, import_checkpoint
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
-from ood_core.store.latents import failed_round_trips
-from ood_core.store.priors import describe_prior
-from ood_core.store.receipts import Receipt
+from ood_core.store.fitted import describe_prior
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import SHARDED, RunStore, ShardedStage
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import failed_round_trips, load_targets
 
 SCANNED_ROWS = 4096
 
@@ -27,7 +26,7 @@ def describe(run: RunStore) -> dict[str, Any]:
     tables = [run.targets, *(table for table in filled if table.exists)]
     arrays = [row for table in tables for row in _arrays(table)]
     targets = load_targets(run)
-    done = not run.receipts("invert").missing(run.plan("invert"))
+    done = not run.ledger("invert").missing(run.plan("invert"))
     decibels = (
         psnr(targets.fit_ranged, run.table("invert").read("error")) if done else np.array([np.nan])
     )
@@ -60,7 +59,7 @@ def verify_run(run: RunStore) -> dict[str, Any]:
     """Hash every finished shard again; withdraw the receipts of those that differ."""
     checked, damaged = 0, []
     for stage in SHARDED:
-        plan, book = run.plan(stage), run.receipts(stage)
+        plan, book = run.plan(stage), run.ledger(stage)
         for shard in plan:
             receipt = book.read(shard)
             if receipt is None:

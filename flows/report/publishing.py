@@ -5,10 +5,10 @@ from pathlib import Path
 from flows.report.inputs import shown_samples
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.report.card import CardInput, render_card
+from ood_core.report.figures import series
 from ood_core.report.linked_data import crate, croissant
 from ood_core.report.page import numbers, render
-from ood_core.report.series import series
-from ood_core.report.sheet import contact_sheet
+from ood_core.report.pictures import contact_sheet
 from ood_core.store.files import write_atomic, write_json
 from ood_core.store.place import Place
 from ood_core.store.run import RunStore
@@ -39,7 +39,7 @@ def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
         RunIncomplete: some samples are missing.
         InputError: `rows` out of range, or `out` cannot be written.
     """
-    missing = len(run.receipts("generate").missing(run.plan("generate")))
+    missing = len(run.ledger("generate").missing(run.plan("generate")))
     if missing:
         raise RunIncomplete(
             f"{run.root}: {missing} shards of samples are missing; finish it with `farfield run`"

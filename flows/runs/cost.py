@@ -14,13 +14,12 @@ from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.config.method import Method
-from ood_core.decode import evaluations_per_map
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
+from ood_core.diffusion.sampling import evaluations_per_map, evaluations_per_target
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import patch_shapes, patch_stride
-from ood_core.invert import evaluations_per_target
 from ood_core.models.loading import load_model
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal

@@ -11,7 +11,7 @@ from torch import Tensor
 from actors.loading import require_base
 from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
-from ood_core.decode import decode
+from ood_core.diffusion.sampling import decode
 from ood_core.errors import BaseModelMissing, IdentityRefused
 from ood_core.evaluation.features import FeatureExtractor
 from ood_core.models.loading import BaseModel, load_model

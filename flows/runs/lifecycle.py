@@ -16,9 +16,8 @@ from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
 from ood_core.models.loading import load_model
 from ood_core.store.files import exists, read_json, sweep
-from ood_core.store.growth import grow, require_room
 from ood_core.store.lease import BEAT_SECONDS
-from ood_core.store.run import GATE, RunStore
+from ood_core.store.run import GATE, RunStore, grow, require_room
 
 Call = Callable[[str, Stage, RunStore, RunSettings], str]
 

@@ -17,12 +17,10 @@ from ood_core.config.method import AUTO_MIN_NOISE, Method
 from ood_core.estimators.families import require_ruled_in
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel, load_model
-from ood_core.store.arrays import Column, Table
-from ood_core.store.durable import persist_tables
+from ood_core.store.arrays import Column, Table, persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
-from ood_core.store.growth import settle
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import GATE, UTILITY, RunStore, ShardedStage
+from ood_core.store.run import GATE, UTILITY, RunStore, ShardedStage, settle
 from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
 from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import write_targets

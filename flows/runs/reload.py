@@ -10,9 +10,9 @@ from ood_core.errors import RunIncomplete
 from ood_core.estimators.choice import Prior
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
-from ood_core.store.latents import read_latents
-from ood_core.store.priors import read_prior
+from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.targets import read_latents
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import draw
 from ood_core.synthesis.pipeline import Pipeline
@@ -33,7 +33,7 @@ def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
         IdentityRefused: another base than the run's.
     """
     for stage in FITTED:
-        if run.receipts(stage).missing(run.plan(stage)):
+        if run.ledger(stage).missing(run.plan(stage)):
             raise RunIncomplete(f"{run.root}: {stage} is not finished; `farfield run` it first")
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]

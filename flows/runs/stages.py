@@ -26,15 +26,13 @@ from ood_core.evaluation.results import EvaluationResult
 from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import Root
 from ood_core.store.bundle import bundle_exists
-from ood_core.store.failures import Failure
 from ood_core.store.files import exists, read_json, write_json
-from ood_core.store.latents import failed_round_trips, read_latents
+from ood_core.store.fitted import PatchLaws, write_patches, write_prior
 from ood_core.store.lease import driver
-from ood_core.store.patches import PatchLaws, write_patches
-from ood_core.store.priors import write_prior
+from ood_core.store.ledger import Failure
 from ood_core.store.run import GATE, SHARDED, RunStore, ShardedStage
 from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of
 
 Stage = Callable[[RunStore, RunSettings], str]
@@ -167,8 +165,8 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
         RunIncomplete: some shards failed for good; they are listed, the others are stored.
         InUse: another driver took over.
     """
-    plan, book, listed = run.plan(stage), run.receipts(stage), run.failures(stage)
-    missing = book.missing(plan)
+    plan, ledger = run.plan(stage), run.ledger(stage)
+    missing = ledger.missing(plan)
     left = sum(len(shard) for shard in missing)
     listener.get().begin(stage, plan.rows, plan.rows - left)
     card = StatusCard(run, stage, left)
@@ -182,14 +180,14 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
             _list_failure(run, stage, outcome)
             continue
         spent.add(outcome.parts)
-        listed.forget(plan[outcome.shard])
+        ledger.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
         card.advance(len(plan[outcome.shard]))
     if missing:
         run.add_split(stage, spent.end())
-    receipts = book.all(plan)
+    receipts = ledger.all(plan)
     there = {receipt.shard for receipt in receipts}
-    if failed := listed.among([shard for shard in plan if shard.index not in there]):
+    if failed := ledger.failures([shard for shard in plan if shard.index not in there]):
         card.stopped(f"{len(failed)} of {len(plan)} shards of {stage} failed")
         raise RunIncomplete(_failed(stage, len(plan), failed))
     nfe = sum(receipt.nfe for receipt in receipts)
@@ -198,11 +196,11 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
 
 def _list_failure(run: RunStore, stage: ShardedStage, found: ShardFailure) -> None:
     """List a shard that was given up; an inverted one with the names of its targets."""
-    shard, book = run.plan(stage)[found.shard], run.failures(stage)
-    before = book.read(shard)
+    shard, ledger = run.plan(stage)[found.shard], run.ledger(stage)
+    before = ledger.failure(shard)
     names = load_targets(run).ids[shard.start : shard.stop] if stage == "invert" else ()
     tried = found.tries + (before.tried if before else 0)
-    book.write(Failure(stage, shard.index, shard.start, shard.stop, found.reason, tried, names))
+    ledger.fail(Failure(stage, shard.index, shard.start, shard.stop, found.reason, tried, names))
 
 
 def _failed(stage: str, shards: int, failed: list[Failure]) -> str:
@@ -220,9 +218,9 @@ def _named(failure: Failure) -> str:
 def summary(run: RunStore) -> dict[str, Any]:
     """Where a run stands, for machines; also the result of the flow."""
     plan = run.plan("generate")
-    receipts = run.receipts("generate").all(plan)
-    missing = {stage: run.receipts(stage).missing(run.plan(stage)) for stage in SHARDED}
-    failed = [f for stage in SHARDED for f in run.failures(stage).among(missing[stage])]
+    receipts = run.ledger("generate").all(plan)
+    missing = {stage: run.ledger(stage).missing(run.plan(stage)) for stage in SHARDED}
+    failed = [f for stage in SHARDED for f in run.ledger(stage).failures(missing[stage])]
     holder = driver(run.lease)
     return {
         "uri": str(run.root),

@@ -300,7 +300,7 @@ def require_samples(run: RunStore) -> None:
     Raises:
         RunIncomplete: samples are missing.
     """
-    missing = len(run.receipts("generate").missing(run.plan("generate")))
+    missing = len(run.ledger("generate").missing(run.plan("generate")))
     if missing:
         raise RunIncomplete(
             f"{run.root}: {missing} shards of samples are missing; finish it with `farfield run`"

@@ -1,6 +1,6 @@
 """`farfield levels`: which noise levels a run's denoiser needs, by its own errors at held-out maps.
 
-The grid of least cost (`ood_core/synthesis/step_search.py`) for every number of steps, beside the
+The grid of least cost (`ood_core/synthesis/levels.py`) for every number of steps, beside the
 even one in `ln(sigma/alpha)` between the same ends.
 """
 
@@ -14,8 +14,7 @@ from flows.settings import RunSettings
 from ood_core.errors import ConfigError
 from ood_core.numerics.random import root_key
 from ood_core.store.run import RunStore
-from ood_core.synthesis.levels import log_levels
-from ood_core.synthesis.step_search import StepCosts, error_curve
+from ood_core.synthesis.levels import StepCosts, error_curve, log_levels
 
 CANDIDATES = 48
 COUNTS = (4, 6, 8, 10, 12, 16, 20)

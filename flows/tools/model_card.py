@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ood_core.arrays import Maps
 from ood_core.config.pretraining import PretrainSpec
-from ood_core.decode import decode
+from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.pretraining.domains import training_stream
 from ood_core.pretraining.trainer import TrainingState
-from ood_core.report.markdown import one_line
+from ood_core.report.card import one_line
 from ood_core.store.training import TrainingRecord
 
 SHEET = 16
@@ -76,16 +76,16 @@ training resumes to the same weights is tested on a tiny recipe, not on this one
 DOMAINS = {
     "dead_leaves": (
         "**dead leaves** (opaque ellipses of random place, size, shade and edge softness)",
-        "procedural, `ood_core/pretraining/dead_leaves.py`",
+        "procedural, `ood_core/pretraining/domains.py`",
     ),
     "random_fields": (
         "**random fields** (power-law, log-normal, filamentary, thresholded, sources; with beam "
         "and noise)",
-        "procedural, `ood_core/pretraining/random_fields.py`",
+        "procedural, `ood_core/pretraining/domains.py`",
     ),
     "mosaic": (
         "**cut-outs of a mosaic**",
-        "cut-outs of `{mosaic}`, `ood_core/pretraining/mosaic.py`",
+        "cut-outs of `{mosaic}`, `ood_core/pretraining/domains.py`",
     ),
 }
 

@@ -17,11 +17,10 @@ from flows.settings import read_plain
 from flows.tools.model_card import write_sheet
 from ood_core.arrays import Maps
 from ood_core.config.method import AUTO_NOISE
-from ood_core.decode import decode
 from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, ConfigError
-from ood_core.invert import invert
 from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.galaxygrad import PREFIX, packaged
 from ood_core.models.loading import BaseModel, load_model

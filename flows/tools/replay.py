@@ -19,10 +19,10 @@ from ood_core.metrics.novelty import nearest
 from ood_core.numerics.random import SeedRange
 from ood_core.report.pictures import Stretch, map_png
 from ood_core.store.files import write_atomic
-from ood_core.store.latents import read_latents
+from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
-from ood_core.store.priors import read_prior
 from ood_core.store.run import RunStore
+from ood_core.store.targets import read_latents
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.pipeline import Pipeline
 
@@ -105,10 +105,7 @@ def _load(run: RunStore, settings: RunSettings, sample: int) -> Pipeline:
 
 def _stored(run: RunStore, sample: int) -> Rows | None:
     plan = run.plan("generate")
-    if (
-        sample >= plan.rows
-        or run.receipts("generate").read(plan[sample // plan.shard_rows]) is None
-    ):
+    if sample >= plan.rows or run.ledger("generate").read(plan[sample // plan.shard_rows]) is None:
         return None
     table, row = run.table("generate"), slice(sample, sample + 1)
     return {name: table.read(name, row)[0] for name, _ in table.arrays()}

@@ -26,24 +26,22 @@ from flows.runs.domain import MAX_MAPS, MIN_MAPS, STEPS
 from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
-from ood_core.decode import decode
+from ood_core.diffusion.sampling import decode
 from ood_core.errors import ConfigError
 from ood_core.metrics.discrepancy import adjusted
 from ood_core.metrics.novelty import nearest
-from ood_core.metrics.separation import separation
 from ood_core.metrics.spectra import power_spectrum
+from ood_core.metrics.two_sample import separation
 from ood_core.numerics.random import SeedRange, Stream, generator, normal, root_key
 from ood_core.numerics.sphere import Points, angle, project
-from ood_core.report.pictures import Stretch
+from ood_core.report.pictures import Path, Stretch, animation, strip
 from ood_core.report.record import PhysicalMaps
-from ood_core.report.strip import Path, animation, strip
 from ood_core.store.files import as_bytes, write_atomic, write_json, writing
-from ood_core.store.latents import all_latents, held_targets, read_latents
 from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
-from ood_core.synthesis.directions import MIN_TARGETS, shared_direction
+from ood_core.store.targets import all_latents, held_targets, read_latents
 from ood_core.synthesis.pipeline import Pipeline, padded
-from ood_core.synthesis.walks import geodesic, transported
+from ood_core.synthesis.walks import MIN_TARGETS, geodesic, shared_direction, transported
 
 BATCH = 16
 MAX_STEPS = 500

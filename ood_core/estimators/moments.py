@@ -14,8 +14,7 @@ import torch
 
 from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
-from ood_core.estimators.annuli import radial_mean
-from ood_core.estimators.spectra import mode_powers
+from ood_core.estimators.spectra import mode_powers, radial_mean
 from ood_core.numerics.covariance import filtered
 
 ENOUGH = 2**23  # numbers of maps for the spectrum of their noise: 42 maps of 3 x 256 x 256

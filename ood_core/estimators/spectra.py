@@ -8,6 +8,8 @@ lowered by drawing every mode towards the mean over its annulus:
 
 With `share = 1` the law is isotropic. How much the modes may differ from that, the likelihood of
 left-out maps says. Each mode alone has `n` draws per image of it, an annulus many times that.
+
+Numbers per Fourier mode, averaged over annuli: what isotropy leaves of a spectrum.
 """
 
 from collections.abc import Sequence
@@ -15,13 +17,53 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Complex
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
-from ood_core.estimators.annuli import SPECTRUM_FLOOR, radial_mean
-from ood_core.numerics.covariance import CrossStationary, Stationary
+from ood_core.numerics.covariance import CrossStationary, Stationary, wavenumbers
+
+SPECTRUM_FLOOR = 1e-4  # of the mean power: keeps empty bands invertible
+
+
+def radial_mean(power: Map, width: float = 1.0) -> Map:
+    """Mean over annuli `width` modes wide of a number per mode, linear between their mean radii."""
+    radius = wavenumbers(*power.shape[1:])
+    band, profile = annular_profile(power, width)
+    count = torch.bincount(band.flatten()).clamp_min(1)
+    centre = torch.bincount(band.flatten(), weights=radius.flatten()) / count
+    return torch.stack([_interpolate(radius, centre, row) for row in profile])
+
+
+def annular_profile(
+    power: Map, width: float = 1.0
+) -> tuple[Int[Tensor, "y x"], Float[Tensor, "c annuli"]]:
+    """Number of each mode's annulus, `width` modes wide, and the mean of each annulus."""
+    c, y, x = power.shape
+    band = (wavenumbers(y, x) * min(y, x) / width).round().long()
+    count = torch.bincount(band.flatten()).clamp_min(1)
+    profile = torch.zeros(c, len(count))
+    profile.index_add_(1, band.flatten(), power.reshape(c, -1))
+    return band, profile / count
+
+
+def carried_power(modes: Maps, variances: Float[Tensor, " r"]) -> Map:
+    """Power per Fourier mode of independent factors along `modes`."""
+    carried = torch.zeros(modes.shape[1:])
+    for mode, variance in zip(modes, variances, strict=True):
+        carried += variance * (torch.fft.fft2(mode, norm="ortho").abs() ** 2)
+    return carried
+
+
+def _interpolate(
+    at: Float[Tensor, "y x"], knots: Float[Tensor, " b"], values: Float[Tensor, " b"]
+) -> Float[Tensor, "y x"]:
+    above = torch.searchsorted(knots.contiguous(), at.contiguous()).clamp(1, len(knots) - 1)
+    low, high = knots[above - 1], knots[above]
+    share = ((at - low) / (high - low)).clamp(0, 1)
+    return values[above - 1] * (1 - share) + values[above] * share
+
 
 BLOCK = 32
 """Maps that are transformed at once: whole sets of large maps would not fit into memory."""

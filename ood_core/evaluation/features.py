@@ -32,10 +32,9 @@ from torch import Tensor
 from ood_core.config.targets import Symmetry
 from ood_core.metrics.bispectrum import bispectrum_features
 from ood_core.metrics.channels import channel_features
-from ood_core.metrics.morphology import minkowski_features
+from ood_core.metrics.morphology import minkowski_features, peak_features
 from ood_core.metrics.novelty import Shifted, nearest, nearest_shifted
 from ood_core.metrics.one_point import cumulative, own_units, quantiles, uniform_edges
-from ood_core.metrics.peaks import peak_features
 from ood_core.metrics.phases import phase_features
 from ood_core.metrics.scattering import scattering_features
 from ood_core.metrics.spectra import power_spectrum

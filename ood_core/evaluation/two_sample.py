@@ -36,13 +36,13 @@ from ood_core.metrics.discrepancy import (
     PERMUTATIONS,
     Discrepancy,
     adjusted,
+    detectable_difference,
     energy_distance,
     energy_test,
     median_distance,
     row_distances,
 )
 from ood_core.metrics.distances import Whitening
-from ood_core.metrics.power import detectable_difference
 from ood_core.metrics.two_sample import classifier_test
 from ood_core.numerics.random import Root
 

@@ -20,6 +20,17 @@ The smooth isotropic Gaussian field has, at level `nu` in units of `sigma` (Tomi
 `g^2 = <|grad u|^2> / (2 sigma^2)`,
 
     V0 = erfc(nu / 2^1/2) / 2,    V1 = g/8 exp(-nu^2/2),    V2 = g^2 nu (2 pi)^-3/2 exp(-nu^2/2)
+
+Density of peaks and minima over height.
+
+A peak is a pixel strictly above its eight neighbours; pixels on the edge of a map have too few and
+are not searched. The density of peaks above a level is their number over the number of searched
+pixels, so that it does not depend on the size of maps. Levels are in units of the map: bring maps
+to units of sigma first.
+
+The isotropic Gaussian field has `sigma_2^2 / (8 pi sqrt 3 sigma_1^2)` peaks per area, with
+`sigma_j^2 = integral of (2 pi k)^2j P` (Longuet-Higgins 1957; over height: Bond & Efstathiou 1987,
+appendix 1), and white noise `(1 - Phi(level)^9) / 9` per pixel.
 """
 
 from math import pi, sqrt
@@ -68,3 +79,37 @@ def _of_set(above: Tensor) -> Float[Tensor, "n c 3"]:
 
 def _mean(mask: Tensor) -> Float[Tensor, "n c"]:
     return mask.double().mean((-2, -1))
+
+
+PEAK_LEVELS = (-1.0, 0.0, 1.0, 2.0)  # in a map's own sigma
+
+
+def peak_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c levels"]:
+    """Return the number of peaks above each level per pixel.
+
+    Raises:
+        TargetError: If maps are smaller than 3 by 3 pixels.
+    """
+    if min(maps.shape[-2:]) < 3:
+        shape = tuple(maps.shape[-2:])
+        raise TargetError(f"got maps of {shape} pixels; expected at least (3, 3) to find peaks")
+    inner = maps[..., 1:-1, 1:-1]
+    height, width = inner.shape[-2:]
+    peak = torch.ones_like(inner, dtype=torch.bool)
+    for y in range(3):
+        for x in range(3):
+            if (y, x) != (1, 1):
+                peak &= inner > maps[..., y : y + height, x : x + width]
+    above = [(peak & (inner > level)).double().mean((-2, -1)) for level in levels]
+    return torch.stack(above, dim=-1)
+
+
+def minimum_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c levels"]:
+    """Return the number of minima below each level per pixel."""
+    return peak_density(-maps, -levels)
+
+
+def peak_features(maps: Maps) -> Float[Tensor, "n f"]:
+    """Return densities of peaks above and of minima below `PEAK_LEVELS`, in own sigma."""
+    levels, own = torch.tensor(PEAK_LEVELS), own_units(maps)
+    return torch.cat([peak_density(own, levels), minimum_density(own, -levels)], -1).flatten(1)

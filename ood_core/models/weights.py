@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ood_core.errors import BaseModelError
 from ood_core.limits import BASE_BYTES
-from ood_core.models.pickles import load_pickled, require_bytes
+from ood_core.models.checkpoints import load_pickled, require_bytes
 
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SHOWN = 8

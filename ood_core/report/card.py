@@ -2,8 +2,14 @@
 
 All text that came from files or settings is escaped by default: the template's output passes
 through `markdown`, and only what this module marks as safe does not.
+
+Text that came from files or settings, made safe for Markdown, BibTeX and plain lines.
+
+What the header of the targets says of their credit and licence; nothing is guessed.
 """
 
+import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +20,107 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ood_core.report.credit import OTHER, Credit, read_credit
-from ood_core.report.markdown import bibtex, markdown, one_line
 from ood_core.report.page import flatten, subsample_note
+from ood_core.report.pictures import short
 from ood_core.report.record import ReportInput
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$#!{}])")
+_BLOCK = re.compile(r"^(?:[-+=](?=[-+=\s]|$)|\d{1,9}(?=[.)](?:\s|$)))")  # lists, rules
+_LINK = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
+"""Where GitHub's Markdown, and the hub's, would make a link of bare text."""
+_TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#",
+    "_": r"\_", "$": r"\$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    '"': "''", "`": "'",
+}  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    """Return text without control characters and line breaks, with single spaces."""
+    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    return " ".join(kept.split())
+
+
+def markdown(value: Any) -> str:
+    """Return a value as Markdown that shows its text as it is.
+
+    It makes no markup, HTML, link, rule or table cell.
+    `Markup` is passed through; numbers get three significant digits.
+    """
+    if isinstance(value, Markup):
+        return str(value)
+    text = one_line(short(value))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _SPECIAL.sub(r"\\\1", text)
+    text = _LINK.sub(r"\\\g<0>", text)
+    return _BLOCK.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)
+
+
+def bibtex(text: str) -> str:
+    """Return text for a braced BibTeX field."""
+    return "".join(_TEX.get(character, character) for character in one_line(text))
+
+
+OTHER = "other"
+LONGEST = 400  # characters of a statement
+_CARD = re.compile(r"^(?:LICENSE|LICENCE)\s*=\s*'((?:[^']|'')*)'")
+_STATEMENT = re.compile(r"^(Licence|License|Credit)\s*:\s*(.*)$", re.IGNORECASE)
+_HEADING = re.compile(r"^[A-Z][\w -]{0,20}:\s")
+_KNOWN = (
+    (r"cc0\b", "cc0-1.0"),
+    (r"cc[ -]by[ -]nc[ -]sa[ -]4\.0", "cc-by-nc-sa-4.0"),
+    (r"cc[ -]by[ -]nc[ -]4\.0", "cc-by-nc-4.0"),
+    (r"cc[ -]by[ -]sa[ -]4\.0", "cc-by-sa-4.0"),
+    (r"cc[ -]by[ -]4\.0", "cc-by-4.0"),
+    (r"apache(?: licen[cs]e)?[ ,-]*(?:version )?2\.0", "apache-2.0"),
+    (r"bsd-3-clause", "bsd-3-clause"),
+    (r"mit\b", "mit"),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Licence as the hub names it (`other` where it has no name), and the targets' own words."""
+
+    licence: str
+    statement: str
+    credit: str
+
+
+def read_credit(header: str) -> Credit:
+    """Read licence and credit from FITS cards, one per line, as `MapSet.header` holds them.
+
+    A card LICENSE or a comment that begins with `Licence:`, and one that begins with `Credit:`,
+    are understood. A licence is named only if the statement begins with its name.
+    """
+    found: dict[str, str] = {}
+    open_key = ""
+    for line in header.splitlines():
+        card = _CARD.match(line)
+        if card:
+            found.setdefault("licence", card[1].replace("''", "'"))
+        words = line[8:].strip() if line.startswith("COMMENT ") else ""
+        statement = _STATEMENT.match(words)
+        if statement:
+            open_key = "credit" if statement[1].lower() == "credit" else "licence"
+            open_key = "" if open_key in found else open_key
+            words = statement[2]
+        elif not words or _HEADING.match(words):
+            open_key = ""
+        if open_key:
+            found[open_key] = f"{found.get(open_key, '')} {words}"
+    text = {key: one_line(value)[:LONGEST].rstrip(".") for key, value in found.items()}
+    statement_text = text.get("licence", "")
+    return Credit(_hub_name(statement_text), statement_text, text.get("credit", ""))
+
+
+def _hub_name(statement: str) -> str:
+    for pattern, name in _KNOWN:
+        if re.match(pattern, statement, re.IGNORECASE):
+            return name
+    return OTHER
+
 
 TEMPLATE = "card.md.jinja"
 SYNTHETIC = "Synthetic, not observations: "

@@ -14,7 +14,7 @@ import torch
 
 from ood_core.config.targets import Symmetry
 from ood_core.numerics.symmetry import orbit_size, transform
-from ood_core.report.pictures import Stretch, map_png
+from ood_core.report.pictures import Stretch, even_rows, map_png
 from ood_core.report.record import PhysicalMaps, ReportInput
 
 SMALL = 128  # pixels a side: larger maps weigh more, so fewer are shown
@@ -74,11 +74,6 @@ def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
 def data_uri(png: bytes) -> str:
     """Return a PNG as a `data:` address."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def even_rows(count: int, most: int) -> list[int]:
-    """Return at most `most` rows of `count`, at even steps, first and last included."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
 
 
 def _pictures(

@@ -2,13 +2,15 @@
 
 Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html
 RO-Crate: https://www.researchobject.org/ro-crate/specification/1.1/
+
+Written here, because `mlcroissant` and `rocrate` write to local folders alone and bring pandas and
+rdflib to every worker; both are in the tests, which load what is written with them.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from ood_core.report.card import ArrayRow, CardInput, citation
-from ood_core.report.markdown import one_line
+from ood_core.report.card import ArrayRow, CardInput, citation, one_line
 
 DATA_SET = "dataset.zarr"
 LANGUAGE_MAP = {"@container": "@language"}

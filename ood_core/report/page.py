@@ -10,10 +10,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ood_core.evaluation.results import ALPHA, EvaluationResult, Score
-from ood_core.report import figures, series
+from ood_core.report import figures
 from ood_core.report.figures import DARK, LIGHT, Theme
 from ood_core.report.galleries import data_uri, galleries
-from ood_core.report.pictures import Stretch, scale_png
+from ood_core.report.pictures import Stretch, scale_png, short
 from ood_core.report.record import PhysicalMaps, ReportInput
 
 TEMPLATE = "page.html.jinja"
@@ -70,7 +70,7 @@ def render(report: ReportInput) -> str:
         trust=_trust(report),
         downstream=_downstream(report),
         walks=[(walk, data_uri(walk.picture)) for walk in report.walks],
-        scores_data=series.SCORES,
+        scores_data=figures.SCORES,
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
         settings=list(flatten(report.settings)),
@@ -135,19 +135,6 @@ def score_strip(score: Score) -> Strip:
     return Strip(low, width, place(score.real), place(value), place(best))
 
 
-def short(value: Any) -> str:
-    """Return a number in three significant digits and anything else as text."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return str(value)
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "not finite"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2e}"
-    return f"{value:#.3g}".rstrip(".") if abs(value) < 100 else f"{value:,.0f}"
-
-
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield `(dotted.key, text)` of a nested mapping, in its own order."""
     for key, value in tree.items():
@@ -166,25 +153,25 @@ def _plots(report: ReportInput) -> list[Plot]:
             "Power spectrum",
             lambda theme: figures.spectrum(result.spectrum, theme),
             "Median over maps; the shade holds 16 to 84 % of single maps.",
-            series.SPECTRUM,
+            figures.SPECTRUM,
         ),
         _plot(
             "Pixel values",
             lambda theme: figures.histogram(result.histogram, theme),
             "Pooled over maps; the shade is the 5 to 95 % range of random real halves.",
-            series.HISTOGRAM,
+            figures.HISTOGRAM,
         ),
         _plot(
             "Distance to the nearest target",
             lambda theme: figures.nearest(result, theme),
             "Over the declared symmetries; dashed: medians. Copies would pile up at zero.",
-            series.NEAREST,
+            figures.NEAREST,
         ),
     ]
     if len(report.psnr):
         caption = f"Median {np.median(report.psnr):.1f} dB, worst {np.min(report.psnr):.1f} dB."
         draw = partial(figures.psnr, report.psnr)
-        plots.append(_plot("Round trips of the targets", draw, caption, series.ROUND_TRIPS))
+        plots.append(_plot("Round trips of the targets", draw, caption, figures.ROUND_TRIPS))
     return plots
 
 
@@ -202,7 +189,7 @@ def _trust(report: ReportInput) -> Plot | None:
         " An expert that the others can do without has no weight and is not asked:"
         f" of {levels} levels, {asked}."
     )
-    return _plot("Trust map", partial(figures.trust, trust), caption, series.TRUST)
+    return _plot("Trust map", partial(figures.trust, trust), caption, figures.TRUST)
 
 
 def _downstream(report: ReportInput) -> Plot | None:
@@ -214,7 +201,10 @@ def _downstream(report: ReportInput) -> Plot | None:
         " bootstrap over maps and seeds, the dotted line is chance."
     )
     return _plot(
-        "Gain of training with them", partial(figures.downstream, found), caption, series.DOWNSTREAM
+        "Gain of training with them",
+        partial(figures.downstream, found),
+        caption,
+        figures.DOWNSTREAM,
     )
 
 

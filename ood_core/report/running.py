@@ -6,7 +6,7 @@ from math import ceil
 
 import yaml
 
-from ood_core.report.markdown import markdown, one_line
+from ood_core.report.card import markdown, one_line
 
 WIDTH = 20  # of the bar, in characters
 

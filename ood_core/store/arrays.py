@@ -4,12 +4,17 @@ A `Table` is a Zarr group whose arrays share their first axis. It is created who
 one process; afterwards workers write whole shards of rows and nobody touches metadata, except to
 make a table longer. A last shard may hold more rows than the table shows: Zarr stores chunks at the
 end in full and hides what lies beyond it, so that a table grows without a shard being rewritten.
+
+Zarr does not flush. What is persisted here outlives a power cut: a killed process loses nothing
+that it has written, but a machine without power loses what the system still held back.
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -251,3 +256,37 @@ def _consolidate(group: zarr.Group) -> None:
     with warnings.catch_warnings():  # the layout changes nowhere else, so it cannot go stale
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(group.store)
+
+
+def persist(folder: Path, top: Path) -> None:
+    """Flush a file, or a folder with all that is in it, and the folders above it up to `top`."""
+    above = [path for path in folder.parents if path.is_relative_to(top)]
+    for path in (*folder.rglob("*"), folder, *above):
+        _flush(path)
+
+
+def persist_tables(root: Place) -> None:
+    """Flush all tables of a run; an object store needs no flush."""
+    if isinstance(root, Path):
+        for table in root.glob("*.zarr"):
+            persist(table, root)
+
+
+def persist_shard(table: Table, shard: Shard) -> None:
+    """Flush one shard of every array of a table; an object store needs no flush."""
+    top = table.path
+    if isinstance(top, Path):
+        for stored in top.glob(f"*/c/{shard.index}"):
+            persist(stored, top)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or a folder; what another writer has just renamed is its own to flush."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -13,8 +13,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from ood_core.store.arrays import zarr_store
-from ood_core.store.durable import persist
+from ood_core.store.arrays import persist, zarr_store
 from ood_core.store.files import PARTIAL, exists, remove, remove_tree, write_atomic
 from ood_core.store.objects import ObjectPlace, answering
 from ood_core.store.place import Place

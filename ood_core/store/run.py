@@ -4,6 +4,11 @@ run.json  plan.json  gate.json  timings.json  split.json  utility.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
 receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
 README.md  croissant.json  ro-crate-metadata.json
+
+Growth of a run: more samples in the same place, and nothing that is stored is touched.
+
+Every shard of samples is stored whole, the last one too, so growth is new shards and longer
+metadata, never a rewritten chunk. Only this module changes `plan.json` after planning.
 """
 
 from collections.abc import Mapping
@@ -14,12 +19,11 @@ from ood_core.config.identity import difference, digest, require_scheme
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.store.arrays import Table
 from ood_core.store.bundle import bundle_exists
-from ood_core.store.failures import FailureBook
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.lease import driver
+from ood_core.store.ledger import Ledger
 from ood_core.store.place import Place, place_at
 from ood_core.store.plan import ShardPlan
-from ood_core.store.receipts import ReceiptBook
 
 ShardedStage = Literal["calibrate", "invert", "generate"]
 SHARDED: tuple[ShardedStage, ...] = ("calibrate", "invert", "generate")
@@ -143,13 +147,9 @@ class RunStore:
         """What was measured of every sample."""
         return Table(self.root / "statistics.zarr")
 
-    def receipts(self, stage: ShardedStage) -> ReceiptBook:
-        """The receipts of a stage."""
-        return ReceiptBook(self.root / "receipts", stage)
-
-    def failures(self, stage: ShardedStage) -> FailureBook:
-        """The shards of a stage that failed for good."""
-        return FailureBook(self.root / "failures", stage)
+    def ledger(self, stage: ShardedStage) -> Ledger:
+        """Receipts and failures of a stage."""
+        return Ledger(self.root, stage)
 
     @property
     def lease(self) -> Place:
@@ -185,7 +185,7 @@ class RunStore:
     @property
     def state(self) -> State:
         """Where the run stands, by the store alone."""
-        missing = sum(len(self.receipts(stage).missing(self.plan(stage))) for stage in SHARDED)
+        missing = sum(len(self.ledger(stage).missing(self.plan(stage))) for stage in SHARDED)
         total = sum(len(self.plan(stage)) for stage in SHARDED)
         gate = self.root / GATE
         if missing == 0 and exists(gate):
@@ -207,3 +207,44 @@ def plan_record(plans: dict[ShardedStage, ShardPlan], dtype: str) -> dict[str, A
         stage: {"rows": plan.rows, "shard_rows": plan.shard_rows} for stage, plan in plans.items()
     }
     return {**shards, "dtype": dtype}
+
+
+def require_room(run: RunStore, samples: int) -> None:
+    """Refuse a number of samples that the run cannot grow to.
+
+    Raises:
+        InputError: fewer samples than are planned.
+    """
+    plan = run.plan("generate")
+    if samples < plan.rows:
+        raise InputError(
+            f"{run.root}: got {samples} samples; expected at least the {plan.rows} that are "
+            "planned: a run only grows. Give another --out to `farfield run` for a smaller set"
+        )
+
+
+def grow(run: RunStore, samples: int) -> int:
+    """Plan `samples` samples in all; return how many were planned before.
+
+    The plan is written first: from then on the run counts as incomplete, wherever a crash falls,
+    and `settle` does the rest.
+
+    Raises:
+        InputError: see `require_room`.
+    """
+    require_room(run, samples)
+    plan = run.plan("generate")
+    if samples > plan.rows:
+        record = read_json(run.root / "plan.json")
+        record["generate"]["rows"] = samples
+        write_json(run.root / "plan.json", record)
+    settle(run)
+    return plan.rows
+
+
+def settle(run: RunStore) -> None:
+    """Make the data set as long as the plan; finishes a growth that was cut short."""
+    rows = run.plan("generate").rows
+    for table in (run.statistics, run.table("generate")):
+        if table.exists:  # one that was lost is made anew by the stage that fills it
+            table.grow(rows)

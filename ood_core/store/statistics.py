@@ -20,8 +20,8 @@ from ood_core.evaluation.memorization import threshold
 from ood_core.maps.target_set import TargetSet
 from ood_core.store.arrays import Table, rows_digest
 from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard, ShardPlan
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
 
@@ -110,7 +110,7 @@ def read_statistics(
     plan, stored = run.plan("generate"), has_statistics(run, extractor)
     layout = _layout(extractor)
     group: list[tuple[Shard, Receipt]] = []
-    for shard, receipt in zip(plan, run.receipts("generate").all(plan), strict=True):
+    for shard, receipt in zip(plan, run.ledger("generate").all(plan), strict=True):
         if not (stored and receipt.statistics):
             if group:
                 yield _unpacked(_vouched(run.statistics, group), layout)

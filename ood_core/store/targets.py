@@ -1,4 +1,4 @@
-"""The targets of a run as they are stored: exact values, model range, and all words of the set."""
+"""The targets of a run as they are stored, with their latents and which round trips hold."""
 
 from typing import Any
 
@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ood_core.arrays import Latents
+from ood_core.config.identity import read_method
+from ood_core.diffusion.sampling import held
 from ood_core.maps.target_set import TargetSet
 from ood_core.maps.transforms import RangeTransform
 from ood_core.store.arrays import Table
@@ -65,3 +68,28 @@ def load_targets(run: RunStore) -> TargetSet:
         codes=torch.from_numpy(table.read("codes")) if encoded else None,
         notes=tuple(words["notes"]),
     )
+
+
+def read_latents(run: RunStore) -> Latents:
+    """Read the latents whose round trip holds: those that a prior is fitted to."""
+    return all_latents(run)[held_targets(run)]
+
+
+def all_latents(run: RunStore) -> Latents:
+    """Read the latents of all fit targets, whatever their round trip."""
+    return torch.from_numpy(run.table("invert").read("latents"))
+
+
+def held_targets(run: RunStore) -> list[int]:
+    """Numbers of the fit targets whose round trip holds: those of the rows of `read_latents`."""
+    lost = set(failed_round_trips(run))
+    return [row for row in range(run.plan("invert").rows) if row not in lost]
+
+
+def failed_round_trips(run: RunStore) -> list[int]:
+    """Numbers of the fit targets whose round trip fails by the rule of `held`."""
+    limit = read_method(run.record["identity_record"]).round_trip_limit
+    error = torch.from_numpy(run.table("invert").read("error"))
+    spread = load_targets(run).fit_ranged.flatten(1).std(dim=1)
+    good = held(error, spread, limit)
+    return torch.nonzero(~good)[:, 0].tolist()

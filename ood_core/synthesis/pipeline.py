@@ -23,7 +23,6 @@ from torch import Tensor
 from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, row_major
 from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
 from ood_core.config.targets import Symmetry
-from ood_core.decode import decode
 from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
@@ -36,23 +35,22 @@ from ood_core.denoising.calibrated import (
 )
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
-from ood_core.diffusion.flow import CountingDenoiser
 from ood_core.diffusion.patches import PatchMixture
+from ood_core.diffusion.sampling import Inversion, decode, held, invert
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.diffusion.solvers import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
 from ood_core.estimators.choice import Choice, Prior, fit_prior
 from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.patches import fit_patches_of, patch_shapes
-from ood_core.invert import Inversion, held, invert
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.synthesis.constructs import construct_of
-from ood_core.synthesis.latents import draw, measure_geometry
+from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry
 from ood_core.synthesis.levels import in_domain_law
-from ood_core.synthesis.shell_geometry import ShellGeometry
 
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""

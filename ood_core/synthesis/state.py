@@ -25,8 +25,8 @@ from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.estimators.mixture import MixturePrior
 from ood_core.estimators.moments import Norms
 from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
+from ood_core.synthesis.latents import Interval, ShellGeometry
 from ood_core.synthesis.pipeline import ExpertPlan, FittedPrior
-from ood_core.synthesis.shell_geometry import Interval, ShellGeometry
 
 KINDS: dict[str, type] = {
     kind.__name__: kind

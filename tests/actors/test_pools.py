@@ -13,7 +13,7 @@ import torch
 from actors.pool import InlinePool
 from actors.ray_pool import RayPool
 from flows.runs.worker_pool import worker_spec
-from ood_core.store.receipts import Receipt
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import PoolContract, missing, spec_of
 from tests.contracts.store import answers, arrays, assert_honest, assert_kept, marks
@@ -37,7 +37,7 @@ class TestTwoActors(PoolContract):
 def test_every_stage_gives_the_same_bytes_again(finished, unbroken, stage):
     run = RunStore(finished)
     for shard in run.plan(stage):
-        run.receipts(stage).revoke(shard)
+        run.ledger(stage).revoke(shard)
     list(InlinePool().run(spec_of(finished, stage), list(run.plan(stage))))
     assert answers(finished) == answers(unbroken)
 
@@ -115,7 +115,7 @@ def test_actors_stay_from_stage_to_stage(finished, unbroken):
     with RayPool(workers=1).standing() as group:
         for stage in ("invert", "generate", "generate"):
             for shard in run.plan(stage):
-                run.receipts(stage).revoke(shard)
+                run.ledger(stage).revoke(shard)
             found = list(group.run(spec_of(finished, stage), list(run.plan(stage))))
             writers += [receipt.writer for receipt in found]
         assert len(set(writers)) == 1

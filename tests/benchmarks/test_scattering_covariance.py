@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.rivals.scattering_covariance import ScatteringCovariance
 from ood_core.metrics.scattering import FLOOR, morlet_bank
-from ood_core.metrics.scattering_covariance import ScatteringCovariance
 from tests.oracles import fields
 
 SIDE, ORIENTATIONS, SCALES = 16, 4, 3

@@ -14,7 +14,7 @@ from actors.pool import Pool, ShardFailure
 from actors.workers import WorkerSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.models.networks import make_unet, save_base
-from ood_core.store.receipts import Receipt
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore, ShardedStage
 from tests.contracts.store import answers, assert_honest
 
@@ -26,7 +26,7 @@ def spec_of(root: Path, stage: ShardedStage = "generate") -> WorkerSpec:
 
 def missing(root: Path, stage: ShardedStage = "generate") -> list:
     run = RunStore(root)
-    return run.receipts(stage).missing(run.plan(stage))
+    return run.ledger(stage).missing(run.plan(stage))
 
 
 class PoolContract:
@@ -39,7 +39,7 @@ class PoolContract:
         assert sorted(receipt.shard for receipt in found) == [0, 1, 2]
         assert missing(ready) == []
         assert answers(ready) == answers(unbroken)
-        stored = RunStore(ready).receipts("generate").all(RunStore(ready).plan("generate"))
+        stored = RunStore(ready).ledger("generate").all(RunStore(ready).plan("generate"))
         assert stored == sorted(found, key=lambda receipt: receipt.shard)
 
     def test_no_shards_no_work(self, pool, tmp_path):

@@ -11,9 +11,8 @@ import torch
 from ood_core.arrays import TimeGrid
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
-from ood_core.diffusion.flow import CountingDenoiser, descending, last
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.diffusion.solvers import Solver
+from ood_core.diffusion.solvers import CountingDenoiser, Solver, descending, last
 from ood_core.numerics.covariance import Diagonal
 from tests.oracles import gaussian, mixture
 from tests.oracles.mixture_denoiser import MixtureDenoiser

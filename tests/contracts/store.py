@@ -58,7 +58,7 @@ def assert_honest(root: Path) -> None:
     if not run.exists:
         return
     for stage in SHARDED:
-        book = run.receipts(stage)
+        book = run.ledger(stage)
         for receipt in book.all(run.plan(stage)):
             assert run.table(stage).digest(receipt) == receipt.digest
             if receipt.statistics:

@@ -26,6 +26,7 @@ def small(tmp_path: Path, base: Path, tiny_dict, monkeypatch) -> dict[str, str]:
         "models/dead-leaves-32": str(base),
         "ff.Method(steps=12)": "ff.Method(steps=2, steering=None)",
         "synth.sample(256)": "synth.sample(48)",
+        "side=6": "side=4",
         "examples/hubble.yaml": str(tmp_path / "run.yaml"),
     }
 

@@ -26,8 +26,7 @@ from actors.workers import build
 from flows.report.inspection import verify_run
 from flows.runs.lifecycle import make_run
 from ood_core.store.files import sweep
-from ood_core.store.growth import grow, settle
-from ood_core.store.run import RunStore
+from ood_core.store.run import RunStore, grow, settle
 from tests.contracts.pool import spec_of
 from tests.contracts.store import marks
 
@@ -78,7 +77,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @property
     def book(self):
-        return self.run.receipts("generate")
+        return self.run.ledger("generate")
 
     @rule(worker=st.integers(0, 1), index=places)
     def write(self, worker, index):
@@ -145,7 +144,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def receipts_tell_the_truth(self):
-        table, theirs = self.run.table("generate"), self.truth.receipts("generate")
+        table, theirs = self.run.table("generate"), self.truth.ledger("generate")
         for receipt in self.book.all(self.run.plan("generate")):
             wanted = theirs.read(self.truth.plan("generate")[receipt.shard])
             assert (receipt.digest, receipt.nfe) == (wanted.digest, wanted.nfe)

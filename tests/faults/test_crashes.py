@@ -19,7 +19,7 @@ from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_sam
 from ood_core.errors import ShardCorrupt
 from ood_core.store.arrays import rows_digest
 from ood_core.store.files import PARTIAL, write_json
-from ood_core.store.receipts import Receipt
+from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
 from tests.faults.crash_points import (
@@ -123,7 +123,7 @@ def vouch_first(self, shard, rows, statistics, nfe, parts):
     receipt = Receipt(
         self.stage, shard.index, shard.start, stop, digests[0], nfe, 0.0, "", digests[1]
     )
-    self.store.receipts(self.stage).write(receipt)
+    self.store.ledger(self.stage).write(receipt)
     if statistics is not None:
         self.store.statistics.write(shard, statistics)
     self.store.table(self.stage).write(shard, rows)
@@ -221,7 +221,7 @@ def test_a_growth_is_finished_by_the_same_command(tmp_path, recorded):
         extend(root, 14)
         with xr.open_zarr(root / "dataset.zarr") as data:
             assert {variable.shape[0] for variable in data.variables.values()} == {14}
-        assert RunStore(root).receipts("generate").missing(RunStore(root).plan("generate")) == []
+        assert RunStore(root).ledger("generate").missing(RunStore(root).plan("generate")) == []
 
 
 def test_a_receipt_lost_after_the_write_costs_one_shard(finished, unbroken, tiny):

@@ -16,8 +16,8 @@ from flows.runs.stages import summary
 from ood_core.errors import RunIncomplete
 from ood_core.store.arrays import Table
 from ood_core.store.files import read_json
+from ood_core.store.ledger import Receipt
 from ood_core.store.plan import ShardPlan
-from ood_core.store.receipts import Receipt
 from ood_core.store.run import RunStore
 from tests.contracts.pool import missing, spec_of
 from tests.contracts.store import (
@@ -147,7 +147,7 @@ def test_a_list_that_is_out_of_date_or_torn_is_not_shown(finished):
     (folder / "00001.json").write_text('{"stage": "gen')
     assert summary(run)["failures"] == []
     for index in (0, 1):
-        run.receipts("generate").revoke(run.plan("generate")[index])
+        run.ledger("generate").revoke(run.plan("generate")[index])
     assert [failure["shard"] for failure in summary(run)["failures"]] == [0]
 
 

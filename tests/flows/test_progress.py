@@ -28,7 +28,7 @@ def test_a_run_tells_where_its_workers_seconds_went(unbroken, farfield):
     run = RunStore(unbroken)
     for stage in ("calibrate", "invert", "generate"):
         split = run.splits[stage]
-        receipts = run.receipts(stage).all(run.plan(stage))
+        receipts = run.ledger(stage).all(run.plan(stage))
         for part in ("compute", "network", "encode", "write"):
             assert split[part] == pytest.approx(sum(r.parts[part] for r in receipts))
         assert 0 < split["network"] < split["compute"]

@@ -13,10 +13,10 @@ from flows.orchestration.prefect_flows import folder_name
 from flows.progress import printable
 from flows.settings import load_recipe, load_settings
 from ood_core.errors import ConfigError
-from ood_core.report.markdown import markdown
+from ood_core.report.card import markdown
 from ood_core.report.page import render
-from tests.core.test_card import front, hostile_card, render_card, shape, some_card
-from tests.core.test_report import report, tags  # noqa: F401  # a fixture
+from tests.report.test_card import front, hostile_card, render_card, shape, some_card
+from tests.report.test_page import report, tags  # noqa: F401  # a fixture
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>x</script>`a`|b](http://e.vil)\n---\nlicense: mit'
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nname: *b"

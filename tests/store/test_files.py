@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ood_core.store.files import PARTIAL, read_json, sweep, write_atomic, write_json
+from ood_core.store.ledger import Ledger, Receipt
 from ood_core.store.plan import Shard, ShardPlan
-from ood_core.store.receipts import Receipt, ReceiptBook
 
 PLAN = ShardPlan(10, 4)
 
@@ -20,8 +20,8 @@ def receipt(shard: Shard) -> Receipt:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> ReceiptBook:
-    return ReceiptBook(tmp_path / "receipts", "generate")
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path, "generate")
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path, monkeypatch):
@@ -113,52 +113,52 @@ def test_a_shard_outside_the_plan_is_refused(index):
         PLAN[index]
 
 
-def test_receipts_come_back_as_written(book):
-    assert book.missing(PLAN) == list(PLAN)
+def test_receipts_come_back_as_written(ledger):
+    assert ledger.missing(PLAN) == list(PLAN)
     for shard in PLAN:
-        book.write(receipt(shard))
-    assert book.missing(PLAN) == []
-    assert book.all(PLAN) == [receipt(shard) for shard in PLAN]
+        ledger.write(receipt(shard))
+    assert ledger.missing(PLAN) == []
+    assert ledger.all(PLAN) == [receipt(shard) for shard in PLAN]
 
 
-def test_a_revoked_receipt_is_missing(book):
+def test_a_revoked_receipt_is_missing(ledger):
     for shard in PLAN:
-        book.write(receipt(shard))
-    book.revoke(PLAN[1])
-    book.revoke(PLAN[1])
-    assert book.missing(PLAN) == [PLAN[1]]
+        ledger.write(receipt(shard))
+    ledger.revoke(PLAN[1])
+    ledger.revoke(PLAN[1])
+    assert ledger.missing(PLAN) == [PLAN[1]]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20, 100])
-def test_a_torn_receipt_is_no_receipt(book, cut):
-    book.write(receipt(PLAN[0]))
-    path = book.folder / "generate" / "00000.json"
+def test_a_torn_receipt_is_no_receipt(ledger, cut):
+    ledger.write(receipt(PLAN[0]))
+    path = ledger.root / "receipts" / "generate" / "00000.json"
     path.write_bytes(path.read_bytes()[:cut])
-    assert book.read(PLAN[0]) is None
+    assert ledger.read(PLAN[0]) is None
 
 
 @pytest.mark.parametrize(
     "content", ["[]", "null", "3", "{}", '{"stage": "generate"}', '"text"', "\udcff"]
 )
-def test_other_json_is_no_receipt(book, content):
-    path = book.folder / "generate" / "00000.json"
+def test_other_json_is_no_receipt(ledger, content):
+    path = ledger.root / "receipts" / "generate" / "00000.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(content.encode(errors="surrogateescape"))
-    assert book.read(PLAN[0]) is None
+    assert ledger.read(PLAN[0]) is None
 
 
-def test_a_receipt_of_other_rows_is_no_receipt(book):
-    book.write(receipt(ShardPlan(10, 3)[0]))
-    assert book.read(PLAN[0]) is None
+def test_a_receipt_of_other_rows_is_no_receipt(ledger):
+    ledger.write(receipt(ShardPlan(10, 3)[0]))
+    assert ledger.read(PLAN[0]) is None
 
 
-def test_a_receipt_with_unknown_fields_is_no_receipt(book):
-    book.write(receipt(PLAN[0]))
-    path = book.folder / "generate" / "00000.json"
+def test_a_receipt_with_unknown_fields_is_no_receipt(ledger):
+    ledger.write(receipt(PLAN[0]))
+    path = ledger.root / "receipts" / "generate" / "00000.json"
     path.write_text(json.dumps({**read_json(path), "extra": 1}))
-    assert book.read(PLAN[0]) is None
+    assert ledger.read(PLAN[0]) is None
 
 
-def test_stages_keep_their_receipts_apart(book):
-    book.write(receipt(PLAN[0]))
-    assert ReceiptBook(book.folder, "invert").missing(PLAN) == list(PLAN)
+def test_stages_keep_their_receipts_apart(ledger):
+    ledger.write(receipt(PLAN[0]))
+    assert Ledger(ledger.root, "invert").missing(PLAN) == list(PLAN)

@@ -11,8 +11,8 @@ from flows.runs.stages import STAGES, perform, summary
 from ood_core.config.identity import SCHEME
 from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.store.calibration import by_name
 from ood_core.store.files import read_json, write_json
+from ood_core.store.fitted import by_name
 from ood_core.store.run import RunStore
 
 
@@ -94,7 +94,7 @@ def test_states_follow_the_store(tmp_path, tiny):
     for outcome in ("complete", "published", "quarantined", "undecided"):
         write_json(out / "gate.json", {"outcome": outcome, "reasons": [], "samples": 10})
         assert run.state == outcome
-    run.receipts("generate").revoke(run.plan("generate")[1])
+    run.ledger("generate").revoke(run.plan("generate")[1])
     assert run.state == "incomplete"
     assert summary(run)["shards_missing"] == [1]
 

@@ -149,7 +149,7 @@ def test_status_has_the_promised_fields(farfield, finished):
     assert found["samples_planned"] == found["samples_done"] == 10
     assert found["shards_missing"] == []
     assert found["identity"] == RunStore(finished).record["identity"]
-    RunStore(finished).receipts("generate").revoke(RunStore(finished).plan("generate")[2])
+    RunStore(finished).ledger("generate").revoke(RunStore(finished).plan("generate")[2])
     found = parsed(farfield("status", finished, "--json").out)
     assert found["state"] == "incomplete"
     assert found["samples_done"] == 8
@@ -164,7 +164,7 @@ def test_plan_counts_what_the_run_counts_and_writes_nothing(farfield, config, tm
     assert everything(tmp_path) == before
     found, run = parsed(answer.out), RunStore(unbroken)
     for stage, asked in found["network_evaluations"].items():
-        assert asked == sum(r.nfe for r in run.receipts(stage).all(run.plan(stage)))
+        assert asked == sum(r.nfe for r in run.ledger(stage).all(run.plan(stage)))
         assert found["shards"][stage] == len(run.plan(stage))
     assert found["dataset_bytes"] == run.table("generate").read("maps").nbytes
     assert farfield("plan", path).code == 0

@@ -101,9 +101,7 @@ def test_old_scores_say_nothing_about_a_grown_set(finished):
     """Even where growth needs no new shard."""
     assert RunStore(finished).state == "complete"
     extend(finished, 12)
-    assert (
-        RunStore(finished).receipts("generate").missing(RunStore(finished).plan("generate")) == []
-    )
+    assert RunStore(finished).ledger("generate").missing(RunStore(finished).plan("generate")) == []
     assert RunStore(finished).state == "incomplete"
 
 
@@ -168,7 +166,7 @@ def test_extending_needs_no_target_file(finished, longer, tiny, tmp_path):
 def test_the_rows_in_waiting_are_no_samples_yet(unbroken):
     """What a short last shard holds beyond the end is vouched for, and seen by nobody."""
     run = RunStore(unbroken)
-    receipt = run.receipts("generate").read(run.plan("generate")[2])
+    receipt = run.ledger("generate").read(run.plan("generate")[2])
     assert (receipt.start, receipt.stop) == (8, 12)
     assert run.table("generate").read("sample").tolist() == list(range(PLANNED))
     with xr.open_zarr(unbroken / "dataset.zarr") as data:

@@ -18,7 +18,7 @@ from ood_core.errors import IdentityRefused, TargetError
 from ood_core.models.loading import load_model
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
-from ood_core.store.priors import read_prior
+from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 

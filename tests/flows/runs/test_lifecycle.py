@@ -73,7 +73,7 @@ def test_evaluations_are_those_of_the_estimate(unbroken, tiny):
     maps, _, method = inspect_inputs(settings)
     wanted = evaluations(settings, method, maps.fit_count)
     run = RunStore(unbroken)
-    counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
+    counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     assert counted == wanted
 
 
@@ -87,7 +87,7 @@ def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, ti
     weights = run.table("calibrate").read("weights")
     asked = int((weights[:, :, EXPERTS.index("base")] != 0).any(axis=1).sum())
     assert asked < len(weights)  # else this would say nothing
-    counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
+    counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     # The ancestral solver asks once per level of the grid; calibration must ask to find out.
     rows = sum(shard.capacity for shard in run.plan("generate"))
     assert counted["generate"] == rows * asked <= most["generate"]

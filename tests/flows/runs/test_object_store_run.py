@@ -148,8 +148,8 @@ def test_a_store_that_fails_in_the_middle_stops_the_run_at_once(object_server, l
     object_server.reset()
     assert "access is denied" in str(error.value)
     assert "PLANTED" not in str(error.value)
-    assert RunStore(root).failures("generate").among(RunStore(root).plan("generate")) == []
-    assert RunStore(root).receipts("generate").read(RunStore(root).plan("generate")[0]) is None
+    assert RunStore(root).ledger("generate").failures(RunStore(root).plan("generate")) == []
+    assert RunStore(root).ledger("generate").read(RunStore(root).plan("generate")[0]) is None
 
 
 def test_an_address_with_a_credential_gets_no_further(farfield, config, caplog):

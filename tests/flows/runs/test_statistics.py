@@ -133,5 +133,5 @@ def test_a_table_that_is_gone_is_found_and_renewed(finished, unbroken, tiny):
 def test_maps_are_vouched_for_apart_from_statistics(unbroken):
     """Digests of maps are those of versions that stored no statistics."""
     run = RunStore(unbroken)
-    for receipt in run.receipts("generate").all(run.plan("generate")):
+    for receipt in run.ledger("generate").all(run.plan("generate")):
         assert receipt.digest == run.table("generate").digest(receipt) != receipt.statistics

@@ -15,13 +15,12 @@ from flows.runs.lifecycle import make_run
 from flows.runs.planning import inspect_inputs, plan_run, prepare
 from flows.runs.stages import fit, perform
 from flows.tools.level_search import search_levels
+from ood_core.diffusion.sampling import held
 from ood_core.errors import ConfigError
-from ood_core.invert import held
 from ood_core.store.bundle import read_bundle
-from ood_core.store.latents import failed_round_trips, read_latents
 from ood_core.store.plan import Shard
 from ood_core.store.run import SHARDED, RunStore
-from ood_core.store.targets import load_targets
+from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from tests.contracts.store import assert_equal
 
 Settings = Callable[..., Any]
@@ -48,7 +47,7 @@ def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, w
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
     maps, _, method = inspect_inputs(settings)
-    counted = {s: sum(r.nfe for r in run.receipts(s).all(run.plan(s))) for s in SHARDED}
+    counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     assert counted == evaluations(settings, method, maps.fit_count)
     assert np.isfinite(run.table("generate").read("maps")).all()
     line = load_pipeline(run, settings.base, "cpu", "float32")

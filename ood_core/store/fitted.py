@@ -1,0 +1,231 @@
+"""What was fitted, on disk: expert weights, mixtures over patches, priors.
+
+Each is a bundle of named arrays that one process writes at once, with its diagnostics.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ood_core.denoising.calibrated import EXPERTS, BandWeights
+from ood_core.diffusion.patches import PatchMixture
+from ood_core.errors import IdentityRefused
+from ood_core.estimators.choice import Choice, Prior
+from ood_core.estimators.families import Law
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.mixture import MixturePrior
+from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
+from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
+from ood_core.store.place import Place
+from ood_core.store.run import RunStore
+from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
+
+"""Metadata of the group: the bundle is there when this is."""
+
+
+PATCHES = "patches "
+"""Names of experts that are mixtures over patches begin so; they follow the fixed experts."""
+
+
+def read_calibration(run: RunStore) -> BandWeights:
+    """Read the band weights of a run, each expert's by its stored name.
+
+    Raises:
+        IdentityRefused: the run has weights of an expert that this version does not know.
+    """
+    table = run.table("calibrate")
+    words = table.attributes
+    stored = torch.from_numpy(table.read("weights"))
+    return BandWeights(
+        noise_to_signal=torch.from_numpy(table.read("noise_to_signal")),
+        knots=torch.tensor(words["knots"]),
+        weights=by_name(stored, words["experts"], str(run.root)),
+    )
+
+
+def by_name(
+    weights: Float[Tensor, "levels bands stored"], names: Sequence[str], source: str
+) -> Float[Tensor, "levels bands experts"]:
+    """Weights in the order of `EXPERTS`, then of the mixtures over patches as they are stored.
+
+    A fixed expert that was not there when the weights were stored has weight 0.
+
+    Raises:
+        IdentityRefused: a stored name is not known.
+    """
+    columns = {name: weights[..., number] for number, name in enumerate(names)}
+    patches = [name for name in names if name.startswith(PATCHES)]
+    if unknown := set(names) - set(EXPERTS) - set(patches):
+        raise IdentityRefused(
+            f"{source}: got calibration weights of {', '.join(sorted(unknown))}; expected "
+            f"{', '.join(EXPERTS)} or patches: use the version that planned the run"
+        )
+    none = torch.zeros(weights.shape[:-1], dtype=weights.dtype)
+    return torch.stack([columns.get(name, none) for name in (*EXPERTS, *patches)], dim=-1)
+
+
+PATCH_AXES = {
+    "weights": ("gaussian",),
+    "means": ("gaussian", "pixel"),
+    "values": ("gaussian", "mode"),
+    "vectors": ("gaussian", "pixel", "mode"),
+}
+Mixtures = tuple[PatchMixture, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchLaws:
+    """One mixture per shape of patches; half `p` has not seen the targets `p::2`."""
+
+    every: Mixtures
+    halves: tuple[Mixtures, Mixtures]
+
+
+def write_patches(run: RunStore, laws: PatchLaws) -> None:
+    """Write all mixtures of a run at once."""
+    arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
+    for place, mixtures in _places(laws):
+        for mixture in mixtures:
+            name = f"{place}_{mixture.side}x{mixture.scale}"
+            for part, axes in PATCH_AXES.items():
+                named = tuple(axis + f"_{name}" for axis in axes)  # xarray wants one size per name
+                arrays[f"{name}_{part}"] = (named, getattr(mixture, part).numpy())
+    shapes = [[mixture.side, mixture.scale] for mixture in laws.every]
+    strides = [mixture.stride for mixture in laws.every]
+    write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes, "strides": strides})
+
+
+def read_patches(run: RunStore) -> PatchLaws:
+    """Read what `write_patches` wrote."""
+    arrays, attributes = read_bundle(run.root / "patches.zarr")
+    shapes, strides = attributes["shapes"], attributes["strides"]
+
+    def mixtures(place: str) -> Mixtures:
+        return tuple(
+            PatchMixture(
+                **{
+                    part: torch.from_numpy(np.array(arrays[f"{place}_{side}x{scale}_{part}"]))
+                    for part in PATCH_AXES
+                },
+                side=side,
+                scale=scale,
+                stride=stride,
+            )
+            for (side, scale), stride in zip(shapes, strides, strict=True)
+        )
+
+    return PatchLaws(mixtures("every"), (mixtures("without_even"), mixtures("without_odd")))
+
+
+def _places(laws: PatchLaws) -> Iterator[tuple[str, Mixtures]]:
+    yield "every", laws.every
+    yield from zip(("without_even", "without_odd"), laws.halves, strict=True)
+
+
+MAP_AXES = ("channel", "y", "x")
+
+
+def write_prior(
+    path: Place,
+    prior: Prior,
+    geometry: ShellGeometry,
+    left_out: Sequence[str] = (),
+    choice: Choice | None = None,
+) -> None:
+    """Write a prior, its geometry, what it was not fitted to and what it was chosen from."""
+    attributes: dict[str, Any] = {
+        "held_out_log_density": prior.held_out_log_density,
+        "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
+        "left_out": list(left_out),
+    }
+    match prior:
+        case GaussianPrior():
+            arrays = _law_arrays((prior.mean, prior.covariance), "")
+            attributes["rho"] = prior.rho
+        case MixturePrior():
+            arrays = {"weights": (("member",), prior.weights.numpy())}
+            for number, law in enumerate(prior.laws):
+                arrays |= _law_arrays(law, _member(number))
+    if choice is not None:
+        attributes |= _words(choice)
+    write_bundle(path, arrays, attributes)
+
+
+def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
+    """Read what `write_prior` wrote."""
+    found, attributes = read_bundle(path)
+    arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
+    score = attributes["held_out_log_density"]
+    prior: Prior
+    if "weights" in arrays:
+        members = range(len(arrays["weights"]))
+        laws = tuple(_law(arrays, _member(number)) for number in members)
+        prior = MixturePrior(arrays["weights"], laws, score)
+    else:
+        prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
+    measured = attributes["geometry"]
+    intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
+    return prior, ShellGeometry(**intervals)
+
+
+def describe_prior(path: Place) -> dict[str, Any]:
+    """Kind, scores of all candidates, norms, share and score of a prior; reads no array."""
+    return {k: v for k, v in read_attributes(path).items() if k != "geometry"}
+
+
+def _member(number: int) -> str:
+    return f"member_{number}_"
+
+
+def _law_arrays(law: Law, prefix: str) -> dict[str, Named]:
+    mean, covariance = law
+    base = covariance.base if isinstance(covariance, LowRank) else covariance
+    arrays: dict[str, Named] = {prefix + "mean": (MAP_AXES, mean.numpy())}
+    match base:
+        case Diagonal(variance):
+            arrays[prefix + "variance"] = (MAP_AXES, variance.numpy())
+        case Stationary(power):
+            arrays[prefix + "power"] = (("channel", "ky", "kx"), power.numpy())
+        case CrossStationary(power):
+            axes = ("part", "channel", "with_channel", "ky", "kx")
+            parts = torch.stack([power.real, power.imag])
+            arrays[prefix + "cross_power"] = (axes, parts.numpy())
+    if isinstance(covariance, LowRank):
+        arrays[prefix + "factors"] = (("factor", *MAP_AXES), covariance.factors.numpy())
+    return arrays
+
+
+def _law(arrays: Mapping[str, Tensor], prefix: str) -> Law:
+    base: Diagonal | Stationary | CrossStationary
+    if prefix + "power" in arrays:
+        base = Stationary(arrays[prefix + "power"])
+    elif prefix + "cross_power" in arrays:
+        base = CrossStationary(torch.complex(*arrays[prefix + "cross_power"]))
+    else:
+        base = Diagonal(arrays[prefix + "variance"])
+    factors = arrays.get(prefix + "factors")
+    return arrays[prefix + "mean"], base if factors is None else LowRank(base, factors)
+
+
+def _words(choice: Choice) -> dict[str, Any]:
+    """JSON has no infinity: a mean that cannot be seen at all needs `null` latents."""
+    found = choice.norms
+    needed = found.needed if math.isfinite(found.needed) else None
+    return {
+        "kind": choice.kind,
+        "candidates": choice.scores,
+        "norms": {
+            "mean_square": found.mean_square,
+            "variance": found.variance,
+            "needed": needed,
+            "identified": found.identified,
+        },
+    }
