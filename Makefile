@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test check lint bench constraints moon
+.PHONY: setup demo test check lint bench docs constraints moon
 
 setup: $(STAMP)
 
@@ -37,8 +37,16 @@ bench: setup
 	$(BIN)/farfield bench speed
 	$(BIN)/farfield bench scale
 
+# The site, into site/: open site/index.html. Not part of the tests.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
 # Resolve anew what constraints.txt pins; run in a clean environment after changing a range.
-constraints: setup
+constraints: setup $(VENV)/.docs
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 # The Moon for the mosaic domain: USGS and Clementine maps, public domain (Debian's stellarium-data, 246 MB to fetch).

@@ -55,7 +55,15 @@ PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
 class Execution(BaseModel):
     """Where and how a run is computed; never part of the identity.
 
-    `max_base_bytes` is the most that the weights of a base may have, as stored and in float32.
+    Attributes:
+        pool: Ray actors, or one worker in this process.
+        orchestrator: Prefect, or plain function calls.
+        workers: number of workers; `auto` takes one per GPU, or per `cpus_per_worker` CPUs.
+        cpus_per_worker: CPUs, and threads, of each worker.
+        attempts: times that a shard is tried before it is given up.
+        device: where the network runs; `auto` takes a GPU if there is one.
+        dtype: number type of the network; `auto` is float32.
+        max_base_bytes: most bytes that the weights of a base may have, as stored and in float32.
     """
 
     model_config = STRICT
@@ -87,12 +95,27 @@ class _PresetInSchema:
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         found = handler.resolve_ref_schema(handler(core))
-        found["properties"] = {"preset": {"enum": [*PRESETS]}, **found["properties"]}
+        preset = {
+            "enum": [*PRESETS],
+            "default": "calibrated",
+            "description": "whose fields stand where none is given.",
+        }
+        found["properties"] = {"preset": preset, **found["properties"]}
         return found
 
 
 class RunSettings(BaseModel):
-    """A whole run."""
+    """A whole run.
+
+    Attributes:
+        name: of the run, for people.
+        base: folder or hub id of a diffusers model, or `galaxygrad:NAME`.
+        targets: which files hold the targets.
+        method: how samples are made; part of the identity.
+        generation: how many samples.
+        gate: what must hold before the set is published.
+        execution: where the run is computed.
+    """
 
     model_config = STRICT
 

@@ -1,4 +1,4 @@
-"""The method, in memory: targets in, synthetic maps and the evidence about them out.
+"""The method, in memory: targets in, synthetic maps and their evaluation out.
 
     import ood_core as ff
 

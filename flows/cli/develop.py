@@ -122,7 +122,7 @@ def models_levels(
     rows = [[row["steps"], row["searched"], row["even"]] for row in found["costs"]]
     show_rows("what a grid hides", ("steps", "searched", "even in ln(sigma/alpha)"), rows)
     ratios = ", ".join(f"{ratio:.3g}" for ratio in found["noise_to_signal"])
-    OUT.print(f"sigma/alpha {ratios}\nmethod: {{grid: {found['grid']}}}", markup=False)
+    OUT.print(f"sigma/alpha {ratios}\nmethod: {{timesteps: {found['timesteps']}}}", markup=False)
 
 
 def schema() -> None:

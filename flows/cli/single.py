@@ -69,6 +69,6 @@ def walk(
     if (apart := found["separability"]) is not None:
         keys = ("auc", "null_low", "null_high", "p_value")
         rows = [[by, *(apart[by][key] for key in keys)] for by in ("latents", "spectra")]
-        title = f"targets against the base's own maps at level {apart['level']}"
+        title = f"targets against the base's own maps at t_max {apart['t_max']}"
         show_rows(title, ("told apart by", *keys), rows)
     OUT.print(f"{found['angle_degrees']:.1f} degrees apart\n{shown(found['place'])}")

@@ -9,12 +9,16 @@ from ood_core.errors import require
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateSpec:
-    """What must hold on held-out targets before a set is published; nothing asked, no verdict.
+    """What must hold on held-out targets before a set is published; no condition, no decision.
 
-    `spectrum_error` and `c2st` are upper limits, `nearest_ratio` is a lower one (1 is as novel as
-    real, below 0.9 is copying). `unsteered_p` is a lower limit on the smallest adjusted p-value of
-    what was not steered, `copies_p` one on that of so many samples near to a target in pixels.
-    Fewer held-out maps than `min_held_out` decide nothing.
+    Attributes:
+        spectrum_error: most that the mean absolute log ratio of power spectra may be.
+        nearest_ratio: least ratio of distances to the nearest fit target, samples to real maps; 1
+            is as novel as real maps, below 0.9 is copying.
+        c2st: most that the accuracy of the two-sample classifier may be; 0.5 is perfect.
+        unsteered_p: least adjusted p-value of the tests by statistics that were not steered.
+        copies_p: least p-value of so many samples near to a target in pixels.
+        min_held_out: held-out maps that a decision needs; with fewer the outcome is undecided.
     """
 
     spectrum_error: float | None = None

@@ -9,7 +9,13 @@ from ood_core.errors import require, require_counts
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSpec:
-    """How many samples, in shards of how many (one unit of work each), from which seed."""
+    """How many samples are made, and in which units of work.
+
+    Attributes:
+        samples: number of synthetic maps.
+        shard_size: samples per shard, which one worker computes in one batch and stores at once.
+        seed: of all randomness, from 0; part of the identity.
+    """
 
     samples: int = 1024
     shard_size: int = 64

@@ -119,8 +119,12 @@ class DrawSpec:
     at random. `combination` adds `parents` latents with random weights that keep mean and variance.
     `cluster` draws a tangent at the Fréchet mean of the latents' directions.
 
-    Intervals of accepted radii, distances and angles are measured on draws of the same `construct`,
-    or, as published, on the `latents` of the targets themselves.
+    Attributes:
+        construct: how a latent is made.
+        share: for slerp and norm, how far to go from the target's latent; None takes 0.15.
+        parents: for combination, how many latents are added; None takes 3.
+        accept: what intervals of accepted radii, distances and angles are measured on: draws of
+            the same construct, or, as published, the latents of the targets themselves.
     """
 
     construct: ConstructKind = "prior"

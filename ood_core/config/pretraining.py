@@ -15,10 +15,27 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 class PretrainSpec:
     """Recipe of a base model: training domain, network, optimisation.
 
-    Several `domains` share each batch equally. `mosaic` is the image file of that domain, of which
-    the fraction `mosaic_margin` at top and bottom is left out (stretched poles of a globe). `patch`
-    folds squares of that many pixels into channels before the first convolution. `start_from` is a
-    base of the same shape whose weights the training starts with.
+    Attributes:
+        name: of the base and of its folder.
+        domains: kinds of training maps, which share each batch equally.
+        mosaic: image file of the domain `mosaic`.
+        mosaic_margin: fraction of that image that is left out at top and bottom, where the map of
+            a globe is stretched.
+        seed: of weights and training maps.
+        size: side of the maps in pixels.
+        patch: side of the squares of pixels that are folded into channels before the first
+            convolution.
+        start_from: a base of the same shape whose weights the training starts with.
+        dtype: number type of the network's evaluations.
+        widths: channels per resolution.
+        layers: residual blocks per resolution.
+        attention: whether each resolution has attention.
+        norm_groups: groups of the normalisation, which every width is a multiple of.
+        prediction: what the network returns.
+        steps: optimiser steps.
+        batch: maps per step.
+        rate: learning rate.
+        ema: decay of the averaged weights that are kept.
     """
 
     name: str

@@ -15,10 +15,18 @@ TransformKind = Literal["linear", "log", "asinh"]
 class TargetsSpec:
     """Which files hold the targets, and how they are read and split.
 
-    `path` is a FITS, `.npy`, `.npz` or Zarr path or a glob of them; `array` names the HDU, the
-    `.npz` member or the Zarr array where there is a choice. `held_out` is a fraction in (0, 1) or a
-    number of maps; the last maps in file order are held out, so that a file can order its maps by
-    place and keep both splits apart in space. The last three are `Limits` on what is read.
+    Attributes:
+        path: a file, a folder or a pattern such as `clouds/*.fits`; formats are in
+            `docs/targets.md`.
+        array: the HDU, the `.npz` member, or the Zarr or HDF5 array, where there is a choice.
+        transform: how values are brought to model range; measured on the fit targets, recorded,
+            invertible.
+        symmetries: changes that leave the targets' distribution as it is, as you declare.
+        held_out: a fraction below 1, or a number of maps. The last maps in file order are held
+            out, so that a file that is ordered by place keeps both splits apart.
+        max_bytes: most bytes of all maps, as stored and as float32.
+        max_maps: most maps, and most files, HDUs or members that they lie in.
+        max_header_bytes: most bytes of one file that are no pixels.
     """
 
     path: str

@@ -48,6 +48,15 @@ def test_every_block_of_the_page_runs(small):
     assert names["handle"].status()["samples_done"] == 10
 
 
+def test_the_lines_of_the_readme_run(small):
+    readme = (PROJECT / "README.md").read_text()
+    lines = re.search(r"```python\n(import ood_core.*?)^run\(", readme, re.DOTALL | re.MULTILINE)
+    assert lines is not None  # the run is the one of the page above
+    names: dict[str, object] = {}
+    exec(compile(replaced(lines[1], small), "README.md", "exec"), names)
+    assert names["maps"].shape == (48, 1, 16, 16)
+
+
 def test_the_notebook_runs(small, tmp_path):
     notebook = nbformat.read(PROJECT / "examples" / "quickstart.ipynb", as_version=4)
     for cell in notebook.cells:

@@ -88,6 +88,22 @@ def test_separability_is_measured_once_and_told(farfield, inverted):
     again = json.loads(farfield("walk", inverted, "--from", 0, "--to", 2, "--json").out)
     assert again["separability"] == found and place.stat().st_mtime_ns == before
     assert json.loads(farfield("inspect", inverted, "--json").out)["separability"] == found
+    shown = farfield("walk", inverted, "--from", 0, "--to", 2)
+    assert shown.code == 0 and "at t_max 400" in shown.out
+
+
+def test_searched_timesteps_are_printed_as_configuration(farfield, inverted):
+    answer = farfield("models", "levels", inverted, "--steps", 2, "--maps", 2)
+    assert answer.code == 0 and "method: {timesteps: [" in answer.out
+    shared = json.loads(
+        farfield("models", "levels", inverted, "--steps", 2, "--maps", 2, "--json").out
+    )
+    assert len(shared["timesteps"]) == 3
+
+
+def test_attributes_that_targets_share_are_tested(farfield, inverted):
+    first = json.loads(farfield("walk", inverted, "--from", 0, "--to", 1, "--json").out)
+    again = json.loads(farfield("walk", inverted, "--from", 0, "--to", 2, "--json").out)
     shared = first["shared_attributes"]
     assert [row["attribute"] for row in shared] == ["mean", "spread", "small scales", "centre"]
     assert all(row["p_value"] <= row["adjusted"] <= 1 for row in shared)
