@@ -18,8 +18,7 @@ from ood_core.denoising.calibrated import EXPERTS, BandWeights
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import IdentityRefused
 from ood_core.estimators.choice import Choice, Prior
-from ood_core.estimators.families import Law
-from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.gaussian import GaussianPrior, Law
 from ood_core.estimators.mixture import MixturePrior
 from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
@@ -142,6 +141,7 @@ def write_prior(
 ) -> None:
     """Write a prior, its geometry, what it was not fitted to and what it was chosen from."""
     attributes: dict[str, Any] = {
+        "form": type(prior).__name__,
         "held_out_log_density": prior.held_out_log_density,
         "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
         "left_out": list(left_out),
@@ -160,17 +160,27 @@ def write_prior(
 
 
 def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
-    """Read what `write_prior` wrote."""
+    """Read what `write_prior` wrote, by the name of its form.
+
+    Raises:
+        IdentityRefused: a form that this version does not know.
+    """
     found, attributes = read_bundle(path)
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
     score = attributes["held_out_log_density"]
     prior: Prior
-    if "weights" in arrays:
-        members = range(len(arrays["weights"]))
-        laws = tuple(_law(arrays, _member(number)) for number in members)
-        prior = MixturePrior(arrays["weights"], laws, score)
-    else:
-        prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
+    match attributes.get("form"):
+        case GaussianPrior.__name__:
+            prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
+        case MixturePrior.__name__:
+            members = range(len(arrays["weights"]))
+            laws = tuple(_law(arrays, _member(number)) for number in members)
+            prior = MixturePrior(arrays["weights"], laws, score)
+        case form:
+            raise IdentityRefused(
+                f"{path}: got a prior of form {form}; expected {GaussianPrior.__name__} or "
+                f"{MixturePrior.__name__}: remove it and run again, which fits it anew"
+            )
     measured = attributes["geometry"]
     intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
     return prior, ShellGeometry(**intervals)
