@@ -10,11 +10,10 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.denoising.calibrated import EXPERTS, BandWeights
+from ood_core.denoising.calibrated import BandWeights, by_name
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import IdentityRefused
 from ood_core.estimators.choice import Choice, Prior
@@ -27,10 +26,6 @@ from ood_core.store.run import RunStore
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
 
 """Metadata of the group: the bundle is there when this is."""
-
-
-PATCHES = "patches "
-"""Names of experts that are mixtures over patches begin so; they follow the fixed experts."""
 
 
 def read_calibration(run: RunStore) -> BandWeights:
@@ -47,27 +42,6 @@ def read_calibration(run: RunStore) -> BandWeights:
         knots=torch.tensor(words["knots"]),
         weights=by_name(stored, words["experts"], str(run.root)),
     )
-
-
-def by_name(
-    weights: Float[Tensor, "levels bands stored"], names: Sequence[str], source: str
-) -> Float[Tensor, "levels bands experts"]:
-    """Weights in the order of `EXPERTS`, then of the mixtures over patches as they are stored.
-
-    A fixed expert that was not there when the weights were stored has weight 0.
-
-    Raises:
-        IdentityRefused: a stored name is not known.
-    """
-    columns = {name: weights[..., number] for number, name in enumerate(names)}
-    patches = [name for name in names if name.startswith(PATCHES)]
-    if unknown := set(names) - set(EXPERTS) - set(patches):
-        raise IdentityRefused(
-            f"{source}: got calibration weights of {', '.join(sorted(unknown))}; expected "
-            f"{', '.join(EXPERTS)} or patches: use the version that planned the run"
-        )
-    none = torch.zeros(weights.shape[:-1], dtype=weights.dtype)
-    return torch.stack([columns.get(name, none) for name in (*EXPERTS, *patches)], dim=-1)
 
 
 PATCH_AXES = {

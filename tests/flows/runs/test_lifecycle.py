@@ -85,7 +85,7 @@ def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, ti
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
     weights = run.table("calibrate").read("weights")
-    asked = int((weights[:, :, EXPERTS.index("base")] != 0).any(axis=1).sum())
+    asked = int((weights[:, :, list(EXPERTS).index("base")] != 0).any(axis=1).sum())
     assert asked < len(weights)  # else this would say nothing
     counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     # The ancestral solver asks once per level of the grid; calibration must ask to find out.
