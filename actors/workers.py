@@ -25,7 +25,8 @@ from ood_core.store.fitted import read_patches, read_prior
 from ood_core.store.lease import require
 from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
-from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.run import RunStore
+from ood_core.store.schema import ShardedStage
 from ood_core.store.statistics import (
     copy_distance,
     feature_extractor,
@@ -74,13 +75,7 @@ def build(spec: WorkerSpec) -> Worker:
     torch.set_num_threads(spec.threads)
     run = RunStore.open(spec.uri)
     pipeline = load_pipeline(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
-    match spec.stage:
-        case "calibrate":
-            compute = calibration_rows(run, pipeline)
-        case "invert":
-            compute = inversion_rows(pipeline)
-        case "generate":
-            compute = sample_rows(run, pipeline)
+    compute = ROWS[spec.stage](run, pipeline)
     measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None
     turns = Turns(time.monotonic() - began)
     return ShardWorker(run, spec.stage, pipeline, compute, turns, spec.threads, spec.lease, measure)
@@ -186,7 +181,7 @@ def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pen
     return rows
 
 
-def inversion_rows(pipeline: Pipeline) -> Callable[[Shard], Pending]:
+def inversion_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
     """Rows of the latents: each shard a batch of fit targets, padded to one batch shape."""
 
     def rows(shard: Shard) -> Pending:
@@ -227,6 +222,14 @@ def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]
         }
 
     return rows
+
+
+ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Pending]]] = {
+    "calibrate": calibration_rows,
+    "invert": inversion_rows,
+    "generate": sample_rows,
+}
+"""What turns a shard into rows, for every sharded stage."""
 
 
 def load_sampler(run: RunStore, pipeline: Pipeline) -> Sampler:

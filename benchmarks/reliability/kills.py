@@ -33,7 +33,8 @@ import psutil
 
 from flows.cli.console import show_rows
 from flows.settings import PROJECT
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.run import RunStore
+from ood_core.store.schema import SHARDED
 
 VICTIMS = {
     "driver": "flows.cli.main run",

@@ -21,7 +21,8 @@ from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.pictures import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
-from ood_core.store.run import SHARDED, UTILITY, RunStore
+from ood_core.store.run import UTILITY, RunStore
+from ood_core.store.schema import SHARDED
 from ood_core.store.targets import failed_round_trips
 from ood_core.synthesis.latents import COUNTED
 

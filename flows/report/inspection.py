@@ -14,7 +14,8 @@ from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
 from ood_core.store.fitted import describe_prior
 from ood_core.store.ledger import Receipt
-from ood_core.store.run import SHARDED, RunStore, ShardedStage
+from ood_core.store.run import RunStore
+from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.targets import failed_round_trips, load_targets
 
 SCANNED_ROWS = 4096

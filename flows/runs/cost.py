@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from psutil import virtual_memory
 
-from flows.runs.planning import INVERSION_SHARD, inspect_inputs, shard_plans
+from flows.runs.planning import INVERSION_SHARD, WORK, inspect_inputs, shard_plans
 from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
@@ -17,7 +17,6 @@ from ood_core.config.method import Method
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
-from ood_core.diffusion.sampling import evaluations_per_map, evaluations_per_target
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import patch_shapes, patch_stride
 from ood_core.models.loading import load_model
@@ -73,17 +72,8 @@ def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, in
 
     Where calibration leaves the base out at some levels, which it measures first, there are fewer.
     """
-    calibration = method.calibration
-    levels = method.steps + 1
-    rows = shard_plans(settings, method, fit)["invert"]
-    padded = sum(shard.capacity for shard in rows)
-    shards = shard_plans(settings, method, fit)["generate"]
-    return {
-        "calibrate": levels * fit * calibration.draws if calibration else 0,
-        "invert": padded * evaluations_per_target(method.steps, method.fixed_point_iterations),
-        "generate": sum(shard.capacity for shard in shards)
-        * evaluations_per_map(method.solver, method.steps, method.eta),
-    }
+    plans = shard_plans(settings, method, fit)
+    return {stage: work.evaluations(plans[stage], method, fit) for stage, work in WORK.items()}
 
 
 def _seconds_per_map(call: Callable[[Maps], Maps], x: Maps) -> float:

@@ -1,6 +1,7 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, final
@@ -14,14 +15,21 @@ from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.config.identity import identity_record
 from ood_core.config.method import AUTO_MIN_NOISE, Method
+from ood_core.diffusion.sampling import evaluations_per_map, evaluations_per_target
 from ood_core.estimators.families import require_ruled_in
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Column, Table, persist_tables
 from ood_core.store.files import remove, remove_tree, sweep
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import GATE, UTILITY, RunStore, ShardedStage, settle
-from ood_core.store.schema import calibration_columns, latent_columns, sample_columns
+from ood_core.store.run import GATE, UTILITY, RunStore, settle
+from ood_core.store.schema import (
+    SHARDED,
+    ShardedStage,
+    calibration_columns,
+    latent_columns,
+    sample_columns,
+)
 from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import write_targets
 from ood_core.synthesis.constructs import require_parents
@@ -121,14 +129,82 @@ def _inspected(
     return targets, model, method, choice
 
 
+Content = tuple[list[Column], dict[str, Any]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is planned for a sharded stage.
+
+    Attributes:
+        plan: its shards, from settings, method and the number of fit targets.
+        evaluations: network evaluations of a plan, as its receipts will count them.
+        content: columns and attributes of its table, from the run and its encoded targets.
+    """
+
+    plan: Callable[[RunSettings, Method, int], ShardPlan]
+    evaluations: Callable[[ShardPlan, Method, int], int]
+    content: Callable[[RunPlan, TargetSet], Content]
+
+
+def _levels(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
+    return ShardPlan(method.steps + 1 if method.calibration is not None else 0, 1)
+
+
+def _level_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
+    return plan.rows * fit * method.calibration.draws if method.calibration is not None else 0
+
+
+def _level_content(planned: RunPlan, targets: TargetSet) -> Content:
+    spec = planned.method.calibration
+    assert spec is not None, "else there are no shards"
+    fitted = ExpertPlan.of(targets.fit_seen, targets.symmetries, spec).as_dict()
+    return calibration_columns(spec.bands, len(fitted["experts"])), fitted
+
+
+def _inversions(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
+    return ShardPlan(fit, min(INVERSION_SHARD, fit))
+
+
+def _inversion_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
+    return plan.computed * evaluations_per_target(method.steps, method.fixed_point_iterations)
+
+
+def _inversion_content(planned: RunPlan, targets: TargetSet) -> Content:
+    shape = targets.shape
+    return latent_columns(shape, planned.model.code_shape(shape)), _words(planned)
+
+
+def _samples(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
+    return ShardPlan(settings.generation.samples, settings.generation.shard_size)
+
+
+def _sample_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
+    return plan.computed * evaluations_per_map(method.solver, method.steps, method.eta)
+
+
+def _sample_content(planned: RunPlan, targets: TargetSet) -> Content:
+    sources = 0 if planned.method.draw is None else planned.method.draw.sources
+    columns = sample_columns(targets.shape, targets.unit, sources)
+    return columns, {**_words(planned), "synthetic": True}
+
+
+def _words(planned: RunPlan) -> dict[str, Any]:
+    return {"title": planned.settings.name, "source": "Farfield"}
+
+
+WORK: dict[ShardedStage, Work] = {
+    "calibrate": Work(_levels, _level_evaluations, _level_content),
+    "invert": Work(_inversions, _inversion_evaluations, _inversion_content),
+    "generate": Work(_samples, _sample_evaluations, _sample_content),
+}
+"""Every sharded stage: one level, a batch of targets, a shard of samples at a time."""
+
+
 def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[ShardedStage, ShardPlan]:
-    """Units of work per stage: one level, a batch of targets, a shard of samples."""
-    levels = method.steps + 1 if method.calibration is not None else 0
-    return {
-        "calibrate": ShardPlan(levels, 1),
-        "invert": ShardPlan(fit, min(INVERSION_SHARD, fit)),
-        "generate": ShardPlan(settings.generation.samples, settings.generation.shard_size),
-    }
+    """Units of work per stage."""
+    return {stage: work.plan(settings, method, fit) for stage, work in WORK.items()}
 
 
 def _write(planned: RunPlan) -> None:
@@ -141,34 +217,15 @@ def _write(planned: RunPlan) -> None:
     codes = planned.model.codes
     targets = planned.targets.encoded(codes and codes.encode)
     write_targets(run, targets)
-    shape = targets.shape
-    words = {"title": settings.name, "source": "Farfield"}
-    columns = latent_columns(shape, planned.model.code_shape(shape))
-    _create(run, "invert", "row", plans, columns, words)
-    synthetic = {**words, "synthetic": True}
-    sources = 0 if method.draw is None else method.draw.sources
-    columns = sample_columns(shape, targets.unit, sources)
-    _create(run, "generate", "sample", plans, columns, synthetic)
-    if method.calibration is not None:
-        fitted = ExpertPlan.of(targets.fit_seen, targets.symmetries, method.calibration).as_dict()
-        columns = calibration_columns(method.calibration.bands, len(fitted["experts"]))
-        _create(run, "calibrate", "level", plans, columns, fitted)
+    for stage, work in WORK.items():
+        if plan := plans[stage]:
+            columns, words = work.content(planned, targets)
+            axis = SHARDED[stage].axis
+            Table.create(run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, words)
     kept = _record(settings, planned.model, method, targets.fit_ranged) | recorded(planned.choice)
     create_statistics(run, feature_extractor(targets), plans["generate"])
     persist_tables(run.root)
     run.write_plan(planned.record, kept, plans, planned.dtype)
-
-
-def _create(
-    run: RunStore,
-    stage: ShardedStage,
-    axis: str,
-    plans: dict[ShardedStage, ShardPlan],
-    columns: list[Column],
-    words: dict[str, Any],
-) -> None:
-    plan = plans[stage]
-    Table.create(run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, words)
 
 
 def _record(settings: RunSettings, model: BaseModel, method: Method, fit: Maps) -> dict[str, Any]:

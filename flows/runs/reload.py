@@ -11,7 +11,8 @@ from ood_core.estimators.choice import Prior
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
 from ood_core.store.fitted import read_prior
-from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.run import RunStore
+from ood_core.store.schema import ShardedStage
 from ood_core.store.targets import read_latents
 from ood_core.synthesis.constructs import construct_of
 from ood_core.synthesis.latents import draw

@@ -30,7 +30,8 @@ from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.fitted import PatchLaws, write_patches, write_prior
 from ood_core.store.lease import driver
 from ood_core.store.ledger import Failure
-from ood_core.store.run import GATE, SHARDED, RunStore, ShardedStage
+from ood_core.store.run import GATE, RunStore
+from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
 from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of

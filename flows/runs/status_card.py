@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from flows.runs.lease_guard import UNREACHABLE, require_lease
 from ood_core.report.running import render_running
 from ood_core.store.files import write_atomic
-from ood_core.store.run import SHARDED, RunStore, ShardedStage
+from ood_core.store.run import RunStore
+from ood_core.store.schema import SHARDED, ShardedStage
 
 EVERY = 30.0  # seconds
 
@@ -21,7 +22,9 @@ class StatusCard:
     def __init__(self, run: RunStore, stage: ShardedStage, missing: int) -> None:
         """Begin a stage that lacks so many rows."""
         rows = {name: run.plan(name).rows for name in SHARDED}
-        before = SHARDED[: SHARDED.index(stage)]  # done, or this one would not have begun
+        before = list(SHARDED)[
+            : list(SHARDED).index(stage)
+        ]  # done, or this one would not have begun
         known = {**dict.fromkeys(rows, 0), **{name: rows[name] for name in before}}
         known[stage] = rows[stage] - missing
         self._counts: dict[str, tuple[int, int]] = {

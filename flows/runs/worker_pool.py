@@ -15,7 +15,8 @@ from actors.pool import InlinePool, Pool
 from actors.workers import WorkerSpec
 from flows.runs.lease_guard import require_lease
 from flows.settings import Execution, RunSettings
-from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.run import RunStore
+from ood_core.store.schema import ShardedStage
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _shared: ContextVar[Pool | None] = ContextVar("pool", default=None)

@@ -18,6 +18,7 @@ weight moves.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -31,15 +32,13 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.errors import IdentityRefused
 from ood_core.estimators.gaussian import estimate
 from ood_core.estimators.mixture import fit_mixture, nearest_law
 from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import Stream, normal_like
 from ood_core.numerics.symmetry import orbit_size, transform
 
-EXPERTS = ("identity", "base", "gaussian", "cluster")
-"""Those that are always there; mixtures of patches follow."""
-BASE = EXPERTS.index("base")
 Labels = Int[Tensor, " n"]
 Expert = Callable[[Maps, int], Maps]
 
@@ -158,16 +157,46 @@ class CalibratedDenoiser:
         return estimate
 
 
+EXPERTS: dict[str, Callable[[Denoiser, TargetLaws, Labels], Expert]] = {
+    "identity": lambda base, laws, labels: lambda x_t, t: x_t / float(base.schedule.alpha[t]),
+    "base": lambda base, laws, labels: base,
+    "gaussian": lambda base, laws, labels: laws.gaussian,
+    "cluster": lambda base, laws, labels: partial(laws.by_cluster, labels=labels),
+}
+"""Those that are always there, by name, for a batch of maps of known clusters."""
+BASE = list(EXPERTS).index("base")
+PATCHES = "patches "
+"""Names of experts that are mixtures over patches begin so; they follow the fixed experts."""
+
+
 def experts_of(base: Denoiser, laws: TargetLaws, labels: Labels) -> list[Expert]:
     """All experts for a batch of maps of known clusters, in the order of their weights."""
-    alpha = base.schedule.alpha
-    return [
-        lambda x_t, t: x_t / float(alpha[t]),
-        base,
-        laws.gaussian,
-        lambda x_t, t: laws.by_cluster(x_t, t, labels),
-        *laws.patches,
-    ]
+    return [*(make(base, laws, labels) for make in EXPERTS.values()), *laws.patches]
+
+
+def in_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the experts in the order of their weights, the mixtures over patches as they are."""
+    return (*EXPERTS, *(name for name in names if name.startswith(PATCHES)))
+
+
+def by_name(
+    weights: Float[Tensor, "levels bands stored"], names: Sequence[str], source: str
+) -> Float[Tensor, "levels bands experts"]:
+    """Stored weights `in_order`.
+
+    A fixed expert that was not there when the weights were stored has weight 0.
+
+    Raises:
+        IdentityRefused: a stored name is not known.
+    """
+    columns = {name: weights[..., number] for number, name in enumerate(names)}
+    if unknown := set(names) - set(in_order(names)):
+        raise IdentityRefused(
+            f"{source}: got calibration weights of {', '.join(sorted(unknown))}; expected "
+            f"{', '.join(EXPERTS)} or patches: use the version that planned the run"
+        )
+    none = torch.zeros(weights.shape[:-1], dtype=weights.dtype)
+    return torch.stack([columns.get(name, none) for name in in_order(names)], dim=-1)
 
 
 def expert_modes(x_t: Maps, t: int, experts: Sequence[Expert], mean: Map) -> Tensor:

@@ -43,7 +43,8 @@ from ood_core.numerics.symmetry import orbit
 QUANTILES = 24
 BANDS = 9
 ROWS = 16  # maps that are pulled at once on a CPU: wavelet responses then fit into the cache
-LOW_BANDS = 3  # bands whose power is that of the largest waves
+LOW_K = {"bands": slice(3), "mean": slice(None)}
+"""Of which statistics, and which of their numbers per channel, the largest waves are."""
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
@@ -62,31 +63,33 @@ class Statistics:
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
-        return torch.cat([part.flatten(1) for part in self._parts(maps)], dim=1)
+        return torch.cat([part.flatten(1) for part in self.by_name(maps).values()], dim=1)
 
     def low_k(self, channels: int) -> Bool[Tensor, " f"]:
-        """Which statistics are of the largest waves: the mean, and the power of the first bands."""
-        marks = [torch.zeros(p.shape) for p in self._parts(torch.zeros(1, channels, *self._shape))]
-        _, bands, mean, *_ = marks
-        bands[..., :LOW_BANDS], mean[:] = 1, 1
-        return torch.cat([mark.flatten(1) for mark in marks], dim=1)[0] > 0
+        """Which statistics are of the largest waves, as `LOW_K` says."""
+        parts = self.by_name(torch.zeros(1, channels, *self._shape))
+        marks = {name: torch.zeros(part.shape) for name, part in parts.items()}
+        for name, which in LOW_K.items():
+            marks[name][..., which] = 1
+        return torch.cat([mark.flatten(1) for mark in marks.values()], dim=1)[0] > 0
 
-    def _parts(self, maps: Maps) -> tuple[Tensor, ...]:
+    def by_name(self, maps: Maps) -> dict[str, Tensor]:
+        """Return the statistics of every map by their names, one row per map."""
         flat = maps.flatten(2)
         mean, spread = flat.mean(-1), flat.std(-1)
         standard = (flat - mean[..., None]) / spread[..., None].clamp_min(1e-3)
         power = (torch.fft.fft2(maps - mean[..., None, None], norm="ortho").abs() ** 2).float()
         bands = torch.einsum("ncyx,byx->ncb", power, self._bands.to(maps))
         quantiles = flat.sort(dim=-1).values[..., self._ranks.to(maps.device)]
-        return (
-            self._scattering.log_moments(maps),
-            0.5 * torch.log(bands + 1e-6),
-            mean,
-            torch.log(spread + 1e-3),
-            (standard**3).mean(-1),
-            quantiles,
-            torch.einsum("ncyx,ryx->ncr", maps, self._rings.to(maps)),
-        )
+        return {
+            "scattering": self._scattering.log_moments(maps),
+            "bands": 0.5 * torch.log(bands + 1e-6),
+            "mean": mean,
+            "spread": torch.log(spread + 1e-3),
+            "skewness": (standard**3).mean(-1),
+            "quantiles": quantiles,
+            "rings": torch.einsum("ncyx,ryx->ncr", maps, self._rings.to(maps)),
+        }
 
 
 def ring_means(size: int, count: int) -> Float[Tensor, "rings y x"]:

@@ -1,7 +1,7 @@
 """Decoding and inversion: latents to maps, and targets to latents with their round trip."""
 
 from dataclasses import dataclass
-from typing import Any, assert_never, final
+from typing import Any, Protocol, final
 
 import torch
 from jaxtyping import Bool
@@ -25,6 +25,36 @@ from ood_core.diffusion.teleport import Shortcut
 from ood_core.numerics.random import SeedRange
 
 
+class SolverClass(Protocol):
+    """A class of solvers; one that adds noise is built from seeds, and `eta` where it takes one."""
+
+    @property
+    def nfe_per_step(self) -> int:
+        """Network evaluations per step, per map."""
+        ...
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether steps draw fresh noise."""
+        ...
+
+    def __call__(self, *noise: Any) -> Solver[Any]:
+        """Build a solver."""
+        ...
+
+
+SOLVERS: dict[SolverName, SolverClass] = {
+    "ddim": Ddim,
+    "heun": Heun,
+    "dpmpp_2m": DpmSolver2M,
+    "ancestral": StochasticDdim,
+    "dpmpp_2m_sde": DpmSolver2MSde,
+}
+"""Every solver that decodes, by name."""
+WITH_ETA: dict[SolverName, SolverClass] = {"ddim": StochasticDdim}
+"""What those are that take a share `eta` of fresh noise above 0."""
+
+
 def decode(
     denoiser: Denoiser,
     solver: SolverName,
@@ -36,64 +66,45 @@ def decode(
 ) -> Maps:
     """Decode latents at the grid's last index, or above a shortcut, to maps in model range.
 
-    Solvers that add noise (`ancestral`, `dpmpp_2m_sde`, and `ddim` with `eta` above 0) end with the
-    clean estimate at the grid's first index, the others with the point there.
+    Solvers that add noise end with the clean estimate at the grid's first index, the others with
+    the point there.
 
     Raises:
-        ValueError: a solver that adds noise has no `seeds`, one per latent, to draw from.
+        ValueError: no such solver, or one that adds noise has no `seeds`, one per latent, to draw
+            from.
     """
-    schedule = denoiser.schedule
+    schedule, kind = denoiser.schedule, solver_class(solver, eta)
     if above is None:
         start = latents * schedule.scale(int(grid[-1]))
     else:
         start = above.down(latents * schedule.scale(above.high))
     down, first = descending(grid), int(grid[0])
-    if not is_stochastic(solver, eta):
-        walker = _deterministic(solver)
+    if not kind.adds_noise:
+        walker = kind()
         end = walker.read(last(denoiser, walker, start, down))
         return end / float(schedule.alpha[first])
     if seeds is None or len(seeds) != len(latents):
         raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
-    noisy = _stochastic(solver, seeds, eta)
+    noisy = kind(seeds, eta) if eta else kind(seeds)
     return denoiser(noisy.read(last(denoiser, noisy, start, down)), first)
 
 
-def is_stochastic(solver: SolverName, eta: float) -> bool:
-    """Whether a solver adds noise, and so ends with one more evaluation."""
-    return solver in ("ancestral", "dpmpp_2m_sde") or eta > 0
+def solver_class(solver: SolverName, eta: float = 0.0) -> SolverClass:
+    """The class of a solver with a share `eta` of fresh noise.
+
+    Raises:
+        ValueError: no such solver, or one that takes no `eta`.
+    """
+    table = WITH_ETA if eta else SOLVERS
+    if solver not in table:
+        raise ValueError(f"got the solver {solver} with eta {eta}; expected {', '.join(table)}")
+    return table[solver]
 
 
 def evaluations_per_map(solver: SolverName, steps: int, eta: float = 0.0) -> int:
-    """Network evaluations that decoding one map takes."""
-    return (2 if solver == "heun" else 1) * steps + int(is_stochastic(solver, eta))
-
-
-def _deterministic(solver: SolverName) -> Solver[Any]:
-    match solver:
-        case "heun":
-            return Heun()
-        case "dpmpp_2m":
-            return DpmSolver2M()
-        case "ddim":
-            return Ddim()
-        case "ancestral" | "dpmpp_2m_sde":
-            raise ValueError(f"got the solver {solver}, which adds noise; expected one without")
-        case _:
-            assert_never(solver)
-
-
-def _stochastic(solver: SolverName, seeds: SeedRange, eta: float) -> Solver[Any]:
-    match solver:
-        case "ancestral":
-            return StochasticDdim(seeds)
-        case "ddim":
-            return StochasticDdim(seeds, eta)
-        case "dpmpp_2m_sde":
-            return DpmSolver2MSde(seeds)
-        case "heun" | "dpmpp_2m":
-            raise ValueError(f"got eta {eta} for the solver {solver}; only ddim takes one")
-        case _:
-            assert_never(solver)
+    """Network evaluations that decoding one map takes; one that adds noise ends with one more."""
+    kind = solver_class(solver, eta)
+    return kind.nfe_per_step * steps + int(kind.adds_noise)
 
 
 FAILED_MEDIANS = 5.0

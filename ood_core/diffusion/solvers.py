@@ -14,8 +14,8 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, final, runtime_checkable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,11 @@ class Solver(Protocol[State]):
         """Network evaluations per step, per map."""
         ...
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether steps draw fresh noise, from seeds that the solver is built with."""
+        ...
+
     def init(self, x: Maps) -> State:
         """Wrap the starting point."""
         ...
@@ -67,8 +72,9 @@ def ddim_step(schedule: NoiseSchedule, x: Maps, x0: Maps, s: int, t: int) -> Map
 class Ddim:
     """First order, one evaluation: the clean estimate at the start of the step."""
 
-    order: int = field(default=1, init=False)
-    nfe_per_step: int = field(default=1, init=False)
+    order: ClassVar[int] = 1
+    nfe_per_step: ClassVar[int] = 1
+    adds_noise: ClassVar[bool] = False
 
     def init(self, x: Maps) -> Maps:
         """Wrap the starting point."""
@@ -88,8 +94,9 @@ class Ddim:
 class Heun:
     """Second order, two evaluations (Karras et al. 2022, algorithm 1 without noise)."""
 
-    order: int = field(default=2, init=False)
-    nfe_per_step: int = field(default=2, init=False)
+    order: ClassVar[int] = 2
+    nfe_per_step: ClassVar[int] = 2
+    adds_noise: ClassVar[bool] = False
 
     def init(self, x: Maps) -> Maps:
         """Wrap the starting point."""
@@ -125,8 +132,9 @@ class Multistep:
 class DpmSolver2M:
     """DPM-Solver++(2M): second order, one evaluation (Lu et al. 2022, algorithm 2)."""
 
-    order: int = field(default=2, init=False)
-    nfe_per_step: int = field(default=1, init=False)
+    order: ClassVar[int] = 2
+    nfe_per_step: ClassVar[int] = 1
+    adds_noise: ClassVar[bool] = False
 
     def init(self, x: Maps) -> Multistep:
         """Wrap the starting point."""
@@ -167,7 +175,8 @@ class FixedPointDdim:
     """
 
     iterations: int = 2
-    order: int = field(default=1, init=False)
+    order: ClassVar[int] = 1
+    adds_noise: ClassVar[bool] = False
 
     @property
     def nfe_per_step(self) -> int:
@@ -262,8 +271,9 @@ class StochasticDdim:
 
     seeds: SeedRange
     eta: float = 1.0
-    order: int = field(default=1, init=False)
-    nfe_per_step: int = field(default=1, init=False)
+    order: ClassVar[int] = 1
+    nfe_per_step: ClassVar[int] = 1
+    adds_noise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -300,8 +310,9 @@ class DpmSolver2MSde:
     """
 
     seeds: SeedRange
-    order: int = field(default=2, init=False)
-    nfe_per_step: int = field(default=1, init=False)
+    order: ClassVar[int] = 2
+    nfe_per_step: ClassVar[int] = 1
+    adds_noise: ClassVar[bool] = True
 
     def init(self, x: Maps) -> Multistep:
         """Wrap the starting point."""

@@ -2,18 +2,38 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 from ood_core.arrays import Maps
-from ood_core.config.method import PriorKind
+from ood_core.config.method import GaussianKind, PriorKind
 from ood_core.config.targets import Symmetry
 from ood_core.errors import PriorUnderdetermined
-from ood_core.estimators.families import fit_scored, likeliest
+from ood_core.estimators.families import GAUSSIANS, fit_scored, likeliest
 from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.estimators.mixture import MixturePrior, fit_mixture_prior
 from ood_core.estimators.moments import Norms, norms
 
 Prior = GaussianPrior | MixturePrior
+Scored = tuple[float, Callable[[], Prior]]
+"""Score of left-out latents, and what fits the prior to all of them."""
+
+
+def _gaussian(latents: Maps, symmetries: Sequence[Symmetry], kind: GaussianKind) -> Scored:
+    index, score = likeliest(latents, kind, symmetries)
+    return score, lambda: fit_scored(latents, kind, symmetries, index, score)
+
+
+def _mixture(latents: Maps, symmetries: Sequence[Symmetry]) -> Scored:
+    prior = fit_mixture_prior(latents, symmetries)
+    return prior.held_out_log_density, lambda: prior
+
+
+PRIORS: dict[PriorKind, Callable[[Maps, Sequence[Symmetry]], Scored]] = {
+    **{kind: partial(_gaussian, kind=kind) for kind in GAUSSIANS},
+    "mixture": _mixture,
+}
+"""Every kind of prior, by name; the Gaussian ones are those of `GAUSSIANS`."""
 CANDIDATES: tuple[PriorKind, ...] = (
     "isotropic", "diagonal", "low_rank", "ledoit_wolf", "oas",
     "spectral", "spectral_low_rank", "spectral_factors", "mixture",
@@ -55,30 +75,17 @@ def fit_prior(
 
     Raises:
         PriorUnderdetermined: the kind needs more latents, or `translate` rules it out.
+        ValueError: no such kind.
     """
-    found: dict[PriorKind, _Scored] = {}
+    if kind != "auto" and kind not in PRIORS:
+        raise ValueError(f"got a prior of kind {kind}; expected auto, {', '.join(PRIORS)}")
+    found: dict[PriorKind, Scored] = {}
     for candidate in CANDIDATES if kind == "auto" else (kind,):
         try:
-            found[candidate] = _scored(latents, candidate, symmetries)
+            found[candidate] = PRIORS[candidate](latents, symmetries)
         except PriorUnderdetermined:
             if kind != "auto" or candidate == "isotropic":
                 raise
     scores = {candidate: score for candidate, (score, _) in found.items()}
     best = max(scores, key=lambda candidate: scores[candidate])
     return found[best][1](), Choice(best, scores, norms(latents))
-
-
-_Scored = tuple[float, Callable[[], Prior]]
-
-
-def _scored(latents: Maps, kind: PriorKind, symmetries: Sequence[Symmetry]) -> _Scored:
-    """Score of a kind, and what fits it to all latents."""
-    match kind:
-        case "mixture":
-            prior = fit_mixture_prior(latents, symmetries)
-            return prior.held_out_log_density, lambda: prior
-        case "auto":
-            raise ValueError("auto is no kind of its own")
-        case _:
-            index, score = likeliest(latents, kind, symmetries)
-            return score, lambda: fit_scored(latents, kind, symmetries, index, score)

@@ -11,17 +11,20 @@ map would count as further maps, and the share of shrinkage would come out too s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
 
-from ood_core.arrays import Map, Maps
+from ood_core.arrays import Maps
 from ood_core.config.method import GaussianKind, PriorKind
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.gaussian import (
+    Family,
     GaussianPrior,
+    Law,
     confirmed_factors,
     estimate,
     fit_truncated,
@@ -30,7 +33,7 @@ from ood_core.estimators.gaussian import (
 from ood_core.estimators.moments import evenly, group_mean, shrunk_mean
 from ood_core.estimators.sectors import leading_modes, most_modes, sectors
 from ood_core.estimators.spectra import Spectra
-from ood_core.numerics.covariance import Covariance, Diagonal, LowRank, isotropic
+from ood_core.numerics.covariance import Diagonal, LowRank, isotropic
 from ood_core.numerics.symmetry import orbit
 
 
@@ -89,46 +92,24 @@ class Traces:
         return min(1.0, (self.square + self.trace**2) / ((self.n + 1) * self.spread))
 
 
-Law = tuple[Map, Covariance]
 RHO_GRID = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0)
 COARSE_GRID = (0.02, 0.1, 0.35, 0.7, 1.0)  # of large sets, each share of which costs seconds
 ANNULI_GRID = (0.0, 0.1, 0.3, 0.6, 1.0)
-MIN_MAPS: dict[GaussianKind, int] = {"isotropic": 2, "spectral_factors": 8}
-"""Four where nothing is named: two for each fold. Factors are confirmed within each fold."""
 SCORED = 2**23
 """Most numbers of left-out maps that a law is scored on, 42 maps of 3 x 256 x 256: of many large
 maps some say it as well."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A law `at` each share of its shrinkage target, and the shares among which to choose."""
-
-    at: Callable[[float], Law]
-    shares: tuple[float, ...] = (1.0,)
+def _isotropic(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
+    law = estimate(maps, "isotropic", 1.0, symmetries)
+    return Family(lambda share: law)
 
 
-def fit_family(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> Family:
-    """Fit all laws of a kind.
-
-    Raises:
-        PriorUnderdetermined: shrunk sample covariances under `translate`: they are spectra.
-    """
-    match kind:
-        case "isotropic":
-            law = estimate(maps, kind, 1.0, symmetries)
-            return Family(lambda share: law)
-        case "spectral_low_rank":
-            if is_large(maps, symmetries):
-                return Family(fit_truncated(maps, symmetries), COARSE_GRID)
-            return Family(lambda share: estimate(maps, kind, share, symmetries), RHO_GRID)
-        case "diagonal":
-            return _diagonal(maps, symmetries)
-        case "low_rank" | "ledoit_wolf" | "oas":
-            return _sample(maps, kind, symmetries)
-        case "spectral" | "spectral_factors":
-            return _spectral(maps, kind, symmetries)
+def _spectral_low_rank(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
+    """`share` of a spectrum beside the rest of the sample covariance."""
+    if is_large(maps, symmetries):
+        return Family(fit_truncated(maps, symmetries), COARSE_GRID)
+    return Family(lambda share: estimate(maps, "spectral_low_rank", share, symmetries), RHO_GRID)
 
 
 def _diagonal(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
@@ -145,9 +126,13 @@ def _diagonal(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
     )
 
 
-def _sample(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> Family:
-    """`(1 - share) S + share nu I`; what is beyond the factors there is room for is white."""
-    require_ruled_in(kind, symmetries)
+def _sample(
+    maps: Maps, symmetries: Sequence[Symmetry], share: Callable[[Traces], float] | None = None
+) -> Family:
+    """`(1 - share) S + share nu I`; what is beyond the factors there is room for is white.
+
+    `share` finds it in closed form.
+    """
     n, mean = len(maps), shrunk_mean(maps, symmetries)
     residuals = maps - group_mean(maps, symmetries)
     d = mean.numel()
@@ -162,24 +147,71 @@ def _sample(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> F
             return mean, white
         return mean, LowRank(white, modes.maps * ((1 - share) * values).sqrt()[:, None, None, None])
 
-    match kind:
-        case "ledoit_wolf":
-            return Family(at, (Traces.measure(residuals, symmetries).ledoit_wolf(),))
-        case "oas":
-            return Family(at, (Traces.measure(residuals, symmetries).oas(),))
-        case _:
-            return Family(at, RHO_GRID)
+    return Family(
+        at, RHO_GRID if share is None else (share(Traces.measure(residuals, symmetries)),)
+    )
 
 
-def _spectral(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> Family:
-    """Stationary laws; with factors the share is the one that suits them without."""
+def _spectral(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
+    """Stationary laws."""
     spectra = Spectra.measure(maps, group_mean(maps, symmetries), symmetries)
     mean = shrunk_mean(maps, symmetries)
-    if kind == "spectral":
-        return Family(lambda share: (mean, spectra.at(share)), ANNULI_GRID)
+    return Family(lambda share: (mean, spectra.at(share)), ANNULI_GRID)
+
+
+def _spectral_factors(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
+    """Stationary laws with factors, at the share that suits them without."""
+    spectra = Spectra.measure(maps, group_mean(maps, symmetries), symmetries)
     share = ANNULI_GRID[likeliest(maps, "spectral", symmetries)[0]]
-    law = mean, confirmed_factors(maps, spectra, share, symmetries)
+    law = shrunk_mean(maps, symmetries), confirmed_factors(maps, spectra, share, symmetries)
     return Family(lambda share: law, (share,))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """One kind of Gaussian prior.
+
+    Attributes:
+        fit: all its laws, from maps and their symmetries.
+        min_maps: least number of maps to choose among them; by default two for each fold.
+        of_sample: whether it shrinks a sample covariance, which is a spectrum under `translate`.
+    """
+
+    fit: Callable[[Maps, Sequence[Symmetry]], Family]
+    min_maps: int = 4
+    of_sample: bool = False
+
+
+GAUSSIANS: dict[GaussianKind, Gaussian] = {
+    "isotropic": Gaussian(_isotropic, min_maps=2),
+    "diagonal": Gaussian(_diagonal),
+    "low_rank": Gaussian(_sample, of_sample=True),
+    "ledoit_wolf": Gaussian(partial(_sample, share=Traces.ledoit_wolf), of_sample=True),
+    "oas": Gaussian(partial(_sample, share=Traces.oas), of_sample=True),
+    "spectral": Gaussian(_spectral),
+    "spectral_low_rank": Gaussian(_spectral_low_rank),
+    "spectral_factors": Gaussian(_spectral_factors, min_maps=8),  # confirmed within each fold
+}
+"""Every kind of Gaussian prior, by name."""
+
+
+def _gaussian(kind: GaussianKind) -> Gaussian:
+    if kind not in GAUSSIANS:
+        raise ValueError(f"got the kind {kind}; expected one of {', '.join(GAUSSIANS)}")
+    return GAUSSIANS[kind]
+
+
+def fit_family(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> Family:
+    """Fit all laws of a kind.
+
+    Raises:
+        PriorUnderdetermined: shrunk sample covariances under `translate`: they are spectra.
+        ValueError: no such kind.
+    """
+    fit = _gaussian(kind).fit
+    require_ruled_in(kind, symmetries)
+    return fit(maps, symmetries)
 
 
 def fit_gaussian(
@@ -235,7 +267,7 @@ def require_maps(maps: Maps, kind: GaussianKind) -> None:
     Raises:
         PriorUnderdetermined: there are fewer.
     """
-    needed = MIN_MAPS.get(kind, 4)
+    needed = _gaussian(kind).min_maps
     if len(maps) < needed:
         raise PriorUnderdetermined(
             f"got {len(maps)} maps; a prior of kind {kind} needs at least {needed}: "
@@ -249,7 +281,8 @@ def require_ruled_in(kind: PriorKind | None, symmetries: Sequence[Symmetry]) -> 
     Raises:
         PriorUnderdetermined: the symmetries rule the kind out.
     """
-    if kind in ("low_rank", "ledoit_wolf", "oas") and "translate" in symmetries:
+    of_sample = [name for name, gaussian in GAUSSIANS.items() if gaussian.of_sample]
+    if kind in of_sample and "translate" in symmetries:
         raise PriorUnderdetermined(
             f"method.prior: got {kind} with the symmetry translate, under which a sample "
             "covariance is a spectrum; expected another kind: choose spectral, or auto"

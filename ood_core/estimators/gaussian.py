@@ -49,6 +49,17 @@ from ood_core.numerics.covariance import Covariance, CrossStationary, LowRank, S
 from ood_core.numerics.random import SeedRange, Stream, normal
 from ood_core.numerics.symmetry import orbit, orbit_size
 
+Law = tuple[Map, Covariance]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A law `at` each share of its shrinkage target, and the shares among which to choose."""
+
+    at: Callable[[float], Law]
+    shares: tuple[float, ...] = (1.0,)
+
 
 def fit_truncated(
     maps: Maps, symmetries: Sequence[Symmetry]

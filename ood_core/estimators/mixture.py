@@ -19,8 +19,8 @@ from torch import Tensor
 from ood_core.arrays import Latents, Map, Maps, PerSample
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
-from ood_core.estimators.families import ANNULI_GRID, Law, fit_family, likeliest, scored
-from ood_core.estimators.gaussian import estimate
+from ood_core.estimators.families import ANNULI_GRID, fit_family, likeliest, scored
+from ood_core.estimators.gaussian import Law, estimate
 from ood_core.estimators.moments import evenly
 from ood_core.numerics.covariance import Covariance
 from ood_core.numerics.random import SeedRange, Stream, generator, normal

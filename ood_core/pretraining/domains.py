@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.config.pretraining import PretrainSpec
+from ood_core.config.pretraining import Domain, PretrainSpec
 from ood_core.errors import InputError
 from ood_core.numerics.random import Stream, generator
 
@@ -216,33 +216,33 @@ def _scaled(field: Field, scene: Float[Tensor, "k n 1 1"]) -> Maps:
 
 
 Draw = Callable[[int], Maps]
+Part = Callable[[int, int], Maps]
+"""From the number of a batch and the number of maps to these maps."""
+
+
+def _mosaic(spec: PretrainSpec) -> Part:
+    image = _read_mosaic(spec)
+    return lambda batch, n: cut_outs(image, spec.seed, batch, n, spec.size)
+
+
+DOMAINS: dict[Domain, Callable[[PretrainSpec], Part]] = {
+    "dead_leaves": lambda spec: lambda batch, n: dead_leaves(spec.seed, batch, n, spec.size),
+    "random_fields": lambda spec: lambda batch, n: random_fields(spec.seed, batch, n, spec.size),
+    "mosaic": _mosaic,
+}
+"""Every training domain, by name."""
 
 
 def training_stream(spec: PretrainSpec) -> Draw:
     """Return the function from batch number to `spec.batch` maps, equal parts of each domain.
 
     Raises:
-        InputError: the mosaic cannot be read or is too small.
+        InputError: no such domain, or the mosaic cannot be read or is too small.
     """
-    image = _read_mosaic(spec) if "mosaic" in spec.domains else None
-    parts = len(spec.domains)
-
-    def draw(batch: int) -> Maps:
-        maps = [_domain(spec, domain, image, batch, spec.batch // parts) for domain in spec.domains]
-        return torch.cat(maps)
-
-    return draw
-
-
-def _domain(
-    spec: PretrainSpec, domain: str, image: Float[Tensor, "y x"] | None, batch: int, n: int
-) -> Maps:
-    if domain == "dead_leaves":
-        return dead_leaves(spec.seed, batch, n, spec.size)
-    if domain == "random_fields":
-        return random_fields(spec.seed, batch, n, spec.size)
-    assert image is not None
-    return cut_outs(image, spec.seed, batch, n, spec.size)
+    if unknown := [name for name in spec.domains if name not in DOMAINS]:
+        raise InputError(f"domains: got {', '.join(unknown)}; expected {', '.join(DOMAINS)}")
+    parts = [DOMAINS[name](spec) for name in spec.domains]
+    return lambda batch: torch.cat([part(batch, spec.batch // len(parts)) for part in parts])
 
 
 def _read_mosaic(spec: PretrainSpec) -> Float[Tensor, "y x"]:

@@ -10,16 +10,14 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.denoising.calibrated import EXPERTS, BandWeights
+from ood_core.denoising.calibrated import BandWeights, by_name
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import IdentityRefused
 from ood_core.estimators.choice import Choice, Prior
-from ood_core.estimators.families import Law
-from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.gaussian import GaussianPrior, Law
 from ood_core.estimators.mixture import MixturePrior
 from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
@@ -28,10 +26,6 @@ from ood_core.store.run import RunStore
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
 
 """Metadata of the group: the bundle is there when this is."""
-
-
-PATCHES = "patches "
-"""Names of experts that are mixtures over patches begin so; they follow the fixed experts."""
 
 
 def read_calibration(run: RunStore) -> BandWeights:
@@ -48,27 +42,6 @@ def read_calibration(run: RunStore) -> BandWeights:
         knots=torch.tensor(words["knots"]),
         weights=by_name(stored, words["experts"], str(run.root)),
     )
-
-
-def by_name(
-    weights: Float[Tensor, "levels bands stored"], names: Sequence[str], source: str
-) -> Float[Tensor, "levels bands experts"]:
-    """Weights in the order of `EXPERTS`, then of the mixtures over patches as they are stored.
-
-    A fixed expert that was not there when the weights were stored has weight 0.
-
-    Raises:
-        IdentityRefused: a stored name is not known.
-    """
-    columns = {name: weights[..., number] for number, name in enumerate(names)}
-    patches = [name for name in names if name.startswith(PATCHES)]
-    if unknown := set(names) - set(EXPERTS) - set(patches):
-        raise IdentityRefused(
-            f"{source}: got calibration weights of {', '.join(sorted(unknown))}; expected "
-            f"{', '.join(EXPERTS)} or patches: use the version that planned the run"
-        )
-    none = torch.zeros(weights.shape[:-1], dtype=weights.dtype)
-    return torch.stack([columns.get(name, none) for name in (*EXPERTS, *patches)], dim=-1)
 
 
 PATCH_AXES = {
@@ -142,6 +115,7 @@ def write_prior(
 ) -> None:
     """Write a prior, its geometry, what it was not fitted to and what it was chosen from."""
     attributes: dict[str, Any] = {
+        "form": type(prior).__name__,
         "held_out_log_density": prior.held_out_log_density,
         "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
         "left_out": list(left_out),
@@ -160,17 +134,27 @@ def write_prior(
 
 
 def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
-    """Read what `write_prior` wrote."""
+    """Read what `write_prior` wrote, by the name of its form.
+
+    Raises:
+        IdentityRefused: a form that this version does not know.
+    """
     found, attributes = read_bundle(path)
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
     score = attributes["held_out_log_density"]
     prior: Prior
-    if "weights" in arrays:
-        members = range(len(arrays["weights"]))
-        laws = tuple(_law(arrays, _member(number)) for number in members)
-        prior = MixturePrior(arrays["weights"], laws, score)
-    else:
-        prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
+    match attributes.get("form"):
+        case GaussianPrior.__name__:
+            prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
+        case MixturePrior.__name__:
+            members = range(len(arrays["weights"]))
+            laws = tuple(_law(arrays, _member(number)) for number in members)
+            prior = MixturePrior(arrays["weights"], laws, score)
+        case form:
+            raise IdentityRefused(
+                f"{path}: got a prior of form {form}; expected {GaussianPrior.__name__} or "
+                f"{MixturePrior.__name__}: remove it and run again, which fits it anew"
+            )
     measured = attributes["geometry"]
     intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
     return prior, ShellGeometry(**intervals)

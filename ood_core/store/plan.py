@@ -34,6 +34,11 @@ class ShardPlan:
     def __len__(self) -> int:
         return -(-self.rows // self.shard_rows)
 
+    @property
+    def computed(self) -> int:
+        """Rows that are computed, those beyond the end of the last shard included."""
+        return len(self) * self.shard_rows
+
     def __iter__(self) -> Iterator[Shard]:
         return (self[i] for i in range(len(self)))
 

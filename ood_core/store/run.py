@@ -24,17 +24,11 @@ from ood_core.store.lease import driver
 from ood_core.store.ledger import Ledger
 from ood_core.store.place import Place, place_at
 from ood_core.store.plan import ShardPlan
+from ood_core.store.schema import SHARDED, ShardedStage
 
-ShardedStage = Literal["calibrate", "invert", "generate"]
-SHARDED: tuple[ShardedStage, ...] = ("calibrate", "invert", "generate")
 UTILITY = "utility.json"
 GATE = "gate.json"  # the outcome of the gate; written last of all
 """What training with the samples was worth, where that was measured."""
-TABLE_OF: dict[ShardedStage, str] = {
-    "calibrate": "calibration.zarr",
-    "invert": "latents.zarr",
-    "generate": "dataset.zarr",
-}
 State = Literal[
     "planned", "running", "incomplete", "complete", "published", "quarantined", "undecided"
 ]
@@ -130,7 +124,7 @@ class RunStore:
 
     def table(self, stage: ShardedStage) -> Table:
         """The table that a stage fills."""
-        return Table(self.root / TABLE_OF[stage])
+        return Table(self.root / SHARDED[stage].name)
 
     @property
     def targets(self) -> Table:

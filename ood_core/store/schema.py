@@ -1,11 +1,32 @@
 """Which arrays each table of a run holds: names, axes, units."""
 
+from dataclasses import dataclass
+from typing import Literal, final
+
 from ood_core.store.arrays import Column
 from ood_core.synthesis.latents import COUNTED
 
 MAP_AXES = ("channel", "y", "x")
 CODE_AXES = ("code_channel", "code_y", "code_x")  # xarray wants one size per name
 Shape = tuple[int, int, int]
+ShardedStage = Literal["calibrate", "invert", "generate"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StageTable:
+    """The table that a stage fills, shard by shard, and its first axis."""
+
+    name: str
+    axis: str
+
+
+SHARDED: dict[ShardedStage, StageTable] = {
+    "calibrate": StageTable("calibration.zarr", "level"),
+    "invert": StageTable("latents.zarr", "row"),
+    "generate": StageTable("dataset.zarr", "sample"),
+}
+"""Every stage that is done in shards, in the order of the work."""
 
 
 def target_columns(

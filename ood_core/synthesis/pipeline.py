@@ -25,6 +25,7 @@ from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.calibrated import (
     EXPERTS,
+    PATCHES,
     BandWeights,
     CalibratedDenoiser,
     Labels,
@@ -91,7 +92,7 @@ class ExpertPlan:
     def of(cls, seen: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec) -> "ExpertPlan":
         """Measure on the fit targets as the denoiser sees them, `(n, c, y, x)`."""
         shapes = patch_shapes(*seen.shape[1:]) if spec.patches else []
-        local = [f"patches {side}x{side}, scale {scale}" for side, scale in shapes]
+        local = [f"{PATCHES}{side}x{side}, scale {scale}" for side, scale in shapes]
         knots = band_knots(seen.shape[-2], seen.shape[-1], spec.bands).tolist()
         rho = fit_gaussian(seen, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho
         return cls((*EXPERTS, *local), tuple(knots), rho, spec.n_clusters)

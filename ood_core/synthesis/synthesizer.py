@@ -9,7 +9,7 @@ It works in memory. Runs on disk (`flows.run`) use the same functions of
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ood_core.arrays import Latents, row_major
 from ood_core.config.identity import digest, identity_record, read_method
 from ood_core.config.method import Method
-from ood_core.denoising.calibrated import BandWeights
+from ood_core.denoising.calibrated import BandWeights, by_name, in_order
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.choice import Prior
 from ood_core.maps.target_set import TargetSet
@@ -276,6 +276,10 @@ class Synthesizer:
         made = cls(model, read_method(record), batch=batch)
         targets = _targets_of(state["targets"])
         plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
+        if plan is not None:
+            named = by_name(weights.weights, plan.experts, str(path))
+            plan = replace(plan, experts=in_order(plan.experts))
+            weights = replace(weights, weights=named)
         pipeline = made._pipeline(made._encoded(targets), digest(record), plan, patches, weights)
         latents, held, prior = state["latents"], tuple(state["held"]), state["prior"]
         kept = latents[list(held)]

@@ -15,7 +15,8 @@ from actors.workers import WorkerSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.models.networks import make_unet, save_base
 from ood_core.store.ledger import Receipt
-from ood_core.store.run import RunStore, ShardedStage
+from ood_core.store.run import RunStore
+from ood_core.store.schema import ShardedStage
 from tests.contracts.store import answers, assert_honest
 
 

@@ -7,7 +7,8 @@ was marked done.*
 import json
 from pathlib import Path
 
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.run import RunStore
+from ood_core.store.schema import SHARDED
 
 Marks = dict[str, tuple[int, bytes]]
 

@@ -15,11 +15,13 @@ from ood_core.denoising.calibrated import (
     CalibratedDenoiser,
     TargetLaws,
     band_knots,
+    by_name,
     calibrate_level,
     expert_modes,
     experts_of,
     fit_level,
     hat_functions,
+    in_order,
 )
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
@@ -139,7 +141,7 @@ def test_a_base_that_answers_the_mean_earns_none() -> None:
     targets = fields(64, 1)
     base = law(Stationary(torch.full_like(POWER, 1e-8)))
     weights = calibrate_level(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
-    assert float(weights[:, EXPERTS.index("base")].abs().max()) < 0.01
+    assert float(weights[:, list(EXPERTS).index("base")].abs().max()) < 0.01
 
 
 def test_regression_recovers_planted_weights() -> None:
@@ -210,8 +212,8 @@ class TestSparing:
                 return x_t
 
         weights = torch.zeros(2, 6, len(EXPERTS))
-        weights[0, :, EXPERTS.index("base")] = 1  # at the lower level alone
-        weights[1, :, EXPERTS.index("gaussian")] = 1
+        weights[0, :, list(EXPERTS).index("base")] = 1  # at the lower level alone
+        weights[1, :, list(EXPERTS).index("gaussian")] = 1
         levels = torch.tensor([LINEAR.noise_to_signal(t) for t in LEVELS])
         bands = BandWeights(levels, band_knots(SIDE, SIDE, 6), weights)
         labels = torch.zeros(3, dtype=torch.long)
@@ -283,18 +285,38 @@ def test_weights_hit_their_knots_and_are_linear_in_the_logarithm() -> None:
     torch.testing.assert_close(bands.at(1e9), weights[2], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("chosen", range(len(EXPERTS)))
-def test_all_weight_on_one_expert_is_that_expert(chosen: int) -> None:
+def every_expert(base: Denoiser) -> dict[str, Denoiser]:
+    """What each name means, where the cluster's law is `NARROW` and the Gaussian is `EXACT`."""
+    return {"identity": Identity(), "base": base, "gaussian": EXACT, "cluster": NARROW}
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_all_weight_on_one_expert_is_that_expert(name: str) -> None:
     both, labels = TargetLaws(EXACT, (NARROW,), torch.ones(1)), torch.zeros(3, dtype=torch.long)
     base = law(Diagonal(POWER + 0.2))
     weights = torch.zeros(2, 6, len(EXPERTS))
-    weights[..., chosen] = 1
+    weights[..., list(EXPERTS).index(name)] = 1
     bands = BandWeights(torch.tensor([0.01, 100.0]), band_knots(SIDE, SIDE, 6), weights)
     x_t = randn(3, 1, SIDE, SIDE, seed=15).float()
-    expected = (Identity(), base, EXACT, NARROW)[chosen](x_t, 300)
+    expected = every_expert(base)[name](x_t, 300)
     # A transform there and back of values below 10 in float32.
     ours = CalibratedDenoiser(base, both, bands, labels)(x_t, 300)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_an_entry_is_all_that_a_further_expert_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weight is the next one; the control: weights that were stored before have none for it."""
+    labels, x_t = torch.zeros(3, dtype=torch.long), randn(3, 1, SIDE, SIDE, seed=15).float()
+    before = [*EXPERTS, "patches 4x4, scale 1"]
+    monkeypatch.setitem(EXPERTS, "double", lambda base, laws, labels: lambda x_t, t: 2 * x_t)
+    weights = torch.zeros(2, 6, len(EXPERTS))
+    weights[..., -1] = 1
+    bands = BandWeights(torch.tensor([0.01, 100.0]), band_knots(SIDE, SIDE, 6), weights)
+    made = CalibratedDenoiser(NARROW, laws(EXACT), bands, labels)(x_t, 300)
+    torch.testing.assert_close(made, 2 * x_t, rtol=0, atol=1e-5)
+    stored = torch.ones(2, 6, len(before))
+    assert in_order(before) == (*before[:-1], "double", before[-1])
+    assert by_name(stored, before, "run").mean((0, 1)).tolist() == [1, 1, 1, 1, 0, 1]
 
 
 def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
@@ -303,7 +325,7 @@ def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
     experts = experts_of(NARROW, laws(EXACT), labels)
     modes = expert_modes(x_t, 300, experts, laws(EXACT).gaussian.mean)
     assert modes.shape == (len(EXPERTS), 2, 1, SIDE, SIDE)
-    back = torch.fft.ifft2(modes[EXPERTS.index("gaussian")]).real + MEAN
+    back = torch.fft.ifft2(modes[list(EXPERTS).index("gaussian")]).real + MEAN
     torch.testing.assert_close(back, EXACT(x_t, 300), rtol=0, atol=1e-5)  # float32 transform
 
 

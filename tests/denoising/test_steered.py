@@ -9,6 +9,7 @@ from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.steered import (
+    LOW_K,
     QUANTILES,
     SPREAD_FLOOR,
     StatisticAims,
@@ -163,12 +164,38 @@ def test_rings_part_the_map_about_its_centre(size: int) -> None:
     assert all(end <= most + 1e-4 for end, most in zip(ends, wanted, strict=True))
 
 
-def test_rings_are_the_last_statistics() -> None:
+def test_rings_are_means_over_rings_and_change_no_other_statistic() -> None:
     maps = targets(2)
-    both = Statistics(SIDE, radial_bins=3)(maps)
-    assert torch.equal(both[:, :-3], STATISTICS(maps))
-    expected = torch.einsum("nyx,ryx->nr", maps[:, 0], ring_means(SIDE, 3))
-    torch.testing.assert_close(both[:, -3:], expected)
+    with_rings, without = Statistics(SIDE, radial_bins=3).by_name(maps), STATISTICS.by_name(maps)
+    expected = torch.einsum("ncyx,ryx->ncr", maps, ring_means(SIDE, 3))
+    torch.testing.assert_close(with_rings.pop("rings"), expected)
+    assert without.pop("rings").numel() == 0
+    assert with_rings.keys() == without.keys()
+    assert all(torch.equal(with_rings[name], without[name]) for name in without)
+
+
+class Shuffled(Statistics):
+    """The same statistics in another order."""
+
+    def by_name(self, maps: Maps) -> dict[str, torch.Tensor]:
+        return dict(sorted(super().by_name(maps).items(), reverse=True))
+
+
+def test_what_is_of_the_largest_waves_is_said_by_name_and_not_by_position() -> None:
+    maps, other = targets(3, channels=2), Shuffled(SIDE)
+    marked, moved = STATISTICS.low_k(2), other.low_k(2)
+    assert torch.equal(
+        STATISTICS(maps)[:, marked].sort().values, other(maps)[:, moved].sort().values
+    )
+    assert not torch.equal(marked, moved)  # negative control: they have moved
+
+
+def test_a_mark_of_a_statistic_that_is_not_there_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LOW_K, "brand_new", slice(None))
+    with pytest.raises(KeyError, match="brand_new"):
+        STATISTICS.low_k(1)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

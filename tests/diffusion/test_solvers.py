@@ -1,16 +1,23 @@
 """Solvers under their contract, and step for step against products in closed form."""
 
 import itertools
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from ood_core.config.method import SolverName
-from ood_core.diffusion.sampling import decode
+from ood_core.config.method import Method, SolverName
+from ood_core.diffusion.sampling import (
+    SOLVERS,
+    WITH_ETA,
+    decode,
+    evaluations_per_map,
+    solver_class,
+)
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import (
+    CountingDenoiser,
     Ddim,
     DpmSolver2M,
     FixedPointDdim,
@@ -20,6 +27,7 @@ from ood_core.diffusion.solvers import (
     integrate,
     last,
 )
+from ood_core.errors import ConfigError
 from ood_core.numerics.random import SeedRange
 from tests.contracts.solver import (
     MEAN,
@@ -195,7 +203,43 @@ def test_points_cover_the_contract_grid() -> None:
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5])
-def test_a_solver_without_an_arm_is_refused_and_not_run_as_ddim(eta):
+def test_a_solver_that_is_not_in_the_table_is_refused_and_not_run_as_ddim(eta):
     latents, name = torch.zeros(2, *MEAN.shape), cast(SolverName, "brand_new")
-    with pytest.raises(AssertionError, match="brand_new"):
+    with pytest.raises(ValueError, match="brand_new.*expected ddim"):
         decode(gaussian_denoiser(), name, latents, grid_of(2), SeedRange(0, 0, 2), eta)
+    with pytest.raises(ValueError, match="brand_new.*expected ddim"):
+        evaluations_per_map(name, 2, eta)
+
+
+def test_names_and_table_agree():
+    assert set(SOLVERS) == set(get_args(SolverName))
+    for name in SOLVERS:  # the configuration refuses the same ones
+        if name in WITH_ETA:
+            assert Method(solver=name, eta=0.5).eta == 0.5
+            continue
+        with pytest.raises(ConfigError, match="eta"):
+            Method(solver=name, eta=0.5)
+        with pytest.raises(ValueError, match=name):
+            solver_class(name, 0.5)
+
+
+ASKED = [(name, eta) for eta, table in ((0.0, SOLVERS), (0.5, WITH_ETA)) for name in table]
+
+
+@pytest.mark.parametrize(("name", "eta"), ASKED)
+def test_evaluations_are_those_that_decoding_counts(name, eta):
+    counting, seeds = CountingDenoiser(gaussian_denoiser()), SeedRange(0, 0, 3)
+    latents = randn(3, 1, 2, 3)
+    decode(counting, name, latents, grid_of(8), seeds, eta)
+    assert counting.nfe == 3 * evaluations_per_map(name, 8, eta)
+    if solver_class(name, eta).adds_noise:
+        with pytest.raises(ValueError, match="expected as many"):
+            decode(counting, name, latents, grid_of(8), None, eta)
+
+
+def test_what_a_solver_costs_is_asked_of_its_class(monkeypatch):
+    class Dear:
+        nfe_per_step, adds_noise = 7, True
+
+    monkeypatch.setitem(SOLVERS, "brand_new", Dear)
+    assert evaluations_per_map(cast(SolverName, "brand_new"), 3) == 22

@@ -2,22 +2,23 @@
 
 import math
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from ood_core.config.method import PriorKind
+from ood_core.config.method import GaussianKind, PriorKind
 from ood_core.config.targets import Symmetry
-from ood_core.errors import PriorUnderdetermined
-from ood_core.estimators.choice import Prior, fit_prior
-from ood_core.estimators.families import RHO_GRID, fit_gaussian
+from ood_core.errors import IdentityRefused, PriorUnderdetermined
+from ood_core.estimators.choice import CANDIDATES, PRIORS, Prior, fit_prior
+from ood_core.estimators.families import GAUSSIANS, RHO_GRID, Gaussian, fit_family, fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior, band_spectrum, estimate, symmetric_mean
 from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
+from ood_core.store.files import read_json, write_json
 from ood_core.store.fitted import read_prior, write_prior
 from ood_core.synthesis.latents import Interval, ShellGeometry
 from tests.contracts.prior import PriorContract
@@ -149,6 +150,48 @@ def isotropic_bias(divide_by: int, n: int = 4, fits: int = 2000) -> float:
 def test_isotropic_variance_is_unbiased() -> None:
     assert isotropic_bias(divide_by=3) < 5
     assert isotropic_bias(divide_by=4) > 5  # negative control: division by n
+
+
+def test_names_and_tables_agree() -> None:
+    assert set(PRIORS) | {"auto"} == set(get_args(PriorKind))
+    assert set(GAUSSIANS) == set(get_args(GaussianKind))
+    assert set(CANDIDATES) <= set(PRIORS)
+
+
+def test_a_kind_that_is_not_in_the_table_is_refused_and_not_fitted_as_another() -> None:
+    some, name = two_groups(), cast(GaussianKind, "brand_new")
+    for fit in (fit_prior, fit_gaussian):
+        with pytest.raises(ValueError, match="brand_new.*isotropic"):
+            fit(some, name)
+    with pytest.raises(ValueError, match="mixture.*expected one of isotropic"):
+        fit_family(some, cast(GaussianKind, "mixture"), ())
+
+
+def test_an_entry_is_all_that_a_further_kind_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is fitted, and refused where it says that it must be."""
+    name, some = cast(GaussianKind, "brand_new"), two_groups()
+    half = Gaussian(lambda maps, symmetries: fit_family(maps, "spectral", symmetries), 10, True)
+    monkeypatch.setitem(GAUSSIANS, name, half)
+    same = fit_gaussian(some, "spectral")
+    found = fit_gaussian(some, name)
+    assert torch.equal(found.sample(SeedRange(1, 0, 4)), same.sample(SeedRange(1, 0, 4)))
+    with pytest.raises(PriorUnderdetermined, match="brand_new needs at least 10"):
+        fit_gaussian(some[:9], name)
+    with pytest.raises(PriorUnderdetermined, match="brand_new with the symmetry translate"):
+        fit_gaussian(some, name, ("translate",))
+
+
+@pytest.mark.parametrize("form", [None, "LaplacePrior"])
+def test_a_stored_form_without_an_arm_is_refused(form: str | None, tmp_path: Path) -> None:
+    """The arrays alone do not say what they are."""
+    path, everywhere = tmp_path / "prior.zarr", Interval(-1e9, 1e9)
+    write_prior(path, prior_of("isotropic"), ShellGeometry(*[everywhere] * 3))
+    stored = read_json(path / "zarr.json")
+    assert stored["attributes"].pop("form") == "GaussianPrior"
+    stored["attributes"] |= {} if form is None else {"form": form}
+    write_json(path / "zarr.json", stored)
+    with pytest.raises(IdentityRefused, match=f"form {form}; expected GaussianPrior"):
+        read_prior(path)
 
 
 @pytest.mark.parametrize(("kind", "needed"), [("isotropic", 2), ("spectral_low_rank", 4)])

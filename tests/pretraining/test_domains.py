@@ -1,15 +1,17 @@
 """Training domains: functions of seed and batch number, in model range, of the stated kinds."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ood_core.config.pretraining import PretrainSpec
+from ood_core.config.pretraining import Domain, PretrainSpec
 from ood_core.errors import ConfigError, InputError
-from ood_core.pretraining.domains import cut_outs, random_fields, training_stream
+from ood_core.pretraining import domains
+from ood_core.pretraining.domains import DOMAINS, cut_outs, random_fields, training_stream
 
 
 def recipe(**more: object) -> PretrainSpec:
@@ -95,6 +97,22 @@ def test_several_domains_share_a_batch_equally(image: Path) -> None:
     alone = training_stream(recipe(domains=("random_fields",), batch=4))(3)
     assert maps.shape == (12, 1, 16, 16)
     assert torch.equal(maps[4:8], alone)
+
+
+def test_names_and_table_agree() -> None:
+    assert set(DOMAINS) == set(get_args(Domain))
+
+
+def test_a_domain_that_is_not_in_the_table_is_refused_and_not_taken_for_the_mosaic(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = recipe(domains=("brand_new", "mosaic"), mosaic=str(image))
+    with pytest.raises(InputError, match="domains: got brand_new; expected dead_leaves"):
+        training_stream(spec)
+    grey = {"brand_new": lambda spec: lambda batch, n: torch.zeros(n, 1, spec.size, spec.size)}
+    monkeypatch.setattr(domains, "DOMAINS", DOMAINS | grey)
+    half = training_stream(spec)(0)
+    assert not half[: spec.batch // 2].any() and bool(half[spec.batch // 2 :].any())
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import prepare
 from flows.runs.stages import STAGES, perform, summary
 from ood_core.config.identity import SCHEME
-from ood_core.denoising.calibrated import EXPERTS
+from ood_core.denoising.calibrated import EXPERTS, by_name
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.store.files import read_json, write_json
-from ood_core.store.fitted import by_name
 from ood_core.store.run import RunStore
 
 
@@ -137,7 +136,7 @@ def test_weights_are_read_by_name_and_not_by_position():
     turned = [4, 2, 0, 3, 1]
     shuffled = by_name(weights[..., turned], [names[i] for i in turned], "run")
     assert shuffled.equal(weights)
-    fewer = by_name(weights[..., [0, 1, 2, 4]], [*EXPERTS[:3], patches], "run")
+    fewer = by_name(weights[..., [0, 1, 2, 4]], [*list(EXPERTS)[:3], patches], "run")
     assert fewer[..., 4].equal(weights[..., 4]) and not fewer[..., 3].any()
     with pytest.raises(IdentityRefused, match="oracle"):
         by_name(weights[..., :1], ["oracle"], "run")

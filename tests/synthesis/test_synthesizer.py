@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ood_core.arrays import row_major
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import IdentityRefused, InputError, TargetError
 from ood_core.store.run import RunStore
+from ood_core.synthesis.state import read_state, write_state
 from tests.fields import smooth_fields
 
 
@@ -66,6 +68,27 @@ def test_what_is_saved_comes_back(synth, model, tmp_path):
     assert again.sample(6, progress=False).tobytes() == synth.sample(6, progress=False).tobytes()
     assert again.trust().weights.tobytes() == synth.trust().weights.tobytes()
     assert [path.name for path in tmp_path.iterdir()] == ["fitted.npz"]
+
+
+def test_saved_weights_are_read_by_name_and_not_by_position(synth, model, tmp_path):
+    """A file whose experts stand in another order; the control: turned without their names."""
+    path, whole = tmp_path / "fitted.npz", synth.sample(3, progress=False).tobytes()
+    synth.save(path)
+    state = read_state(path)
+    plan, weights = state["plan"], state["weights"]
+    turned = [2, 0, 3, 1, *range(4, len(plan.experts))]
+    moved = replace(weights, weights=weights.weights[..., turned])
+    names = tuple(plan.experts[number] for number in turned)
+    for experts, same in ((names, True), (plan.experts, False)):
+        write_state(path, state | {"weights": moved, "plan": replace(plan, experts=experts)})
+        again = ff.Synthesizer.load(path, model, batch=4)
+        assert (again.sample(3, progress=False).tobytes() == whole) is same
+        assert again.trust().experts == plan.experts
+        assert (again.trust().evaluations == synth.trust().evaluations) or not same
+    unknown = replace(plan, experts=("oracle", *plan.experts[1:]))
+    write_state(path, state | {"plan": unknown})
+    with pytest.raises(IdentityRefused, match="oracle"):
+        ff.Synthesizer.load(path, model)
 
 
 def test_a_fit_has_the_strides_that_a_file_gives_back():

@@ -1,18 +1,22 @@
 """The whole line on a tiny base, without Prefect and Ray: what it stores and how it resumes."""
 
+from typing import cast, get_args
+
 import numpy as np
 import pytest
 
+from actors.workers import ROWS, WorkerSpec, build
 from flows.report.inspection import describe
 from flows.runs.cost import evaluations
 from flows.runs.lifecycle import make_run
-from flows.runs.planning import inspect_inputs
-from flows.runs.stages import perform
+from flows.runs.planning import WORK, inspect_inputs
+from flows.runs.stages import STAGES, perform
 from flows.settings import PROJECT, load_settings, parse
 from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, PriorUnderdetermined, RunIncomplete
 from ood_core.store.files import read_json
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.run import RunStore
+from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.targets import load_targets
 from tests.contracts.store import answers, assert_equal, assert_honest, assert_kept, marks
 
@@ -68,6 +72,20 @@ def test_samples_are_as_coarse_as_the_targets(tmp_path, tiny, quantization):
     assert bool((made == np.round(made)).all()) is quantization
 
 
+def test_every_sharded_stage_is_in_every_table():
+    assert set(SHARDED) == set(get_args(ShardedStage)) == set(WORK) == set(ROWS)
+    assert [name for name, _ in STAGES if name in SHARDED] == list(SHARDED)
+    assert len({table.name for table in SHARDED.values()}) == len(SHARDED)
+
+
+def test_a_stage_that_is_in_no_table_is_an_error(unbroken):
+    name, run = cast(ShardedStage, "brand_new"), RunStore(unbroken)
+    with pytest.raises(KeyError, match="brand_new"):
+        run.table(name)
+    with pytest.raises(KeyError, match="brand_new"):
+        build(WorkerSpec(str(unbroken), run.record["settings"]["base"], name, "cpu", "float32", 1))
+
+
 def test_evaluations_are_those_of_the_estimate(unbroken, tiny):
     settings = tiny()
     maps, _, method = inspect_inputs(settings)
@@ -85,7 +103,7 @@ def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, ti
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
     weights = run.table("calibrate").read("weights")
-    asked = int((weights[:, :, EXPERTS.index("base")] != 0).any(axis=1).sum())
+    asked = int((weights[:, :, list(EXPERTS).index("base")] != 0).any(axis=1).sum())
     assert asked < len(weights)  # else this would say nothing
     counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     # The ancestral solver asks once per level of the grid; calibration must ask to find out.

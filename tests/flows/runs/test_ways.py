@@ -19,7 +19,8 @@ from ood_core.diffusion.sampling import held
 from ood_core.errors import ConfigError
 from ood_core.store.bundle import read_bundle
 from ood_core.store.plan import Shard
-from ood_core.store.run import SHARDED, RunStore
+from ood_core.store.run import RunStore
+from ood_core.store.schema import SHARDED
 from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from tests.contracts.store import assert_equal
 
