@@ -47,14 +47,14 @@ SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st", "nearest_ratio")
 SHOWN = 12
 
 
-def decoded(line: Pipeline, latents: Latents, steps: int) -> Maps:
+def decoded(pipeline: Pipeline, latents: Latents, steps: int) -> Maps:
     """Maps in model range, without steering, in batches of 16."""
-    grid = line.base.schedule.log_snr_grid(steps + 1, line.method.ends[1])
+    grid = pipeline.base.schedule.log_snr_grid(steps + 1, pipeline.method.ends[1])
     made = []
     for part in latents.split(16):
         labels = torch.zeros(len(part), dtype=torch.int64)
-        down = decode(line.denoiser(labels), "dpmpp_2m", part.to(line.device), grid)
-        made.append(line.maps(down).cpu())
+        down = decode(pipeline.denoiser(labels), "dpmpp_2m", part.to(pipeline.device), grid)
+        made.append(pipeline.maps(down).cpu())
     return torch.cat(made)
 
 
@@ -68,23 +68,27 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
     return f"{of_own:.2f} | " + " ".join(f"{share.float().mean():.2f}" for share in shares)
 
 
-def scores(samples: Maps, line: Pipeline, held_out: Maps) -> list[str]:
+def scores(samples: Maps, pipeline: Pipeline, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
     found = evaluate_maps(
-        samples, line.targets.fit_ranged, held_out, line.targets.symmetries, Root(line.root)
+        samples,
+        pipeline.targets.fit_ranged,
+        held_out,
+        pipeline.targets.symmetries,
+        Root(pipeline.root),
     ).scores
     return [f"{found[name].value:.3g}" for name in SCORES]
 
 
-def picture(rows: dict[str, Maps], line: Pipeline, out: Path) -> None:
+def picture(rows: dict[str, Maps], pipeline: Pipeline, out: Path) -> None:
     """One row of maps per construct, on the targets' colour scale."""
-    stretch = Stretch.fit(line.targets.fit[:, 0])
+    stretch = Stretch.fit(pipeline.targets.fit[:, 0])
     figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
-    for line_of, (name, maps) in zip(axes, rows.items(), strict=True):
-        for ax, field in zip(line_of, line.targets.physical(maps[:SHOWN])[:, 0], strict=False):
+    for row_axes, (name, maps) in zip(axes, rows.items(), strict=True):
+        for ax, field in zip(row_axes, pipeline.targets.physical(maps[:SHOWN])[:, 0], strict=False):
             ax.imshow(stretch(field), COLOURS, vmin=0, vmax=1, origin="lower")
             ax.set(xticks=[], yticks=[])
-        line_of[0].set_ylabel(name, fontsize=7)
+        row_axes[0].set_ylabel(name, fontsize=7)
     figure.tight_layout(pad=0.3)
     figure.savefig(out / "draws.png", dpi=120)
 
@@ -99,29 +103,29 @@ def main() -> None:
     asked = parser.parse_args()
     run = RunStore.open(asked.run)
     asked.out.mkdir(parents=True, exist_ok=True)
-    line = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
+    pipeline = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
     references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
-    held_out = line.targets.held_out_ranged
+    held_out = pipeline.targets.held_out_ranged
     table, shown = [], {"real maps": held_out[:SHOWN]}
     for name, spec in SPECS.items():
         filled = spec.filled()
-        seeds = SeedRange(line.root, 0, asked.samples)
+        seeds = SeedRange(pipeline.root, 0, asked.samples)
         found = construct_of(filled, prior, references).sample(seeds)
-        maps = decoded(line, found.latents, asked.steps)
+        maps = decoded(pipeline, found.latents, asked.steps)
         shown[name] = maps
-        cells = refused(filled, prior, found, references, line.root + 1)
-        table.append(f"| {name} | {' | '.join(scores(maps, line, held_out))} | {cells} |")
+        cells = refused(filled, prior, found, references, pipeline.root + 1)
+        table.append(f"| {name} | {' | '.join(scores(maps, pipeline, held_out))} | {cells} |")
         sys.stdout.write(table[-1] + "\n")
         sys.stdout.flush()
-    own = decoded(line, references, asked.steps)
-    table.append(f"| round trips | {' | '.join(scores(own, line, held_out))} | | |")
-    real = scores(held_out[: asked.samples], line, held_out[asked.samples :])
+    own = decoded(pipeline, references, asked.steps)
+    table.append(f"| round trips | {' | '.join(scores(own, pipeline, held_out))} | | |")
+    real = scores(held_out[: asked.samples], pipeline, held_out[asked.samples :])
     table.append(f"| real maps | {' | '.join(real)} | | |")
     sys.stdout.write("\n".join(table[-2:]) + "\n")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     words = {"commit": commit.stdout.strip(), "arguments": sys.argv[1:], "rows": table}
     (asked.out / "draws.json").write_text(json.dumps(words, indent=1) + "\n")
-    picture({**shown, "round trips": own}, line, asked.out)
+    picture({**shown, "round trips": own}, pipeline, asked.out)
 
 
 if __name__ == "__main__":

@@ -29,32 +29,34 @@ from ood_core.synthesis.pipeline import Pipeline, time_grid
 INVERTED = 16  # at once
 
 
-def at_level(line: Pipeline, ratio: float) -> Pipeline:
-    """The line with its latents at another level."""
-    level = line.base.schedule.index_of(ratio)
-    method = replace(line.method, t_max=level)
-    return replace(line, method=method, timesteps=time_grid(line.base.schedule, method))
+def at_level(pipeline: Pipeline, ratio: float) -> Pipeline:
+    """The pipeline with its latents at another timestep."""
+    level = pipeline.base.schedule.index_of(ratio)
+    method = replace(pipeline.method, t_max=level)
+    return replace(pipeline, method=method, timesteps=time_grid(pipeline.base.schedule, method))
 
 
-def samples(line: Pipeline, count: int) -> torch.Tensor:
-    """Maps in model range from a prior fitted at the line's level, steered as in the run."""
-    seen, method = line.targets.fit_seen, line.method
-    labels = line.labels(seen)
+def samples(pipeline: Pipeline, count: int) -> torch.Tensor:
+    """Maps in model range from a prior fitted at the pipeline's `t_max`, steered as in the run."""
+    seen, method = pipeline.targets.fit_seen, pipeline.method
+    labels = pipeline.labels(seen)
     parts = [
-        invert(line.denoiser(own), maps, line.timesteps, method.fixed_point_iterations).latents
+        invert(
+            pipeline.denoiser(own), maps, pipeline.timesteps, method.fixed_point_iterations
+        ).latents
         for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
     ]
-    prior = fit_gaussian(torch.cat(parts), method.prior, line.targets.symmetries)
+    prior = fit_gaussian(torch.cat(parts), method.prior, pipeline.targets.symmetries)
     assert method.steering is not None, "the run steers"
     statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
     aims = StatisticAims.measure(
-        statistics, seen, line.targets.symmetries, method.steering.neighbours
+        statistics, seen, pipeline.targets.symmetries, method.steering.neighbours
     )
-    seeds = SeedRange(line.root, 0, count)
+    seeds = SeedRange(pipeline.root, 0, count)
     aim, parents = aims.draw(seeds)
-    plain = line.denoiser(labels[parents[:, 0]])
+    plain = pipeline.denoiser(labels[parents[:, 0]])
     steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering, seeds)
-    return decode(steered, method.solver, prior.sample(seeds), line.timesteps, seeds)
+    return decode(steered, method.solver, prior.sample(seeds), pipeline.timesteps, seeds)
 
 
 def main() -> None:
@@ -65,28 +67,28 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32)
     asked: Any = parser.parse_args()
     run = RunStore.open(asked.run)
-    line = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
+    pipeline = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
-    schedule, targets = line.base.schedule, line.targets
+    schedule, targets = pipeline.base.schedule, pipeline.targets
     candidates = log_levels(schedule, MIN_RATIO, MAX_RATIO, LEVELS)
     began, cpu = time.monotonic(), time.process_time()
     fit, held_out, floor = (
         targets.fit_ranged[:MAPS],
         targets.held_out_ranged[:MAPS],
-        line.method.ends[0],
+        pipeline.method.ends[0],
     )
-    curve = level_curve(line.base, fit, held_out, candidates, floor, ROOT)
+    curve = level_curve(pipeline.base, fit, held_out, candidates, floor, ROOT)
     took, used = time.monotonic() - began, time.process_time() - cpu
     say("sigma/alpha", "explained", "error", "separability")
     for point in curve:
         values = point.noise_to_signal, point.explained, point.error, point.separability
         say(*[f"{value:.4g}" for value in values])
     say("chosen", f"{choose(curve).noise_to_signal:.3g}", f"{took:.0f} s, {used:.0f} CPU s")
-    judge = Judge.of(line)
+    judge = Judge.of(pipeline)
     say("level", *SCORES)
     for ratio in asked.levels:
-        scores = judge.scores(samples(at_level(line, ratio), asked.samples))
+        scores = judge.scores(samples(at_level(pipeline, ratio), asked.samples))
         say(f"{ratio:g}", *[f"{scores[name]:.3g}" for name in SCORES])
 
 

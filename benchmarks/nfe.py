@@ -75,15 +75,15 @@ class Variant:
         return evaluations_per_map(self.solver, self.steps, self.eta)
 
     def on(self, run: RunStore, steered: bool) -> Pipeline:
-        """The line of a run with this way of decoding."""
-        line = loaded(run)
-        schedule = line.base.schedule
+        """The pipeline of a run with this way of decoding."""
+        pipeline = loaded(run)
+        schedule = pipeline.base.schedule
         timesteps = None
         if self.searched:
             settings = stored_settings(run, [])
             timesteps = tuple(search_levels(run, settings, self.steps, MAPS)["timesteps"])
         method = replace(
-            line.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
+            pipeline.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
         )
         if self.above is not None:
             method = replace(method, teleport=schedule.index_of(self.above))
@@ -91,11 +91,13 @@ class Variant:
             method = replace(method, steering=None)
         above = None
         if method.teleport:
-            assert line.experts is not None, "a teleport here is by the law of the targets"
-            flow = Teleport(schedule, line.experts.gaussian.mean, line.experts.gaussian.covariance)
+            assert pipeline.experts is not None, "a teleport here is by the law of the targets"
+            flow = Teleport(
+                schedule, pipeline.experts.gaussian.mean, pipeline.experts.gaussian.covariance
+            )
             above = Shortcut(flow, method.top, method.ends[1])
         timesteps = time_grid(schedule, method)
-        return replace(line, method=method, timesteps=timesteps, shortcut=above)
+        return replace(pipeline, method=method, timesteps=timesteps, shortcut=above)
 
 
 def loaded(run: RunStore) -> Pipeline:
@@ -112,11 +114,11 @@ class Judge:
     real: Features
 
     @classmethod
-    def of(cls, line: Pipeline) -> "Judge":
+    def of(cls, pipeline: Pipeline) -> "Judge":
         """Measure the targets of a run."""
-        targets = line.targets
+        targets = pipeline.targets
         extractor = FeatureExtractor.of(
-            targets.fit_ranged, targets.held_out_ranged, line.targets.symmetries
+            targets.fit_ranged, targets.held_out_ranged, pipeline.targets.symmetries
         )
         fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
         names = ("scattering", *FAMILIES)
@@ -142,15 +144,15 @@ class Judge:
         }
 
 
-def made(run: RunStore, line: Pipeline, samples: int) -> tuple[Maps, float]:
+def made(run: RunStore, pipeline: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
-    rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()
-    return line.targets.ranged(rows["maps"]), (time.process_time() - began)
+    rows = sample_rows(run, pipeline)(Shard(0, 0, samples, samples))()
+    return pipeline.targets.ranged(rows["maps"]), (time.process_time() - began)
 
 
 def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
-    """Scores against evaluations, one line per solver, teleports apart."""
+    """Scores against evaluations, one curve per solver, teleports apart."""
     shown = ("fsd", "spectrum", "minkowski", "peaks")
     figure, axes = plt.subplots(1, len(shown), figsize=(14, 3.2), constrained_layout=True)
     real = next((row for row in rows if row["variant"] == "real maps"), None)

@@ -3,7 +3,7 @@
     python -m benchmarks.whiteness runs/hubble runs/sun --out runs/whiteness [--count 64] [--noised]
 
 Held-out targets of each calibrated run are inverted twice with the run's own timesteps and
-iterations; white noise stands beside them. The line takes a clean map as the point at the grid's
+iterations; white noise stands beside them. A run takes a clean map as the point at the grid's
 first level; with `--noised` that level's noise is added to it, as a denoiser expects there.
 
 `power` is the mean square of a latent's entries; `octaves` the mean over octaves of wavenumber of
@@ -73,11 +73,11 @@ def row(latents: Latents, white: Tensor) -> list[str]:
     return [f"{value:.3g}" for value in values]
 
 
-def inverted(line: Pipeline, denoisers: list[Denoiser], maps: Maps) -> Inversion:
-    """Invert maps in blocks, each through its own denoiser, on the line's grid."""
+def inverted(pipeline: Pipeline, denoisers: list[Denoiser], maps: Maps) -> Inversion:
+    """Invert maps in blocks, each through its own denoiser, on the pipeline's grid."""
     blocks = zip(denoisers, maps.split(AT_ONCE), strict=True)
     done = [
-        invert(denoiser, block, line.timesteps, line.method.fixed_point_iterations)
+        invert(denoiser, block, pipeline.timesteps, pipeline.method.fixed_point_iterations)
         for denoiser, block in blocks
     ]
     parts = [[getattr(part, name) for part in done] for name in Inversion.__slots__[:4]]
@@ -125,25 +125,28 @@ def main() -> None:
     figure, axes = plt.subplots(count, 3, figsize=(12, 3 * count), constrained_layout=True)
     for uri, place in zip(asked.runs, np.atleast_2d(axes), strict=True):
         run = RunStore.open(uri)
-        line, name = (
+        pipeline, name = (
             load_pipeline(run, run.record["settings"]["base"], "cpu", "float32"),
             Path(uri).name,
         )
-        maps = line.targets.held_out_ranged[: asked.count]
+        maps = pipeline.targets.held_out_ranged[: asked.count]
         shape = tuple(maps.shape[1:])
         seeds = SeedRange(root_key("whiteness"), 0, WHITE)
         white = features(normal(seeds, shape))
         if asked.noised:
             name += ", noised"
-            ratio = line.base.schedule.noise_to_signal(int(line.timesteps[0]))
+            ratio = pipeline.base.schedule.noise_to_signal(int(pipeline.timesteps[0]))
             start = SeedRange(root_key("noise at the floor"), 0, len(maps))
             maps = maps + ratio * normal(start, shape)
-        calibrated = [line.denoiser(line.labels(block)) for block in maps.split(AT_ONCE)]
-        ways = {"the calibrated denoiser": calibrated, "the base": [line.base] * len(calibrated)}
+        calibrated = [pipeline.denoiser(pipeline.labels(block)) for block in maps.split(AT_ONCE)]
+        ways = {
+            "the calibrated denoiser": calibrated,
+            "the base": [pipeline.base] * len(calibrated),
+        }
         per_octave: dict[str, str] = {}
         sets: dict[str, Latents] = {}  # kept, so that the figure can be drawn anew
         for way, denoisers in ways.items():
-            found = inverted(line, denoisers, maps)
+            found = inverted(pipeline, denoisers, maps)
             sets[way] = found.latents
             say(name, way, *row(found.latents, white), decibels(found, maps))
             per_octave[way] = " ".join(f"{float(p):.2f}" for p in octaves(found.latents).mean(0))

@@ -15,7 +15,7 @@ class InputError(FarfieldError, ValueError):
 
 
 class TargetError(InputError):
-    """A target file is missing, unreadable, or holds maps that the line cannot take."""
+    """A target file is missing, unreadable, or holds maps that a run cannot take."""
 
 
 class TargetWarning(UserWarning):

@@ -27,7 +27,7 @@ def replay(
     store = RunStore.open(uri)
     found = replay_sample(store, stored_settings(store, sets or []), sample, alone, out)
     show_json(found) if as_json else show_fields(f"sample {sample} of {uri}", found)
-    raise typer.Exit(1 if found["verdict"] == "differs" else 0)
+    raise typer.Exit(1 if found["outcome"] == "differs" else 0)
 
 
 def walk(

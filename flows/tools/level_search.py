@@ -27,19 +27,25 @@ def search_levels(run: RunStore, settings: RunSettings, steps: int, maps: int) -
         ConfigError: more steps than candidate levels.
         RunIncomplete: the targets of the run are not inverted yet.
     """
-    line = fitted_pipeline(run, settings)
-    schedule, first, top = line.base.schedule, int(line.timesteps[0]), int(line.timesteps[-1])
+    pipeline = fitted_pipeline(run, settings)
+    schedule, first, top = (
+        pipeline.base.schedule,
+        int(pipeline.timesteps[0]),
+        int(pipeline.timesteps[-1]),
+    )
     low, high = schedule.noise_to_signal(first), schedule.noise_to_signal(top)
     levels = sorted({first, top, *log_levels(schedule, low, high, CANDIDATES)})
     if not 1 <= steps < len(levels):
         raise ConfigError(f"--steps: got {steps}; expected 1 to {len(levels) - 1}")
-    held_out = line.targets.held_out_ranged[:maps]
-    clean = held_out if line.codes is None else line.codes.encode(held_out.to(line.device))
-    denoiser = line.denoiser(line.labels(clean.cpu()))
+    held_out = pipeline.targets.held_out_ranged[:maps]
+    clean = (
+        held_out if pipeline.codes is None else pipeline.codes.encode(held_out.to(pipeline.device))
+    )
+    denoiser = pipeline.denoiser(pipeline.labels(clean.cpu()))
     root, errors = root_key(run.record["identity"] + "/levels"), []
     listener.get().begin("search", len(levels), 0)
     for level in levels:
-        errors.append(error_curve(denoiser, clean.to(line.device), [level], root))
+        errors.append(error_curve(denoiser, clean.to(pipeline.device), [level], root))
         listener.get().advance("search", 1)
     ratio = torch.tensor([schedule.noise_to_signal(t) for t in levels], dtype=torch.float64)
     costs = StepCosts.of(levels, ratio, torch.cat(errors))

@@ -37,13 +37,13 @@ ROUND_TRIPS = (20, 50)
 MAX_TEXT = 2**24
 BATCHES, REPEATS = (1, 4, 16), 3
 USUAL_RANGE = 1.5
-"""Largest value, of either sign, of a base that works in the range of the line."""
+"""Largest value, of either sign, of a base that works in model range."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was checked; notes are for people to judge."""
+    """One thing that was checked; a person judges the notes."""
 
     check: str
     result: Literal["pass", "fail", "note"]
@@ -193,10 +193,10 @@ def _noise(model: BaseModel, count: int) -> Maps:
 
 
 def _round_trip(model: BaseModel, maps: Maps, steps: int) -> dict[str, float]:
-    """Samples up to the level that runs start from, and down again; medians over maps."""
+    """Invert samples to the `t_max` of runs and decode them; return medians over maps."""
     schedule = model.denoiser.schedule
-    level = schedule.index_of(AUTO_NOISE)
-    grid = schedule.log_snr_grid(min(steps, level) + 1, level)
+    t_max = schedule.index_of(AUTO_NOISE)
+    grid = schedule.log_snr_grid(min(steps, t_max) + 1, t_max)
     error = invert(_Watched(model.denoiser), maps, grid, PASSES).error.cpu()
     relative = error / maps.flatten(1).std(dim=1).cpu()
     return {

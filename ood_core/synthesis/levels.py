@@ -24,7 +24,7 @@ be `D_u`. Posterior means form a martingale as noise falls, so what is hidden ne
 Costs add up along the way, so the best grid of `n` steps is a shortest path, found exactly. Sabour
 et al. 2024 (Align Your Steps) minimise a bound with `du/u^3` in the place of `d ln u`, the
 divergence of the paths' laws, by gradients. That weight spends the steps on the smallest scales,
-and samples of steered lines are worse for it (`docs/results.md`).
+and samples of steered runs are worse for it (`docs/results.md`).
 """
 
 import itertools

@@ -55,7 +55,7 @@ def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
         assert sources.min() >= 0 and sources.max() < 7
         np.testing.assert_array_equal(table.read("parents")[:, 0], sources[:, 0])
     again = replay_sample(run, stored_settings(run), 5, False, None)
-    assert again["verdict"] == "equal"
+    assert again["outcome"] == "equal"
     assert len(again["sources"]) == SOURCES[name]
 
 

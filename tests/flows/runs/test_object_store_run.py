@@ -76,7 +76,7 @@ def test_every_verb_takes_an_address(object_server, line, farfield, tmp_path):
     assert told["verify"]["damaged"] == [] and told["verify"]["checked"] > 3
     assert told["report"]["page"] == f"{root}/report/index.html"
     assert told["gallery"]["picture"] == f"{root}/report/gallery.png"
-    assert told["replay"]["verdict"] == "equal"
+    assert told["replay"]["outcome"] == "equal"
     assert "PLANTED" not in str(answers)
 
 

@@ -166,18 +166,18 @@ def _loop(uri: str, base: str, number: int, repeats: int, barrier: Any) -> list[
     """One worker's loops, at the same time as the others'."""
     torch.set_num_threads(1)
     run = RunStore.open(uri)
-    line = load_pipeline(run, base, "cpu", run.dtype)
-    rows = sample_rows(run, line)
+    pipeline = load_pipeline(run, base, "cpu", run.dtype)
+    rows = sample_rows(run, pipeline)
     size = min(ROWS, run.plan("generate").shard_rows)
-    latents = torch.randn(size, *line.targets.fit_seen.shape[1:])
-    calls = [int(t) for t in line.timesteps]
-    if line.method.solver != "ancestral":
+    latents = torch.randn(size, *pipeline.targets.fit_seen.shape[1:])
+    calls = [int(t) for t in pipeline.timesteps]
+    if pipeline.method.solver != "ancestral":
         calls = calls[1:]
     rows(Shard(0, 0, 2, 2))()  # warm-up
 
     def network() -> None:
         for t in calls:
-            line.base(latents, t)
+            pipeline.base(latents, t)
 
     def decode() -> None:
         rows(Shard(number, number * size, (number + 1) * size, size))()
