@@ -1,4 +1,4 @@
-"""Constructs of latents side by side on the latents of one run, as a Markdown table.
+"""Latent samplers side by side on the latents of one run, as a Markdown table.
 
     python -m benchmarks.draws runs/discovery --out runs/draws [--samples 64] [--steps 16]
 
@@ -6,7 +6,7 @@ The run is one of the bare base (preset `discovery` or `cluster`). Base, targets
 prior are those of the run; only what a latent is made of differs. All are decoded by
 DPM-Solver++(2M) in a few steps uniform in `ln(sigma/alpha)`, without steering. `round trips` are
 the targets' own latents, so copies. `real maps` are as many held-out maps against the others.
-Behind the scores: the share of draws that intervals of their own construct refuse, and the shares
+Behind the scores: the share of draws that intervals of their own sampler refuse, and the shares
 that those of the latents among themselves refuse: all, by distance, origin angle, pair angle. A
 picture of each row's first maps goes to DIR/draws.png. Lower is better but for the nearest ratio,
 where 1 is as novel as real.
@@ -32,7 +32,7 @@ from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import Candidates, construct_of
+from ood_core.synthesis.constructs import Candidates, latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, measure_geometry
 from ood_core.synthesis.pipeline import Pipeline
 
@@ -59,8 +59,8 @@ def decoded(pipeline: Pipeline, latents: Latents, steps: int) -> Maps:
 
 
 def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents, root: int) -> str:
-    """Shares of draws that the construct's own intervals and the published tests refuse."""
-    own = measure_geometry(spec, construct_of(spec, prior, references), root, references)
+    """Shares of draws that the sampler's own intervals and the published tests refuse."""
+    own = measure_geometry(spec, latent_sampler(spec, prior, references), root, references)
     used = found.used(len(references))
     of_own = own.refusals(found.latents, references, used).any(0).float().mean()
     published = ShellGeometry.published(references).refusals(found.latents, references, used)
@@ -81,7 +81,7 @@ def scores(samples: Maps, pipeline: Pipeline, held_out: Maps) -> list[str]:
 
 
 def picture(rows: dict[str, Maps], pipeline: Pipeline, out: Path) -> None:
-    """One row of maps per construct, on the targets' colour scale."""
+    """One row of maps per latent sampler, on the targets' colour scale."""
     stretch = Stretch.fit(pipeline.targets.fit[:, 0])
     figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
     for row_axes, (name, maps) in zip(axes, rows.items(), strict=True):
@@ -110,7 +110,7 @@ def main() -> None:
     for name, spec in SPECS.items():
         filled = spec.filled()
         seeds = SeedRange(pipeline.root, 0, asked.samples)
-        found = construct_of(filled, prior, references).sample(seeds)
+        found = latent_sampler(filled, prior, references).sample(seeds)
         maps = decoded(pipeline, found.latents, asked.steps)
         shown[name] = maps
         cells = refused(filled, prior, found, references, pipeline.root + 1)

@@ -13,7 +13,7 @@ from ood_core.store.files import read_json
 from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore, ShardedStage
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.latents import draw
 from ood_core.synthesis.pipeline import Pipeline
 
@@ -52,5 +52,5 @@ def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Lat
     record = run.record
     method = read_method(record["identity_record"])
     seeds = SeedRange(root_key(record["identity"]), 0, count)
-    construct = construct_of(method.draw, prior, references)
-    return references, draw(construct, seeds, geometry, references).latents, prior
+    sampler = latent_sampler(method.draw, prior, references)
+    return references, draw(sampler, seeds, geometry, references).latents, prior

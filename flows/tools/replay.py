@@ -23,7 +23,7 @@ from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.pipeline import Pipeline
 
 TOLERANCE = 1e-3
@@ -144,8 +144,8 @@ def _names(pipeline: Pipeline, rows: Iterable[int]) -> list[str]:
 def _noise(run: RunStore, pipeline: Pipeline, sample: int, attempt: int) -> dict[str, float]:
     """The accepted latent, by numbers that can be compared: radius is 1 for white noise."""
     prior, _ = read_prior(run.root / "prior.zarr")
-    construct = construct_of(pipeline.method.draw, prior, read_latents(run))
-    latent = construct.sample(SeedRange(pipeline.root, sample, sample + 1), attempt).latents[0]
+    sampler = latent_sampler(pipeline.method.draw, prior, read_latents(run))
+    latent = sampler.sample(SeedRange(pipeline.root, sample, sample + 1), attempt).latents[0]
     return {
         "radius": float(latent.double().square().mean().sqrt()),
         "mean": float(latent.double().mean()),

@@ -48,7 +48,7 @@ from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry
 from ood_core.synthesis.levels import in_domain_law
 
@@ -261,9 +261,9 @@ def fit_prior_of(
         PriorUnderdetermined: the kind of prior needs more latents.
     """
     prior, choice = row_major(fit_prior(latents, method.prior, symmetries))
-    construct = construct_of(method.draw, prior, latents)
+    sampler = latent_sampler(method.draw, prior, latents)
     root = root_key(identity + "/geometry")
-    return FittedPrior(prior, choice, measure_geometry(method.draw, construct, root, latents))
+    return FittedPrior(prior, choice, measure_geometry(method.draw, sampler, root, latents))
 
 
 @final
@@ -342,7 +342,7 @@ class Sampler:
     ) -> None:
         self._pipeline, self._latents = pipeline, latents
         self._geometry, self._held = geometry, torch.tensor(held)
-        self._construct = construct_of(pipeline.method.draw, prior, latents)
+        self._sampler = latent_sampler(pipeline.method.draw, prior, latents)
         seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
@@ -360,7 +360,7 @@ class Sampler:
         which cluster it belongs to, and both say how far it ends from where real maps lie.
         """
         pipeline, steering = self._pipeline, self._pipeline.method.steering
-        drawn = draw(self._construct, seeds, self._geometry, self._latents)
+        drawn = draw(self._sampler, seeds, self._geometry, self._latents)
         sources = self._held[drawn.kept.sources]
         aim, parents = self._aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = pipeline.denoiser(self._labels[parents[:, 0]])

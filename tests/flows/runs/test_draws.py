@@ -1,4 +1,4 @@
-"""Lines with every construct: what is stored of a draw, that it resumes, replays, and is told."""
+"""Runs with every latent sampler: what is stored of a draw; it resumes, replays and is shown."""
 
 import json
 
