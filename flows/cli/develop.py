@@ -67,10 +67,10 @@ def models_import(
     """Turn a checkpoint of another project into a base: a diffusers folder in float32."""
     from flows.cli.console import show_fields, show_json
     from flows.report.inspection import import_model
-    from ood_core.models.importing import Untold
+    from ood_core.models.importing import ImportOptions
 
-    untold = Untold(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
-    found = import_model(checkpoint, out, untold, max_bytes)
+    options = ImportOptions(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
+    found = import_model(checkpoint, out, options, max_bytes)
     show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)
 
 

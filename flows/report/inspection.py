@@ -9,7 +9,7 @@ import numpy as np
 from flows.report.inputs import draw_record, psnr, stored_separability
 from ood_core.errors import ShardCorrupt
 from ood_core.maps.paths import SHIPPED
-from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.importing import ImportOptions, import_checkpoint
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
 from ood_core.store.fitted import describe_prior
@@ -128,9 +128,11 @@ def describe_base(model: BaseModel) -> dict[str, Any]:
     }
 
 
-def import_model(checkpoint: Path, folder: Path, untold: Untold, max_bytes: int) -> dict[str, Any]:
-    """Import a checkpoint, load the base that it became, and tell what was found."""
-    origin = import_checkpoint(checkpoint, folder, untold, max_bytes)
+def import_model(
+    checkpoint: Path, folder: Path, options: ImportOptions, max_bytes: int
+) -> dict[str, Any]:
+    """Import a checkpoint, load the base that it became, and describe it."""
+    origin = import_checkpoint(checkpoint, folder, options, max_bytes)
     found = describe_base(load_model(str(folder), max_bytes=max_bytes))
     del found["rulings"]
     return {"layout": origin.layout, "weights": origin.place, **found}
