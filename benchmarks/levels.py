@@ -1,8 +1,8 @@
-"""What the level does: the curve that `level: auto` chooses by, beside what samples score.
+"""What `t_max` does: the curve that `t_max: auto` chooses by, beside what samples score.
 
     python -m benchmarks.levels runs/hubble [--levels 3 6 12 24] [--samples 32]
 
-Base, targets and calibration are those of a finished run. At each level the fit targets are
+Base, targets and calibration are those of a finished run. At each noise level the fit targets are
 inverted anew, the prior is fitted anew, and samples are decoded from there in the run's number of
 steps. Scores as in `benchmarks/nfe.py`; lower is better.
 """
@@ -17,22 +17,22 @@ import torch
 
 from actors.loading import load_pipeline
 from benchmarks.nfe import SCORES, Judge, say
-from flows.runs.level_choice import LEVELS, MAPS, MAX_RATIO, MIN_RATIO, ROOT
+from flows.runs.level_choice import CANDIDATES, MAPS, MAX_RATIO, MIN_RATIO, ROOT
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.estimators.families import fit_gaussian
 from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
-from ood_core.synthesis.levels import choose, level_curve, log_levels
 from ood_core.synthesis.pipeline import Pipeline, time_grid
+from ood_core.synthesis.timesteps import choose, log_timesteps, timestep_curve
 
 INVERTED = 16  # at once
 
 
-def at_level(pipeline: Pipeline, ratio: float) -> Pipeline:
+def at_ratio(pipeline: Pipeline, ratio: float) -> Pipeline:
     """The pipeline with its latents at another timestep."""
-    level = pipeline.base.schedule.index_of(ratio)
-    method = replace(pipeline.method, t_max=level)
+    t_max = pipeline.base.schedule.index_of(ratio)
+    method = replace(pipeline.method, t_max=t_max)
     return replace(pipeline, method=method, timesteps=time_grid(pipeline.base.schedule, method))
 
 
@@ -60,7 +60,7 @@ def samples(pipeline: Pipeline, count: int) -> torch.Tensor:
 
 
 def main() -> None:
-    """Print the curve with its seconds, the choice, and one row of scores per level."""
+    """Print the curve with its seconds, the choice, and one row of scores per noise level."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("--levels", type=float, nargs="+", default=[3.0, 6.0, 12.0, 24.0])
@@ -71,14 +71,14 @@ def main() -> None:
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
     schedule, targets = pipeline.base.schedule, pipeline.targets
-    candidates = log_levels(schedule, MIN_RATIO, MAX_RATIO, LEVELS)
+    candidates = log_timesteps(schedule, MIN_RATIO, MAX_RATIO, CANDIDATES)
     began, cpu = time.monotonic(), time.process_time()
-    fit, held_out, floor = (
+    fit, held_out, t_min = (
         targets.fit_ranged[:MAPS],
         targets.held_out_ranged[:MAPS],
         pipeline.method.ends[0],
     )
-    curve = level_curve(pipeline.base, fit, held_out, candidates, floor, ROOT)
+    curve = timestep_curve(pipeline.base, fit, held_out, candidates, t_min, ROOT)
     took, used = time.monotonic() - began, time.process_time() - cpu
     say("sigma/alpha", "explained", "error", "separability")
     for point in curve:
@@ -86,9 +86,9 @@ def main() -> None:
         say(*[f"{value:.4g}" for value in values])
     say("chosen", f"{choose(curve).noise_to_signal:.3g}", f"{took:.0f} s, {used:.0f} CPU s")
     judge = Judge.of(pipeline)
-    say("level", *SCORES)
+    say("sigma/alpha", *SCORES)
     for ratio in asked.levels:
-        scores = judge.scores(samples(at_level(pipeline, ratio), asked.samples))
+        scores = judge.scores(samples(at_ratio(pipeline, ratio), asked.samples))
         say(f"{ratio:g}", *[f"{scores[name]:.3g}" for name in SCORES])
 
 

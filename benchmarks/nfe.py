@@ -6,8 +6,8 @@
 Base, targets, calibration, prior and latents are those of the run, and every variant decodes the
 same latents with the same seeds; only solver, steps and what follows them differ. A variant is
 `solver:steps`, with `ddim@0.3` for an eta of 0.3, and any of `:4`, a teleport above `sigma/alpha`
-4, and `:searched`, the grid that `farfield levels` finds. Rows are kept in `DIR/rows.jsonl`, so
-that the same command goes on where it stopped; `curve.png` is drawn anew.
+4, and `:searched`, the grid that `farfield models levels` finds. Rows are kept in `DIR/rows.jsonl`,
+so that the same command goes on where it stopped; `curve.png` is drawn anew.
 
 Lower is better. All scores are against all held-out maps; *real maps* are as many held-out maps
 against the others.
@@ -28,7 +28,7 @@ import torch
 from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from flows.runs.lifecycle import stored_settings
-from flows.tools.level_search import search_levels
+from flows.tools.timestep_search import search_timesteps
 from ood_core.arrays import Maps
 from ood_core.diffusion.sampling import evaluations_per_map
 from ood_core.diffusion.teleport import Shortcut, Teleport
@@ -81,7 +81,7 @@ class Variant:
         timesteps = None
         if self.searched:
             settings = stored_settings(run, [])
-            timesteps = tuple(search_levels(run, settings, self.steps, MAPS)["timesteps"])
+            timesteps = tuple(search_timesteps(run, settings, self.steps, MAPS)["timesteps"])
         method = replace(
             pipeline.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
         )

@@ -110,12 +110,12 @@ def models_levels(
     from flows.cli.console import OUT, show_json, show_rows
     from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings
-    from flows.tools.level_search import search_levels
+    from flows.tools.timestep_search import search_timesteps
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     with bars_shown():
-        found = search_levels(store, stored_settings(store, sets or []), steps, maps)
+        found = search_timesteps(store, stored_settings(store, sets or []), steps, maps)
     if as_json:
         show_json(found)
         return

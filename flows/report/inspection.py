@@ -48,7 +48,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
         "prior": describe_prior(run.root / "prior.zarr") if run.has_prior else None,
-        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
+        **({"timestep_choice": record["timestep_choice"]} if "timestep_choice" in record else {}),
         "draws": draw_record(run),
         "separability": stored_separability(run),
         "arrays": arrays,

@@ -176,7 +176,7 @@ class Method:
     Attributes:
         t_max: time index up to which targets are inverted, the noisiest. None takes the index with
             `sigma/alpha` of 12; `auto` measures one when a run is planned
-            (`ood_core.synthesis.levels`).
+            (`ood_core.synthesis.timesteps`).
         t_min: time index at which inversion starts and decoding ends. None takes the index with
             `sigma/alpha` of 0.02.
         steps: solver steps between both.

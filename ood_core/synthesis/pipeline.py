@@ -1,7 +1,7 @@
 """From targets to samples, as pure functions of a base, targets, a method and a root key.
 
-    calibrate   weights of the experts, one noise level at a time
-    invert      fit targets to latents, with the round trip that vouches for them
+    calibrate   weights of the experts, one timestep at a time
+    invert      fit targets to latents, with round trips as a check
     draw        a latent per sample, from the fitted prior
     decode      latents to maps, each pulled towards statistics of the targets
 
@@ -50,11 +50,11 @@ from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry
-from ood_core.synthesis.levels import in_domain_law
+from ood_core.synthesis.timesteps import base_gaussian
 
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
-LAW_ROOT = root_key("affine law of a base")
+GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
 
 
@@ -102,11 +102,10 @@ class ExpertPlan:
 class Pipeline:
     """What stays the same from shard to shard: base, targets, method and the denoiser of them.
 
-    `base` counts evaluations of the network wherever it is used, and asks `network`, which may be
-    a wrapped one. `experts` and `weights` belong to the calibrated denoiser; `weights` is None
-    before calibration. `codes` is the autoencoder of a latent base, whose denoiser works on codes
-    of maps. `shortcut` leads from the top of the grid to the level of the latents where the method
-    teleports.
+    `base` counts the evaluations of `network`, which may be a wrapped one. `experts` and `weights`
+    belong to the calibrated denoiser; `weights` is None before calibration. `codes` is the
+    autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
+    top of the grid to the timestep of the latents where the method teleports.
     """
 
     base: CountingDenoiser
@@ -146,10 +145,10 @@ class Pipeline:
             experts = TargetLaws.fit(
                 targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches
             )
-        asked = model.denoiser if network is None else network
+        evaluated = model.denoiser if network is None else network
         return cls(
-            base=CountingDenoiser(asked),
-            network=asked,
+            base=CountingDenoiser(evaluated),
+            network=evaluated,
             codes=model.codes,
             targets=targets,
             method=method,
@@ -247,7 +246,7 @@ def fit_mixtures(
 
 
 def held_rows(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
-    """Rows of the fit targets whose round trip holds; `fit` are these targets in model range."""
+    """Numbers of the fit targets whose round trip holds; `fit` has the targets in model range."""
     good = held(error, fit.flatten(1).std(dim=1), method.round_trip_limit)
     return tuple(torch.nonzero(good)[:, 0].tolist())
 
@@ -268,7 +267,7 @@ def fit_prior_of(
 
 @final
 class Calibrator:
-    """Fits the experts' weights, level by level; each half of the targets judges the other's fit.
+    """Fits the experts' weights, timestep by timestep, cross-fitted on halves of the targets.
 
     `halves` are the mixtures over patches of either half, empty where the method has none.
     """
@@ -288,21 +287,21 @@ class Calibrator:
         self._seen = seen.to(pipeline.device)
 
     def level(self, t: int) -> Float[Tensor, "bands experts"]:
-        """Weights at one time index."""
+        """Weights at one timestep, `(bands, experts)`."""
         pipeline = self._pipeline
         return calibrate_level(
             self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
             pipeline.targets.symmetries, pipeline.root,
         )  # fmt: skip
 
-    def weights(self, levels: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
-        """All levels together, in rising order of their time index."""
-        rising = sorted(levels)
+    def weights(self, by_timestep: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
+        """The weights of all timesteps, in rising order."""
+        rising = sorted(by_timestep)
         ratio = [self._pipeline.base.schedule.noise_to_signal(t) for t in rising]
         return BandWeights(
             noise_to_signal=torch.tensor(ratio, dtype=torch.float32),
             knots=torch.tensor(self._plan.knots),
-            weights=torch.stack([levels[t] for t in rising]),
+            weights=torch.stack([by_timestep[t] for t in rising]),
         )
 
 
@@ -417,12 +416,12 @@ def _shortcut(
     method: Method,
     device: torch.device,
 ) -> Shortcut | None:
-    """The way above the grid: of the targets' Gaussian, or of the base's own affine law."""
+    """Flow from the top of the grid to `t_max`: of the targets' Gaussian, or of the base's own."""
     if not method.teleport:
         return None
     if experts is None:
-        law = in_domain_law(base, tuple(shape), LAW_ROOT, device)
+        gaussian = base_gaussian(base, tuple(shape), GAUSSIAN_ROOT, device)
     else:
-        law = experts.gaussian
-    flow = Teleport(base.schedule, law.mean, law.covariance)
+        gaussian = experts.gaussian
+    flow = Teleport(base.schedule, gaussian.mean, gaussian.covariance)
     return Shortcut(flow, method.top, method.ends[1])
