@@ -306,7 +306,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """LatentSampler a mapping without lost keys."""
+        """Construct a mapping without lost keys."""
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if (key.tag, key.value) in seen:
@@ -315,7 +315,7 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: Any) -> int:
-        """LatentSampler a number that can be shown."""
+        """Construct a number that can be shown."""
         if len(node.value) > MAX_DIGITS:
             raise _refused(f"a number of {len(node.value)} digits", node)
         return int(super().construct_yaml_int(node))

@@ -1,4 +1,4 @@
-"""Verbs about single samples: one of them again, a walk between two targets.
+"""Verbs about single samples: recompute one, walk between two targets.
 
 Heavy imports are in the verbs.
 """
@@ -33,7 +33,7 @@ def replay(
 def walk(
     uri: Uri,
     start: Annotated[str, typer.Option("--from", help="Fit target, by number or name.")],
-    end: Annotated[str, typer.Option("--to", help="Another one.")],
+    end: Annotated[str, typer.Option("--to", help="Another fit target.")],
     steps: Annotated[int, typer.Option(help="Maps along the way, both ends included.")] = 13,
     transfer: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""What a run holds, whether its bytes are whole, what a base is or is made from."""
+"""Contents of a run, checks of its stored bytes, and descriptions of bases."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +73,7 @@ def verify_run(run: RunStore) -> dict[str, Any]:
 
 
 def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
-    """Whether rows, and the statistics of samples, are those that the receipt vouches for."""
+    """Whether rows, and statistics of samples, have the digests of the receipt."""
     try:
         if receipt.statistics and run.statistics.digest(receipt) != receipt.statistics:
             return False

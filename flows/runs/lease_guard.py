@@ -1,4 +1,4 @@
-"""Holding a run while working on it, with a sign of life every few seconds.
+"""The lease of a run while this driver works on it, with a sign of life every few seconds.
 
 The lease travels in a context variable, because Prefect tasks take only plain parameters.
 """
@@ -43,7 +43,7 @@ def hold_lease(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
 
 
 def require_lease() -> int | None:
-    """Number of the lease that this driver holds; None where none was asked for, as in tests.
+    """Number of the lease that this driver holds; None where none was taken, as in tests.
 
     Raises:
         InUse: another driver took over.
@@ -57,5 +57,5 @@ def require_lease() -> int | None:
 
 def _beat(lease: Lease, over: Event) -> None:
     while not over.wait(lease.holder.every):
-        with suppress(*UNREACHABLE):  # a beat may be missed; who loses the lease by it finds out
+        with suppress(*UNREACHABLE):  # a missed beat is harmless; a lost lease is noticed
             lease.beat()

@@ -27,7 +27,7 @@ def make_run(
 ) -> dict[str, Any]:
     """Plan or resume a run and take it through every stage; return its summary.
 
-    Other drivers are told every `beat` seconds that this one is alive.
+    Every `beat` seconds a sign of life is written for other drivers.
 
     Raises:
         InputError: unusable targets, base or settings; nothing is written.
@@ -99,7 +99,7 @@ def with_samples(settings: RunSettings, samples: int) -> RunSettings:
 
 
 def _require_same(run: RunStore, settings: RunSettings) -> None:
-    """Refuse what `prepare` would refuse, before anything is written."""
+    """Refuse another base or number type than the run's, before anything is written."""
     base = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
     dtype = run.dtype

@@ -21,7 +21,7 @@ FITTED: tuple[ShardedStage, ...] = ("calibrate", "invert")
 MAX_LATENTS = 4096
 """The first samples, since one draw is as random as another."""
 MAX_VALUES = 2**25
-"""Numbers of all of them, an eighth of a gigabyte."""
+"""Values in all latents, an eighth of a gigabyte."""
 
 
 def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
@@ -44,7 +44,7 @@ def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
 def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Latents, Prior]:
     """Return the latents of the fit targets, those of the first samples, and their prior.
 
-    Those of samples are drawn again, as they are a function of seed and prior.
+    Latents of samples are not stored: they are drawn again from seed and prior.
     """
     references = read_latents(run)
     prior, geometry = read_prior(run.root / "prior.zarr")

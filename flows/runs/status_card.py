@@ -16,10 +16,10 @@ EVERY = 30.0  # seconds
 
 
 class StatusCard:
-    """The card while a stage is at work; told of every finished shard, it writes now and then."""
+    """The card while a stage is at work; `advance` rewrites it every `EVERY` seconds."""
 
     def __init__(self, run: RunStore, stage: ShardedStage, missing: int) -> None:
-        """Begin a stage that lacks so many rows."""
+        """Begin a stage of which `missing` rows are missing."""
         rows = {name: run.plan(name).rows for name in SHARDED}
         before = SHARDED[: SHARDED.index(stage)]  # done, or this one would not have begun
         known = {**dict.fromkeys(rows, 0), **{name: rows[name] for name in before}}

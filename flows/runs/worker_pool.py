@@ -20,7 +20,7 @@ _shared: ContextVar[Pool | None] = ContextVar("pool", default=None)
 
 @contextmanager
 def shared_pool(execution: Execution) -> Iterator[Pool]:
-    """Have the stages of this context share one pool; its workers go when the context ends."""
+    """Share one pool among the stages of this context; its workers end with it."""
     with make_pool(execution).standing() as pool:
         token = _shared.set(pool)
         try:

@@ -1,4 +1,4 @@
-"""The method in one record: what is asked for is also what is resolved.
+"""The method in one record, as configured and as resolved.
 
 `Method()` is the method of this project, `Method.of("discovery")` and `Method.of("cluster")` are
 two published ones. What depends on the noise schedule of a base is None until `Method.resolve`.

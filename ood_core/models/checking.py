@@ -1,8 +1,8 @@
-"""Whether a base denoises as its settings say, asked of the network alone; no data are needed.
+"""Whether a base denoises as its settings say, measured with the network alone; no data are needed.
 
 Read by a prediction type, a network is a denoiser `D` that draws samples `x0` of its own. If the
 type is the right one, they are its domain, `D` is the posterior mean on them, and once they are
-noised again two things hold at every level `s = sigma/alpha`:
+noised again two things hold at every noise level `s = sigma/alpha`:
 
     E|D - x0|^2 <= c s^2 / (c + s^2)        per pixel: the loss of the best linear denoiser that
                                             knows only the mean map and the spread c = var(x0)
@@ -26,7 +26,7 @@ from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.random import Stream, normal_like
 
 LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Noise-to-signal ratios that a base is asked at, in units of its samples' spread."""
+"""Noise-to-signal ratios that a base is evaluated at, in units of its samples' spread."""
 USEFUL_LOSS = 0.9
 """Loss, relative to the linear denoiser's, that a trained base stays below on its own samples."""
 CLEAR_MARGIN = 0.8

@@ -63,7 +63,7 @@ LAYOUTS = (
 @final
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What an imported base was made from: the layout, and where in the file its weights were."""
+    """What an imported base was made from: its layout, and the key of its weights in the file."""
 
     layout: str
     place: str

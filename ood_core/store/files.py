@@ -71,7 +71,7 @@ def move(source: Place, target: Place) -> None:
     """Give a file another name in its folder.
 
     A folder does so at once and needs no room for it. In an object store the new one comes first;
-    who dies in between leaves both.
+    a crash in between leaves both.
     """
     if isinstance(source, ObjectPlace) or isinstance(target, ObjectPlace):
         write_atomic(target, read_bytes(source))
@@ -81,9 +81,9 @@ def move(source: Place, target: Place) -> None:
 
 
 def write_atomic(path: Place, content: bytes) -> None:
-    """Write to a neighbour, flush to disk, rename: readers see the old file or the new one.
+    """Write to a temporary file, flush to disk, rename: readers see the old file or the new one.
 
-    Every writer has a neighbour of its own, so that two of them can meet at one file.
+    Every writer has a temporary file of its own, so two may write the same file at once.
     """
     if isinstance(path, ObjectPlace):
         path.put(content)
@@ -128,7 +128,7 @@ def _flush(file: BinaryIO, content: bytes) -> None:
 
 @contextmanager
 def writing(root: Place) -> Iterator[None]:
-    """Turn what the operating system says of an unwritable place into one clear error.
+    """Turn the operating system's errors at an unwritable place into one clear error.
 
     Raises:
         StoreUnwritable: the disk is full or read-only, or permission is missing.
