@@ -100,32 +100,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--steps", type=int, default=16)
-    asked = parser.parse_args()
-    run = RunStore.open(asked.run)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    arguments = parser.parse_args()
+    run = RunStore.open(arguments.run)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     pipeline = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
     references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
     held_out = pipeline.targets.held_out_ranged
     table, shown = [], {"real maps": held_out[:SHOWN]}
     for name, spec in SPECS.items():
         filled = spec.filled()
-        seeds = SeedRange(pipeline.root, 0, asked.samples)
+        seeds = SeedRange(pipeline.root, 0, arguments.samples)
         found = latent_sampler(filled, prior, references).sample(seeds)
-        maps = decoded(pipeline, found.latents, asked.steps)
+        maps = decoded(pipeline, found.latents, arguments.steps)
         shown[name] = maps
         cells = refused(filled, prior, found, references, pipeline.root + 1)
         table.append(f"| {name} | {' | '.join(scores(maps, pipeline, held_out))} | {cells} |")
         sys.stdout.write(table[-1] + "\n")
         sys.stdout.flush()
-    own = decoded(pipeline, references, asked.steps)
+    own = decoded(pipeline, references, arguments.steps)
     table.append(f"| round trips | {' | '.join(scores(own, pipeline, held_out))} | | |")
-    real = scores(held_out[: asked.samples], pipeline, held_out[asked.samples :])
+    real = scores(held_out[: arguments.samples], pipeline, held_out[arguments.samples :])
     table.append(f"| real maps | {' | '.join(real)} | | |")
     sys.stdout.write("\n".join(table[-2:]) + "\n")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    words = {"commit": commit.stdout.strip(), "arguments": sys.argv[1:], "rows": table}
-    (asked.out / "draws.json").write_text(json.dumps(words, indent=1) + "\n")
-    picture({**shown, "round trips": own}, pipeline, asked.out)
+    record = {"commit": commit.stdout.strip(), "arguments": sys.argv[1:], "rows": table}
+    (arguments.out / "draws.json").write_text(json.dumps(record, indent=1) + "\n")
+    picture({**shown, "round trips": own}, pipeline, arguments.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from actors.loading import load_pipeline
-from benchmarks.nfe import SCORES, Judge, say
+from benchmarks.nfe import SCORES, Scorer, say
 from flows.runs.level_choice import CANDIDATES, MAPS, MAX_RATIO, MIN_RATIO, ROOT
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.sampling import decode, invert
@@ -65,11 +65,11 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--levels", type=float, nargs="+", default=[3.0, 6.0, 12.0, 24.0])
     parser.add_argument("--samples", type=int, default=32)
-    asked: Any = parser.parse_args()
-    run = RunStore.open(asked.run)
+    arguments: Any = parser.parse_args()
+    run = RunStore.open(arguments.run)
     pipeline = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
     git = ["git", "rev-parse", "--short", "HEAD"]
-    say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
+    say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), arguments.run)
     schedule, targets = pipeline.base.schedule, pipeline.targets
     candidates = log_timesteps(schedule, MIN_RATIO, MAX_RATIO, CANDIDATES)
     began, cpu = time.monotonic(), time.process_time()
@@ -85,10 +85,10 @@ def main() -> None:
         values = point.noise_to_signal, point.explained, point.error, point.separability
         say(*[f"{value:.4g}" for value in values])
     say("chosen", f"{choose(curve).noise_to_signal:.3g}", f"{took:.0f} s, {used:.0f} CPU s")
-    judge = Judge.of(pipeline)
+    scorer = Scorer.of(pipeline)
     say("sigma/alpha", *SCORES)
-    for ratio in asked.levels:
-        scores = judge.scores(samples(at_ratio(pipeline, ratio), asked.samples))
+    for ratio in arguments.levels:
+        scores = scorer.scores(samples(at_ratio(pipeline, ratio), arguments.samples))
         say(f"{ratio:g}", *[f"{scores[name]:.3g}" for name in SCORES])
 
 

@@ -52,22 +52,22 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A solver and its steps; `above` is the `sigma/alpha` of a teleport."""
+    """A solver and its steps; `teleport` is the `sigma/alpha` from which it leads."""
 
-    words: str
+    name: str
     solver: Any
     eta: float
     steps: int
-    above: float | None = None
+    teleport: float | None = None
     searched: bool = False
 
     @classmethod
-    def of(cls, words: str) -> "Variant":
+    def of(cls, name: str) -> "Variant":
         """Read `solver[@eta]:steps[:option]...`."""
-        name, steps, *options = words.split(":")
-        solver, _, eta = name.partition("@")
-        above = next((float(word) for word in options if word[0].isdigit()), None)
-        return cls(words, solver, float(eta or 0), int(steps), above, "searched" in options)
+        way, steps, *options = name.split(":")
+        solver, _, eta = way.partition("@")
+        teleport = next((float(word) for word in options if word[0].isdigit()), None)
+        return cls(name, solver, float(eta or 0), int(steps), teleport, "searched" in options)
 
     @property
     def nfe(self) -> int:
@@ -85,19 +85,19 @@ class Variant:
         method = replace(
             pipeline.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
         )
-        if self.above is not None:
-            method = replace(method, teleport=schedule.index_of(self.above))
+        if self.teleport is not None:
+            method = replace(method, teleport=schedule.index_of(self.teleport))
         if not steered:
             method = replace(method, steering=None)
-        above = None
+        shortcut = None
         if method.teleport:
-            assert pipeline.experts is not None, "a teleport here is by the law of the targets"
+            assert pipeline.experts is not None, "a teleport here is by the Gaussian of the targets"
             flow = Teleport(
                 schedule, pipeline.experts.gaussian.mean, pipeline.experts.gaussian.covariance
             )
-            above = Shortcut(flow, method.top, method.ends[1])
+            shortcut = Shortcut(flow, method.top, method.ends[1])
         timesteps = time_grid(schedule, method)
-        return replace(pipeline, method=method, timesteps=timesteps, shortcut=above)
+        return replace(pipeline, method=method, timesteps=timesteps, shortcut=shortcut)
 
 
 def loaded(run: RunStore) -> Pipeline:
@@ -106,7 +106,7 @@ def loaded(run: RunStore) -> Pipeline:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """Held-out maps with their features."""
 
     extractor: FeatureExtractor
@@ -114,7 +114,7 @@ class Judge:
     real: Features
 
     @classmethod
-    def of(cls, pipeline: Pipeline) -> "Judge":
+    def of(cls, pipeline: Pipeline) -> "Scorer":
         """Measure the targets of a run."""
         targets = pipeline.targets
         extractor = FeatureExtractor.of(
@@ -130,16 +130,16 @@ class Judge:
 
     def of_real(self, count: int) -> dict[str, float]:
         """The same of the first held-out maps against the others."""
-        first = {name: rows[:count] for name, rows in self.real.items()}
-        return self._compared(first, {name: rows[count:] for name, rows in self.real.items()})
+        first = {name: values[:count] for name, values in self.real.items()}
+        return self._compared(first, {name: values[count:] for name, values in self.real.items()})
 
-    def _compared(self, rows: Features, real: Features) -> dict[str, float]:
+    def _compared(self, made: Features, real: Features) -> dict[str, float]:
         def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-            return self.whitening[name](rows[name]), self.whitening[name](real[name])
+            return self.whitening[name](made[name]), self.whitening[name](real[name])
 
         return {
             "fsd": frechet(*pair("scattering")),
-            "spectrum": spectrum_distance(rows["power"].double(), real["power"].double()),
+            "spectrum": spectrum_distance(made["power"].double(), real["power"].double()),
             **{name: energy_distance(*pair(name)) for name in FAMILIES},
         }
 
@@ -147,8 +147,8 @@ class Judge:
 def made(run: RunStore, pipeline: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
-    rows = sample_rows(run, pipeline)(Shard(0, 0, samples, samples))()
-    return pipeline.targets.ranged(rows["maps"]), (time.process_time() - began)
+    columns = sample_rows(run, pipeline)(Shard(0, 0, samples, samples))()
+    return pipeline.targets.ranged(columns["maps"]), (time.process_time() - began)
 
 
 def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
@@ -174,8 +174,8 @@ def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
 def kind_of(row: dict[str, Any]) -> str:
     """What a row is a point of: its variant without the number of steps."""
     solver, _, *options = row["variant"].split(":")
-    words = [f"teleport above {word}" if word[0].isdigit() else word for word in options]
-    return ", ".join([solver, *words])
+    parts = [f"teleport above {word}" if word[0].isdigit() else word for word in options]
+    return ", ".join([solver, *parts])
 
 
 def main() -> None:
@@ -186,10 +186,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--unsteered", action="store_true")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
-    asked: Any = parser.parse_args()
-    run = RunStore.open(asked.run)
-    judge, kept = Judge.of(loaded(run)), asked.out / "rows.jsonl"
-    asked.out.mkdir(parents=True, exist_ok=True)
+    arguments: Any = parser.parse_args()
+    run = RunStore.open(arguments.run)
+    scorer, kept = Scorer.of(loaded(run)), arguments.out / "rows.jsonl"
+    arguments.out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(text) for text in kept.read_text().splitlines()] if kept.exists() else []
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
@@ -201,17 +201,17 @@ def main() -> None:
 
     if not any(row["variant"] == "real maps" for row in rows):
         blank = {"variant": "real maps", "nfe": 0, "seconds": 0.0}
-        keep({**blank, **judge.of_real(asked.samples)})
+        keep({**blank, **scorer.of_real(arguments.samples)})
     say("variant", "NFE", *SCORES, "CPU s")
     say(*["---"] * (3 + len(SCORES)))
-    for variant in map(Variant.of, asked.variants):
-        if not any(row["variant"] == variant.words for row in rows):
-            maps, seconds = made(run, variant.on(run, not asked.unsteered), asked.samples)
-            shape = {"variant": variant.words, "nfe": variant.nfe, "seconds": seconds}
-            keep({**shape, **judge.scores(maps)})
-        say_row(next(row for row in rows if row["variant"] == variant.words))
+    for variant in map(Variant.of, arguments.variants):
+        if not any(row["variant"] == variant.name for row in rows):
+            maps, seconds = made(run, variant.on(run, not arguments.unsteered), arguments.samples)
+            shape = {"variant": variant.name, "nfe": variant.nfe, "seconds": seconds}
+            keep({**shape, **scorer.scores(maps)})
+        say_row(next(row for row in rows if row["variant"] == variant.name))
     say_row(next(row for row in rows if row["variant"] == "real maps"))
-    draw(rows, run.record["name"], asked.out / "curve.png")
+    draw(rows, run.record["name"], arguments.out / "curve.png")
 
 
 def say_row(row: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class Ground:
             "transform": spec.transform,
             "symmetries": sorted(spec.symmetries),
             "reference": self.targets.reference,
-            "judges": self.targets.judges,
+            "judges": self.targets.scoring,
             "base": self.base.digest,
         }
 
@@ -130,7 +130,7 @@ def grid(
 ) -> Iterator[Cell]:
     """Give all cells that the sets have enough maps for: by number, seed, set and method.
 
-    A cell that others need comes before them, asked for or not.
+    A cell that others need comes before them, whether its method is listed or not.
     """
     for n in numbers:
         for seed in range(seeds):

@@ -13,7 +13,7 @@ from typing_extensions import TypeIs
 from benchmarks.rivals.baseline import Baseline
 from benchmarks.rivals.copies import Copies
 from benchmarks.rivals.fine_tuning import FineTuning
-from benchmarks.rivals.gaussian import GaussianField, GaussianLaw
+from benchmarks.rivals.gaussian import GaussianDraws, GaussianField
 from benchmarks.rivals.mixing import Mixing
 from benchmarks.rivals.restart import Restart
 from benchmarks.rivals.synthesis import Synthesis
@@ -73,7 +73,7 @@ def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Basel
         case "gaussian-field":
             return GaussianField()
         case "gaussian-law":
-            return GaussianLaw()
+            return GaussianDraws()
         case "restart":
             return Restart(base=base.denoiser)
         case "synthesis":
