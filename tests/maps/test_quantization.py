@@ -25,7 +25,7 @@ def bubbles(share: float = 0.3, top: float = 0.0, seed: int = 0) -> Any:
 def test_the_edge_leaves_one_in_a_hundred_of_the_other_pixels() -> None:
     found = Quantization.measure(bubbles())
     assert found.lowest.flatten().tolist() == [0, 0]
-    # The 1 % quantile of a uniform law on 5 to 15 is 5.1; of 1,430 numbers it is known to 0.026.
+    # The 1 % quantile of uniform numbers on 5 to 15 is 5.1; of 1,430 numbers it is known to 0.026.
     np.testing.assert_allclose(found.lower_edge.flatten(), 5.1, atol=5 * 0.026)
     assert np.array_equal(found.upper_edge, found.highest)  # nothing at the upper end
 

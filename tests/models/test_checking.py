@@ -1,6 +1,7 @@
-"""What a network predicts is found out from the network: three types, three laws, wrong schedules.
+"""What a network predicts, found from the network: three types and distributions, wrong schedules.
 
-Networks are closed forms: the exact denoiser of a Gaussian law, turned into each prediction type.
+Networks are closed forms: the exact denoiser of a Gaussian distribution, turned into each
+prediction type.
 """
 
 from pathlib import Path
@@ -35,7 +36,7 @@ class Output(NamedTuple):
 
 
 class Exact(nn.Module):
-    """The ideal network of a prediction type for a Gaussian law."""
+    """The ideal network of a prediction type for a Gaussian distribution."""
 
     def __init__(self, law: GaussianDenoiser, prediction: Prediction) -> None:
         super().__init__()

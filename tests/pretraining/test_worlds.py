@@ -1,4 +1,4 @@
-"""Procedural worlds: functions of their seeds, in range, and true to what their laws declare."""
+"""Procedural worlds: functions of their seeds, in range, and true to what they declare."""
 
 import math
 from dataclasses import replace

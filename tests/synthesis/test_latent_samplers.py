@@ -1,4 +1,5 @@
-"""What latents are made of: laws in closed form, and how each sampler is accepted or refused.
+"""What latents are made of: distributions in closed form, and how each sampler is accepted or
+refused.
 
 In `d` dimensions a mean square of standard normals spreads by `(2/d)^1/2`; tolerances are five of
 these, unless said otherwise.
@@ -82,8 +83,8 @@ def test_interpolation_is_the_published_formula() -> None:
     u, v = a / a.norm(), b / b.norm()
     theta = torch.arccos((u * v).sum())
     for t in (0.0, 1 / 21, 0.5, 20 / 21, 1.0):
-        line = (torch.sin((1 - t) * theta) * u + torch.sin(t * theta) * v) / torch.sin(theta)
-        expected = line * ((1 - t) * a.norm() + t * b.norm())
+        arc = (torch.sin((1 - t) * theta) * u + torch.sin(t * theta) * v) / torch.sin(theta)
+        expected = arc * ((1 - t) * a.norm() + t * b.norm())
         torch.testing.assert_close(interpolate(a, b, t), expected, rtol=0, atol=1e-10)
         straight = interpolate_straight(a, b, t)
         assert float(straight.norm()) == pytest.approx(float(expected.norm()))

@@ -1,4 +1,4 @@
-"""The same line under Prefect, and deployments, against one real server on loopback."""
+"""The same run under Prefect, and deployments, against one real server on loopback."""
 
 import asyncio
 import json

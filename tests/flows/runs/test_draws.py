@@ -27,7 +27,7 @@ DRAWS = {
 SOURCES = {"slerp": 1, "combination": 4, "cluster": 0}
 
 
-def line(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
+def made(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
     run = prepare(settings, str(root))
     for name, stage in STAGES:
         if name in stages:
@@ -37,7 +37,7 @@ def line(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
 
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
-    run = line(tiny(method={**PLAIN, **DRAWS[name]}), tmp_path / "run")
+    run = made(tiny(method={**PLAIN, **DRAWS[name]}), tmp_path / "run")
     table = run.table("generate")
     attempts, refusals = table.read("attempts"), table.read("refusals")
     kept = attempts == refusals[:, 0]

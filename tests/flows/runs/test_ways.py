@@ -1,4 +1,4 @@
-"""The line with every way up and down: what it stores, counts and leaves out."""
+"""Runs with every way up and down: what it stores, counts and leaves out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, way: str) -> None:
+def test_the_run_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, way: str) -> None:
     settings = tiny(method={**WAYS[way], "steps": 3}, generation={"samples": 4})
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
@@ -50,9 +50,9 @@ def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, w
     counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     assert counted == evaluations(settings, method, maps.fit_count)
     assert np.isfinite(run.table("generate").read("maps")).all()
-    line = load_pipeline(run, settings.base, "cpu", "float32")
-    assert int(line.timesteps[-1]) == (method.teleport or method.ends[1])
-    assert (line.shortcut is not None) == bool(method.teleport)
+    pipeline = load_pipeline(run, settings.base, "cpu", "float32")
+    assert int(pipeline.timesteps[-1]) == (method.teleport or method.ends[1])
+    assert (pipeline.shortcut is not None) == bool(method.teleport)
 
 
 def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny: Settings) -> None:

@@ -35,7 +35,7 @@ def test_a_stored_sample_comes_out_bit_for_bit(unbroken, tmp_path, sample):
 
 
 def test_alone_it_is_the_same_sample_up_to_rounding(unbroken):
-    """Law: a function of (identity, i) and of no neighbour; one step of steering amplifies little.
+    """A sample is a function of (identity, i) alone; one step of steering amplifies little.
 
     The negative control: the neighbour's map is another one altogether.
     """
