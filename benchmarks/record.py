@@ -36,10 +36,10 @@ class Figure:
     higher_is_better: bool = True
 
     @classmethod
-    def of(cls, values: Sequence[float], **words: bool) -> "Figure":
+    def of(cls, values: Sequence[float], **options: bool) -> "Figure":
         """Median and half range of repetitions."""
         middle = statistics.median(values)
-        return cls(middle, (max(values) - min(values)) / 2 / abs(middle or 1.0), **words)
+        return cls(middle, (max(values) - min(values)) / 2 / abs(middle or 1.0), **options)
 
 
 def save(name: str, figures: dict[str, Figure], more: dict[str, Any], path: Path | None) -> Path:

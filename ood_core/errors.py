@@ -39,7 +39,7 @@ class PriorUnderdetermined(InputError):
 
 
 class IdentityRefused(FarfieldError, ValueError):
-    """The place already holds a run with another identity or plan."""
+    """The folder already holds a run with another identity or plan."""
 
 
 class ShardCorrupt(FarfieldError, OSError):
@@ -47,7 +47,7 @@ class ShardCorrupt(FarfieldError, OSError):
 
 
 class RunIncomplete(FarfieldError, RuntimeError):
-    """Some shards failed for good; the others are stored and vouched for."""
+    """Some shards failed for good; the others are stored, with receipts."""
 
 
 class InUse(FarfieldError, RuntimeError):
@@ -55,7 +55,7 @@ class InUse(FarfieldError, RuntimeError):
 
 
 class StoreUnwritable(FarfieldError, RuntimeError):
-    """The place of the run is full, read-only or not ours to write to."""
+    """The disk of the run is full or read-only, or permission is missing."""
 
 
 class StoreUnreachable(FarfieldError, RuntimeError):

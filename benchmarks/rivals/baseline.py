@@ -23,7 +23,7 @@ class Made:
     """Maps in model range, and what they took.
 
     `nfe` counts network evaluations of single maps while they were made, not while anything was
-    fitted. `notes` are figures of the fit that a reader of the table may ask for.
+    fitted. `notes` are figures of the fit for readers of the table.
     """
 
     maps: Maps

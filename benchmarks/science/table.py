@@ -121,14 +121,14 @@ def _figure(column: Column, method: str, cells: Sequence[Stored]) -> Interval | 
 
 def markdown(table: Sequence[Row], samples: int) -> str:
     """Write the table, one part per number of targets."""
-    told = [c for c in COLUMNS if any(row.figures[c.key] is not None for row in table)]
-    header = ["targets", "method", *(c.title for c in told), "seeds"]
+    shown = [c for c in COLUMNS if any(row.figures[c.key] is not None for row in table)]
+    header = ["targets", "method", *(c.title for c in shown), "seeds"]
     lines = []
     for n in dict.fromkeys(row.n for row in table):
         lines += [f"**n = {n}**, {samples} samples per cell", ""]
         lines += [_line(header), _line(["---"] * len(header))]
         for row in sorted((r for r in table if r.n == n), key=_place):
-            found = [row.figures[column.key] for column in told]
+            found = [row.figures[column.key] for column in shown]
             figures = ["" if f is None else str(f) for f in found]
             seeds = "" if row.method == "real maps" else str(row.seeds)
             lines.append(_line([row.targets, row.method, *figures, seeds]))

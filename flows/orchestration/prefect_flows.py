@@ -60,7 +60,7 @@ class Artifacts:
         self._outer.begin(stage, total, done)
 
     def advance(self, stage: str, rows: int) -> None:
-        """Count rows; tell the server at most every few seconds."""
+        """Count rows; report to the server at most every few seconds."""
         self._done += rows
         if time.monotonic() - self._shown_at > ARTIFACT_SECONDS:
             self._update(self._percent())
@@ -123,7 +123,7 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a flow run, which whoever starts it may choose, if it is one of a folder.
+    """Return the name of a flow run, which its user may choose, if it can name a folder.
 
     Raises:
         ConfigError: it would lead elsewhere.
@@ -131,7 +131,7 @@ def folder_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w .-]{0,199}", name):
         raise ConfigError(
             f"got a flow run named {name[:100]!r}; expected letters, digits, spaces, `_`, `-` and "
-            "`.`, since {run} in the place makes a folder of it: rename the flow run"
+            "`.`, since {run} in --out makes a folder of it: rename the flow run"
         )
     return name
 
@@ -174,7 +174,7 @@ def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
 
 
 def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
-    """Run one stage as a task whose parameters are the run's place and the settings."""
+    """Run one stage as a task whose parameters are the run's address and the settings."""
 
     @task(name=name, cache_policy=NO_CACHE, persist_result=False)
     def run_stage(uri: str, content: dict[str, Any]) -> str:

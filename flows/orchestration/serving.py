@@ -71,7 +71,7 @@ def deploy(
 def deployment(
     settings: RunSettings, out: str, cron: str | None = None, interval: float | None = None
 ) -> RunnerDeployment:
-    """The deployment of one configuration; without a schedule it runs when it is asked to.
+    """The deployment of one configuration; without a schedule it runs on demand.
 
     Raises:
         ConfigError: both kinds of schedule, or one that cannot be read.

@@ -23,7 +23,7 @@ def hold_lease(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
 
     Raises:
         InUse: another driver works on the run.
-        StoreUnwritable: the place is full, read-only or not ours.
+        StoreUnwritable: the disk is full or read-only, or permission is missing.
         StoreUnreachable: it is an object store that does not answer, or refuses us.
     """
     with writing(run.root):

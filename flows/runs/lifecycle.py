@@ -34,7 +34,7 @@ def make_run(
         IdentityRefused: another run lives at `out`.
         InUse: another driver works on it, or took it over.
         RunIncomplete: some shards of a stage failed for good; later stages are not begun.
-        StoreUnwritable: the place is full, read-only or not ours.
+        StoreUnwritable: the disk is full or read-only, or permission is missing.
     """
     planned = plan_run(settings, out)
     with hold_lease(planned.run, beat):
@@ -80,7 +80,7 @@ def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> di
 def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings:
     """The settings that planned a run, with the gate that was last decided.
 
-    `overrides` may name the base's place, the gate and the execution, which no identity holds.
+    `overrides` may name the base's path, the gate and the execution, which no identity holds.
 
     Raises:
         ConfigError: another key, or an impossible value.

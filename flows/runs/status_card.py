@@ -54,5 +54,5 @@ class StatusCard:
             datetime.now(UTC), why,
         )  # fmt: skip
         require_lease()
-        with suppress(*UNREACHABLE):  # a card may be missed; the work it tells of goes on
+        with suppress(*UNREACHABLE):  # a card may be missed; the work goes on
             write_atomic(self._run.root / "README.md", card.encode())

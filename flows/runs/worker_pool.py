@@ -1,4 +1,4 @@
-"""Workers of a run: the pool that the settings ask for, kept from stage to stage.
+"""Workers of a run: the pool of its settings, kept from stage to stage.
 
 The pool travels in a context variable, because Prefect tasks take only plain parameters.
 """
@@ -35,7 +35,7 @@ def pool_for(execution: Execution) -> Pool:
 
 
 def make_pool(execution: Execution) -> Pool:
-    """The pool that the settings ask for."""
+    """The pool of the settings."""
     if execution.pool == "inline":
         return InlinePool(tries=execution.attempts)
     from actors.ray_pool import RayPool

@@ -67,5 +67,5 @@ def _compared(costs: StepCosts, ratio: torch.Tensor, steps: int) -> dict[str, fl
     log = ratio.log()
     wanted = torch.linspace(float(log[0]), float(log[-1]), steps + 1, dtype=log.dtype)
     nearest = (wanted[:, None] - log[None]).abs().argmin(dim=1).unique()
-    even = [costs.timesteps[int(place)] for place in nearest]
+    even = [costs.timesteps[int(index)] for index in nearest]
     return {"searched": costs.along(costs.best(steps)), "even": costs.along(even)}

@@ -45,8 +45,8 @@ from ood_core.synthesis.walks import MIN_TARGETS, geodesic, shared_direction, tr
 
 BATCH = 16
 MAX_STEPS = 500
-LONGEST = 100  # characters of a folder's name
-FINE = 0.25  # cycles per pixel, above which power is of small scales
+MAX_NAME = 100  # characters of a folder's name
+FINE = 0.25  # cycles per pixel; small scales have more
 
 Numbers = Float[np.ndarray, " n"]
 
@@ -80,7 +80,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
     Raises:
         InputError: no such target, or an impossible number of steps.
         RunIncomplete: the targets of the run are not inverted yet.
-        StoreUnwritable: the place cannot be written to.
+        StoreUnwritable: the folder cannot be written to.
     """
     if not 2 <= spec.steps <= MAX_STEPS:
         raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MAX_STEPS}")
@@ -105,7 +105,7 @@ def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) 
         ],
     }
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{found['from']}-to-{found['to']}")
-    place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
+    place = run.root / WALKS / name[:MAX_NAME] if out is None else place_at(out)
     with writing(place):
         found["separability"] = _separability(run, pipeline, spec, out)
         fit = pipeline.targets.fit
@@ -297,7 +297,7 @@ def _table(paths: Sequence[dict[str, Any]]) -> bytes:
 
 
 def separability(pipeline: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
-    """Held-out AUC of targets against the base's own maps at the method's level.
+    """Held-out AUC of targets against the base's own maps at the method's `t_max`.
 
     Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
     finite.
@@ -308,13 +308,13 @@ def separability(pipeline: Pipeline, latents: Latents, root: int) -> dict[str, A
     domain = in_domain_latents(pipeline, count, root)
     if not bool(domain.isfinite().all()):
         return None
-    rows = {
+    features = {
         "latents": (domain.flatten(1), latents.flatten(1)),
-        "spectra": spectrum_rows(domain, latents),
+        "spectra": log_spectra(domain, latents),
     }
     found = {
-        name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
-        for row, (name, pair) in enumerate(rows.items())
+        name: asdict(separation(*pair, generator(root, number, stream=Stream.RESAMPLE)))
+        for number, (name, pair) in enumerate(features.items())
     }
     return {"t_max": pipeline.method.ends[1], "in_domain": count, "targets": len(latents), **found}
 
@@ -341,10 +341,10 @@ def in_domain_latents(pipeline: Pipeline, count: int, root: int) -> Latents:
     return torch.cat(found)
 
 
-def spectrum_rows(a: Latents, b: Latents) -> tuple[torch.Tensor, torch.Tensor]:
+def log_spectra(a: Latents, b: Latents) -> tuple[torch.Tensor, torch.Tensor]:
     """Log power per annulus of each latent, standardised over both sets together."""
-    rows = [power_spectrum(latents)[1].clamp_min(1e-30).log().flatten(1) for latents in (a, b)]
-    both = torch.cat(rows)
+    spectra = [power_spectrum(latents)[1].clamp_min(1e-30).log().flatten(1) for latents in (a, b)]
+    both = torch.cat(spectra)
     spread = both.std(dim=0).clamp_min(1e-12)
-    first, second = ((part - both.mean(dim=0)) / spread for part in rows)
+    first, second = ((part - both.mean(dim=0)) / spread for part in spectra)
     return first, second

@@ -243,7 +243,7 @@ class Method:
         reconstruction of Ramachandran et al. (2024), whose formulas are not known.
 
         Raises:
-            ConfigError: no such preset, or one that has no place for a change.
+            ConfigError: no such preset, or no such field to change.
         """
         return cls(**of_preset({"preset": preset, **changes}))
 

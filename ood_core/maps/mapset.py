@@ -78,7 +78,7 @@ class MapSet:
     def digest(self) -> str:
         """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.
 
-        The place where the file lies does not enter: a moved file keeps its digest.
+        The path of the file does not enter: a moved file keeps its digest.
         """
         metadata = {
             "shape": self.values.shape,
@@ -204,6 +204,6 @@ def _require_alike(first: MapSet, other: MapSet) -> None:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Return the first few names in words, with the number of the others."""
+    """Return the first few names as text, with the number of the others."""
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

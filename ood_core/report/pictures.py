@@ -57,7 +57,7 @@ class Stretch:
         return cls(float(low), float(max(high, low + width)), float(middle), float(width))
 
     def __call__(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Return the place of values on the scale, in [0, 1]."""
+        """Return the position of values on the scale, in [0, 1]."""
         low, high = self._bend(np.array([self.low, self.high]))
         bent = self._bend(np.nan_to_num(values, nan=self.low))
         return np.asarray(np.clip((bent - low) / (high - low), 0, 1))

@@ -55,7 +55,7 @@ def render_running(
         "",
         f"Written {now:%Y-%m-%d %H:%M:%S} UTC and, while the run goes on, again every half minute",
         "or so, as shards are done. If that is long ago, the run has stopped: the same command",
-        "takes it up where it is, and `farfield status` tells more.",
+        "resumes it, and `farfield status` shows more.",
         "",
         f"Run {markdown(identity)}.",
     ]

@@ -197,7 +197,7 @@ class Table:
 
 
 def zarr_store(place: Place) -> str | Store:
-    """What Zarr is given for the group at a place."""
+    """The store that Zarr takes for the group at a place."""
     if isinstance(place, ObjectPlace):
         return ObjectStore(place.rooted)
     return str(place)

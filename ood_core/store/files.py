@@ -20,7 +20,7 @@ PARTIAL = ".partial"
 UNWRITABLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 )
-"""Errors of the place, not of what is written there: trying again right away is of no use."""
+"""Errors of the disk, not of what is written: trying again at once is of no use."""
 
 
 def read_bytes(path: Place) -> bytes:
@@ -139,9 +139,9 @@ def writing(root: Place) -> Iterator[None]:
         if error.errno not in UNWRITABLE:
             raise
         raise StoreUnwritable(
-            f"{root} cannot be written to ({error}); expected a place with room and permission. "
-            "What is stored is kept and nothing unfinished is marked done: mend the place, then "
-            "run the same command again"
+            f"{root} cannot be written to ({error}); expected room on the disk and permission. "
+            "What is stored is kept and nothing unfinished is marked done: make room or set "
+            "permissions, then run the same command again"
         ) from error
 
 

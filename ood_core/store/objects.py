@@ -35,7 +35,7 @@ PATIENCE: "RetryConfig" = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"max_backoff": timedelta(seconds=10)},
 }
-"""A store that does not answer is asked again for some seconds, at most a minute."""
+"""A request without an answer is repeated for some seconds, at most a minute."""
 NO_BUCKET = "there is no such bucket"
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DENIED = re.compile(r"status code: 40[13]")

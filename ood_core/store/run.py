@@ -95,7 +95,7 @@ class RunStore:
             lines = difference(read_json(self.root / "plan.json"), plan_record(plans, dtype))
         if lines:
             raise IdentityRefused(
-                f"{self.root} holds another run; these fields differ (stored -> asked):\n  "
+                f"{self.root} holds another run; these fields differ (stored -> requested):\n  "
                 + "\n  ".join(lines)
                 + "\nGive another --out, or restore these settings"
             )

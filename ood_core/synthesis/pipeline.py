@@ -245,7 +245,7 @@ def fit_mixtures(
     return row_major((every, first, second))
 
 
-def held_rows(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
+def held_numbers(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
     """Numbers of the fit targets whose round trip holds; `fit` has the targets in model range."""
     good = held(error, fit.flatten(1).std(dim=1), method.round_trip_limit)
     return tuple(torch.nonzero(good)[:, 0].tolist())

@@ -38,7 +38,7 @@ from ood_core.synthesis.pipeline import (
     Sampler,
     fit_mixtures,
     fit_prior_of,
-    held_rows,
+    held_numbers,
 )
 from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.walks import geodesic
@@ -320,7 +320,7 @@ class Synthesizer:
         latents: Latents,
         error: torch.Tensor,
     ) -> _Fit:
-        held = held_rows(self.method, error, pipeline.targets.fit_ranged)
+        held = held_numbers(self.method, error, pipeline.targets.fit_ranged)
         kept = latents[list(held)]
         prior = fit_prior_of(self.method, kept, targets.symmetries, digest(record))
         sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)

@@ -189,14 +189,14 @@ class StepCosts:
         rising, log = error.double().cummax(dim=0).values, ratio.double().log()
         cost = torch.full((len(timesteps), len(timesteps)), torch.inf, dtype=torch.float64)
         for high, low in itertools.combinations(reversed(range(len(timesteps))), 2):
-            way = slice(low, high + 1)
-            cost[high, low] = torch.trapezoid(rising[high] - rising[way], log[way])
+            between = slice(low, high + 1)
+            cost[high, low] = torch.trapezoid(rising[high] - rising[between], log[between])
         return cls(tuple(timesteps), cost)
 
     def along(self, grid: Sequence[int]) -> float:
         """Cost of a rising grid of some of the timesteps."""
-        places = [self.timesteps.index(t) for t in grid]
-        return float(sum(self.cost[high, low] for low, high in itertools.pairwise(places)))
+        indices = [self.timesteps.index(t) for t in grid]
+        return float(sum(self.cost[high, low] for low, high in itertools.pairwise(indices)))
 
     def best(self, steps: int) -> tuple[int, ...]:
         """The grid of least cost that has `steps` steps and ends at the first and last timestep.
@@ -211,12 +211,12 @@ class StepCosts:
         least[0] = 0
         came_from = []
         for _ in range(steps):
-            least, place = (least[None] + self.cost).min(dim=1)
-            came_from.append(place)
-        way = [count - 1]
-        for place in reversed(came_from):
-            way.append(int(place[way[-1]]))
-        return tuple(self.timesteps[place] for place in reversed(way))
+            least, index = (least[None] + self.cost).min(dim=1)
+            came_from.append(index)
+        path = [count - 1]
+        for index in reversed(came_from):
+            path.append(int(index[path[-1]]))
+        return tuple(self.timesteps[index] for index in reversed(path))
 
 
 def error_curve(
