@@ -1,1 +1,1 @@
-"""Where the line runs: workers hold a model and write shards, pools hold workers."""
+"""Where stages run: workers hold a model and write shards, pools hold workers."""

@@ -64,14 +64,14 @@ def require_base(model: BaseModel, record: dict[str, Any]) -> None:
         )
 
 
-def require_fit(source: str, level: int, schedule: NoiseSchedule) -> None:
-    """Refuse a level that the base's schedule does not have.
+def require_fit(source: str, t_max: int, schedule: NoiseSchedule) -> None:
+    """Refuse a `t_max` that the base's schedule does not have.
 
     Raises:
-        BaseModelError: the level is beyond the schedule.
+        BaseModelError: the time index is beyond the schedule.
     """
-    if level >= len(schedule):
+    if t_max >= len(schedule):
         raise BaseModelError(
-            f"{source}: got method.level {level}; expected an index below {len(schedule)}, the "
+            f"{source}: got method.t_max {t_max}; expected an index below {len(schedule)}, the "
             "length of the base's schedule"
         )

@@ -209,9 +209,9 @@ class ActorGroup:
         """Have at least `size` actors that answer, for a new stage."""
         self._order = (self._order[0] + 1, spec)
         before = self.scheduler.actors
-        asked = {actor.ping.remote(): actor for actor in before}
-        ready = _within([*asked], ANSWER_SECONDS)
-        alive = [asked[ref] for ref in ready if not isinstance(_result(ref), RayError)]
+        pings = {actor.ping.remote(): actor for actor in before}
+        ready = _within([*pings], ANSWER_SECONDS)
+        alive = [pings[ref] for ref in ready if not isinstance(_result(ref), RayError)]
         for actor in before:
             if actor not in alive:
                 ray.kill(actor)

@@ -62,7 +62,7 @@ class TimedDenoiser:
         return clean
 
     def take(self) -> float:
-        """Seconds since the last time that somebody asked."""
+        """Seconds since the last call."""
         seconds, self._seconds = self._seconds, 0.0
         for before, after in self._events:
             after.synchronize()

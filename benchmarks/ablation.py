@@ -41,9 +41,9 @@ ROWS: dict[str, list[str]] = {
     "+ mixtures of patches": [*NO_RINGS, *COARSE, *ODE],
     "+ ancestral solver": [*NO_RINGS, *NOISY],
     "+ rings": [*MEAN, *NOISY],
-    "+ a random start, fewer steps and levels": NOISY,
+    "+ a random start, fewer steps and timesteps": NOISY,
     "+ less variance and less noise at least": ALL,
-    "+ experts asked where they are missed": ALIKE,
+    "+ experts evaluated where they are missed": ALIKE,
     "+ largest waves counted three times": FULL,
     "+ numbers as coarse as the targets': the default": [],
 }
@@ -83,24 +83,24 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--last", type=int, default=len(ROWS), help="only so many rows")
-    asked: Any = parser.parse_args()
+    arguments: Any = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     names = ["run", "samples", *SCORES, *FAMILIES, "C2ST, unsteered", "s to generate"]
     say("commit", commit.stdout.strip(), time.strftime("%Y-%m-%d"))
     say(*names)
     say(*["---"] * len(names))
-    for number, (name, changes) in list(enumerate(ROWS.items()))[-asked.last :]:
+    for number, (name, changes) in list(enumerate(ROWS.items()))[-arguments.last :]:
         sets = [f"method.{change}" for change in changes]
-        sets += [f"generation.samples={asked.samples}", "execution.pool=inline"]
-        settings = load_settings(asked.config, sets)
-        run, seconds = made(settings, asked.out / str(number))
+        sets += [f"generation.samples={arguments.samples}", "execution.pool=inline"]
+        settings = load_settings(arguments.config, sets)
+        run, seconds = made(settings, arguments.out / str(number))
         targets = load_targets(run)
-        held_out = targets.held_out_ranged[asked.skip :]
-        maps = run.table("generate").read("maps", slice(0, asked.samples))
+        held_out = targets.held_out_ranged[arguments.skip :]
+        maps = run.table("generate").read("maps", slice(0, arguments.samples))
         back = targets.ranged(maps)
         say(name, *scored(back, targets, held_out), f"{seconds:.0f}")
-    if asked.skip >= 4:
-        real = targets.held_out_ranged[: asked.skip]
+    if arguments.skip >= 4:
+        real = targets.held_out_ranged[: arguments.skip]
         say("real maps", *scored(real, targets, held_out), "")
 
 

@@ -2,12 +2,12 @@
 
 python benchmarks/bases.py --targets examples/hubble.yaml examples/sun.yaml --bases A B ...
 
-One row per base and target set, all with the same targets, levels, noise and solver steps:
+One row per base and target set, all with the same targets, timesteps, noise and solver steps:
 
 - round trip: median decibels of inverting 16 fit targets through the bare base, 12 steps, 2
   fixed-point iterations;
 - bare, calibrated: error of 48 denoised held-out maps, root mean square over the maps' own standard
-  deviation, averaged over every second level of the decoding grid (the JSON has each level);
+  deviation, averaged over every second timestep of the decoding grid (the JSON has each);
 - FSD of 64 samples decoded through the calibrated base without steering.
 """
 
@@ -43,7 +43,7 @@ from ood_core.models.loading import load_model
 from ood_core.numerics.random import SeedRange, Stream, normal, normal_like
 
 TOP_RATIO = 12.0
-STEPS, PASSES, INVERTED, JUDGED, SAMPLES = 12, 2, 16, 48, 64
+STEPS, PASSES, INVERTED, SCORED, SAMPLES = 12, 2, 16, 48, 64
 RHO = 0.5
 ROOT = 20261123
 
@@ -60,7 +60,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one base does on one set; errors per level in units of the maps' spread."""
+    """What one base does on one set; errors per timestep in units of the maps' spread."""
 
     base: str
     targets: str
@@ -86,38 +86,38 @@ def measure(source: str, targets: Targets) -> Row:
     inverted = invert(base, targets.fit[:INVERTED], grid, PASSES)
     span = float(targets.fit.max() - targets.fit.min())
     decibels = 20 * torch.log10(span / inverted.error)
-    levels = grid.tolist()[::2]
-    stack, laws = calibrated(base, targets, grid.tolist())
-    held_out = targets.held_out[:JUDGED]
-    judge = stack(laws.assign(held_out))
+    timesteps = grid.tolist()[::2]
+    stack, experts = calibrated(base, targets, grid.tolist())
+    held_out = targets.held_out[:SCORED]
+    denoiser = stack(experts.assign(held_out))
     drawn = normal(SeedRange(ROOT, 0, SAMPLES), tuple(held_out.shape[1:]))
     parents = torch.arange(SAMPLES) % len(targets.fit)
-    samples = decode(stack(laws.assign(targets.fit)[parents]), "ddim", drawn, grid)
+    samples = decode(stack(experts.assign(targets.fit)[parents]), "ddim", drawn, grid)
     return Row(
         base=source,
         targets=targets.name,
         round_trip_db=float(decibels.median()),
-        bare=[denoising_error(base, held_out, t) for t in levels],
-        calibrated=[denoising_error(judge, held_out, t) for t in levels],
+        bare=[denoising_error(base, held_out, t) for t in timesteps],
+        calibrated=[denoising_error(denoiser, held_out, t) for t in timesteps],
         fsd=scattering_distance(samples, targets),
         seconds=time.monotonic() - began,
     )
 
 
-def calibrated(base: Denoiser, targets: Targets, levels: list[int]):
-    """Calibrate at the given levels; return a maker of denoisers by label, and the laws."""
+def calibrated(base: Denoiser, targets: Targets, timesteps: list[int]):
+    """Calibrate at the timesteps; return a function from labels to denoisers, and the experts."""
     spec, schedule = CalibrationSpec(), base.schedule
     folds = TargetLaws.cross_fitted(targets.fit, schedule, RHO, spec.n_clusters, targets.symmetries)
-    laws = TargetLaws.fit(targets.fit, schedule, RHO, spec.n_clusters, targets.symmetries)
-    mean = laws.gaussian.mean
+    experts = TargetLaws.fit(targets.fit, schedule, RHO, spec.n_clusters, targets.symmetries)
+    mean = experts.gaussian.mean
     weights = [
         calibrate_level(targets.fit, base, folds, mean, t, spec, targets.symmetries, ROOT)
-        for t in levels
+        for t in timesteps
     ]
-    ratios = torch.tensor([schedule.noise_to_signal(t) for t in levels])
+    ratios = torch.tensor([schedule.noise_to_signal(t) for t in timesteps])
     knots = band_knots(*targets.fit.shape[-2:], spec.bands)
     bands = BandWeights(ratios, knots, torch.stack(weights))
-    return (lambda labels: CalibratedDenoiser(base, laws, bands, labels)), laws
+    return (lambda labels: CalibratedDenoiser(base, experts, bands, labels)), experts
 
 
 def denoising_error(denoiser: Denoiser, x0: Maps, t: int) -> float:
@@ -137,7 +137,7 @@ def scattering_distance(samples: Maps, targets: Targets) -> float:
 
 
 def main() -> None:
-    """Print the table; write JSON with machine and commit beside it if asked."""
+    """Print the table; write JSON with machine and commit beside it if wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", required=True)
     parser.add_argument("--bases", nargs="+", required=True)

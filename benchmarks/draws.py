@@ -1,4 +1,4 @@
-"""Constructs of latents side by side on the latents of one run, as a Markdown table.
+"""Latent samplers side by side on the latents of one run, as a Markdown table.
 
     python -m benchmarks.draws runs/discovery --out runs/draws [--samples 64] [--steps 16]
 
@@ -6,7 +6,7 @@ The run is one of the bare base (preset `discovery` or `cluster`). Base, targets
 prior are those of the run; only what a latent is made of differs. All are decoded by
 DPM-Solver++(2M) in a few steps uniform in `ln(sigma/alpha)`, without steering. `round trips` are
 the targets' own latents, so copies. `real maps` are as many held-out maps against the others.
-Behind the scores: the share of draws that intervals of their own construct refuse, and the shares
+Behind the scores: the share of draws that intervals of their own sampler refuse, and the shares
 that those of the latents among themselves refuse: all, by distance, origin angle, pair angle. A
 picture of each row's first maps goes to DIR/draws.png. Lower is better but for the nearest ratio,
 where 1 is as novel as real.
@@ -32,7 +32,7 @@ from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import Candidates, construct_of
+from ood_core.synthesis.constructs import Candidates, latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, measure_geometry
 from ood_core.synthesis.pipeline import Pipeline
 
@@ -47,20 +47,20 @@ SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st", "nearest_ratio")
 SHOWN = 12
 
 
-def decoded(line: Pipeline, latents: Latents, steps: int) -> Maps:
+def decoded(pipeline: Pipeline, latents: Latents, steps: int) -> Maps:
     """Maps in model range, without steering, in batches of 16."""
-    grid = line.base.schedule.log_snr_grid(steps + 1, line.method.ends[1])
+    grid = pipeline.base.schedule.log_snr_grid(steps + 1, pipeline.method.ends[1])
     made = []
     for part in latents.split(16):
         labels = torch.zeros(len(part), dtype=torch.int64)
-        down = decode(line.denoiser(labels), "dpmpp_2m", part.to(line.device), grid)
-        made.append(line.maps(down).cpu())
+        down = decode(pipeline.denoiser(labels), "dpmpp_2m", part.to(pipeline.device), grid)
+        made.append(pipeline.maps(down).cpu())
     return torch.cat(made)
 
 
 def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents, root: int) -> str:
-    """Shares of draws that the construct's own intervals and the published tests refuse."""
-    own = measure_geometry(spec, construct_of(spec, prior, references), root, references)
+    """Shares of draws that the sampler's own intervals and the published tests refuse."""
+    own = measure_geometry(spec, latent_sampler(spec, prior, references), root, references)
     used = found.used(len(references))
     of_own = own.refusals(found.latents, references, used).any(0).float().mean()
     published = ShellGeometry.published(references).refusals(found.latents, references, used)
@@ -68,23 +68,27 @@ def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents
     return f"{of_own:.2f} | " + " ".join(f"{share.float().mean():.2f}" for share in shares)
 
 
-def scores(samples: Maps, line: Pipeline, held_out: Maps) -> list[str]:
+def scores(samples: Maps, pipeline: Pipeline, held_out: Maps) -> list[str]:
     """Scores of maps in model range against held-out ones."""
     found = evaluate_maps(
-        samples, line.targets.fit_ranged, held_out, line.targets.symmetries, Root(line.root)
+        samples,
+        pipeline.targets.fit_ranged,
+        held_out,
+        pipeline.targets.symmetries,
+        Root(pipeline.root),
     ).scores
     return [f"{found[name].value:.3g}" for name in SCORES]
 
 
-def picture(rows: dict[str, Maps], line: Pipeline, out: Path) -> None:
-    """One row of maps per construct, on the targets' colour scale."""
-    stretch = Stretch.fit(line.targets.fit[:, 0])
+def picture(rows: dict[str, Maps], pipeline: Pipeline, out: Path) -> None:
+    """One row of maps per latent sampler, on the targets' colour scale."""
+    stretch = Stretch.fit(pipeline.targets.fit[:, 0])
     figure, axes = plt.subplots(len(rows), SHOWN, figsize=(SHOWN, 1.05 * len(rows)))
-    for line_of, (name, maps) in zip(axes, rows.items(), strict=True):
-        for ax, field in zip(line_of, line.targets.physical(maps[:SHOWN])[:, 0], strict=False):
+    for row_axes, (name, maps) in zip(axes, rows.items(), strict=True):
+        for ax, field in zip(row_axes, pipeline.targets.physical(maps[:SHOWN])[:, 0], strict=False):
             ax.imshow(stretch(field), COLOURS, vmin=0, vmax=1, origin="lower")
             ax.set(xticks=[], yticks=[])
-        line_of[0].set_ylabel(name, fontsize=7)
+        row_axes[0].set_ylabel(name, fontsize=7)
     figure.tight_layout(pad=0.3)
     figure.savefig(out / "draws.png", dpi=120)
 
@@ -96,32 +100,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--steps", type=int, default=16)
-    asked = parser.parse_args()
-    run = RunStore.open(asked.run)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    line = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
+    arguments = parser.parse_args()
+    run = RunStore.open(arguments.run)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pipeline = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
     references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
-    held_out = line.targets.held_out_ranged
+    held_out = pipeline.targets.held_out_ranged
     table, shown = [], {"real maps": held_out[:SHOWN]}
     for name, spec in SPECS.items():
         filled = spec.filled()
-        seeds = SeedRange(line.root, 0, asked.samples)
-        found = construct_of(filled, prior, references).sample(seeds)
-        maps = decoded(line, found.latents, asked.steps)
+        seeds = SeedRange(pipeline.root, 0, arguments.samples)
+        found = latent_sampler(filled, prior, references).sample(seeds)
+        maps = decoded(pipeline, found.latents, arguments.steps)
         shown[name] = maps
-        cells = refused(filled, prior, found, references, line.root + 1)
-        table.append(f"| {name} | {' | '.join(scores(maps, line, held_out))} | {cells} |")
+        cells = refused(filled, prior, found, references, pipeline.root + 1)
+        table.append(f"| {name} | {' | '.join(scores(maps, pipeline, held_out))} | {cells} |")
         sys.stdout.write(table[-1] + "\n")
         sys.stdout.flush()
-    own = decoded(line, references, asked.steps)
-    table.append(f"| round trips | {' | '.join(scores(own, line, held_out))} | | |")
-    real = scores(held_out[: asked.samples], line, held_out[asked.samples :])
+    own = decoded(pipeline, references, arguments.steps)
+    table.append(f"| round trips | {' | '.join(scores(own, pipeline, held_out))} | | |")
+    real = scores(held_out[: arguments.samples], pipeline, held_out[arguments.samples :])
     table.append(f"| real maps | {' | '.join(real)} | | |")
     sys.stdout.write("\n".join(table[-2:]) + "\n")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    words = {"commit": commit.stdout.strip(), "arguments": sys.argv[1:], "rows": table}
-    (asked.out / "draws.json").write_text(json.dumps(words, indent=1) + "\n")
-    picture({**shown, "round trips": own}, line, asked.out)
+    record = {"commit": commit.stdout.strip(), "arguments": sys.argv[1:], "rows": table}
+    (arguments.out / "draws.json").write_text(json.dumps(record, indent=1) + "\n")
+    picture({**shown, "round trips": own}, pipeline, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the level does: the curve that `level: auto` chooses by, beside what samples score.
+"""What `t_max` does: the curve that `t_max: auto` chooses by, beside what samples score.
 
     python -m benchmarks.levels runs/hubble [--levels 3 6 12 24] [--samples 32]
 
-Base, targets and calibration are those of a finished run. At each level the fit targets are
+Base, targets and calibration are those of a finished run. At each noise level the fit targets are
 inverted anew, the prior is fitted anew, and samples are decoded from there in the run's number of
 steps. Scores as in `benchmarks/nfe.py`; lower is better.
 """
@@ -16,77 +16,79 @@ from typing import Any
 import torch
 
 from actors.loading import load_pipeline
-from benchmarks.nfe import SCORES, Judge, say
-from flows.runs.level_choice import LEVELS, MAPS, MAX_RATIO, MIN_RATIO, ROOT
+from benchmarks.nfe import SCORES, Scorer, say
+from flows.runs.level_choice import CANDIDATES, MAPS, MAX_RATIO, MIN_RATIO, ROOT
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.estimators.families import fit_gaussian
 from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
-from ood_core.synthesis.levels import choose, level_curve, log_levels
 from ood_core.synthesis.pipeline import Pipeline, time_grid
+from ood_core.synthesis.timesteps import choose, log_timesteps, timestep_curve
 
 INVERTED = 16  # at once
 
 
-def at_level(line: Pipeline, ratio: float) -> Pipeline:
-    """The line with its latents at another level."""
-    level = line.base.schedule.index_of(ratio)
-    method = replace(line.method, t_max=level)
-    return replace(line, method=method, timesteps=time_grid(line.base.schedule, method))
+def at_ratio(pipeline: Pipeline, ratio: float) -> Pipeline:
+    """The pipeline with its latents at another timestep."""
+    t_max = pipeline.base.schedule.index_of(ratio)
+    method = replace(pipeline.method, t_max=t_max)
+    return replace(pipeline, method=method, timesteps=time_grid(pipeline.base.schedule, method))
 
 
-def samples(line: Pipeline, count: int) -> torch.Tensor:
-    """Maps in model range from a prior fitted at the line's level, steered as in the run."""
-    seen, method = line.targets.fit_seen, line.method
-    labels = line.labels(seen)
+def samples(pipeline: Pipeline, count: int) -> torch.Tensor:
+    """Maps in model range from a prior fitted at the pipeline's `t_max`, steered as in the run."""
+    seen, method = pipeline.targets.fit_seen, pipeline.method
+    labels = pipeline.labels(seen)
     parts = [
-        invert(line.denoiser(own), maps, line.timesteps, method.fixed_point_iterations).latents
+        invert(
+            pipeline.denoiser(own), maps, pipeline.timesteps, method.fixed_point_iterations
+        ).latents
         for maps, own in zip(seen.split(INVERTED), labels.split(INVERTED), strict=True)
     ]
-    prior = fit_gaussian(torch.cat(parts), method.prior, line.targets.symmetries)
+    prior = fit_gaussian(torch.cat(parts), method.prior, pipeline.targets.symmetries)
     assert method.steering is not None, "the run steers"
     statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
     aims = StatisticAims.measure(
-        statistics, seen, line.targets.symmetries, method.steering.neighbours
+        statistics, seen, pipeline.targets.symmetries, method.steering.neighbours
     )
-    seeds = SeedRange(line.root, 0, count)
+    seeds = SeedRange(pipeline.root, 0, count)
     aim, parents = aims.draw(seeds)
-    plain = line.denoiser(labels[parents[:, 0]])
+    plain = pipeline.denoiser(labels[parents[:, 0]])
     steered = SteeredDenoiser(plain, statistics, aim, aims, method.steering, seeds)
-    return decode(steered, method.solver, prior.sample(seeds), line.timesteps, seeds)
+    return decode(steered, method.solver, prior.sample(seeds), pipeline.timesteps, seeds)
 
 
 def main() -> None:
-    """Print the curve with its seconds, the choice, and one row of scores per level."""
+    """Print the curve with its seconds, the choice, and one row of scores per noise level."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("--levels", type=float, nargs="+", default=[3.0, 6.0, 12.0, 24.0])
     parser.add_argument("--samples", type=int, default=32)
-    asked: Any = parser.parse_args()
-    run = RunStore.open(asked.run)
-    line = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
+    arguments: Any = parser.parse_args()
+    run = RunStore.open(arguments.run)
+    pipeline = load_pipeline(run, run.record["settings"]["base"], "cpu", "float32")
     git = ["git", "rev-parse", "--short", "HEAD"]
-    say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), asked.run)
-    schedule, targets = line.base.schedule, line.targets
-    candidates = log_levels(schedule, MIN_RATIO, MAX_RATIO, LEVELS)
+    say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip(), arguments.run)
+    schedule, targets = pipeline.base.schedule, pipeline.targets
+    candidates = log_timesteps(schedule, MIN_RATIO, MAX_RATIO, CANDIDATES)
     began, cpu = time.monotonic(), time.process_time()
-    fit, held_out, floor = (
+    fit, held_out, t_min = (
         targets.fit_ranged[:MAPS],
         targets.held_out_ranged[:MAPS],
-        line.method.ends[0],
+        pipeline.method.ends[0],
     )
-    curve = level_curve(line.base, fit, held_out, candidates, floor, ROOT)
+    curve = timestep_curve(pipeline.base, fit, held_out, candidates, t_min, ROOT)
     took, used = time.monotonic() - began, time.process_time() - cpu
     say("sigma/alpha", "explained", "error", "separability")
     for point in curve:
         values = point.noise_to_signal, point.explained, point.error, point.separability
         say(*[f"{value:.4g}" for value in values])
     say("chosen", f"{choose(curve).noise_to_signal:.3g}", f"{took:.0f} s, {used:.0f} CPU s")
-    judge = Judge.of(line)
-    say("level", *SCORES)
-    for ratio in asked.levels:
-        scores = judge.scores(samples(at_level(line, ratio), asked.samples))
+    scorer = Scorer.of(pipeline)
+    say("sigma/alpha", *SCORES)
+    for ratio in arguments.levels:
+        scores = scorer.scores(samples(at_ratio(pipeline, ratio), arguments.samples))
         say(f"{ratio:g}", *[f"{scores[name]:.3g}" for name in SCORES])
 
 

@@ -6,8 +6,8 @@
 Base, targets, calibration, prior and latents are those of the run, and every variant decodes the
 same latents with the same seeds; only solver, steps and what follows them differ. A variant is
 `solver:steps`, with `ddim@0.3` for an eta of 0.3, and any of `:4`, a teleport above `sigma/alpha`
-4, and `:searched`, the grid that `farfield levels` finds. Rows are kept in `DIR/rows.jsonl`, so
-that the same command goes on where it stopped; `curve.png` is drawn anew.
+4, and `:searched`, the grid that `farfield models levels` finds. Rows are kept in `DIR/rows.jsonl`,
+so that the same command goes on where it stopped; `curve.png` is drawn anew.
 
 Lower is better. All scores are against all held-out maps; *real maps* are as many held-out maps
 against the others.
@@ -28,7 +28,7 @@ import torch
 from actors.loading import load_pipeline
 from actors.workers import sample_rows
 from flows.runs.lifecycle import stored_settings
-from flows.tools.level_search import search_levels
+from flows.tools.timestep_search import search_timesteps
 from ood_core.arrays import Maps
 from ood_core.diffusion.sampling import evaluations_per_map
 from ood_core.diffusion.teleport import Shortcut, Teleport
@@ -52,22 +52,22 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A solver and its steps; `above` is the `sigma/alpha` of a teleport."""
+    """A solver and its steps; `teleport` is the `sigma/alpha` from which it leads."""
 
-    words: str
+    name: str
     solver: Any
     eta: float
     steps: int
-    above: float | None = None
+    teleport: float | None = None
     searched: bool = False
 
     @classmethod
-    def of(cls, words: str) -> "Variant":
+    def of(cls, name: str) -> "Variant":
         """Read `solver[@eta]:steps[:option]...`."""
-        name, steps, *options = words.split(":")
-        solver, _, eta = name.partition("@")
-        above = next((float(word) for word in options if word[0].isdigit()), None)
-        return cls(words, solver, float(eta or 0), int(steps), above, "searched" in options)
+        way, steps, *options = name.split(":")
+        solver, _, eta = way.partition("@")
+        teleport = next((float(word) for word in options if word[0].isdigit()), None)
+        return cls(name, solver, float(eta or 0), int(steps), teleport, "searched" in options)
 
     @property
     def nfe(self) -> int:
@@ -75,27 +75,29 @@ class Variant:
         return evaluations_per_map(self.solver, self.steps, self.eta)
 
     def on(self, run: RunStore, steered: bool) -> Pipeline:
-        """The line of a run with this way of decoding."""
-        line = loaded(run)
-        schedule = line.base.schedule
+        """The pipeline of a run with this way of decoding."""
+        pipeline = loaded(run)
+        schedule = pipeline.base.schedule
         timesteps = None
         if self.searched:
             settings = stored_settings(run, [])
-            timesteps = tuple(search_levels(run, settings, self.steps, MAPS)["timesteps"])
+            timesteps = tuple(search_timesteps(run, settings, self.steps, MAPS)["timesteps"])
         method = replace(
-            line.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
+            pipeline.method, solver=self.solver, eta=self.eta, steps=self.steps, timesteps=timesteps
         )
-        if self.above is not None:
-            method = replace(method, teleport=schedule.index_of(self.above))
+        if self.teleport is not None:
+            method = replace(method, teleport=schedule.index_of(self.teleport))
         if not steered:
             method = replace(method, steering=None)
-        above = None
+        shortcut = None
         if method.teleport:
-            assert line.experts is not None, "a teleport here is by the law of the targets"
-            flow = Teleport(schedule, line.experts.gaussian.mean, line.experts.gaussian.covariance)
-            above = Shortcut(flow, method.top, method.ends[1])
+            assert pipeline.experts is not None, "a teleport here is by the Gaussian of the targets"
+            flow = Teleport(
+                schedule, pipeline.experts.gaussian.mean, pipeline.experts.gaussian.covariance
+            )
+            shortcut = Shortcut(flow, method.top, method.ends[1])
         timesteps = time_grid(schedule, method)
-        return replace(line, method=method, timesteps=timesteps, shortcut=above)
+        return replace(pipeline, method=method, timesteps=timesteps, shortcut=shortcut)
 
 
 def loaded(run: RunStore) -> Pipeline:
@@ -104,7 +106,7 @@ def loaded(run: RunStore) -> Pipeline:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """Held-out maps with their features."""
 
     extractor: FeatureExtractor
@@ -112,11 +114,11 @@ class Judge:
     real: Features
 
     @classmethod
-    def of(cls, line: Pipeline) -> "Judge":
+    def of(cls, pipeline: Pipeline) -> "Scorer":
         """Measure the targets of a run."""
-        targets = line.targets
+        targets = pipeline.targets
         extractor = FeatureExtractor.of(
-            targets.fit_ranged, targets.held_out_ranged, line.targets.symmetries
+            targets.fit_ranged, targets.held_out_ranged, pipeline.targets.symmetries
         )
         fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
         names = ("scattering", *FAMILIES)
@@ -128,29 +130,29 @@ class Judge:
 
     def of_real(self, count: int) -> dict[str, float]:
         """The same of the first held-out maps against the others."""
-        first = {name: rows[:count] for name, rows in self.real.items()}
-        return self._compared(first, {name: rows[count:] for name, rows in self.real.items()})
+        first = {name: values[:count] for name, values in self.real.items()}
+        return self._compared(first, {name: values[count:] for name, values in self.real.items()})
 
-    def _compared(self, rows: Features, real: Features) -> dict[str, float]:
+    def _compared(self, made: Features, real: Features) -> dict[str, float]:
         def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-            return self.whitening[name](rows[name]), self.whitening[name](real[name])
+            return self.whitening[name](made[name]), self.whitening[name](real[name])
 
         return {
             "fsd": frechet(*pair("scattering")),
-            "spectrum": spectrum_distance(rows["power"].double(), real["power"].double()),
+            "spectrum": spectrum_distance(made["power"].double(), real["power"].double()),
             **{name: energy_distance(*pair(name)) for name in FAMILIES},
         }
 
 
-def made(run: RunStore, line: Pipeline, samples: int) -> tuple[Maps, float]:
+def made(run: RunStore, pipeline: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
-    rows = sample_rows(run, line)(Shard(0, 0, samples, samples))()
-    return line.targets.ranged(rows["maps"]), (time.process_time() - began)
+    columns = sample_rows(run, pipeline)(Shard(0, 0, samples, samples))()
+    return pipeline.targets.ranged(columns["maps"]), (time.process_time() - began)
 
 
 def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
-    """Scores against evaluations, one line per solver, teleports apart."""
+    """Scores against evaluations, one curve per solver, teleports apart."""
     shown = ("fsd", "spectrum", "minkowski", "peaks")
     figure, axes = plt.subplots(1, len(shown), figsize=(14, 3.2), constrained_layout=True)
     real = next((row for row in rows if row["variant"] == "real maps"), None)
@@ -172,8 +174,8 @@ def draw(rows: list[dict[str, Any]], name: str, path: Path) -> None:
 def kind_of(row: dict[str, Any]) -> str:
     """What a row is a point of: its variant without the number of steps."""
     solver, _, *options = row["variant"].split(":")
-    words = [f"teleport above {word}" if word[0].isdigit() else word for word in options]
-    return ", ".join([solver, *words])
+    parts = [f"teleport above {word}" if word[0].isdigit() else word for word in options]
+    return ", ".join([solver, *parts])
 
 
 def main() -> None:
@@ -184,10 +186,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--unsteered", action="store_true")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
-    asked: Any = parser.parse_args()
-    run = RunStore.open(asked.run)
-    judge, kept = Judge.of(loaded(run)), asked.out / "rows.jsonl"
-    asked.out.mkdir(parents=True, exist_ok=True)
+    arguments: Any = parser.parse_args()
+    run = RunStore.open(arguments.run)
+    scorer, kept = Scorer.of(loaded(run)), arguments.out / "rows.jsonl"
+    arguments.out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(text) for text in kept.read_text().splitlines()] if kept.exists() else []
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
@@ -199,17 +201,17 @@ def main() -> None:
 
     if not any(row["variant"] == "real maps" for row in rows):
         blank = {"variant": "real maps", "nfe": 0, "seconds": 0.0}
-        keep({**blank, **judge.of_real(asked.samples)})
+        keep({**blank, **scorer.of_real(arguments.samples)})
     say("variant", "NFE", *SCORES, "CPU s")
     say(*["---"] * (3 + len(SCORES)))
-    for variant in map(Variant.of, asked.variants):
-        if not any(row["variant"] == variant.words for row in rows):
-            maps, seconds = made(run, variant.on(run, not asked.unsteered), asked.samples)
-            shape = {"variant": variant.words, "nfe": variant.nfe, "seconds": seconds}
-            keep({**shape, **judge.scores(maps)})
-        say_row(next(row for row in rows if row["variant"] == variant.words))
+    for variant in map(Variant.of, arguments.variants):
+        if not any(row["variant"] == variant.name for row in rows):
+            maps, seconds = made(run, variant.on(run, not arguments.unsteered), arguments.samples)
+            shape = {"variant": variant.name, "nfe": variant.nfe, "seconds": seconds}
+            keep({**shape, **scorer.scores(maps)})
+        say_row(next(row for row in rows if row["variant"] == variant.name))
     say_row(next(row for row in rows if row["variant"] == "real maps"))
-    draw(rows, run.record["name"], asked.out / "curve.png")
+    draw(rows, run.record["name"], arguments.out / "curve.png")
 
 
 def say_row(row: dict[str, Any]) -> None:

@@ -1,16 +1,16 @@
-"""How often the whole evaluation speaks on fields of known law: nominal on true maps, loud else.
+"""Rates at which the whole evaluation flags fields of known distribution, true ones and others.
 
-    python -m benchmarks.nominal --trials 200 --only "the same law"
+    python -m benchmarks.nominal --trials 200 --only "the same distribution"
     python -m benchmarks.nominal --trials 20
 
 Every trial draws 64 fit and 64 held-out maps, 128 samples and 24 maps of another domain, all 16 px
-and independent, and validates them as a run is validated. *The same law* are samples of the
-targets' own law: what is said of them is a false alarm. The others are negative controls, each with
-one fault. Columns are shares of trials in which the report says so, with 95 % of Clopper-Pearson:
-any unsteered family (adjusted p at or below 0.05), the classifier, near copies in pixels, in
-statistics and among latents, leak of the other domain, fit against held-out targets, and how often
-a gate on `unsteered_p` and `copies_p` 0.05 publishes. Latents are white maps, copies those of fit
-targets.
+and independent, and validates them as a run is validated. *The same distribution* are samples of
+the targets' own: what is flagged of them is a false alarm. The others are negative controls, each
+with one fault. Columns are shares of trials in which the report says so, with 95 % of
+Clopper-Pearson: any unsteered family (adjusted p at or below 0.05), the classifier, near copies in
+pixels, in statistics and among latents, leak of the other domain, fit against held-out targets, and
+how often a gate on `unsteered_p` and `copies_p` 0.05 publishes. Latents are white maps, copies
+those of fit targets.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def fields(count: int, key: str, radius: float = 1.0) -> Maps:
 
 
 def mixed(count: int, key: str) -> Maps:
-    """Half of the maps are dark blobs instead of bright ones: a law of two kinds."""
+    """Half of the maps are dark blobs instead of bright ones: a distribution of two kinds."""
     maps = fields(count, key)
     maps[::2] = 2 - maps[::2]
     return maps
@@ -66,8 +66,8 @@ def copied(fit: Maps, key: str) -> Maps:
 
 
 CASES: dict[str, tuple[Callable[[int, str], Maps], Callable[[Maps, str], Maps]]] = {
-    "the same law": (fields, lambda fit, key: fields(SAMPLES, key)),
-    "the same law, two kinds": (mixed, lambda fit, key: mixed(SAMPLES, key)),
+    "the same distribution": (fields, lambda fit, key: fields(SAMPLES, key)),
+    "the same distribution, two kinds": (mixed, lambda fit, key: mixed(SAMPLES, key)),
     "phases scrambled": (
         fields,
         lambda fit, key: gaussian_fields(fields(SAMPLES, key), Root(1), 2),
@@ -82,15 +82,15 @@ CASES: dict[str, tuple[Callable[[int, str], Maps], Callable[[Maps, str], Maps]]]
 
 
 def domain(count: int, key: str) -> Maps:
-    """White noise: what the base is at home with."""
+    """White noise: the base's own domain."""
     return 1 + 0.5 * normal(SeedRange(root_key(key), 0, count), (1, SIDE, SIDE))
 
 
 def trial(case: str, number: int) -> dict[str, bool]:
-    """Validate one draw of everything; return what is said."""
-    law, sampler = CASES[case]
+    """Validate one draw of everything; return what is flagged."""
+    truth, sampler = CASES[case]
     key = f"{case}/{number}"
-    fit, held_out = law(TARGETS, key + "/fit"), law(TARGETS, key + "/held out")
+    fit, held_out = truth(TARGETS, key + "/fit"), truth(TARGETS, key + "/held out")
     samples = sampler(fit, key + "/samples")
     extractor = FeatureExtractor.of(fit, held_out, SYMMETRIES)
     latents = domain(TARGETS, key + "/z"), domain(SAMPLES, key + "/drawn")
@@ -102,7 +102,7 @@ def trial(case: str, number: int) -> dict[str, bool]:
 
 
 def said(found: EvaluationResult) -> dict[str, bool]:
-    """What a report says, as yes or no."""
+    """What a report flags, as yes or no."""
     tests, copies = found.tests, {check.space: check for check in found.memorization}
     assert tests.classifier is not None
     assert found.leakage is not None
@@ -123,16 +123,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--only", choices=[*CASES], action="append")
-    asked: Any = parser.parse_args()
+    arguments: Any = parser.parse_args()
     torch.set_num_threads(1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     print("commit", commit.stdout.strip(), time.strftime("%Y-%m-%d"), flush=True)
     head = False
     with Bars() as bars:
-        for case in asked.only or CASES:
-            bars.begin(case, asked.trials, 0)
+        for case in arguments.only or CASES:
+            bars.begin(case, arguments.trials, 0)
             rows = []
-            for number in range(asked.trials):
+            for number in range(arguments.trials):
                 rows.append(trial(case, number))
                 bars.advance(case, 1)
             if not head:

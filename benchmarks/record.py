@@ -22,7 +22,7 @@ from flows.settings import PROJECT
 
 FOLDER = PROJECT / "runs" / "bench"
 MIN_CHANGE = 0.05
-"""Changes below it are not told, however quiet the machine was."""
+"""Smaller changes are not reported, however quiet the machine was."""
 
 
 @final
@@ -36,10 +36,10 @@ class Figure:
     higher_is_better: bool = True
 
     @classmethod
-    def of(cls, values: Sequence[float], **words: bool) -> "Figure":
+    def of(cls, values: Sequence[float], **options: bool) -> "Figure":
         """Median and half range of repetitions."""
         middle = statistics.median(values)
-        return cls(middle, (max(values) - min(values)) / 2 / abs(middle or 1.0), **words)
+        return cls(middle, (max(values) - min(values)) / 2 / abs(middle or 1.0), **options)
 
 
 def save(name: str, figures: dict[str, Figure], more: dict[str, Any], path: Path | None) -> Path:
@@ -85,8 +85,8 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[list[Any]]:
 def commit() -> str:
     """The commit of this checkout, marked where files differ from it."""
 
-    def git(*words: str) -> str:
-        call = ["git", "-C", str(PROJECT), *words]
+    def git(*arguments: str) -> str:
+        call = ["git", "-C", str(PROJECT), *arguments]
         return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
 
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")

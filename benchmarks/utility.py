@@ -1,4 +1,4 @@
-"""What synthetic maps are worth on a task of known law: the slope of log-normal fields.
+"""What synthetic maps are worth on a task of known distribution: the slope of log-normal fields.
 
     python -m benchmarks.utility --out runs/slopes --samples 480
     python -m benchmarks.utility --perfect
@@ -47,18 +47,18 @@ def field(number: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Make targets, run the line, compare."""
+    """Make targets, make a run, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--samples", type=int, default=480)
     parser.add_argument("--perfect", action="store_true")
-    asked: Any = parser.parse_args()
+    arguments: Any = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     print("commit", commit.stdout.strip(), time.strftime("%Y-%m-%d"), flush=True)
-    if asked.perfect:
+    if arguments.perfect:
         show(perfect())
         return
-    maps, labels = asked.out.with_suffix(".npy"), asked.out.with_suffix(".txt")
+    maps, labels = arguments.out.with_suffix(".npy"), arguments.out.with_suffix(".txt")
     maps.parent.mkdir(parents=True, exist_ok=True)
     np.save(maps, np.stack([field(i) for i in range(FIT + HELD_OUT)]))
     labels.write_text("slope\n" + "".join(f"{SLOPES[i % 3]}\n" for i in range(FIT + HELD_OUT)))
@@ -70,12 +70,12 @@ def main() -> None:
                 "path": str(maps), "transform": "log", "symmetries": ["flip", "rotate90"],
                 "held_out": HELD_OUT,
             },
-            "generation": {"samples": asked.samples, "shard_size": 48},
+            "generation": {"samples": arguments.samples, "shard_size": 48},
             "execution": {"pool": "inline", "orchestrator": "none"},
         }
     )  # fmt: skip
-    make_run(settings, str(asked.out))
-    run = RunStore.open(str(asked.out))
+    make_run(settings, str(arguments.out))
+    run = RunStore.open(str(arguments.out))
     found = measure_utility(run, str(labels), None)
     keep_utility(run, found)
     show(found)

@@ -3,8 +3,8 @@
     python -m benchmarks.whiteness runs/hubble runs/sun --out runs/whiteness [--count 64] [--noised]
 
 Held-out targets of each calibrated run are inverted twice with the run's own timesteps and
-iterations; white noise stands beside them. The line takes a clean map as the point at the grid's
-first level; with `--noised` that level's noise is added to it, as a denoiser expects there.
+iterations; white noise stands beside them. A run takes a clean map as the point at the grid's
+first timestep; with `--noised` its noise is added to it, as a denoiser expects there.
 
 `power` is the mean square of a latent's entries; `octaves` the mean over octaves of wavenumber of
 |ln(power)|, `mean image` the mean square of the mean latent times the number of latents (1 for
@@ -52,7 +52,7 @@ def octaves(latents: Latents) -> Tensor:
 
 
 def features(latents: Latents) -> Tensor:
-    """Numbers of every latent whose law under N(0, I) is known by drawing."""
+    """Numbers of every latent whose distribution under N(0, I) is known by drawing."""
     flat = latents.double().flatten(1)
     mean, spread = flat.mean(1, keepdim=True), flat.std(1, keepdim=True)
     standard = (flat - mean) / spread
@@ -73,11 +73,11 @@ def row(latents: Latents, white: Tensor) -> list[str]:
     return [f"{value:.3g}" for value in values]
 
 
-def inverted(line: Pipeline, denoisers: list[Denoiser], maps: Maps) -> Inversion:
-    """Invert maps in blocks, each through its own denoiser, on the line's grid."""
+def inverted(pipeline: Pipeline, denoisers: list[Denoiser], maps: Maps) -> Inversion:
+    """Invert maps in blocks, each through its own denoiser, on the pipeline's grid."""
     blocks = zip(denoisers, maps.split(AT_ONCE), strict=True)
     done = [
-        invert(denoiser, block, line.timesteps, line.method.fixed_point_iterations)
+        invert(denoiser, block, pipeline.timesteps, pipeline.method.fixed_point_iterations)
         for denoiser, block in blocks
     ]
     parts = [[getattr(part, name) for part in done] for name in Inversion.__slots__[:4]]
@@ -115,35 +115,38 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--noised", action="store_true")
-    asked: Any = parser.parse_args()
+    arguments: Any = parser.parse_args()
     git = ["git", "rev-parse", "--short", "HEAD"]
     say("commit", subprocess.run(git, capture_output=True, text=True).stdout.strip())
     say(*HEADER)
     say(*["---"] * len(HEADER))
-    asked.out.mkdir(parents=True, exist_ok=True)
-    count = len(asked.runs)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    count = len(arguments.runs)
     figure, axes = plt.subplots(count, 3, figsize=(12, 3 * count), constrained_layout=True)
-    for uri, place in zip(asked.runs, np.atleast_2d(axes), strict=True):
+    for uri, place in zip(arguments.runs, np.atleast_2d(axes), strict=True):
         run = RunStore.open(uri)
-        line, name = (
+        pipeline, name = (
             load_pipeline(run, run.record["settings"]["base"], "cpu", "float32"),
             Path(uri).name,
         )
-        maps = line.targets.held_out_ranged[: asked.count]
+        maps = pipeline.targets.held_out_ranged[: arguments.count]
         shape = tuple(maps.shape[1:])
         seeds = SeedRange(root_key("whiteness"), 0, WHITE)
         white = features(normal(seeds, shape))
-        if asked.noised:
+        if arguments.noised:
             name += ", noised"
-            ratio = line.base.schedule.noise_to_signal(int(line.timesteps[0]))
+            ratio = pipeline.base.schedule.noise_to_signal(int(pipeline.timesteps[0]))
             start = SeedRange(root_key("noise at the floor"), 0, len(maps))
             maps = maps + ratio * normal(start, shape)
-        calibrated = [line.denoiser(line.labels(block)) for block in maps.split(AT_ONCE)]
-        ways = {"the calibrated denoiser": calibrated, "the base": [line.base] * len(calibrated)}
+        calibrated = [pipeline.denoiser(pipeline.labels(block)) for block in maps.split(AT_ONCE)]
+        ways = {
+            "the calibrated denoiser": calibrated,
+            "the base": [pipeline.base] * len(calibrated),
+        }
         per_octave: dict[str, str] = {}
         sets: dict[str, Latents] = {}  # kept, so that the figure can be drawn anew
         for way, denoisers in ways.items():
-            found = inverted(line, denoisers, maps)
+            found = inverted(pipeline, denoisers, maps)
             sets[way] = found.latents
             say(name, way, *row(found.latents, white), decibels(found, maps))
             per_octave[way] = " ".join(f"{float(p):.2f}" for p in octaves(found.latents).mean(0))
@@ -151,10 +154,10 @@ def main() -> None:
         say(name, "(white noise)", *row(sets["white noise"], white), "")
         sys.stdout.write(f"power per octave, low to high: {per_octave}\n")
         kept = {way: latents.numpy() for way, latents in sets.items()}
-        np.savez(asked.out / f"{name}.npz", **kept)
+        np.savez(arguments.out / f"{name}.npz", **kept)
         show(place, name, sets)
-    figure.savefig(asked.out / "whiteness.png", dpi=110)
-    sys.stdout.write(f"{asked.out / 'whiteness.png'}\n")
+    figure.savefig(arguments.out / "whiteness.png", dpi=110)
+    sys.stdout.write(f"{arguments.out / 'whiteness.png'}\n")
 
 
 if __name__ == "__main__":

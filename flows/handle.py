@@ -41,10 +41,10 @@ class RunHandle:
         Raises:
             RunIncomplete: the samples are not evaluated yet.
         """
-        place = self.page.parent / "report.json"
-        if not exists(place):
+        path = self.page.parent / "report.json"
+        if not exists(path):
             raise RunIncomplete(f"{self.path} is not evaluated yet; finish it by the same call")
-        return EvaluationResult.from_json(read_json(place)["evaluation"])
+        return EvaluationResult.from_json(read_json(path)["evaluation"])
 
     def maps(self, start: int = 0, stop: int | None = None) -> Float[np.ndarray, "n c y x"]:
         """Return samples `start` to `stop`, float32 in the unit of the targets.

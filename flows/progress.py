@@ -1,6 +1,6 @@
 """Progress of a run as events, where its workers' seconds went, and numbers that JSON can hold.
 
-Who shows events is the caller's business: `bars_shown` draws them. The listener travels in a
+The caller decides how events are shown: `bars_shown` draws them. The listener travels in a
 context variable, because Prefect tasks take only plain parameters.
 """
 
@@ -28,14 +28,14 @@ from rich.text import Text
 
 
 class Listener(Protocol):
-    """Hears how a run gets on."""
+    """Receives the progress of a run."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
         """A stage starts with `total` rows, `done` of them already stored."""
         ...
 
     def advance(self, stage: str, rows: int) -> None:
-        """Some rows of the stage are stored and vouched for."""
+        """Some rows of the stage are stored, with their receipt."""
         ...
 
     def end(self, stage: str, seconds: float, note: str) -> None:
@@ -72,7 +72,7 @@ UNITS = {
     "separate": "maps",
     "search": "timesteps",
 }
-"""What the rows of a stage are."""
+"""What one row of a stage is, in the plural."""
 
 
 @final

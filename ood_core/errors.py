@@ -15,7 +15,7 @@ class InputError(FarfieldError, ValueError):
 
 
 class TargetError(InputError):
-    """A target file is missing, unreadable, or holds maps that the line cannot take."""
+    """A target file is missing, unreadable, or holds maps that a run cannot take."""
 
 
 class TargetWarning(UserWarning):
@@ -39,7 +39,7 @@ class PriorUnderdetermined(InputError):
 
 
 class IdentityRefused(FarfieldError, ValueError):
-    """The place already holds a run with another identity or plan."""
+    """The folder already holds a run with another identity or plan."""
 
 
 class ShardCorrupt(FarfieldError, OSError):
@@ -47,7 +47,7 @@ class ShardCorrupt(FarfieldError, OSError):
 
 
 class RunIncomplete(FarfieldError, RuntimeError):
-    """Some shards failed for good; the others are stored and vouched for."""
+    """Some shards failed for good; the others are stored, with receipts."""
 
 
 class InUse(FarfieldError, RuntimeError):
@@ -55,7 +55,7 @@ class InUse(FarfieldError, RuntimeError):
 
 
 class StoreUnwritable(FarfieldError, RuntimeError):
-    """The place of the run is full, read-only or not ours to write to."""
+    """The disk of the run is full or read-only, or permission is missing."""
 
 
 class StoreUnreachable(FarfieldError, RuntimeError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, final
 
 BASE_BYTES = 16 * 2**30
-"""Most bytes of the weights of a base, as stored and in float32, where nothing else is asked."""
+"""Most bytes of the weights of a base, as stored and in float32, where nothing else is set."""
 
 
 @final
@@ -31,7 +31,7 @@ class Limits:
 
 
 USUAL = Limits()
-"""Where nothing else is asked: far beyond the 10 to 1,000 maps that a set of targets has."""
+"""The default: far beyond the 10 to 1,000 maps that a set of targets has."""
 
 
 class TooMuch(Exception):
@@ -68,7 +68,7 @@ class Metered:
         """Read as any stream does.
 
         Raises:
-            TooMuch: more bytes were asked for, and are there, than may be read.
+            TooMuch: more bytes were requested, and are there, than may be read.
         """
         return self._taken(self._stream.read(self._at_most(size)))
 

@@ -36,7 +36,7 @@ STAGES = ("planning", "calibrate", "invert", "fit", "generate", "validate")
 
 
 def small(place: Path) -> RunSettings:
-    """Two noise levels, one batch of targets, two shards of samples."""
+    """Two timesteps, one batch of targets, two shards of samples."""
     prepare(place)
     return parse(
         {

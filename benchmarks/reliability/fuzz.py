@@ -99,27 +99,28 @@ def main() -> None:
     parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=4)
-    asked = parser.parse_args()
-    if asked.child:
-        name, inputs, seed, seconds = asked.child
+    arguments = parser.parse_args()
+    if arguments.child:
+        name, inputs, seed, seconds = arguments.child
         print(json.dumps(fuzz(name, int(inputs), int(seed), float(seconds))))
         return
     from flows.cli.console import show_rows
 
-    parts = sum(SHARES[name] for name in asked.readers)
-    counts = {name: -(-asked.inputs * SHARES[name] // parts) for name in asked.readers}
+    parts = sum(SHARES[name] for name in arguments.readers)
+    counts = {name: -(-arguments.inputs * SHARES[name] // parts) for name in arguments.readers}
     rows = []
     for name, count in counts.items():
-        rows.append(apart(name, count, asked.seed, 60 * asked.minutes * SHARES[name] / parts))
+        seconds = 60 * arguments.minutes * SHARES[name] / parts
+        rows.append(apart(name, count, arguments.seed, seconds))
         sys.stderr.write(f"{rows[-1]}\n")
     header = ("reader", "inputs", "read", "refused", "other", "MiB", "seconds")
-    show_rows(f"fuzz, seed {asked.seed}", header, [[row[h] for h in header] for row in rows])
-    if asked.json:
+    show_rows(f"fuzz, seed {arguments.seed}", header, [[row[h] for h in header] for row in rows])
+    if arguments.json:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
         ).stdout.strip()
-        record = {"commit": commit, "seed": asked.seed, "limits": LIMITS, "readers": rows}
-        asked.json.write_text(json.dumps(record, indent=1) + "\n")
+        record = {"commit": commit, "seed": arguments.seed, "limits": LIMITS, "readers": rows}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     sys.exit(1 if any(row["other"] for row in rows) else 0)
 
 

@@ -120,7 +120,7 @@ def start(out: Path, size: Size, orchestrator: str, pool: str = "ray") -> Driver
         )
 
 
-def members(session: int) -> list[psutil.Process]:
+def processes_of(session: int) -> list[psutil.Process]:
     """Living processes of a session, orphans included."""
     found = []
     for process in psutil.process_iter():
@@ -134,7 +134,7 @@ def members(session: int) -> list[psutil.Process]:
 
 def victim(session: int, kind: str) -> psutil.Process | None:
     """A process of a kind, if the session has one at this moment."""
-    for process in members(session):
+    for process in processes_of(session):
         try:
             if VICTIMS[kind] in " ".join(process.cmdline()):
                 return process
@@ -149,7 +149,7 @@ def writers(session: int) -> int:
 
 
 def stage_of(out: Path) -> str:
-    """What the run is at, by its store."""
+    """The stage that the run is at, by its store."""
     run = RunStore(out)
     if not run.exists:
         return "planning"
@@ -190,7 +190,7 @@ def receipts(out: Path) -> int:
 
 def written_by(session: int, out: Path) -> set[Path]:
     """Receipts of shards that living processes of a session have done; orphans do not count."""
-    pids = {str(process.pid) for process in members(session)}
+    pids = {str(process.pid) for process in processes_of(session)}
     files = out.glob("receipts/*/*.json")
     return {p for p in files if json.loads(p.read_text())["writer"].rpartition(":")[2] in pids}
 
@@ -232,7 +232,7 @@ def next_shard(driver: Driver, out: Path, before: set[Path]) -> float | None:
 
 
 def marks(out: Path) -> dict[Path, bytes]:
-    """What vouches for the shards that are done."""
+    """The receipts of the shards that are done."""
     return {path: path.read_bytes() for path in out.glob("receipts/*/*.json")}
 
 
@@ -285,22 +285,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    rng, rows = random.Random(asked.seed), list[list[Any]]()
-    size = Size(asked.samples, asked.workers)
+    arguments = parser.parse_args()
+    rng, rows = random.Random(arguments.seed), list[list[Any]]()
+    size = Size(arguments.samples, arguments.workers)
     with tempfile.TemporaryDirectory() as place:
         whole = undisturbed(Path(place), size)
-        while len(rows) < asked.kills:
+        while len(rows) < arguments.kills:
             out = Path(place) / str(len(rows)) / "run"
-            kinds = asked.victims[: asked.kills - len(rows)]
+            kinds = arguments.victims[: arguments.kills - len(rows)]
             for row in disturbed(out, size, kinds, rng, whole):
                 rows.append(row)
-                sys.stderr.write(f"{len(rows)}/{asked.kills} {row}\n")
-    show_rows(f"{asked.kills} kills, seed {asked.seed}", HEADER, rows)
-    if asked.json:
+                sys.stderr.write(f"{len(rows)}/{arguments.kills} {row}\n")
+    show_rows(f"{arguments.kills} kills, seed {arguments.seed}", HEADER, rows)
+    if arguments.json:
         table = [dict(zip(HEADER, row, strict=True)) for row in rows]
-        text = json.dumps({"seed": asked.seed, "kills": table}, indent=1)
-        asked.json.write_text(text + "\n")
+        text = json.dumps({"seed": arguments.seed, "kills": table}, indent=1)
+        arguments.json.write_text(text + "\n")
     sys.exit(0 if all(row[5] and not row[6] for row in rows) else 1)
 
 

@@ -14,7 +14,7 @@ from ood_core.errors import TargetError
 from ood_core.numerics.random import SeedRange, Stream, generator
 from ood_core.numerics.symmetry import orbit
 
-ROWS = 64  # maps that are made at once, which bounds the memory
+BATCH = 64  # maps that are made at once, which bounds the memory
 
 
 @final
@@ -23,7 +23,7 @@ class Made:
     """Maps in model range, and what they took.
 
     `nfe` counts network evaluations of single maps while they were made, not while anything was
-    fitted. `notes` are figures of the fit that a reader of the table may ask for.
+    fitted. `notes` are figures of the fit for readers of the table.
     """
 
     maps: Maps
@@ -39,7 +39,7 @@ class Baseline(Protocol):
         """Make one map per seed, from targets in model range.
 
         A map is a function of targets, symmetries, settings and its own seed: to rounding, it does
-        not matter which other seeds are asked for.
+        not matter which other seeds are requested.
 
         Raises:
             TargetError: fewer targets than the method needs.
@@ -59,7 +59,7 @@ def draw_images(
     """
     require_targets(targets, count)
     images = torch.stack(orbit(targets, symmetries))
-    rows = []
+    drawn_images = []
     for i in seeds:
         rng = generator(seeds.root, i, stream=Stream.STATISTIC)
         chosen = rng.permutation(len(targets))[:count]
@@ -69,8 +69,8 @@ def draw_images(
             shifts = rng.integers(targets.shape[-2:], size=(count, 2)).tolist()
             turned = [m.roll(tuple(s), (-2, -1)) for m, s in zip(drawn, shifts, strict=True)]
             drawn = torch.stack(turned)
-        rows.append(drawn)
-    return torch.stack(rows)
+        drawn_images.append(drawn)
+    return torch.stack(drawn_images)
 
 
 def require_targets(targets: Maps, least: int) -> None:
@@ -85,7 +85,7 @@ def require_targets(targets: Maps, least: int) -> None:
         )
 
 
-def parts(seeds: SeedRange, rows: int = ROWS) -> list[SeedRange]:
-    """Cut a range into ranges of at most `rows` seeds."""
-    starts = range(seeds.start, seeds.stop, rows)
-    return [SeedRange(seeds.root, start, min(start + rows, seeds.stop)) for start in starts]
+def parts(seeds: SeedRange, size: int = BATCH) -> list[SeedRange]:
+    """Cut a range into ranges of at most `size` seeds."""
+    starts = range(seeds.start, seeds.stop, size)
+    return [SeedRange(seeds.root, start, min(start + size, seeds.stop)) for start in starts]

@@ -1,4 +1,4 @@
-"""Copies of the targets under their symmetries: the floor of every distance, and no news at all."""
+"""Copies of the targets under their symmetries: the least of every distance, and nothing new."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 The loss is that of pretraining (`ood_core.pretraining.trainer`). Every fourth target is left out;
 the others, each time under a random symmetry, make the batches. Every few steps the averaged
-weights are asked for noised maps that were left out, always the same ones. The weights that do best
+weights are scored on noised maps that were left out, always the same ones. The weights that do best
 are kept, and training ends when none have done better for a while, or when its budget is spent: it
 counts network evaluations of single maps, a step forward and backward as three.
 """
@@ -36,7 +36,7 @@ from ood_core.pretraining.trainer import (
 )
 
 BACKWARD = 2  # evaluations that a backward pass costs
-LEVELS = (-1.5, -0.5, 0.5, 1.5)  # of left-out maps, in spreads of the training's log noise
+NOISE_OFFSETS = (-1.5, -0.5, 0.5, 1.5)  # of left-out maps, in spreads of the training's log noise
 MIN_NOISE = 0.05  # of the last step of sampling
 LEFT_OUT = 4  # every fourth target
 
@@ -44,9 +44,10 @@ LEFT_OUT = 4  # every fourth target
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FineTuning:
-    """`evaluations` is the budget of the training; `every` steps the left-out maps are asked.
+    """`evaluations` is the budget of the training; left-out maps are scored `every` steps.
 
-    Sampling starts from white noise at the last level and takes `sampling_steps` ancestral steps.
+    Sampling starts from white noise at the last timestep and takes `sampling_steps` ancestral
+    steps.
     """
 
     base: BaseModel
@@ -113,7 +114,7 @@ def tune(how: FineTuning, targets: Maps, symmetries: Sequence[Symmetry], root: i
     left_out = targets[LEFT_OUT - 1 :: LEFT_OUT]
     kept = torch.ones(len(targets), dtype=torch.bool)
     kept[LEFT_OUT - 1 :: LEFT_OUT] = False
-    check = len(left_out) * len(LEVELS)
+    check = len(left_out) * len(NOISE_OFFSETS)
     block = how.every * (1 + BACKWARD) * how.batch + check
     spec = PretrainSpec(
         name="fine-tuning", seed=root, steps=max(1, how.evaluations // block) * how.every,
@@ -122,8 +123,8 @@ def tune(how: FineTuning, targets: Maps, symmetries: Sequence[Symmetry], root: i
     state = training_of(spec, copy.deepcopy(how.base.denoiser.network).requires_grad_(True))
 
     def draw(step: int) -> Maps:
-        rows = SeedRange(root, step * how.batch, (step + 1) * how.batch)
-        return draw_images(targets[kept], symmetries, rows)[:, 0]
+        seeds = SeedRange(root, step * how.batch, (step + 1) * how.batch)
+        return draw_images(targets[kept], symmetries, seeds)[:, 0]
 
     losses = [left_out_loss(state.average, left_out, prediction, root)]
     best, best_step = _weights(state.average), 0
@@ -145,11 +146,11 @@ def left_out_loss(network: nn.Module, maps: Maps, prediction: Prediction, root: 
     """Mean squared error of the network's own target, on noised maps that stay the same."""
     schedule, losses = NoiseSchedule.linear(), []
     noise_root = root_key(f"{root}/left out")
-    for number, level in enumerate(LEVELS):
-        t = schedule.index_of(math.exp(LOG_NOISE_MEAN + LOG_NOISE_SPREAD * level))
+    for number, offset in enumerate(NOISE_OFFSETS):
+        t = schedule.index_of(math.exp(LOG_NOISE_MEAN + LOG_NOISE_SPREAD * offset))
         alpha, sigma = schedule.alpha[t].float(), schedule.sigma[t].float()
-        rows = SeedRange(noise_root, number * len(maps), (number + 1) * len(maps))
-        eps = normal(rows, maps.shape[1:], stream=Stream.TRAINING)
+        seeds = SeedRange(noise_root, number * len(maps), (number + 1) * len(maps))
+        eps = normal(seeds, maps.shape[1:], stream=Stream.TRAINING)
         output = network(alpha * maps + sigma * eps, t).sample
         target = training_target(maps, eps, alpha, sigma, prediction)
         losses.append(float((output - target).square().mean()))

@@ -1,6 +1,6 @@
-"""Gaussian rivals: a random field with the targets' spectrum, and draws of their Gaussian law.
+"""Gaussian rivals: a random field with the targets' spectrum, and draws of their Gaussian.
 
-The field knows one mean per channel and the isotropic power; its phases are random. The law is
+The field knows one mean per channel and the isotropic power; its phases are random. The Gaussian is
 that of the Gaussian expert of the calibrated denoiser: mean image, sample covariance and spectrum.
 Its exact denoiser alone, integrated without error, would make exactly these draws.
 """
@@ -37,18 +37,18 @@ class GaussianField:
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Draw one field per seed; see `Baseline`."""
         require_targets(targets, MIN_MAPS)
-        level = targets.mean((0, -2, -1), keepdim=True)[0]
-        power = (torch.fft.fft2(targets - level, norm="ortho").abs() ** 2).mean(dim=0)
+        mean = targets.mean((0, -2, -1), keepdim=True)[0]
+        power = (torch.fft.fft2(targets - mean, norm="ortho").abs() ** 2).mean(dim=0)
         power[:, 0, 0] *= len(targets) / (len(targets) - 1)  # one number of all maps is their mean
         annulus, profile = annular_profile(power, self.width)
-        law = Stationary(profile[:, annulus])
-        return Made(GaussianPrior(level.expand_as(power), law, 1.0, 0.0).sample(seeds))
+        covariance = Stationary(profile[:, annulus])
+        return Made(GaussianPrior(mean.expand_as(power), covariance, 1.0, 0.0).sample(seeds))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GaussianLaw:
-    """Draws of the spectral + low-rank law of the targets.
+class GaussianDraws:
+    """Draws of the spectral + low-rank Gaussian of the targets.
 
     `white` is the noise under which the stationary share was chosen: 1 as for the expert.
     """
@@ -58,5 +58,5 @@ class GaussianLaw:
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Draw one map per seed; see `Baseline`."""
         require_targets(targets, MIN_MAPS)
-        law = fit_gaussian(targets, "spectral_low_rank", symmetries, self.white)
-        return Made(law.sample(seeds), notes={"rho": law.rho})
+        gaussian = fit_gaussian(targets, "spectral_low_rank", symmetries, self.white)
+        return Made(gaussian.sample(seeds), notes={"rho": gaussian.rho})

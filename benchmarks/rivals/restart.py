@@ -1,7 +1,7 @@
-"""SDEdit restart: a target is noised to a level and decoded by the bare base.
+"""SDEdit restart: a target is noised up to a timestep and decoded by the bare base.
 
-Meng et al. 2022 (SDEdit, algorithm 1), from targets in place of sketches. The level trades fidelity
-for novelty: low ones return the target, high ones a map of the base's own domain.
+Meng et al. 2022 (SDEdit, algorithm 1), from targets in place of sketches. The noise level trades
+fidelity for novelty: low ones return the target, high ones a map of the base's own domain.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MIN_NOISE = 0.05  # of the last step: below it an estimate is the map itself
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Restart:
-    """Noise to the level of `noise_to_signal`, then `steps` ancestral steps down."""
+    """Noise to `noise_to_signal`, then `steps` ancestral steps down."""
 
     base: Denoiser
     noise_to_signal: float = 1.0
@@ -33,13 +33,13 @@ class Restart:
     def __call__(self, targets: Maps, symmetries: Sequence[Symmetry], seeds: SeedRange) -> Made:
         """Restart from one random image per seed; see `Baseline`."""
         base, schedule = CountingDenoiser(self.base), self.base.schedule
-        level = schedule.index_of(self.noise_to_signal)
-        t_min = max(0, min(schedule.index_of(MIN_NOISE), level - self.steps))
-        grid = schedule.log_snr_grid(self.steps + 1, level, t_min)
-        alpha, sigma = float(schedule.alpha[level]), float(schedule.sigma[level])
+        t_max = schedule.index_of(self.noise_to_signal)
+        t_min = max(0, min(schedule.index_of(MIN_NOISE), t_max - self.steps))
+        grid = schedule.log_snr_grid(self.steps + 1, t_max, t_min)
+        alpha, sigma = float(schedule.alpha[t_max]), float(schedule.sigma[t_max])
         made = []
         for part in parts(seeds):
             x0 = draw_images(targets, symmetries, part)[:, 0]
             x_t = alpha * x0 + sigma * normal(part, x0.shape[1:])
-            made.append(decode(base, "ancestral", x_t / schedule.scale(level), grid, part))
+            made.append(decode(base, "ancestral", x_t / schedule.scale(t_max), grid, part))
         return Made(torch.cat(made), base.nfe)

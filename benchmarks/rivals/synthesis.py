@@ -1,7 +1,7 @@
 """Synthesis from scattering covariances: descent from noise until the statistics of targets hold.
 
 Microcanonical maximum entropy (Bruna & Mallat 2018; Cheng et al. 2023, arXiv 2306.17210): a
-Gaussian field is changed by L-BFGS until its statistics are those that are asked for. No network.
+Gaussian field is changed by L-BFGS until its statistics are those that are wanted. No network.
 
 `aim` says which: those of one random target per map, so that a set is as various as the targets,
 or the mean over all images of all targets (`ensemble` in the authors' code), one aim for all maps.
@@ -36,7 +36,7 @@ from ood_core.numerics.symmetry import orbit
 PARTS = 32  # of the sorted pixels; means of parts, so that every pixel is pulled
 BANDS = 9  # of wavenumbers
 FAINT = 1e-6  # power at which logarithms end, model range squared
-SPREAD_FLOOR = 0.02  # of a log unit, of a correlation or of model range
+MIN_SPREAD = 0.02  # of a log unit, of a correlation or of model range
 HISTORY = 20  # steps that L-BFGS remembers
 
 
@@ -81,7 +81,7 @@ class Synthesis:
         statistics = SynthesisStatistics(targets.shape[-1], "translate" in symmetries)
         images = torch.cat(orbit(targets, symmetries))
         values = torch.cat([statistics(block) for block in images.split(64)])
-        spread = values.std(dim=0).clamp_min(SPREAD_FLOOR)
+        spread = values.std(dim=0).clamp_min(MIN_SPREAD)
         made, losses = [], []
         for i in seeds:
             alone = SeedRange(seeds.root, i, i + 1)

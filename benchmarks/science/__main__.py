@@ -41,12 +41,12 @@ def read_spec(
 
 
 def _methods(text: str) -> tuple[MethodName, ...]:
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in asked if name not in METHODS]
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in METHODS]
     if unknown:
         known = ", ".join(METHODS)
         raise ConfigError(f"--methods: got {', '.join(unknown)}; expected some of {known}")
-    return tuple(name for name in METHODS if name in asked or not asked)
+    return tuple(name for name in METHODS if name in chosen or not chosen)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

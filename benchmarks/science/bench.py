@@ -23,7 +23,7 @@ STAGE = "science"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScienceSpec:
-    """What the table is asked to have; `numbers` of targets come in this order."""
+    """What the table has; `numbers` of targets come in this order."""
 
     configs: tuple[Path, ...]
     methods: tuple[MethodName, ...] = METHODS
@@ -65,7 +65,7 @@ def run_science(spec: ScienceSpec, out: Path) -> dict[str, Any]:
             continue
         _write_table(done, spec, out)
         listener.get().advance(STAGE, 1)
-        listener.get().end(cell.name, done[cell]["wall_seconds"], _words(done[cell]))
+        listener.get().end(cell.name, done[cell]["wall_seconds"], _outcome(done[cell]))
     found = {"cells": len(cells), "done": len(done), **_write_table(done, spec, out)}
     found |= _draw(done, out)
     if failed:
@@ -92,7 +92,7 @@ def _draw(done: Mapping[Cell, Stored], out: Path) -> dict[str, Any]:
     for ground, n in dict.fromkeys((cell.ground, cell.n) for cell in done):
         chosen = [c for c in done if (c.ground, c.n, c.seed) == (ground, n, 0)]
         sheets.append(out / f"maps-{ground.targets.name}-n{n}.png")
-        draw_maps(chosen, ground.targets.judging_values, out, sheets[-1])
+        draw_maps(chosen, ground.targets.scoring_values, out, sheets[-1])
     return {"figure": str(out / "scores.png"), "maps": [str(sheet) for sheet in sheets]}
 
 
@@ -106,6 +106,6 @@ def ground_of(config: Path) -> Ground:
     return Ground(targets, load_model(targets.settings.base))
 
 
-def _words(stored: Stored) -> str:
+def _outcome(stored: Stored) -> str:
     fsd, spent = stored["scores"]["fsd"]["value"], stored["cpu_seconds"]
     return f"FSD {fsd:.3g}, nearest ratio {stored['nearest_ratio']:.3g}, {spent:.1f} CPU s"

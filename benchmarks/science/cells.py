@@ -17,7 +17,7 @@ from benchmarks.science.methods import (
     Outcome,
     baseline,
     budget,
-    is_line,
+    is_own,
     make_run,
     run_baseline,
     settled,
@@ -56,7 +56,7 @@ class Ground:
             "transform": spec.transform,
             "symmetries": sorted(spec.symmetries),
             "reference": self.targets.reference,
-            "judges": self.targets.judges,
+            "judges": self.targets.scoring,
             "base": self.base.digest,
         }
 
@@ -130,7 +130,7 @@ def grid(
 ) -> Iterator[Cell]:
     """Give all cells that the sets have enough maps for: by number, seed, set and method.
 
-    A cell that others need comes before them, asked for or not.
+    A cell that others need comes before them, whether its method is listed or not.
     """
     for n in numbers:
         for seed in range(seeds):
@@ -167,7 +167,7 @@ def work_on(cell: Cell, out: Path) -> dict[str, Any]:
 
 def _make(cell: Cell, out: Path) -> Outcome:
     ground, method = cell.ground, cell.method
-    if is_line(method):
+    if is_own(method):
         out.mkdir(parents=True, exist_ok=True)
         # A folder of its own: another session may be at the same cell, and what a killed one left
         # is not gone on with, since its seconds would be missing.

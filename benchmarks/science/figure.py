@@ -12,23 +12,23 @@ from benchmarks.science.cells import Cell
 from benchmarks.science.table import Row
 from ood_core.report.pictures import COLOURS, Stretch
 
-PANELS = {"fsd": "FSD", "unsteered_c2st": "C2ST, unsteered", "nearest_ratio": "nearest ratio"}
+PLOTS = {"fsd": "FSD", "unsteered_c2st": "C2ST, unsteered", "nearest_ratio": "nearest ratio"}
 MARKS = "osD^v"
 MAPS = 12
 DOTS = 110
 
 
 def draw_scores(table: Sequence[Row], path: Path) -> None:
-    """Draw one column of panels per target set: methods down, scores across, real maps as lines."""
+    """Draw one column of plots per target set: methods down, scores across, real maps as lines."""
     names = list(dict.fromkeys(row.targets for row in table))
     numbers = sorted({row.n for row in table})
     methods = list(dict.fromkeys(row.method for row in table if row.method != "real maps"))
-    size = (1.6 + 2.5 * len(names), len(PANELS) * (0.8 + 0.22 * len(methods)))
+    size = (1.6 + 2.5 * len(names), len(PLOTS) * (0.8 + 0.22 * len(methods)))
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(PANELS), len(names), squeeze=False, sharey=True, sharex="row")
-    for line, (key, title) in zip(grid, PANELS.items(), strict=True):
-        for axes, name in zip(line, names, strict=True):
-            _panel(axes, [row for row in table if row.targets == name], key, methods, numbers)
+    grid = figure.subplots(len(PLOTS), len(names), squeeze=False, sharey=True, sharex="row")
+    for plots, (key, title) in zip(grid, PLOTS.items(), strict=True):
+        for axes, name in zip(plots, names, strict=True):
+            _plot(axes, [row for row in table if row.targets == name], key, methods, numbers)
             axes.set_xlabel(title)
             axes.set_xscale("log" if key == "fsd" else "linear")
     for axes, name in zip(grid[0], names, strict=True):
@@ -38,13 +38,13 @@ def draw_scores(table: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=DOTS)
 
 
-def _panel(
+def _plot(
     axes: Axes, table: Sequence[Row], key: str, methods: Sequence[str], numbers: Sequence[int]
 ) -> None:
     real = [row.figures[key] for row in table if row.method == "real maps"]
-    for line in real[:1]:
-        if line is not None:
-            axes.axvline(line.mean, color="0.6", linewidth=1, label="real maps")
+    for interval in real[:1]:
+        if interval is not None:
+            axes.axvline(interval.mean, color="0.6", linewidth=1, label="real maps")
     for order, n in enumerate(numbers):
         found = {row.method: row.figures[key] for row in table if row.n == n}
         points = [(m, f) for m in methods if (f := found.get(m)) is not None]
@@ -59,7 +59,7 @@ def _panel(
 
 
 def draw_maps(cells: Sequence[Cell], real: npt.NDArray[np.float32], out: Path, path: Path) -> None:
-    """Draw the first maps of cells of one set, a row per method, under real maps that judge."""
+    """Draw the first maps of cells of one set, a row per method, under the real maps that score."""
     shown: Mapping[str, npt.NDArray[np.float32]] = {
         "real maps": real[np.linspace(0, len(real) - 1, MAPS).astype(int)],
         **{cell.method: cell.shown(out) for cell in cells},

@@ -1,4 +1,4 @@
-"""Methods of the table: the lines of the project and the baselines, each made and clocked alike."""
+"""Methods of the table: the project's own and the baselines, each made and clocked alike."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing_extensions import TypeIs
 from benchmarks.rivals.baseline import Baseline
 from benchmarks.rivals.copies import Copies
 from benchmarks.rivals.fine_tuning import FineTuning
-from benchmarks.rivals.gaussian import GaussianField, GaussianLaw
+from benchmarks.rivals.gaussian import GaussianDraws, GaussianField
 from benchmarks.rivals.mixing import Mixing
 from benchmarks.rivals.restart import Restart
 from benchmarks.rivals.synthesis import Synthesis
@@ -33,12 +33,12 @@ from ood_core.numerics.random import SeedRange, normal
 BaselineName = Literal[
     "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
 ]
-LineName = Literal["discovery", "discovery-slerp", "cluster", "calibrated-unsteered", "calibrated"]
-MethodName = BaselineName | LineName
-LINES: tuple[LineName, ...] = get_args(LineName)
+OwnName = Literal["discovery", "discovery-slerp", "cluster", "calibrated-unsteered", "calibrated"]
+MethodName = BaselineName | OwnName
+OWN: tuple[OwnName, ...] = get_args(OwnName)
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
-METHODS: tuple[MethodName, ...] = ("calibrated", *BASELINES, *LINES[:-1])
-"""In the order in which they are made: fine-tuning may take as long as the calibrated line took."""
+METHODS: tuple[MethodName, ...] = ("calibrated", *BASELINES, *OWN[:-1])
+"""In the order in which they are made: fine-tuning may take as long as `calibrated` took."""
 
 FITTED_WITHIN: dict[MethodName, MethodName] = {"fine-tuning": "calibrated"}
 """Methods whose budget is what another one took."""
@@ -58,9 +58,9 @@ class Outcome:
     notes: Mapping[str, float]
 
 
-def is_line(name: MethodName) -> TypeIs[LineName]:
-    """Whether a method is one of the project's own lines."""
-    return name in LINES
+def is_own(name: MethodName) -> TypeIs[OwnName]:
+    """Whether a method is one of the project's own."""
+    return name in OWN
 
 
 def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Baseline:
@@ -73,7 +73,7 @@ def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Basel
         case "gaussian-field":
             return GaussianField()
         case "gaussian-law":
-            return GaussianLaw()
+            return GaussianDraws()
         case "restart":
             return Restart(base=base.denoiser)
         case "synthesis":
@@ -83,9 +83,9 @@ def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Basel
     assert_never(name)
 
 
-def line_spec(name: LineName, own: Method) -> Method:
-    """The method of a line; `own` is that of the configuration."""
-    calibrated = own if own.calibration is not None else Method()
+def own_method(name: OwnName, configured: Method) -> Method:
+    """The settings of one of the project's methods; `configured` are those of the configuration."""
+    calibrated = configured if configured.calibration is not None else Method()
     match name:
         case "discovery":
             return Method.of("discovery")
@@ -104,11 +104,11 @@ def line_spec(name: LineName, own: Method) -> Method:
 def settled(name: MethodName, targets: BenchTargets, base: BaseModel) -> dict[str, Any]:
     """All settings that decide what a method makes, as plain values.
 
-    A line is named as in its runs' identity. The budget of fine-tuning is measured, so it is named
-    by the line that it is taken from.
+    One of the project's own has the method of its runs' identity. The budget of fine-tuning is
+    measured, so the settings of the method that it is taken from stand for it.
     """
-    if is_line(name):
-        settings = line_settings(name, targets.settings)
+    if is_own(name):
+        settings = own_settings(name, targets.settings)
         maps, model, method = inspect_inputs(settings)
         record = identity_record(maps, model.digest, method, settings.generation.seed)
         found: dict[str, Any] = record["method"]
@@ -121,10 +121,10 @@ def settled(name: MethodName, targets: BenchTargets, base: BaseModel) -> dict[st
     return plain
 
 
-def line_settings(name: LineName, settings: RunSettings) -> RunSettings:
-    """The configuration of a target set with the method of a line, run in this process."""
+def own_settings(name: OwnName, settings: RunSettings) -> RunSettings:
+    """The configuration of a target set with one of the project's methods, run in this process."""
     changed = {
-        "method": line_spec(name, settings.method),
+        "method": own_method(name, settings.method),
         "gate": GateSpec(),
         "execution": Execution(pool="inline", orchestrator="none", device="cpu"),
     }
@@ -132,10 +132,10 @@ def line_settings(name: LineName, settings: RunSettings) -> RunSettings:
 
 
 def make_run(
-    name: LineName, targets: BenchTargets, n: int, seed: int, samples: int, work: Path
+    name: OwnName, targets: BenchTargets, n: int, seed: int, samples: int, work: Path
 ) -> Outcome:
-    """Take a line from plan to samples in an empty folder."""
-    settings = line_settings(name, targets.settings).model_copy(
+    """Take one of the project's own methods from plan to samples in an empty folder."""
+    settings = own_settings(name, targets.settings).model_copy(
         update={
             "targets": targets.write(n, seed, work / "targets.npy"),
             "generation": GenerationSpec(
@@ -170,7 +170,7 @@ def run_baseline(
     began = time.process_time()
     made = how(chosen.fit_ranged, chosen.symmetries, seeds)
     seconds = time.process_time() - began
-    # Told apart by how their numbers are rounded they should not be, any more than the line's.
+    # Rounded as a run's samples are, so that rounding does not tell baselines from real maps.
     maps = chosen.quantization(chosen.physical(made.maps))
     return Outcome(maps, made.nfe / len(seeds), seconds, dict(made.notes))
 

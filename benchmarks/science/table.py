@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from benchmarks.science.cells import Cell
 from ood_core.evaluation.features import FAMILIES
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 Stored = Mapping[str, Any]
 Value = Callable[[Stored], float | None]
 
@@ -47,14 +47,14 @@ def _unsteered(what: str) -> Value:
     return lambda cell: (cell["unsteered_c2st"] or {}).get(what)
 
 
-def _above_real(cell: Stored) -> float:
+def _over_real(cell: Stored) -> float:
     fsd = cell["scores"]["fsd"]
     return float(fsd["value"] - fsd["real"])
 
 
 COLUMNS = (
     _score("fsd", "FSD"),
-    Column("fsd_above_real", "FSD above real", _above_real, lambda _: 0.0),
+    Column("fsd_above_real", "FSD above real", _over_real, lambda _: 0.0),
     Column("worst_octave", "worst octave", lambda cell: max(cell["octaves"])),
     Column("unsteered_c2st", "C2ST, unsteered", _unsteered("value"), _unsteered("real")),
     *(_family(name) for name, family in FAMILIES.items() if not family.steered),
@@ -78,7 +78,7 @@ class Interval:
         mean, count = float(np.mean(values)), len(values)
         if count < 2:
             return cls(mean, None)
-        quantile = float(student.ppf((1 + LEVEL) / 2, count - 1))
+        quantile = float(student.ppf((1 + CONFIDENCE) / 2, count - 1))
         return cls(mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(count))
 
     def __str__(self) -> str:
@@ -121,14 +121,14 @@ def _figure(column: Column, method: str, cells: Sequence[Stored]) -> Interval | 
 
 def markdown(table: Sequence[Row], samples: int) -> str:
     """Write the table, one part per number of targets."""
-    told = [c for c in COLUMNS if any(row.figures[c.key] is not None for row in table)]
-    header = ["targets", "method", *(c.title for c in told), "seeds"]
+    shown = [c for c in COLUMNS if any(row.figures[c.key] is not None for row in table)]
+    header = ["targets", "method", *(c.title for c in shown), "seeds"]
     lines = []
     for n in dict.fromkeys(row.n for row in table):
         lines += [f"**n = {n}**, {samples} samples per cell", ""]
         lines += [_line(header), _line(["---"] * len(header))]
         for row in sorted((r for r in table if r.n == n), key=_place):
-            found = [row.figures[column.key] for column in told]
+            found = [row.figures[column.key] for column in shown]
             figures = ["" if f is None else str(f) for f in found]
             seeds = "" if row.method == "real maps" else str(row.seeds)
             lines.append(_line([row.targets, row.method, *figures, seeds]))

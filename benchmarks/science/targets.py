@@ -1,9 +1,10 @@
-"""Target sets of the table: which maps a cell is fitted to, and which judge it.
+"""Target sets of the table: which maps a cell is fitted to, and which score it.
 
-The last maps of a set judge, at most 128 of them, and nothing is ever fitted to them. The methods
-were tuned by looking at earlier held-out maps of these sets, so those may be fitted to where more
-targets are asked for than the configuration fits. All scores are measured in the model range of
-the configured fit targets and whitened by these, whatever a cell was fitted to: so they compare.
+The last maps of a set, at most 128, score all cells, and nothing is ever fitted to them. The
+methods were tuned by looking at earlier held-out maps of these sets, so those may be fitted to
+where more targets are requested than the configuration fits. All scores are measured in the model
+range of the configured fit targets and whitened by these, whatever a cell was fitted to, so that
+they compare.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from ood_core.config.targets import TargetsSpec
 from ood_core.evaluation.features import FeatureExtractor
 from ood_core.maps.target_set import TargetSet
 
-MAX_JUDGES = 128
+MAX_SCORING = 128
 
 
 @final
@@ -52,14 +53,14 @@ class BenchTargets:
         return self.maps.fit_count
 
     @property
-    def judges(self) -> int:
-        """Number of maps at the end that judge."""
-        return min(MAX_JUDGES, len(self.maps) - self.reference)
+    def scoring(self) -> int:
+        """Number of maps at the end that score cells."""
+        return min(MAX_SCORING, len(self.maps) - self.reference)
 
     @property
     def available(self) -> int:
         """Most maps that a cell may be fitted to."""
-        return len(self.maps) - self.judges
+        return len(self.maps) - self.scoring
 
     def chosen(self, n: int, seed: int) -> list[int]:
         """Numbers of the `n` maps that a seed's cells are fitted to.
@@ -76,34 +77,34 @@ class BenchTargets:
         return values
 
     @property
-    def judging_values(self) -> npt.NDArray[np.float32]:
-        """The maps that judge, in physical units."""
+    def scoring_values(self) -> npt.NDArray[np.float32]:
+        """The maps that score cells, in physical units."""
         values: npt.NDArray[np.float32] = self.maps.values[self.available :]
         return values
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
-        """Feature extractor of the scores, set up on the configured fit targets and judges."""
-        judges = self.ranged(self.judging_values)
-        return FeatureExtractor.of(self.maps.fit_ranged, judges, self.maps.symmetries)
+        """Feature extractor of the scores, set up on the configured fit targets."""
+        real = self.ranged(self.scoring_values)
+        return FeatureExtractor.of(self.maps.fit_ranged, real, self.maps.symmetries)
 
     def ranged(self, values: npt.NDArray[np.float32]) -> Maps:
         """Physical values in the model range of the scores."""
         return self.maps.ranged(values)
 
     def chosen_set(self, n: int, seed: int) -> TargetSet:
-        """The chosen maps as a set of their own, with the judging maps held out."""
+        """The chosen maps as a set of their own, with the scoring maps held out."""
         return TargetSet.from_arrays(
-            np.concatenate([self.fit_values(n, seed), self.judging_values]),
+            np.concatenate([self.fit_values(n, seed), self.scoring_values]),
             unit=self.maps.unit,
             transform=self.maps.transform.kind,
             symmetries=self.maps.symmetries,
-            held_out=self.judges,
+            held_out=self.scoring,
         )
 
     def write(self, n: int, seed: int, path: Path) -> TargetsSpec:
-        """Write chosen and judging maps as targets of a run of their own; the latter held out."""
-        np.save(path, np.concatenate([self.fit_values(n, seed), self.judging_values]))
+        """Write chosen and scoring maps as targets of a run of their own; the latter held out."""
+        np.save(path, np.concatenate([self.fit_values(n, seed), self.scoring_values]))
         return replace(
-            self.settings.targets, path=str(path), array=None, held_out=float(self.judges)
+            self.settings.targets, path=str(path), array=None, held_out=float(self.scoring)
         )

@@ -1,12 +1,12 @@
-"""How fast the line is: beside the bare network, and beside what people use; prints tables.
+"""How fast a run is: beside the bare network, and beside what people use; prints tables.
 
-    farfield bench speed [--samples 256] [--repeats 3] [--only network rivals line parts]
+    farfield bench speed [--samples 256] [--repeats 3] [--only network rivals run parts]
 
 `network`: the base's FLOP/s over this machine's matrix product, and its best batch.
-`rivals`: maps per second of the line's decode (network, experts, steering) against the published
+`rivals`: maps per second of a run's decode (network, experts, steering) against the published
 protocol (80 calls a map, one by one; 159 with an inversion for each), the DDIM pipeline of
 diffusers at 50 steps in batches, and scattering synthesis; one thread, in memory, in turns.
-`line`: a run with Ray, Prefect and storage, against two loops in memory, one process per worker: of
+`run`: a run with Ray, Prefect and storage, against two loops in memory, one process per worker: of
 the network calls alone, and of the whole decode. Seconds of CPU are counted beside wall seconds,
 as they bear other work on the machine better. `--again` makes the samples of the last run again.
 `parts`: drawing, codecs, the command line.
@@ -22,12 +22,12 @@ import torch
 
 from benchmarks.compare import show_changes
 from benchmarks.record import Figure, previous, save
-from benchmarks.speed import line, network, parts, rivals
+from benchmarks.speed import network, parts, rivals, run
 from flows.cli.console import OUT, show_rows
 
 Measure = Callable[[argparse.Namespace], tuple[dict[str, Figure], dict[str, Any]]]
 PARTS: dict[str, Measure] = {
-    "line": line.measure,  # the others use its run
+    "run": run.measure,  # the others use its run
     "network": network.measure,
     "rivals": rivals.measure,
     "parts": parts.measure,
@@ -37,7 +37,7 @@ PARTS: dict[str, Measure] = {
 def main() -> None:
     """Measure, print one table, write JSON, and say what changed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=256, help="maps of the runs of `line`")
+    parser.add_argument("--samples", type=int, default=256, help="maps of the runs of `run`")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--config", default="examples/hubble.yaml")
     parser.add_argument("--set", action="append", default=[], help="override for the run")

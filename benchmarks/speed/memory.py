@@ -43,7 +43,7 @@ def prepare(place: Path) -> None:
 
 
 def run(place: Path, samples: int, pool: str) -> dict[str, float]:
-    """Run the line; peak after each stage."""
+    """Make a run; peak after each stage."""
     from flows.runs.lifecycle import make_run
     from flows.runs.stages import Stage, perform
     from flows.settings import RunSettings, parse
@@ -61,8 +61,8 @@ def run(place: Path, samples: int, pool: str) -> dict[str, float]:
     )
     peaks: dict[str, float] = {}
 
-    def watched(name: str, stage: Stage, store: RunStore, asked: RunSettings) -> str:
-        note = perform(name, stage, store, asked)
+    def watched(name: str, stage: Stage, store: RunStore, planned: RunSettings) -> str:
+        note = perform(name, stage, store, planned)
         peaks[name] = peak()
         return note
 

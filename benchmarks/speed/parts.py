@@ -23,7 +23,7 @@ from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.latents import draw
 
 ROWS = 16
@@ -49,17 +49,17 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     """Shares of a decode, and seconds of starts."""
     settings = load_settings(PROJECT / arguments.config)
     run = RunStore.open(str(FOLDER / "run"))
-    line = load_pipeline(run, settings.base, "cpu", run.dtype)
-    rows = sample_rows(run, line)
+    pipeline = load_pipeline(run, settings.base, "cpu", run.dtype)
+    rows = sample_rows(run, pipeline)
     prior, geometry = read_prior(run.root / "prior.zarr")
     latents = read_latents(run)
-    construct = construct_of(line.method.draw, prior, latents)
+    sampler = latent_sampler(pipeline.method.draw, prior, latents)
     maps = rows(Shard(0, 0, ROWS, ROWS))()["maps"]
     many = np.concatenate([maps] * (MANY // ROWS))
     with tempfile.TemporaryDirectory() as folder:
         calls = {
             "decode": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
-            "draw": lambda: draw(construct, SeedRange(line.root, 0, MANY), geometry, latents),
+            "draw": lambda: draw(sampler, SeedRange(pipeline.root, 0, MANY), geometry, latents),
             **{
                 name: lambda n=name, c=codec: write(Path(folder) / n, many, c)
                 for name, codec in CODECS.items()

@@ -1,6 +1,6 @@
-"""The line's decode beside what people use, one thread, arrays in memory, in turns.
+"""A run's decode beside what people use, one thread, arrays in memory, in turns.
 
-The run of `speed_line` gives prior and weights. What is compared is time; quality of each is in
+The part `run` gives prior and weights. What is compared is time; quality of each is in
 `docs/results.md`.
 """
 
@@ -25,60 +25,60 @@ from ood_core.synthesis.pipeline import Pipeline
 
 ROWS = 16
 STEPS_PUBLISHED = 80
-LEVEL_PUBLISHED = 900
+TIMESTEP_PUBLISHED = 900
 STEPS_DDIM = 50
 LBFGS = 100
 """Iterations of scattering synthesis, as its packages take by default."""
 
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str, Any]]:
-    """Maps per second of the line's decode over those of every rival."""
+    """Maps per second of a run's decode over those of every rival."""
     settings = load_settings(PROJECT / arguments.config)
     run = RunStore.open(str(FOLDER / "run"))
-    line = load_pipeline(run, settings.base, "cpu", run.dtype)
-    rows, seen = sample_rows(run, line), line.targets.fit_seen
+    pipeline = load_pipeline(run, settings.base, "cpu", run.dtype)
+    rows, seen = sample_rows(run, pipeline), pipeline.targets.fit_seen
     one, many = torch.randn(1, *seen.shape[1:]), torch.randn(ROWS, *seen.shape[1:])
-    counted = line.base.nfe
+    counted = pipeline.base.nfe
     rows(Shard(0, 0, 2, 2))()
-    calls_per_map = (line.base.nfe - counted) / 2
-    grid = line.base.schedule.uniform_grid(STEPS_PUBLISHED + 1, LEVEL_PUBLISHED)
-    pipeline = _pipeline(line.base)
+    calls_per_map = (pipeline.base.nfe - counted) / 2
+    grid = pipeline.base.schedule.uniform_grid(STEPS_PUBLISHED + 1, TIMESTEP_PUBLISHED)
+    diffusers_pipeline = _diffusers_pipeline(pipeline.base)
     calls = {
-        "line": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
-        "network of the line": lambda: [line.base(many, t) for t in levels_asked(line)],
-        "published, 80 down": lambda: decode(line.base, "ddim", one, grid),
-        "published, 79 up": lambda: last(line.base, Ddim(), one, grid[:-1]),
-        "DDIM pipeline, 50 steps": lambda: pipeline(
+        "run": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
+        "network of the run": lambda: [pipeline.base(many, t) for t in base_timesteps(pipeline)],
+        "published, 80 down": lambda: decode(pipeline.base, "ddim", one, grid),
+        "published, 79 up": lambda: last(pipeline.base, Ddim(), one, grid[:-1]),
+        "DDIM pipeline, 50 steps": lambda: diffusers_pipeline(
             batch_size=ROWS, num_inference_steps=STEPS_DDIM, output_type="np"
         ),
         "scattering synthesis": lambda: synthesise(seen[:1]),
     }
     taken = in_turns(calls, arguments.repeats, torch.device("cpu"))
-    size = {"line": ROWS, "network of the line": ROWS, "DDIM pipeline, 50 steps": ROWS}
+    size = {"run": ROWS, "network of the run": ROWS, "DDIM pipeline, 50 steps": ROWS}
     per_map = {name: [s / size.get(name, 1) for s in v] for name, v in taken.items()}
     pairs = zip(per_map["published, 79 up"], per_map["published, 80 down"], strict=True)
     per_map["published, 79 up and 80 down"] = [up + down for up, down in pairs]
     del per_map["published, 79 up"]
     figures = {
-        f"line over {name}": Figure.of(
-            [them / us for us, them in zip(per_map["line"], other, strict=True)]
+        f"run over {name}": Figure.of(
+            [them / us for us, them in zip(per_map["run"], other, strict=True)]
         )
         for name, other in per_map.items()
-        if name != "line"
+        if name != "run"
     }
     more = {"seconds_per_map": per_map, "calls_per_map": calls_per_map}
     return figures, more
 
 
-def levels_asked(line: Pipeline) -> list[int]:
-    """Levels of the grid at which the line calls the network."""
-    if line.weights is None:
-        return [int(t) for t in line.timesteps]
-    asked = line.weights.weights[:, :, BASE].ne(0).any(dim=1)
-    return [int(t) for t, yes in zip(line.timesteps, asked, strict=True) if yes]
+def base_timesteps(pipeline: Pipeline) -> list[int]:
+    """Timesteps at which a run calls the network."""
+    if pipeline.weights is None:
+        return [int(t) for t in pipeline.timesteps]
+    used = pipeline.weights.weights[:, :, BASE].ne(0).any(dim=1)
+    return [int(t) for t, yes in zip(pipeline.timesteps, used, strict=True) if yes]
 
 
-def _pipeline(base: Any) -> DDIMPipeline:
+def _diffusers_pipeline(base: Any) -> DDIMPipeline:
     """The pipeline of diffusers on the same network."""
     network = base._inner._inner.network
     pipeline = DDIMPipeline(getattr(network, "unet", network), DDIMScheduler(clip_sample=False))

@@ -44,7 +44,7 @@ def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show what a user should know of the targets in one line each, without a place in the code."""
+    """Show what a user should know of the targets in one line each, without a line of code."""
     usual = warnings.showwarning
 
     def show(

@@ -1,4 +1,4 @@
-"""Verbs for who develops: base models, benchmarks, the schema of the configuration.
+"""Verbs for development: base models, benchmarks, the schema of the configuration.
 
 Heavy imports are in the verbs.
 """
@@ -45,7 +45,7 @@ def models_import(
     checkpoint: Annotated[Path, typer.Argument(help="Torch or safetensors file of weights.")],
     out: Annotated[Path, typer.Option(help="New folder that receives the base.")],
     size: Annotated[
-        int | None, typer.Option(help="Side of its maps in pixels, if the weights do not tell.")
+        int | None, typer.Option(help="Side of its maps in pixels, if the weights do not say it.")
     ] = None,
     head_channels: Annotated[
         int, typer.Option(help="Guided diffusion: channels per attention head.")
@@ -67,10 +67,10 @@ def models_import(
     """Turn a checkpoint of another project into a base: a diffusers folder in float32."""
     from flows.cli.console import show_fields, show_json
     from flows.report.inspection import import_model
-    from ood_core.models.importing import Untold
+    from ood_core.models.importing import ImportOptions
 
-    untold = Untold(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
-    found = import_model(checkpoint, out, untold, max_bytes)
+    options = ImportOptions(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
+    found = import_model(checkpoint, out, options, max_bytes)
     show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)
 
 
@@ -81,7 +81,7 @@ def models_check(
     steps: Annotated[int, typer.Option(help="Solver steps per sample.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder for check.json and check.png.")] = None,
 ) -> None:
-    """Ask a base's network whether its settings are true; exit code 2 if they are not."""
+    """Check a base's settings against its network; exit code 2 if they are not."""
     from flows.cli.console import show_fields, show_json, show_rows
     from flows.progress import bars_shown
     from flows.tools.model_check import check_model
@@ -106,21 +106,21 @@ def models_levels(
     sets: OpenSets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search the noise levels at which few steps hide least; print the grid as configuration."""
+    """Search the timesteps at which few steps lose least; print the grid as configuration."""
     from flows.cli.console import OUT, show_json, show_rows
     from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings
-    from flows.tools.level_search import search_levels
+    from flows.tools.timestep_search import search_timesteps
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     with bars_shown():
-        found = search_levels(store, stored_settings(store, sets or []), steps, maps)
+        found = search_timesteps(store, stored_settings(store, sets or []), steps, maps)
     if as_json:
         show_json(found)
         return
     rows = [[row["steps"], row["searched"], row["even"]] for row in found["costs"]]
-    show_rows("what a grid hides", ("steps", "searched", "even in ln(sigma/alpha)"), rows)
+    show_rows("cost of a grid", ("steps", "searched", "even in ln(sigma/alpha)"), rows)
     ratios = ", ".join(f"{ratio:.3g}" for ratio in found["noise_to_signal"])
     OUT.print(f"sigma/alpha {ratios}\nmethod: {{timesteps: {found['timesteps']}}}", markup=False)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import typer
 
-from flows.cli import deploy, develop, judge, look, make, options, single
+from flows.cli import deploy, develop, evaluate, look, make, options, single
 from ood_core.errors import FarfieldError
 
 Verbs = Mapping[str, Callable[..., None]]
@@ -29,7 +29,7 @@ VERBS: Mapping[str, Verbs] = {
         "gallery": look.gallery,
         "verify": look.verify,
     },
-    "Judge": {"validate": judge.validate, "utility": judge.utility},
+    "Evaluate": {"validate": evaluate.validate, "utility": evaluate.utility},
     "Single samples": {"replay": single.replay, "walk": single.walk},
     "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy},
     "Develop": {"schema": develop.schema, "bench": develop.bench},
@@ -62,7 +62,7 @@ app.add_typer(models, name="models", rich_help_panel="Develop")
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Show errors that users can mend as one message, and end with their exit code."""
+    """Show errors that users can correct as one message, and end with their exit code."""
     from flows.cli.console import show_error, warnings_shown
 
     try:

@@ -33,7 +33,7 @@ def demo(
     as_json: AsJson = False,
     show: Annotated[bool, typer.Option(help="Open the report in a browser.")] = True,
 ) -> None:
-    """Run the main job on the shipped base and real Hubble cut-outs, and show the report."""
+    """Run the example of Hubble cut-outs on the shipped base, and show the report."""
     from flows.settings import PROJECT
 
     settings = load(PROJECT / "examples" / "hubble.yaml", sets, pool, orchestrator)

@@ -1,4 +1,4 @@
-"""Verbs about single samples: one of them again, a walk between two targets.
+"""Verbs about single samples: recompute one, walk between two targets.
 
 Heavy imports are in the verbs.
 """
@@ -27,13 +27,13 @@ def replay(
     store = RunStore.open(uri)
     found = replay_sample(store, stored_settings(store, sets or []), sample, alone, out)
     show_json(found) if as_json else show_fields(f"sample {sample} of {uri}", found)
-    raise typer.Exit(1 if found["verdict"] == "differs" else 0)
+    raise typer.Exit(1 if found["outcome"] == "differs" else 0)
 
 
 def walk(
     uri: Uri,
     start: Annotated[str, typer.Option("--from", help="Fit target, by number or name.")],
-    end: Annotated[str, typer.Option("--to", help="Another one.")],
+    end: Annotated[str, typer.Option("--to", help="Another fit target.")],
     steps: Annotated[int, typer.Option(help="Maps along the way, both ends included.")] = 13,
     transfer: Annotated[
         list[str] | None,

@@ -38,19 +38,19 @@ ARTIFACT_SECONDS = 3.0
 class Artifacts:
     """Shows progress in Prefect (an artifact per stage, a log line at its end), passes it on.
 
-    A server that is gone costs one wait for it, then progress is no longer told: the work goes on.
+    A server that is gone costs one wait for it; then progress is not reported and the work goes on.
     """
 
     def __init__(self, outer: Listener) -> None:
         self._outer = outer
         self._total = self._done = 0
-        self._told = 0.0
+        self._shown_at = 0.0
         self._artifact: Any = None
         self._heard = True
 
     def begin(self, stage: str, total: int, done: int) -> None:
         """Open the stage's progress artifact."""
-        self._total, self._done, self._told = total, done, time.monotonic()
+        self._total, self._done, self._shown_at = total, done, time.monotonic()
         self._artifact = self._tell(
             create_progress_artifact,
             progress=self._percent(),
@@ -60,11 +60,11 @@ class Artifacts:
         self._outer.begin(stage, total, done)
 
     def advance(self, stage: str, rows: int) -> None:
-        """Count rows; tell the server at most every few seconds."""
+        """Count rows; report to the server at most every few seconds."""
         self._done += rows
-        if time.monotonic() - self._told > ARTIFACT_SECONDS:
+        if time.monotonic() - self._shown_at > ARTIFACT_SECONDS:
             self._update(self._percent())
-            self._told = time.monotonic()
+            self._shown_at = time.monotonic()
         self._outer.advance(stage, rows)
 
     def end(self, stage: str, seconds: float, note: str) -> None:
@@ -123,7 +123,7 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a flow run, which whoever starts it may choose, if it is one of a folder.
+    """Return the name of a flow run, which its user may choose, if it can name a folder.
 
     Raises:
         ConfigError: it would lead elsewhere.
@@ -131,7 +131,7 @@ def folder_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w .-]{0,199}", name):
         raise ConfigError(
             f"got a flow run named {name[:100]!r}; expected letters, digits, spaces, `_`, `-` and "
-            "`.`, since {run} in the place makes a folder of it: rename the flow run"
+            "`.`, since {run} in --out makes a folder of it: rename the flow run"
         )
     return name
 
@@ -155,7 +155,7 @@ def extend_flow(run: RunStore, settings: RunSettings) -> dict[str, Any]:
 
 
 def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
-    """Run the line as a flow from settings in memory; an ephemeral server serves if none is set.
+    """Make a run as a flow from settings in memory; an ephemeral server serves if none is set.
 
     Raises:
         InputError: `out` carries a credential, which the server would keep.
@@ -174,11 +174,11 @@ def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
 
 
 def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
-    """Run one stage as a task whose parameters are the run's place and the settings."""
+    """Run one stage as a task whose parameters are the run's address and the settings."""
 
     @task(name=name, cache_policy=NO_CACHE, persist_result=False)
-    def run_stage(uri: str, asked: dict[str, Any]) -> str:
-        return perform(name, stage, RunStore.open(uri), parse(asked))
+    def run_stage(uri: str, content: dict[str, Any]) -> str:
+        return perform(name, stage, RunStore.open(uri), parse(content))
 
     return run_stage(str(run.root), settings.model_dump(mode="json"))
 

@@ -1,4 +1,4 @@
-"""Deployments: the line on a schedule, served by this process or handed to a work pool.
+"""Deployments: runs on a schedule, served by this process or handed to a work pool.
 
 Both run the flow `synthesise` by its module path, so they need the installed package and no source
 tree. Two runs of one deployment never overlap: the limit is one run, and a run that falls due while
@@ -71,7 +71,7 @@ def deploy(
 def deployment(
     settings: RunSettings, out: str, cron: str | None = None, interval: float | None = None
 ) -> RunnerDeployment:
-    """The deployment of one configuration; without a schedule it runs when it is asked to.
+    """The deployment of one configuration; without a schedule it runs on demand.
 
     Raises:
         ConfigError: both kinds of schedule, or one that cannot be read.

@@ -95,8 +95,8 @@ def walk_strips(run: RunStore) -> tuple[WalkStrip, ...]:
         place = run.root / WALKS / name
         if not exists(place / WALK_NUMBERS):  # written last
             continue
-        words = read_json(place / WALK_NUMBERS)
-        title = f"From {words['from']} to {words['to']}"
+        numbers = read_json(place / WALK_NUMBERS)
+        title = f"From {numbers['from']} to {numbers['to']}"
         strip = read_bytes(place / "strip.png")
         found.append(WalkStrip(title, strip, f"../{WALKS}/{quote(name)}/walk.csv"))
     return tuple(found)
@@ -210,10 +210,10 @@ def _trust(run: RunStore) -> TrustMap | None:
     table = run.table("calibrate")
     if not len(run.plan("calibrate")):
         return None
-    words = table.attributes
+    attributes = table.attributes
     return TrustMap(
         noise_to_signal=table.read("noise_to_signal"),
-        bands=np.asarray(words["knots"], dtype=np.float64),
+        bands=np.asarray(attributes["knots"], dtype=np.float64),
         weights=table.read("weights").astype(np.float64),
-        experts=tuple(words["experts"]),
+        experts=tuple(attributes["experts"]),
     )

@@ -1,4 +1,4 @@
-"""What a run holds, whether its bytes are whole, what a base is or is made from."""
+"""Contents of a run, checks of its stored bytes, and descriptions of bases."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from flows.report.inputs import draw_record, psnr, stored_separability
 from ood_core.errors import ShardCorrupt
 from ood_core.maps.paths import SHIPPED
-from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.importing import ImportOptions, import_checkpoint
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
 from ood_core.store.fitted import describe_prior
@@ -49,7 +49,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
         "prior": describe_prior(run.root / "prior.zarr") if run.has_prior else None,
-        **({"level_choice": record["level_choice"]} if "level_choice" in record else {}),
+        **({"timestep_choice": record["timestep_choice"]} if "timestep_choice" in record else {}),
         "draws": draw_record(run),
         "separability": stored_separability(run),
         "arrays": arrays,
@@ -74,7 +74,7 @@ def verify_run(run: RunStore) -> dict[str, Any]:
 
 
 def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
-    """Whether rows, and the statistics of samples, are those that the receipt vouches for."""
+    """Whether rows, and statistics of samples, have the digests of the receipt."""
     try:
         if receipt.statistics and run.statistics.digest(receipt) != receipt.statistics:
             return False
@@ -129,9 +129,11 @@ def describe_base(model: BaseModel) -> dict[str, Any]:
     }
 
 
-def import_model(checkpoint: Path, folder: Path, untold: Untold, max_bytes: int) -> dict[str, Any]:
-    """Import a checkpoint, load the base that it became, and tell what was found."""
-    origin = import_checkpoint(checkpoint, folder, untold, max_bytes)
+def import_model(
+    checkpoint: Path, folder: Path, options: ImportOptions, max_bytes: int
+) -> dict[str, Any]:
+    """Import a checkpoint, load the base that it became, and describe it."""
+    origin = import_checkpoint(checkpoint, folder, options, max_bytes)
     found = describe_base(load_model(str(folder), max_bytes=max_bytes))
     del found["rulings"]
     return {"layout": origin.layout, "weights": origin.place, **found}

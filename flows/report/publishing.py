@@ -1,4 +1,4 @@
-"""Writes what a run shows to its readers: report, data of its figures, contact sheet, card."""
+"""Writes the report of a run, the data of its figures, its contact sheet and its card."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Maps of the base's own domain: what it makes from noise alone, to see whether samples look alike.
 
-Drawn once per run by the driver and kept there as rows of statistics. The cost is bounded: no more
-maps than targets are fitted, and fewer evaluations than their inversion takes.
+The driver draws them once per run and stores their features. The cost is bounded: no more maps
+than fit targets, and fewer evaluations than inverting those takes.
 """
 
 import torch
@@ -20,22 +20,22 @@ from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_domain, write_domain
 from ood_core.synthesis.pipeline import choose_device
 
-MAX_MAPS = 48  # maps
-MIN_MAPS = 8  # with less, shares of what is nearer say nothing
+MAX_MAPS = 48
+MIN_MAPS = 8  # of fewer, the share that is nearer says nothing
 STEPS = 24
 
 
 def domain_rows(
     run: RunStore, settings: RunSettings, extractor: FeatureExtractor
 ) -> Float[Tensor, "b f"] | None:
-    """Scattering rows of maps in the base's domain; None where there is no way to tell.
+    """Scattering features `(b, f)` of maps in the base's domain, or None.
 
-    That is where few targets are fitted, where the run's own base is not at hand (any more), and
-    where its maps are not finite.
+    None where fewer than `MIN_MAPS` targets are fitted, the run's own base cannot be found, or its
+    maps are not finite.
 
     Raises:
         BaseModelError: the base is there and cannot be loaded, or is larger than the settings
-            allow: a check that silently vanished would look like one that was passed.
+            allow: to skip the check silently would look like passing it.
     """
     if (stored := read_domain(run)) is not None:
         return stored
@@ -44,8 +44,8 @@ def domain_rows(
         return None
     device = choose_device(settings.execution.device)
     try:
-        most = settings.execution.max_base_bytes
-        model = load_model(settings.base, device, getattr(torch, run.dtype), most)
+        max_bytes = settings.execution.max_base_bytes
+        model = load_model(settings.base, device, getattr(torch, run.dtype), max_bytes)
         require_base(model, run.record)
     except (BaseModelMissing, IdentityRefused):
         return None
@@ -55,13 +55,13 @@ def domain_rows(
     maps = draw_domain(model, noise.to(device))
     if not maps.isfinite().all():
         return None
-    rows = extractor.extract(maps)["scattering"]
-    write_domain(run, rows)
-    return rows
+    features = extractor.extract(maps)["scattering"]
+    write_domain(run, features)
+    return features
 
 
 def draw_domain(model: BaseModel, noise: Latents) -> Maps:
-    """Decode noise from the last level of the base's schedule to maps in model range."""
+    """Decode noise from the last timestep of the base's schedule to maps in model range."""
     schedule = model.denoiser.schedule
     grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
     made = decode(model.denoiser, "ddim", noise, grid)

@@ -1,4 +1,4 @@
-"""Holding a run while working on it, with a sign of life every few seconds.
+"""The lease of a run while this driver works on it, with a sign of life every few seconds.
 
 The lease travels in a context variable, because Prefect tasks take only plain parameters.
 """
@@ -23,7 +23,7 @@ def hold_lease(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
 
     Raises:
         InUse: another driver works on the run.
-        StoreUnwritable: the place is full, read-only or not ours.
+        StoreUnwritable: the disk is full or read-only, or permission is missing.
         StoreUnreachable: it is an object store that does not answer, or refuses us.
     """
     with writing(run.root):
@@ -43,7 +43,7 @@ def hold_lease(run: RunStore, every: float = BEAT_SECONDS) -> Iterator[Lease]:
 
 
 def require_lease() -> int | None:
-    """Number of the lease that this driver holds; None where none was asked for, as in tests.
+    """Number of the lease that this driver holds; None where none was taken, as in tests.
 
     Raises:
         InUse: another driver took over.
@@ -57,5 +57,5 @@ def require_lease() -> int | None:
 
 def _beat(lease: Lease, over: Event) -> None:
     while not over.wait(lease.holder.every):
-        with suppress(*UNREACHABLE):  # a beat may be missed; who loses the lease by it finds out
+        with suppress(*UNREACHABLE):  # a missed beat is harmless; a lost lease is noticed
             lease.beat()

@@ -27,14 +27,14 @@ def make_run(
 ) -> dict[str, Any]:
     """Plan or resume a run and take it through every stage; return its summary.
 
-    Other drivers are told every `beat` seconds that this one is alive.
+    Every `beat` seconds a sign of life is written for other drivers.
 
     Raises:
         InputError: unusable targets, base or settings; nothing is written.
         IdentityRefused: another run lives at `out`.
         InUse: another driver works on it, or took it over.
         RunIncomplete: some shards of a stage failed for good; later stages are not begun.
-        StoreUnwritable: the place is full, read-only or not ours.
+        StoreUnwritable: the disk is full or read-only, or permission is missing.
     """
     planned = plan_run(settings, out)
     with hold_lease(planned.run, beat):
@@ -80,7 +80,7 @@ def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> di
 def stored_settings(run: RunStore, overrides: Sequence[str] = ()) -> RunSettings:
     """The settings that planned a run, with the gate that was last decided.
 
-    `overrides` may name the base's place, the gate and the execution, which no identity holds.
+    `overrides` may name the base's path, the gate and the execution, which no identity holds.
 
     Raises:
         ConfigError: another key, or an impossible value.
@@ -99,7 +99,7 @@ def with_samples(settings: RunSettings, samples: int) -> RunSettings:
 
 
 def _require_same(run: RunStore, settings: RunSettings) -> None:
-    """Refuse what `prepare` would refuse, before anything is written."""
+    """Refuse another base or number type than the run's, before anything is written."""
     base = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     require_base(base, run.record)
     dtype = run.dtype

@@ -14,7 +14,7 @@ from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
 from ood_core.store.schema import ShardedStage
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.latents import draw
 from ood_core.synthesis.pipeline import Pipeline
 
@@ -22,7 +22,7 @@ FITTED: tuple[ShardedStage, ...] = ("calibrate", "invert")
 MAX_LATENTS = 4096
 """The first samples, since one draw is as random as another."""
 MAX_VALUES = 2**25
-"""Numbers of all of them, an eighth of a gigabyte."""
+"""Values in all latents, an eighth of a gigabyte."""
 
 
 def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
@@ -45,7 +45,7 @@ def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
 def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Latents, Prior]:
     """Return the latents of the fit targets, those of the first samples, and their prior.
 
-    Those of samples are drawn again, as they are a function of seed and prior.
+    Latents of samples are not stored: they are drawn again from seed and prior.
     """
     references = read_latents(run)
     prior, geometry = read_prior(run.root / "prior.zarr")
@@ -53,5 +53,5 @@ def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Lat
     record = run.record
     method = read_method(record["identity_record"])
     seeds = SeedRange(root_key(record["identity"]), 0, count)
-    construct = construct_of(method.draw, prior, references)
-    return references, draw(construct, seeds, geometry, references).latents, prior
+    sampler = latent_sampler(method.draw, prior, references)
+    return references, draw(sampler, seeds, geometry, references).latents, prior

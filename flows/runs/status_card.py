@@ -17,10 +17,10 @@ EVERY = 30.0  # seconds
 
 
 class StatusCard:
-    """The card while a stage is at work; told of every finished shard, it writes now and then."""
+    """The card while a stage is at work; `advance` rewrites it every `EVERY` seconds."""
 
     def __init__(self, run: RunStore, stage: ShardedStage, missing: int) -> None:
-        """Begin a stage that lacks so many rows."""
+        """Begin a stage of which `missing` rows are missing."""
         rows = {name: run.plan(name).rows for name in SHARDED}
         before = list(SHARDED)[
             : list(SHARDED).index(stage)
@@ -57,5 +57,5 @@ class StatusCard:
             datetime.now(UTC), why,
         )  # fmt: skip
         require_lease()
-        with suppress(*UNREACHABLE):  # a card may be missed; the work it tells of goes on
+        with suppress(*UNREACHABLE):  # a card may be missed; the work goes on
             write_atomic(self._run.root / "README.md", card.encode())

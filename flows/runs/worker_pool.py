@@ -1,4 +1,4 @@
-"""Workers of a run: the pool that the settings ask for, kept from stage to stage.
+"""Workers of a run: the pool of its settings, kept from stage to stage.
 
 The pool travels in a context variable, because Prefect tasks take only plain parameters.
 """
@@ -24,7 +24,7 @@ _shared: ContextVar[Pool | None] = ContextVar("pool", default=None)
 
 @contextmanager
 def shared_pool(execution: Execution) -> Iterator[Pool]:
-    """Have the stages of this context share one pool; its workers go when the context ends."""
+    """Share one pool among the stages of this context; its workers end with it."""
     with make_pool(execution).standing() as pool:
         token = _shared.set(pool)
         try:
@@ -39,7 +39,7 @@ def pool_for(execution: Execution) -> Pool:
 
 
 def make_pool(execution: Execution) -> Pool:
-    """The pool that the settings ask for."""
+    """The pool of the settings."""
     if execution.pool == "inline":
         return InlinePool(tries=execution.attempts)
     from actors.ray_pool import RayPool

@@ -1,4 +1,4 @@
-"""What training with a run's samples is worth: labels, training sets, and the stored record.
+"""Downstream gain of a run's samples: labels, training sets, and the stored record.
 
 Labels are those of the targets, which samples inherit from their parents; or they are measured on
 every map; or there are several runs, and each is a class of its own.
@@ -68,7 +68,7 @@ MEASURES: dict[str, Measure] = {
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetLabels:
-    """A task with a label per target in file order; `measure` is there where maps tell it."""
+    """A task with a label per target in file order; `measure`, if any, computes it from maps."""
 
     task: Task
     labels: Labels
@@ -92,7 +92,7 @@ def measured_labels(name: str, targets: Maps, fit: int, parts: int | None) -> Ta
 
 
 def read_labels(path: Path, targets: int, fit: int, parts: int | None) -> TargetLabels:
-    """Read a label per target; a first line more is their name; `nan` and '' are no label.
+    """Read one label per target; one more line at the start is a name; `nan` and '' mean no label.
 
     Numbers of more than ten distinct values are values, and are cut into classes if `parts` says
     so; anything else is the name of a class.
@@ -114,8 +114,8 @@ def read_labels(path: Path, targets: int, fit: int, parts: int | None) -> Target
     numbers = _numbers(given)
     if numbers is None or len(set(numbers)) <= MAX_CLASSES:
         classes = sorted(set(given), key=_order)
-        place = {word: float(i) for i, word in enumerate(classes)}
-        found = [np.nan if n else place[w] for w, n in zip(lines, missing, strict=True)]
+        number = {name: float(i) for i, name in enumerate(classes)}
+        found = [np.nan if n else number[w] for w, n in zip(lines, missing, strict=True)]
         return TargetLabels(Task(name, tuple(classes)), torch.tensor(found, dtype=torch.float64))
     values = torch.tensor(
         [np.nan if n else float(w) for w, n in zip(lines, missing, strict=True)],
@@ -139,9 +139,9 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
 
 
-def _numbers(words: list[str]) -> list[float] | None:
+def _numbers(texts: list[str]) -> list[float] | None:
     try:
-        found = [float(word) for word in words]
+        found = [float(text) for text in texts]
     except ValueError:
         return None
     return found if np.isfinite(found).all() else None
@@ -190,7 +190,7 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Downstream
     synthetic = _synthetic(run, known, targets.transform, fit)
 
     def label(ranged: Maps) -> Labels:
-        assert known.measure is not None, "asked for measured labels alone"
+        assert known.measure is not None, "only passed on for measured labels"
         return known.measure(torch.from_numpy(targets.physical(ranged)))
 
     return _compared(

@@ -105,7 +105,7 @@ def write_card(folder: Path, spec: PretrainSpec, record: TrainingRecord, samples
     _curve(record.curve, folder / "loss.png")
     data = training_stream(replace(spec, seed=spec.seed + 1))(0)[:: max(1, spec.batch // SHEET)]
     write_sheet({"samples": samples, "data": data[:SHEET]}, folder / "samples.png", (-1, 1))
-    words = {
+    fields = {
         **record.recipe,
         "parameters": _parameters(folder),
         "commit": record.commit,
@@ -120,7 +120,7 @@ def write_card(folder: Path, spec: PretrainSpec, record: TrainingRecord, samples
         "data": "; ".join(DOMAINS[d][1].format(mosaic=_code(spec.mosaic)) for d in spec.domains),
         "start": f"`{_code(spec.start_from)}`" if spec.start_from else "random weights",
     }
-    (folder / "README.md").write_text(CARD.format(**words))
+    (folder / "README.md").write_text(CARD.format(**fields))
 
 
 def _code(text: str) -> str:

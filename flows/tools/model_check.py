@@ -21,7 +21,7 @@ from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, ConfigError
-from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
+from ood_core.models.checking import NOISE_LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.galaxygrad import PREFIX, packaged
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import SeedRange, normal
@@ -37,13 +37,13 @@ ROUND_TRIPS = (20, 50)
 MAX_TEXT = 2**24
 BATCHES, REPEATS = (1, 4, 16), 3
 USUAL_RANGE = 1.5
-"""Largest value, of either sign, of a base that works in the range of the line."""
+"""Largest value, of either sign, of a base that works in model range."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was checked; notes are for people to judge."""
+    """One thing that was checked; a person judges the notes."""
 
     check: str
     result: Literal["pass", "fail", "note"]
@@ -62,7 +62,7 @@ class Measured:
 
 @final
 class _Watched:
-    """A denoiser that tells the listener how far the check is."""
+    """A denoiser that reports its evaluations as progress."""
 
     def __init__(self, inner: Denoiser) -> None:
         self._inner = inner
@@ -107,7 +107,7 @@ def check_model(
         "cost": [{"batch": n, "ms_per_map": _milliseconds(model, n)} for n in BATCHES],
         "round_trips": measured.round_trips,
         "values": values,
-        "noise_levels": list(LEVELS),
+        "noise_levels": list(NOISE_LEVELS),
         "predictions": {kind: {"loss": d.loss, **asdict(d)} for kind, d in measured.types.items()},
     }
     listener.get().end("check", time.monotonic() - began, source)
@@ -165,7 +165,7 @@ def _measure(model: BaseModel, samples: int, steps: int) -> Measured:
     few = min(samples, MAX_COMPARED)
     kinds = readings(model.denoiser, model.prediction)
     inverting = sum(nfe + nfe // PASSES for nfe in ROUND_TRIPS)
-    per_kind = few * (steps + len(LEVELS))
+    per_kind = few * (steps + len(NOISE_LEVELS))
     total = (samples - few) * steps + len(kinds) * per_kind + few * inverting
     listener.get().begin("check", total, 0)
     own, types = torch.empty(0), {}
@@ -193,10 +193,10 @@ def _noise(model: BaseModel, count: int) -> Maps:
 
 
 def _round_trip(model: BaseModel, maps: Maps, steps: int) -> dict[str, float]:
-    """Samples up to the level that runs start from, and down again; medians over maps."""
+    """Invert samples to the `t_max` of runs and decode them; return medians over maps."""
     schedule = model.denoiser.schedule
-    level = schedule.index_of(AUTO_NOISE)
-    grid = schedule.log_snr_grid(min(steps, level) + 1, level)
+    t_max = schedule.index_of(AUTO_NOISE)
+    grid = schedule.log_snr_grid(min(steps, t_max) + 1, t_max)
     error = invert(_Watched(model.denoiser), maps, grid, PASSES).error.cpu()
     relative = error / maps.flatten(1).std(dim=1).cpu()
     return {
@@ -247,8 +247,8 @@ def _denoising_rows(types: dict[str, Denoising], declared: str) -> list[Row]:
         f"loss {own.loss:.3g} on own samples, where a linear denoiser has 1",
     )
     slopes = ", ".join(f"{slope:.2f}" for slope in own.slopes)
-    fits = f"true noise on estimated noise, by level: {slopes}; right is 1"
-    return [kind, useful, Row("noise levels", "pass" if own.levels_fit else "fail", fits)]
+    fits = f"true noise on estimated noise, by noise level: {slopes}; right is 1"
+    return [kind, useful, Row("noise levels", "pass" if own.noise_fits else "fail", fits)]
 
 
 def _values_row(values: dict[str, float]) -> Row:

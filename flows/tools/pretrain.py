@@ -49,7 +49,7 @@ def train_base(
 
 @contextmanager
 def _watched(folder: TrainingFolder, steps: int) -> Iterator[None]:
-    """Tell the listener how the record grows, wherever the workers are."""
+    """Report progress from the growing record, wherever the workers are."""
     heard, done, stop = listener.get(), folder.steps_done, threading.Event()
     heard.begin("pretrain", steps, done)
 

@@ -23,7 +23,7 @@ from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.pipeline import Pipeline
 
 TOLERANCE = 1e-3
@@ -34,7 +34,7 @@ STEERED = (
     "thread count, device or version; where these are the same, bits are equal"
 )
 
-Verdict = Literal["equal", "within tolerance", "differs", "not generated yet"]
+Outcome = Literal["equal", "within tolerance", "differs", "not generated yet"]
 
 
 @final
@@ -56,7 +56,7 @@ class Replay:
         return float(np.abs(now - then).max() / max(float(then.std()), 1e-30))
 
     @property
-    def verdict(self) -> Verdict:
+    def outcome(self) -> Outcome:
         """Whether both are the same bits, the same up to rounding, or neither."""
         if self.stored is None:
             return "not generated yet"
@@ -82,25 +82,25 @@ def replay_sample(
         ShardCorrupt: the stored map cannot be decoded.
     """
     save = _writer(out) if out is not None else None
-    line = _load(run, settings, sample)
+    pipeline = _load(run, settings, sample)
     size = run.plan("generate").shard_rows
     first = sample if alone else sample // size * size
     shard = Shard(sample // size, first, first + (1 if alone else size), 1 if alone else size)
-    rows = sample_rows(run, line)(shard)()
+    rows = sample_rows(run, pipeline)(shard)()
     now = {name: values[sample - first] for name, values in rows.items()}
     again = Replay(sample, shard, now, _stored(run, sample))
     if save is not None:
-        save(now["maps"], line)
-    return _told(run, line, again, alone) | ({"out": out} if out is not None else {})
+        save(now["maps"], pipeline)
+    return _comparison(run, pipeline, again, alone) | ({"out": out} if out is not None else {})
 
 
 def _load(run: RunStore, settings: RunSettings, sample: int) -> Pipeline:
     if sample < 0:
         raise ConfigError(f"--sample: got {sample}; expected 0 or more")
-    line = fitted_pipeline(run, settings)
+    pipeline = fitted_pipeline(run, settings)
     if not run.has_prior:
         raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
-    return line
+    return pipeline
 
 
 def _stored(run: RunStore, sample: int) -> Rows | None:
@@ -111,41 +111,41 @@ def _stored(run: RunStore, sample: int) -> Rows | None:
     return {name: table.read(name, row)[0] for name, _ in table.arrays()}
 
 
-def _told(run: RunStore, line: Pipeline, again: Replay, alone: bool) -> dict[str, Any]:
+def _comparison(run: RunStore, pipeline: Pipeline, again: Replay, alone: bool) -> dict[str, Any]:
     record, sample, shard = run.record, again.sample, again.shard
     whole = f"samples {shard.start} to {shard.stop - 1}, as in its shard"
-    told = {
+    found = {
         "sample": sample,
-        "verdict": again.verdict,
+        "outcome": again.outcome,
         "difference_in_std": again.difference,
         "tolerance_in_std": TOLERANCE,
         "batch": "the sample alone" if alone else whole,
         "seed": {
             "generation": record["identity_record"]["generation"]["seed"],
-            "philox_key": [line.root, sample],
+            "philox_key": [pipeline.root, sample],
             "attempt": int(again.now["attempts"]) - 1,
         },
-        "noise": _noise(run, line, sample, int(again.now["attempts"]) - 1),
-        "parents": _names(line, again.now["parents"]),
-        "sources": _names(line, again.now.get("sources", ())),
-        "scores": _scores(line, again.now),
-        "unit": line.targets.unit,
+        "noise": _noise(run, pipeline, sample, int(again.now["attempts"]) - 1),
+        "parents": _names(pipeline, again.now["parents"]),
+        "sources": _names(pipeline, again.now.get("sources", ())),
+        "scores": _scores(pipeline, again.now),
+        "unit": pipeline.targets.unit,
         "values": _range(again.now["maps"]),
         "versions": _versions(record),
     }
-    steered = again.verdict == "differs" and line.method.steering is not None
-    return {**told, "note": STEERED} if steered else told
+    steered = again.outcome == "differs" and pipeline.method.steering is not None
+    return {**found, "note": STEERED} if steered else found
 
 
-def _names(line: Pipeline, rows: Iterable[int]) -> list[str]:
-    return [line.targets.ids[int(row)] for row in rows]
+def _names(pipeline: Pipeline, rows: Iterable[int]) -> list[str]:
+    return [pipeline.targets.ids[int(row)] for row in rows]
 
 
-def _noise(run: RunStore, line: Pipeline, sample: int, attempt: int) -> dict[str, float]:
+def _noise(run: RunStore, pipeline: Pipeline, sample: int, attempt: int) -> dict[str, float]:
     """The accepted latent, by numbers that can be compared: radius is 1 for white noise."""
     prior, _ = read_prior(run.root / "prior.zarr")
-    construct = construct_of(line.method.draw, prior, read_latents(run))
-    latent = construct.sample(SeedRange(line.root, sample, sample + 1), attempt).latents[0]
+    sampler = latent_sampler(pipeline.method.draw, prior, read_latents(run))
+    latent = sampler.sample(SeedRange(pipeline.root, sample, sample + 1), attempt).latents[0]
     return {
         "radius": float(latent.double().square().mean().sqrt()),
         "mean": float(latent.double().mean()),
@@ -153,13 +153,13 @@ def _noise(run: RunStore, line: Pipeline, sample: int, attempt: int) -> dict[str
     }
 
 
-def _scores(line: Pipeline, rows: Rows) -> dict[str, Any]:
+def _scores(pipeline: Pipeline, rows: Rows) -> dict[str, Any]:
     """Distance to the aim, and to the nearest fit target in model range."""
-    maps = line.targets.ranged(rows["maps"][None])
-    found = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
+    maps = pipeline.targets.ranged(rows["maps"][None])
+    found = nearest(maps, pipeline.targets.fit_ranged, pipeline.targets.symmetries)
     return {
         "aim_distance": float(rows["aim_distance"]),
-        "nearest_target": line.targets.ids[int(found.target[0])],
+        "nearest_target": pipeline.targets.ids[int(found.target[0])],
         "nearest_distance": float(found.distance[0]),
     }
 
@@ -188,13 +188,13 @@ def _writer(out: str) -> Callable[[NDArray[Any], Pipeline], None]:
     """The function that writes a map in the format that the name ends with."""
     path = Path(out)
 
-    def as_npy(values: NDArray[Any], line: Pipeline) -> None:
+    def as_npy(values: NDArray[Any], pipeline: Pipeline) -> None:
         stream = io.BytesIO()
         np.save(stream, values)
         write_atomic(path, stream.getvalue())
 
-    def as_png(values: NDArray[Any], line: Pipeline) -> None:
-        stretch = Stretch.fit(line.targets.fit)
+    def as_png(values: NDArray[Any], pipeline: Pipeline) -> None:
+        stretch = Stretch.fit(pipeline.targets.fit)
         write_atomic(path, map_png(np.concatenate(list(values), axis=-1), stretch))
 
     match path.suffix:

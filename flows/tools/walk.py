@@ -45,8 +45,8 @@ from ood_core.synthesis.walks import MIN_TARGETS, geodesic, shared_direction, tr
 
 BATCH = 16
 MAX_STEPS = 500
-LONGEST = 100  # characters of a folder's name
-FINE = 0.25  # cycles per pixel, above which power is of small scales
+MAX_NAME = 100  # characters of a folder's name
+FINE = 0.25  # cycles per pixel; small scales have more
 
 Numbers = Float[np.ndarray, " n"]
 
@@ -75,48 +75,48 @@ class Way:
 
 
 def walk(run: RunStore, settings: RunSettings, spec: WalkSpec, out: str | None) -> dict[str, Any]:
-    """Decode a walk, test whether directions are shared, write pictures and numbers; tell all.
+    """Decode a walk, test whether directions are shared, write pictures and numbers; return these.
 
     Raises:
         InputError: no such target, or an impossible number of steps.
         RunIncomplete: the targets of the run are not inverted yet.
-        StoreUnwritable: the place cannot be written to.
+        StoreUnwritable: the folder cannot be written to.
     """
     if not 2 <= spec.steps <= MAX_STEPS:
         raise ConfigError(f"--steps: got {spec.steps}; expected 2 to {MAX_STEPS}")
-    line, latents = fitted_pipeline(run, settings), all_latents(run)
-    a, b, *others = (_target(line, name) for name in (spec.start, spec.end, *spec.transfers))
+    pipeline, latents = fitted_pipeline(run, settings), all_latents(run)
+    a, b, *others = (_target(pipeline, name) for name in (spec.start, spec.end, *spec.transfers))
     if a == b:
         raise ConfigError(f"--to: got {spec.end}, where the walk starts; expected another target")
     shares = [float(s) for s in np.linspace(0, 1, spec.steps)]
-    ways = _ways(latents, line.labels(line.targets.fit_seen), a, b, others, shares)
-    maps = _decoded(line, ways)
+    ways = _ways(latents, pipeline.labels(pipeline.targets.fit_seen), a, b, others, shares)
+    maps = _decoded(pipeline, ways)
     root = root_key(run.record["identity"] + "/walk")
-    told = {
-        "from": line.targets.ids[a],
-        "to": line.targets.ids[b],
-        "transfers": [line.targets.ids[c] for c in others],
+    found = {
+        "from": pipeline.targets.ids[a],
+        "to": pipeline.targets.ids[b],
+        "transfers": [pipeline.targets.ids[c] for c in others],
         "steps": spec.steps,
-        "t_max": line.method.ends[1],
+        "t_max": pipeline.method.ends[1],
         **_angles(latents, a, b, others),
-        "shared_attributes": _shared(run, line, root),
+        "shared_attributes": _shared(run, pipeline, root),
         "paths": [
-            _path_numbers(line, way, made, shares) for way, made in zip(ways, maps, strict=True)
+            _path_numbers(pipeline, way, made, shares) for way, made in zip(ways, maps, strict=True)
         ],
     }
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{told['from']}-to-{told['to']}")
-    place = run.root / WALKS / name[:LONGEST] if out is None else place_at(out)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{found['from']}-to-{found['to']}")
+    place = run.root / WALKS / name[:MAX_NAME] if out is None else place_at(out)
     with writing(place):
-        told["separability"] = _separability(run, line, spec, out)
-        fit = line.targets.fit
-        title = f"{run.record['name']}: from {told['from']} to {told['to']}"
-        told["files"] = _write_walk(place, told, _paths(line, ways, maps, fit), fit, title)
-    return {"place": str(place), **told}
+        found["separability"] = _separability(run, pipeline, spec, out)
+        fit = pipeline.targets.fit
+        title = f"{run.record['name']}: from {found['from']} to {found['to']}"
+        found["files"] = _write_walk(place, found, _paths(pipeline, ways, maps, fit), fit, title)
+    return {"place": str(place), **found}
 
 
-def _target(line: Pipeline, name: str) -> int:
+def _target(pipeline: Pipeline, name: str) -> int:
     """Row of a fit target by its number or its name."""
-    ids = line.targets.ids[: line.targets.fit_count]
+    ids = pipeline.targets.ids[: pipeline.targets.fit_count]
     if name in ids:
         return ids.index(name)
     if name.isdecimal() and int(name) < len(ids):
@@ -147,14 +147,16 @@ def _ways(
     return ways
 
 
-def _decoded(line: Pipeline, ways: Sequence[Way]) -> list[Maps]:
+def _decoded(pipeline: Pipeline, ways: Sequence[Way]) -> list[Maps]:
     """Maps of all paths in model range, by the deterministic solver that undoes the inversion."""
     latents = torch.cat([way.latents for way in ways])
     labels = torch.tensor([label for way in ways for label in way.labels])
     made = []
     listener.get().begin("walk", len(latents), 0)
     for part, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
-        made.append(line.maps(line.lower(line.denoiser(own), part.to(line.device))).cpu())
+        made.append(
+            pipeline.maps(pipeline.lower(pipeline.denoiser(own), part.to(pipeline.device))).cpu()
+        )
         listener.get().advance("walk", len(part))
     return list(torch.cat(made).split(len(ways[0].latents)))
 
@@ -186,9 +188,9 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
+def _shared(run: RunStore, pipeline: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), line.targets.fit_ranged[held_targets(run)]
+    latents, targets = read_latents(run), pipeline.targets.fit_ranged[held_targets(run)]
     if len(latents) < MIN_TARGETS:
         return []
     points: Points = project(latents)[0]
@@ -204,9 +206,11 @@ def _shared(run: RunStore, line: Pipeline, root: int) -> list[dict[str, Any]]:
     ]
 
 
-def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float]) -> dict[str, Any]:
+def _path_numbers(
+    pipeline: Pipeline, way: Way, maps: Maps, shares: Sequence[float]
+) -> dict[str, Any]:
     measured = attributes(maps)
-    near = nearest(maps, line.targets.fit_ranged, line.targets.symmetries)
+    near = nearest(maps, pipeline.targets.fit_ranged, pipeline.targets.symmetries)
     radius = way.latents.double().flatten(1).norm(dim=1)
     frames = [
         {
@@ -214,37 +218,37 @@ def _path_numbers(line: Pipeline, way: Way, maps: Maps, shares: Sequence[float])
             "radius": float(radius[i]),
             "cluster": way.labels[i],
             **{name.replace(" ", "_"): float(values[i]) for name, values in measured.items()},
-            "nearest_target": line.targets.ids[int(near.target[i])],
+            "nearest_target": pipeline.targets.ids[int(near.target[i])],
             "nearest_distance": float(near.distance[i]),
         }
         for i, share in enumerate(shares)
     ]
-    end = None if way.end is None else line.targets.ids[way.end]
-    return {"start": line.targets.ids[way.start], "end": end, "frames": frames}
+    end = None if way.end is None else pipeline.targets.ids[way.end]
+    return {"start": pipeline.targets.ids[way.start], "end": end, "frames": frames}
 
 
 def _separability(
-    run: RunStore, line: Pipeline, spec: WalkSpec, out: str | None
+    run: RunStore, pipeline: Pipeline, spec: WalkSpec, out: str | None
 ) -> dict[str, Any] | None:
     """What is stored of the run, or is measured now and stored, unless the walk goes elsewhere."""
     known = stored_separability(run)
     if known is not None or not spec.separability:
         return known
     root = root_key(run.record["identity"] + "/separability")
-    found = separability(line, read_latents(run), root)
+    found = separability(pipeline, read_latents(run), root)
     if found is not None and out is None:
         store_separability(run, found)
     return found
 
 
 def _paths(
-    line: Pipeline, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps
+    pipeline: Pipeline, ways: Sequence[Way], maps: Sequence[Maps], fit: PhysicalMaps
 ) -> list[Path]:
     return [
         Path(
-            "walk" if way.end is not None else f"from {line.targets.ids[way.start]}",
+            "walk" if way.end is not None else f"from {pipeline.targets.ids[way.start]}",
             fit[way.start],
-            line.targets.physical(made),
+            pipeline.targets.physical(made),
             None if way.end is None else fit[way.end],
         )
         for way, made in zip(ways, maps, strict=True)
@@ -253,27 +257,27 @@ def _paths(
 
 def _write_walk(
     place: Place,
-    told: dict[str, Any],
+    found: dict[str, Any],
     paths: Sequence[Path],
     fit: PhysicalMaps,
     title: str,
 ) -> list[str]:
     """Write everything that a walk found, the numbers last; return the names of the files.
 
-    The fit targets set the colour scale. `told["paths"]` has the numbers of each path's maps.
+    The fit targets set the colour scale. `found["paths"]` has the numbers of each path's maps.
     """
     stretch = Stretch.fit(fit[:, 0])
-    shares = [frame["share"] for frame in told["paths"][0]["frames"]]
+    shares = [frame["share"] for frame in found["paths"][0]["frames"]]
     stream = io.BytesIO()
     np.save(stream, np.stack([path.maps for path in paths]))
     contents = {
         "strip.png": strip(paths, shares, stretch, title),
         "walk.gif": animation(paths, stretch),
-        "walk.csv": _table(told["paths"]),
+        "walk.csv": _table(found["paths"]),
         "maps.npy": stream.getvalue(),
     }
     files = [*contents, WALK_NUMBERS]
-    contents[WALK_NUMBERS] = as_bytes({**told, "synthetic": True, "files": files})
+    contents[WALK_NUMBERS] = as_bytes({**found, "synthetic": True, "files": files})
     for name, content in contents.items():
         write_atomic(place / name, content)
     return files
@@ -292,8 +296,8 @@ def _table(paths: Sequence[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
-    """Held-out AUC of targets against the base's own maps at the method's level.
+def separability(pipeline: Pipeline, latents: Latents, root: int) -> dict[str, Any] | None:
+    """Held-out AUC of targets against the base's own maps at the method's `t_max`.
 
     Returns None where fewer than `MIN_MAPS` targets are fitted, or the base makes maps that are not
     finite.
@@ -301,18 +305,18 @@ def separability(line: Pipeline, latents: Latents, root: int) -> dict[str, Any] 
     count = min(MAX_MAPS, len(latents))
     if count < MIN_MAPS:
         return None
-    domain = in_domain_latents(line, count, root)
+    domain = in_domain_latents(pipeline, count, root)
     if not bool(domain.isfinite().all()):
         return None
-    rows = {
+    features = {
         "latents": (domain.flatten(1), latents.flatten(1)),
-        "spectra": spectrum_rows(domain, latents),
+        "spectra": log_spectra(domain, latents),
     }
     found = {
-        name: asdict(separation(*pair, generator(root, row, stream=Stream.RESAMPLE)))
-        for row, (name, pair) in enumerate(rows.items())
+        name: asdict(separation(*pair, generator(root, number, stream=Stream.RESAMPLE)))
+        for number, (name, pair) in enumerate(features.items())
     }
-    return {"t_max": line.method.ends[1], "in_domain": count, "targets": len(latents), **found}
+    return {"t_max": pipeline.method.ends[1], "in_domain": count, "targets": len(latents), **found}
 
 
 def store_separability(run: RunStore, found: dict[str, Any]) -> None:
@@ -320,27 +324,27 @@ def store_separability(run: RunStore, found: dict[str, Any]) -> None:
     write_json(run.root / WALKS / SEPARABILITY, found)
 
 
-def in_domain_latents(line: Pipeline, count: int, root: int) -> Latents:
+def in_domain_latents(pipeline: Pipeline, count: int, root: int) -> Latents:
     """Latents of maps that the base makes of noise, inverted as the targets were."""
-    schedule = line.base.schedule
+    schedule = pipeline.base.schedule
     grid = schedule.log_snr_grid(STEPS + 1, len(schedule) - 1)
-    noise = normal(SeedRange(root, 0, count), line.targets.fit_seen.shape[1:])
+    noise = normal(SeedRange(root, 0, count), pipeline.targets.fit_seen.shape[1:])
     found = []
     listener.get().begin("separate", count, 0)
     for part in noise.split(BATCH):
-        batch = padded(part, min(BATCH, count)).to(line.device)
-        made = decode(line.base, "ddim", batch, grid)
-        denoiser = line.denoiser(line.labels(made.cpu()))
-        done = line.lift(denoiser, made)
+        batch = padded(part, min(BATCH, count)).to(pipeline.device)
+        made = decode(pipeline.base, "ddim", batch, grid)
+        denoiser = pipeline.denoiser(pipeline.labels(made.cpu()))
+        done = pipeline.lift(denoiser, made)
         found.append(done.latents.cpu()[: len(part)])
         listener.get().advance("separate", len(part))
     return torch.cat(found)
 
 
-def spectrum_rows(a: Latents, b: Latents) -> tuple[torch.Tensor, torch.Tensor]:
+def log_spectra(a: Latents, b: Latents) -> tuple[torch.Tensor, torch.Tensor]:
     """Log power per annulus of each latent, standardised over both sets together."""
-    rows = [power_spectrum(latents)[1].clamp_min(1e-30).log().flatten(1) for latents in (a, b)]
-    both = torch.cat(rows)
+    spectra = [power_spectrum(latents)[1].clamp_min(1e-30).log().flatten(1) for latents in (a, b)]
+    both = torch.cat(spectra)
     spread = both.std(dim=0).clamp_min(1e-12)
-    first, second = ((part - both.mean(dim=0)) / spread for part in rows)
+    first, second = ((part - both.mean(dim=0)) / spread for part in spectra)
     return first, second

@@ -1,1 +1,1 @@
-"""What a run is asked to do, as frozen records of plain values, and the identity made of them."""
+"""What a run does, as frozen records of plain values, and the identity made of them."""

@@ -1,4 +1,4 @@
-"""What is asked of a set of samples before it is published: no part of a run's identity."""
+"""Conditions on a set of samples before it is published: no part of a run's identity."""
 
 from dataclasses import dataclass
 from typing import final

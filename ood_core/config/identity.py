@@ -1,4 +1,4 @@
-"""Run identity: a digest of content, never of place.
+"""Run identity: a digest of content, never of paths.
 
 The record holds exactly what changes results: the resolved method, the seed, the reading of the
 targets with their digest, and the digest of the base. Worker count, pool, device, paths, names and

@@ -1,4 +1,4 @@
-"""The method in one record: what is asked for is also what is resolved.
+"""The method in one record, as configured and as resolved.
 
 `Method()` is the method of this project, `Method.of("discovery")` and `Method.of("cluster")` are
 two published ones. What depends on the noise schedule of a base is None until `Method.resolve`.
@@ -19,7 +19,7 @@ GaussianKind = Literal[
 ]  # fmt: skip
 PriorKind = Literal[GaussianKind, "mixture", "auto"]
 SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
-ConstructKind = Literal["prior", "slerp", "norm", "combination", "cluster"]
+SamplerKind = Literal["prior", "slerp", "norm", "combination", "cluster"]
 Preset = Literal["calibrated", "discovery", "cluster"]
 
 STEPS = 12
@@ -112,7 +112,7 @@ class SteeringSpec:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawSpec:
-    """What a latent is made of, and what it is held against before it is decoded.
+    """How a latent is drawn, and which intervals it must lie in to be decoded.
 
     `prior` draws from the fitted prior. `slerp` and `norm` go from the latent of a random fit
     target towards such a draw, by `share` of the way; `grid` takes one of the published 20 shares
@@ -124,10 +124,10 @@ class DrawSpec:
         share: for slerp and norm, how far to go from the target's latent; None takes 0.15.
         parents: for combination, how many latents are added; None takes 3.
         accept: what intervals of accepted radii, distances and angles are measured on: draws of
-            the same construct, or, as published, the latents of the targets themselves.
+            the same sampler, or, as published, the latents of the targets themselves.
     """
 
-    construct: ConstructKind = "prior"
+    construct: SamplerKind = "prior"
     share: float | Literal["grid"] | None = None
     parents: int | None = None
     accept: Literal["construct", "latents"] = "construct"
@@ -159,7 +159,7 @@ class DrawSpec:
         )
 
     def filled(self) -> "DrawSpec":
-        """Return the spec with what its construct needs and was left open."""
+        """Return the spec with the defaults of its sampler filled in."""
         between, summed = self.construct in ("slerp", "norm"), self.construct == "combination"
         share = SHARE if between and self.share is None else self.share
         return replace(self, share=share, parents=self.sources if summed else None)
@@ -176,7 +176,7 @@ class Method:
     Attributes:
         t_max: time index up to which targets are inverted, the noisiest. None takes the index with
             `sigma/alpha` of 12; `auto` measures one when a run is planned
-            (`ood_core.synthesis.levels`).
+            (`ood_core.synthesis.timesteps`).
         t_min: time index at which inversion starts and decoding ends. None takes the index with
             `sigma/alpha` of 0.02.
         steps: solver steps between both.
@@ -243,7 +243,7 @@ class Method:
         reconstruction of Ramachandran et al. (2024), whose formulas are not known.
 
         Raises:
-            ConfigError: no such preset, or one that has no place for a change.
+            ConfigError: no such preset, or no such field to change.
         """
         return cls(**of_preset({"preset": preset, **changes}))
 

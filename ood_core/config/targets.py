@@ -23,7 +23,7 @@ class TargetsSpec:
             invertible.
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
-            out, so that a file that is ordered by place keeps both splits apart.
+            out, so that a file in order of position keeps both splits apart.
         max_bytes: most bytes of all maps, as stored and as float32.
         max_maps: most maps, and most files, HDUs or members that they lie in.
         max_header_bytes: most bytes of one file that are no pixels.

@@ -212,13 +212,13 @@ def _extname(hdu: Any) -> str:
 
 def _described(hdus: Any) -> str:
     """Place, name and shape of each HDU."""
-    words = []
+    described = []
     for number, hdu in enumerate(hdus[:_SPELLED_OUT]):
         name = f"{number} {hdu.name}" + (f",{hdu.ver}" if hdu.ver != 1 else "")
         shape = " x ".join(map(str, hdu.shape)) if hdu.is_image else "table"
-        words.append(f"{name.strip()} ({shape})" if shape else name.strip())
-    more = len(hdus) - len(words)
-    return ", ".join(words) + (f" and {more} more" if more else "")
+        described.append(f"{name.strip()} ({shape})" if shape else name.strip())
+    more = len(hdus) - len(described)
+    return ", ".join(described) + (f" and {more} more" if more else "")
 
 
 def _holds_maps(hdu: Any) -> bool:

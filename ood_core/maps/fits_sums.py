@@ -1,6 +1,6 @@
 """Whether a FITS file is whole: by its length and by the checksums that it carries.
 
-What a parser warns about depends on what was imported and read before, so that is not asked.
+Warnings of the parser depend on what was imported and read before, so they are not used.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Compressed FITS: unpacked no further than the limits, and tiles that are what they claim.
 
-The decoders of tiles are written in C and trust sizes inside the compressed streams. So only those
-are let near that check their input themselves, and tiles compressed by gzip are unpacked once by
-themselves, up to the size that a tile has.
+The decoders of tiles are written in C and trust sizes inside the compressed streams. So only
+decoders that check their input are used, and tiles compressed by gzip are unpacked separately
+first, up to the size of a tile.
 """
 
 import gzip
@@ -68,7 +68,7 @@ def unpacked(file: BinaryIO, path: str, limits: Limits) -> Iterator[tuple[Binary
 
 
 def require_few_axes(block: bytes) -> None:
-    """Refuse header cards by which the parser would count for ever.
+    """Refuse header cards that make the parser loop without end.
 
     Raises:
         OverflowError: more axes or columns than the FITS standard allows, 999.

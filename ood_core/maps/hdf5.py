@@ -1,7 +1,7 @@
 """HDF5 and NetCDF 4 files: one data set of maps, packed values decoded by the CF conventions.
 
 The package that reads them, h5py, is optional. Data that lie in other files are refused. A chunk is
-unpacked by the HDF5 library itself, which takes as much memory as the chunk asks for.
+unpacked by the HDF5 library itself, which takes as much memory as the chunk declares.
 """
 
 import math

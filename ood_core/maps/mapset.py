@@ -1,4 +1,4 @@
-"""Sets of maps in physical units, with the words that came with them.
+"""Sets of maps in physical units, with the metadata that came with them.
 
 A `MapSet` is what every reader returns: maps on a common pixel grid, one name per map, one unit,
 and the header of the file, kept as text so that no card is lost. A `TargetSet` is made of one.
@@ -78,15 +78,15 @@ class MapSet:
     def digest(self) -> str:
         """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.
 
-        The place where the file lies does not enter: a moved file keeps its digest.
+        The path of the file does not enter: a moved file keeps its digest.
         """
-        words = {
+        metadata = {
             "shape": self.values.shape,
             "unit": self.unit,
             "ids": self.ids,
             "header": self.header,
         }
-        record = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+        record = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
         record.update(self.values.astype("<f4", copy=False).tobytes())
         return record.hexdigest()
 
@@ -160,7 +160,7 @@ def combine(parts: Sequence[MapSet]) -> MapSet:
     )
 
 
-def require_words(maps: MapSet) -> None:
+def require_metadata(maps: MapSet) -> None:
     """Refuse a unit or ids that no report or file could hold.
 
     Raises:
@@ -204,6 +204,6 @@ def _require_alike(first: MapSet, other: MapSet) -> None:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Return the first few names in words, with the number of the others."""
+    """Return the first few names as text, with the number of the others."""
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

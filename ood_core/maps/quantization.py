@@ -1,4 +1,4 @@
-"""Quantization: how the targets' numbers were rounded and cut off, done to samples as well.
+"""Quantization: how the targets' numbers were rounded and cut off, applied to samples as well.
 
 Real maps are coarse data (Heitjan & Rubin 1991): counts are whole numbers, FITS scales integers,
 ionised bubbles are at 0 mK and saturated pixels at the detector's largest number. A denoiser makes
@@ -20,7 +20,7 @@ MIN_SHARE = 0.05
 """A value that fewer pixels of the targets share is no plateau."""
 EDGE = 0.01
 """Share of the other pixels that lie between plateau and edge, and are lost to it."""
-MIN_LEVELS = 8
+MIN_DIFFERENT = 8
 """Fewer different values than that are multiples of one number by chance."""
 WITHIN = 0.02
 """Distance from a whole multiple, in steps, at most: 8 values are within by chance in 4e-9."""
@@ -41,8 +41,8 @@ class Quantization:
 
     step: Values
     lowest: Values
-    below: Values
-    above: Values
+    lower_edge: Values
+    upper_edge: Values
     highest: Values
 
     @classmethod
@@ -56,31 +56,31 @@ class Quantization:
         return cls(
             step=_column(steps),
             lowest=_column([value for value, _ in low]),
-            below=_column([edge for _, edge in low]),
-            above=_column([-edge for _, edge in high]),
+            lower_edge=_column([edge for _, edge in low]),
+            upper_edge=_column([-edge for _, edge in high]),
             highest=_column([-value for value, _ in high]),
         )
 
     @property
     def found(self) -> list[dict[str, float | None]]:
         """What was found in every channel, as plain numbers; None where there is nothing."""
-        columns = (self.step, self.lowest, self.below, self.above, self.highest)
+        columns = (self.step, self.lowest, self.lower_edge, self.upper_edge, self.highest)
         rows = np.concatenate(columns, axis=1)[:, :, 0].tolist()
         return [
             {
                 "step": step or None,
-                "lowest_up_to": below if below > lowest else None,
-                "highest_from": above if above < highest else None,
+                "lowest_up_to": lower if lower > lowest else None,
+                "highest_from": upper if upper < highest else None,
             }
-            for step, lowest, below, above, highest in rows
+            for step, lowest, lower, upper, highest in rows
         ]
 
     def __call__(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Round to the step, and take what lies beyond an edge to the plateau there."""
-        low, high = self.below > self.lowest, self.above < self.highest
+        """Round to the step, and set what lies beyond an edge to the plateau's value."""
+        low, high = self.lower_edge > self.lowest, self.upper_edge < self.highest
         rounded = _rounded(maps.astype(np.float64), self.step)
-        settled = np.where(low & (rounded < self.below), self.lowest, rounded)
-        settled = np.where(high & (settled > self.above), self.highest, settled)
+        settled = np.where(low & (rounded < self.lower_edge), self.lowest, rounded)
+        settled = np.where(high & (settled > self.upper_edge), self.highest, settled)
         kept = (self.step == 0) & ~(low | high)
         return np.where(kept, maps, settled).astype(np.float32)
 
@@ -90,12 +90,12 @@ def step_of(values: Values) -> float:
     least = ROUNDING * float(np.abs(values).max())
     different = np.unique(values)
     different = different[np.append(True, np.diff(different) > least)]
-    if len(different) < MIN_LEVELS:
+    if len(different) < MIN_DIFFERENT:
         return 0.0
     gaps = np.diff(different)
     step = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
     for share in (1 / 64, 1 / 8, 1):  # an error of the step grows with the multiple
-        first = different[: max(MIN_LEVELS, round(share * len(different)))] - different[0]
+        first = different[: max(MIN_DIFFERENT, round(share * len(different)))] - different[0]
         multiple = np.round(first / step)
         step = float(first @ multiple / (multiple @ multiple))
     step = _plain(step)
@@ -104,7 +104,7 @@ def step_of(values: Values) -> float:
 
 
 def _plain(step: float) -> float:
-    """The number that was meant: a decimal of five digits or one over a whole number."""
+    """The step as it was written: a decimal of five digits or one over a whole number."""
     near = [float(f"{step:.5g}"), *([1 / round(1 / step)] if step < 1 else [])]
     plain = min(near, key=lambda number: abs(number - step))
     return plain if abs(plain - step) < 1e-5 * step else step

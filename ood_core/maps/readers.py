@@ -16,7 +16,7 @@ from ood_core.limits import Limits
 from ood_core.maps import paths
 from ood_core.maps.fits import is_fits, read_fits
 from ood_core.maps.hdf5 import is_hdf5, read_hdf5
-from ood_core.maps.mapset import MapSet, combine, listing, require_count, require_words
+from ood_core.maps.mapset import MapSet, combine, listing, require_count, require_metadata
 from ood_core.maps.numpy_files import is_npy, is_npz, read_npy, read_npz
 from ood_core.maps.zarr_files import is_zarr, read_zarr
 
@@ -65,7 +65,7 @@ def read_maps(path: str, array: str | None, limits: Limits) -> MapSet:
     parts, left = [], limits
     for file in files:
         part = _reader_of(file).read(file, array, left)
-        require_words(part)
+        require_metadata(part)
         left = replace(left, max_bytes=left.max_bytes - part.values.nbytes)
         parts.append(part)
     require_count(sum(map(len, parts)), path, limits.max_maps)

@@ -89,7 +89,7 @@ class TargetSet:
         header: FITS header cards as text, as in `MapSet`; '' when there are none.
         source: where the maps came from, for messages.
         transform: physical values to model range and back, measured on the fit split.
-        symmetries: changes that leave the law of the maps as it is, as the user declared them.
+        symmetries: changes that leave the maps' distribution as it is, as the user declared them.
         fit_count: number of maps of the fit split.
         model_range: all maps in model range, float32, shape (n, c, y, x).
         codes: codes of all maps, for a model with an autoencoder; else None.
@@ -128,7 +128,7 @@ class TargetSet:
                 names.
             array: which HDU, member or array holds the maps, where a file has several.
             transform: how values are stretched on their way to model range.
-            symmetries: changes that leave the law of the maps as it is.
+            symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
             max_bytes: most bytes of all maps together, as stored and as float32.
@@ -171,7 +171,7 @@ class TargetSet:
             header: FITS header cards as text, one per line.
             source: where the maps came from, for messages.
             transform: how values are stretched on their way to model range.
-            symmetries: changes that leave the law of the maps as it is.
+            symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
 
         Raises:

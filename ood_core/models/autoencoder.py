@@ -114,7 +114,7 @@ def load_autoencoder(
             f"{source}: got scaling_factor {scale}; expected more than 0, and finite, as "
             f"shift_factor {shift}"
         )
-    words = f"{config['_class_name']}, scale {scale!r}, shift {shift!r}"
+    scaling = f"{config['_class_name']}, scale {scale!r}, shift {shift!r}"
     weights = weights_file(folder, source).read_bytes()
     return Autoencoder(
         network=network.to(device),
@@ -123,7 +123,7 @@ def load_autoencoder(
         factor=2 ** (len(found.block_out_channels) - 1),
         scale=scale,
         shift=shift,
-        digest=hashlib.sha256(weights + words.encode()).hexdigest(),
+        digest=hashlib.sha256(weights + scaling.encode()).hexdigest(),
     )
 
 

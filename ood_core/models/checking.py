@@ -1,8 +1,8 @@
-"""Whether a base denoises as its settings say, asked of the network alone; no data are needed.
+"""Whether a base denoises as its settings say, measured with the network alone; no data are needed.
 
 Read by a prediction type, a network is a denoiser `D` that draws samples `x0` of its own. If the
 type is the right one, they are its domain, `D` is the posterior mean on them, and once they are
-noised again two things hold at every level `s = sigma/alpha`:
+noised again two things hold at every noise level `s = sigma/alpha`:
 
     E|D - x0|^2 <= c s^2 / (c + s^2)        per pixel: the loss of the best linear denoiser that
                                             knows only the mean map and the spread c = var(x0)
@@ -25,8 +25,8 @@ from ood_core.diffusion.denoiser import Denoiser
 from ood_core.models.pretrained import PretrainedDenoiser
 from ood_core.numerics.random import Stream, normal_like
 
-LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Noise-to-signal ratios that a base is asked at, in units of its samples' spread."""
+NOISE_LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Noise-to-signal ratios that a base is evaluated at, in units of its samples' spread."""
 USEFUL_LOSS = 0.9
 """Loss, relative to the linear denoiser's, that a trained base stays below on its own samples."""
 CLEAR_MARGIN = 0.8
@@ -57,7 +57,7 @@ class Denoising:
         return self.loss < USEFUL_LOSS
 
     @property
-    def levels_fit(self) -> bool:
+    def noise_fits(self) -> bool:
         """Whether the maps held as much noise as the network took them to hold."""
         return all(1 / SLOPE_FACTOR < slope < SLOPE_FACTOR for slope in self.slopes)
 
@@ -70,8 +70,8 @@ def denoising(denoiser: Denoiser, maps: Maps, root: int) -> Denoising:
     """
     spread = float(maps.double().var(dim=0).mean())
     if not (math.isfinite(spread) and spread > 0):
-        return Denoising((math.inf,) * len(LEVELS), (math.nan,) * len(LEVELS))
-    rows = [_at_level(denoiser, maps, spread, i, root) for i in range(len(LEVELS))]
+        return Denoising((math.inf,) * len(NOISE_LEVELS), (math.nan,) * len(NOISE_LEVELS))
+    rows = [_at_noise(denoiser, maps, spread, i, root) for i in range(len(NOISE_LEVELS))]
     losses, slopes = zip(*rows, strict=True)
     return Denoising(losses, slopes)
 
@@ -95,11 +95,11 @@ def recognised(found: Mapping[str, Denoising]) -> str | None:
     return best if clear and found[best].useful else None
 
 
-def _at_level(
+def _at_noise(
     denoiser: Denoiser, maps: Maps, spread: float, index: int, root: int
 ) -> tuple[float, float]:
     schedule = denoiser.schedule
-    t = schedule.index_of(LEVELS[index] * math.sqrt(spread))
+    t = schedule.index_of(NOISE_LEVELS[index] * math.sqrt(spread))
     alpha, sigma = float(schedule.alpha[t]), float(schedule.sigma[t])
     white = (sigma / alpha) ** 2
     eps = normal_like(maps, root, index, Stream.CALIBRATION)

@@ -2,8 +2,8 @@
 
 Torch files, read without running anything in them and with bounded memory.
 
-Torch's own careful reader runs nothing, but it makes what it is asked to make: a byte array of any
-length, or a million lists from a million bytes. So the pickle inside is measured and looked
+Torch's own careful reader runs nothing, but it allocates whatever a file requests: a byte array of
+any length, or a million lists from a million bytes. So the pickle inside is measured and looked
 through first.
 """
 
@@ -185,7 +185,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What was found; torch's own words go on to advise how to load the file unsafely."""
+    """What was found; torch's own message also advises how to load the file unsafely."""
     text = str(error)
     wanted = re.search(r"GLOBAL (\S+)", text)
     if wanted:

@@ -6,7 +6,7 @@ rate 1 (Sampson et al. 2024, arXiv 2401.07313; Song et al. 2021, eq. 33):
     x_t = exp(-t/2) x0 + sqrt(1 - exp(-t)) eps,     0 < t <= 10.
 
 The linear schedule of DDPM has the same law of `x_t` at `t = -ln(alpha_k^2)`, so that index `k`
-asks the network at that time, and the noise estimate is `eps = -sigma_k s(x, t)`. Values are
+evaluates the network at that time, and the noise estimate is `eps = -sigma_k s(x, t)`. Values are
 `log(flux + 1) / 0.1`. Only the weight files are read: importing the package would start JAX.
 """
 
@@ -111,7 +111,7 @@ class MixerBlock(nn.Module):
 class MixerNoise(nn.Module):
     """The noise estimate `-sigma_k s(x, -ln(alpha_k^2))` at integer times of a schedule.
 
-    Times beyond the longest that the network knows are asked as that one.
+    Times beyond the longest that the network knows are replaced by that one.
     """
 
     def __init__(self, score: ScoreMixer, schedule: NoiseSchedule, longest: float) -> None:

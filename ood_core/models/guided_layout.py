@@ -1,7 +1,7 @@
 """Checkpoints of improved DDPM and guided diffusion, as weights of diffusers' `UNet2DModel`.
 
 The network of Nichol & Dhariwal (2021), "Improved denoising diffusion probabilistic models", and
-Dhariwal & Nichol (2021), "Diffusion models beat GANs on image synthesis". Keys and shapes tell its
+Dhariwal & Nichol (2021), "Diffusion models beat GANs on image synthesis". Keys and shapes say its
 widths, blocks, attention, conditioning and resampling. They do not tell the image size, how
 attention splits into heads, or the noise schedule: those are arguments. Nor do they tell a
 six-channel network from one that upsamples three-channel images and learns their variance.
@@ -21,7 +21,7 @@ from ood_core.models.imported import Imported
 @final
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What keys and shapes tell; `widths` and `attention` are per level, finest first."""
+    """What keys and shapes say; `widths` and `attention` are per level, finest first."""
 
     channels: int
     outputs: int
@@ -43,10 +43,10 @@ class Layer:
 
 
 def read_layout(state: Mapping[str, Tensor]) -> Layout:
-    """Read the layout off the keys and shapes that tell it; the rest is left to be checked.
+    """Read the layout off keys and shapes; the rest is left to be checked.
 
     Raises:
-        BaseModelError: those are missing or contradict one another, or tell of a setting that
+        BaseModelError: those are missing or contradict one another, or need a setting that
             `UNet2DModel` cannot express.
     """
     if any(key.startswith("label_emb.") for key in state):
@@ -258,8 +258,8 @@ def from_guided(
         state: weights by name, such as `input_blocks.1.0.in_layers.0.weight`.
         size: side of the training images in pixels; by default that of the published network with
             the same multipliers.
-        head_channels: channels per attention head (`num_head_channels`). Nothing in the weights
-            tells a wrong number, which makes another network of them.
+        head_channels: channels per attention head (`num_head_channels`). A wrong number cannot
+            be seen from the weights, and makes another network of them.
         heads: attention heads (`num_heads`), for networks that fix their number instead.
         new_attention_order: whether queries, keys and values are split before the heads
             (`use_new_attention_order`) and not within each.

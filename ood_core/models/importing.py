@@ -1,4 +1,4 @@
-"""Import of a checkpoint: read it, tell its layout by its names, convert, write."""
+"""Import of a checkpoint: read it, recognise its layout by its names, convert, write."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ class Layout:
 
     name: str
     recognises: Callable[[State], bool]
-    convert: Callable[[State, "Untold"], Imported]
+    convert: Callable[[State, "ImportOptions"], Imported]
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Untold:
-    """What weights do not tell of their network; the defaults are those of published networks.
+class ImportOptions:
+    """Settings that cannot be read off the weights; the defaults are those of published networks.
 
-    `size` is the side in pixels of the maps that it was trained on, where the weights do not tell
-    it or tell it wrong. The others are settings of guided-diffusion networks alone.
+    `size` is the side in pixels of the maps of training, where the weights do not say it or say it
+    wrong. The others are settings of guided-diffusion networks alone.
     """
 
     size: int | None = None
@@ -43,19 +43,19 @@ class Untold:
     noise_schedule: GuidedSchedule = "linear"
 
 
-def _guided(state: State, untold: Untold) -> Imported:
+def _guided(state: State, options: ImportOptions) -> Imported:
     return from_guided(
         state,
-        untold.size,
-        head_channels=untold.head_channels,
-        heads=untold.heads,
-        new_attention_order=untold.new_attention_order,
-        noise_schedule=untold.noise_schedule,
+        options.size,
+        head_channels=options.head_channels,
+        heads=options.heads,
+        new_attention_order=options.new_attention_order,
+        noise_schedule=options.noise_schedule,
     )
 
 
 LAYOUTS = (
-    Layout("Ho et al. 2020", is_ho, lambda state, untold: from_ho(state, untold.size)),
+    Layout("Ho et al. 2020", is_ho, lambda state, options: from_ho(state, options.size)),
     Layout("Dhariwal & Nichol 2021", is_guided, _guided),
 )
 
@@ -63,21 +63,21 @@ LAYOUTS = (
 @final
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What an imported base was made from: the layout, and where in the file its weights were."""
+    """What an imported base was made from: its layout, and the key of its weights in the file."""
 
     layout: str
     place: str
 
 
 def import_checkpoint(
-    path: Path, folder: Path, untold: Untold | None = None, max_bytes: int = BASE_BYTES
+    path: Path, folder: Path, options: ImportOptions | None = None, max_bytes: int = BASE_BYTES
 ) -> Origin:
     """Write the diffusers folder of a checkpoint; see `read_checkpoint` for what may be in it.
 
     Args:
         path: torch or safetensors file.
         folder: a new folder.
-        untold: what the weights do not tell.
+        options: settings that cannot be read off the weights.
         max_bytes: most bytes of the file, and of its weights in float32.
 
     Raises:
@@ -94,7 +94,7 @@ def import_checkpoint(
             "diffusers folder by the tools of its own project"
         )
     try:
-        write_imported(layout.convert(checkpoint.state, untold or Untold()), folder)
+        write_imported(layout.convert(checkpoint.state, options or ImportOptions()), folder)
     except BaseModelError as error:
         raise BaseModelError(f"{path} ({layout.name}): {error}") from error
     return Origin(layout.name, checkpoint.place)

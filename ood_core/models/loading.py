@@ -190,7 +190,7 @@ def _folder(source: str) -> Path:
 
 
 def _is_path(source: str) -> bool:
-    """Whether a name means a place on disk, so that it must never be asked of the hub."""
+    """Whether a name is a path on disk, which must never be looked up at the hub."""
     first, *_ = parts = Path(source).parts or ("",)
     local = source.startswith((".", "~", "/", "models/")) or "\\" in source
     return local or len(parts) != 2 or source.count("/") != 1 or Path(first).exists()

@@ -1,4 +1,4 @@
-"""The denoiser of a frozen network, under each way that networks are asked and answer.
+"""The denoiser of a frozen network, for each convention of input and output.
 
     eps, v, x0   output = F(x_t, t)                     `ood_core.diffusion.denoiser`
     score        output = F(x, sigma) = grad ln p       D = x + sigma^2 output
@@ -24,7 +24,7 @@ from ood_core.diffusion.schedule import NoiseSchedule
 @final
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A network that is asked at `sigma` and answers with the score; `alpha` is 1.
+    """A network that takes `sigma` and returns the score; `alpha` is 1.
 
     A `unit_range` network was trained on maps in [0, 1]. With `y = (x + 1) / 2` its noise has half
     the `sigma` of model range, and Tweedie's formula for `y` gives `D = x + sigma^2 output / 2`.
@@ -66,7 +66,7 @@ class Edm:
 
 
 Parametrisation = Prediction | Score | Edm
-"""What a network is given and what its answer means; its `str` is part of a base's digest."""
+"""What a network takes and what its output means; its `str` is part of a base's digest."""
 
 
 @final
@@ -101,17 +101,17 @@ class PretrainedDenoiser:
         alpha, sigma = float(self._schedule.alpha[t]), float(self._schedule.sigma[t])
         match self._parametrisation:
             case Score(unit_range=True):
-                return x_t + sigma**2 / 2 * self._ask((x_t + 1) / 2, sigma / 2)
+                return x_t + sigma**2 / 2 * self._output((x_t + 1) / 2, sigma / 2)
             case Score():
-                return x_t + sigma**2 * self._ask(x_t, sigma)
+                return x_t + sigma**2 * self._output(x_t, sigma)
             case Edm() as edm:
-                answer = self._ask(edm.c_in(sigma) * x_t, math.log(sigma) / 4)
-                return edm.c_skip(sigma) * x_t + edm.c_out(sigma) * answer
+                output = self._output(edm.c_in(sigma) * x_t, math.log(sigma) / 4)
+                return edm.c_skip(sigma) * x_t + edm.c_out(sigma) * output
             case prediction:
-                return clean_from_output(self._ask(x_t, t), x_t, alpha, sigma, prediction)
+                return clean_from_output(self._output(x_t, t), x_t, alpha, sigma, prediction)
 
-    def _ask(self, x: Maps, time: int | float) -> Maps:
-        """The network's answer in float32, without the variances that some networks add to it."""
+    def _output(self, x: Maps, time: int | float) -> Maps:
+        """The network's output in float32, without the variances that some networks add to it."""
         # As a plain number a real-valued time would be cut to a whole one in `UNet2DModel`.
         when = time if isinstance(time, int) else torch.tensor(time, device=x.device)
         with torch.autocast(x.device.type, self._dtype, self._dtype != torch.float32):

@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "network that takes ln(sigma)/4",
     ),
 }
-"""Setting to the values that do no harm, and the words after all others."""
+"""Setting to the values that do no harm, and what is expected instead."""
 
 
 @final
@@ -112,9 +112,9 @@ def read_scheduler(config: dict[str, Any]) -> Reading:
         BaseModelError: a class that is not known, an unknown `prediction_type`, `beta_schedule` or
             `sigma_schedule`, impossible levels, or a setting that cannot be honoured.
     """
-    for setting, (harmless, words) in REFUSED.items():
+    for setting, (harmless, expected) in REFUSED.items():
         if config.get(setting) not in harmless:
-            raise BaseModelError(f"got {setting}={config[setting]}, {words}")
+            raise BaseModelError(f"got {setting}={config[setting]}, {expected}")
     steps = config.get("num_train_timesteps", 1)
     if not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
         raise BaseModelError(
@@ -135,7 +135,7 @@ def read_scheduler(config: dict[str, Any]) -> Reading:
 
 
 def suit_network(reading: Reading, config: dict[str, Any]) -> Reading:
-    """Check that a network can be asked at the schedule's times, and in which range its maps lie.
+    """Check that a network takes the schedule's times; settle in which range its maps lie.
 
     Raises:
         BaseModelError: a time embedding that has no value at some of these times.
@@ -147,7 +147,7 @@ def suit_network(reading: Reading, config: dict[str, Any]) -> Reading:
     if bad.get(embedding):
         raise BaseModelError(
             f"got a network with time_embedding_type {embedding!r} and parametrisation "
-            f"{parametrisation}, asked at times which that embedding does not know; expected "
+            f"{parametrisation}, evaluated at times that its embedding does not have; expected "
             "fourier with ScoreSdeVeScheduler, else positional: check that the scheduler is the "
             "network's own"
         )

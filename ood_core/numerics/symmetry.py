@@ -1,7 +1,7 @@
 """Declared symmetries of a field, as the group of images of a map.
 
-A symmetry is physics that the user declares: the law of the targets does not change under it.
-`translate` means periodic stationarity; it has no finite orbit here and is used by spectral
+A symmetry is physics that the user declares: the distribution of the targets does not change under
+it. `translate` means periodic stationarity; it has no finite orbit here and is used by spectral
 estimators, not by `orbit`.
 """
 

@@ -10,8 +10,9 @@ both hard and diffuse boundaries. Infinite, licence-free and a function of the s
 
 Mosaic: cut-outs of one large image as a training domain.
 
-A cut-out is a random square of random zoom, averaged down to the asked size, turned and flipped,
-with random contrast and offset. A function of the image, the seed and the batch number alone.
+A cut-out is a random square of random zoom, averaged down to the requested size, turned and
+flipped, with random contrast and offset. A function of the image, the seed and the batch number
+alone.
 
 Random fields: the procedural domain of clouds, filaments, regions and sources.
 

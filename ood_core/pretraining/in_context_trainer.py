@@ -315,11 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stopped() -> Callable[[], bool]:
-    """Return whether the process was asked to end, so that it can save what it has first."""
-    asked: list[int] = []
+    """Return whether a signal to end has come, so that the process can save what it has first."""
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _: asked.append(got))
-    return lambda: bool(asked)
+        signal.signal(number, lambda got, _: received.append(got))
+    return lambda: bool(received)
 
 
 if __name__ == "__main__":

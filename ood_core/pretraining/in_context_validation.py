@@ -104,7 +104,7 @@ def validate(spec: InContextSpec, network: InContextDenoiser, groups: Sequence[G
 
 
 def _levels(count: int) -> PerSample:
-    """Quantiles of the law of noise levels, spread evenly over the kinds."""
+    """Quantiles of the distribution of noise levels, spread evenly over the kinds."""
     order = generator(0, count, attempt=4, stream=Stream.TRAINING).permutation(count)
     quantiles = LOG_NOISE_MEAN + LOG_NOISE_SPREAD * ndtri((order + 0.5) / count)
     return torch.from_numpy(quantiles.astype(np.float32))

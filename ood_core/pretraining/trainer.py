@@ -1,9 +1,10 @@
 """Training of a base: one pure step after another, a function of the spec and the step number.
 
 Loss: mean squared error of the network's own target (v-prediction by default; Salimans & Ho 2022),
-with `ln(sigma/alpha)` drawn from a normal law (Karras et al. 2022, section 5) instead of a uniform
-time index, since the linear schedule spends half its indices where maps are all but gone. Weights
-are averaged exponentially with a warm-up (Karras et al. 2024, section 3.1, in its simplest form).
+with `ln(sigma/alpha)` drawn from a normal distribution (Karras et al. 2022, section 5) instead of a
+uniform time index, since the linear schedule spends half its indices where maps are all but gone.
+Weights are averaged exponentially with a warm-up (Karras et al. 2024, section 3.1, in its simplest
+form).
 
 Several workers take equal shares of every batch. The mean of their gradients is the gradient of the
 whole batch, so that their number changes rounding alone.

@@ -1,6 +1,6 @@
-"""Laws of worlds that start from Gaussian fields: spectra, clouds, ridges, eddies, fronts.
+"""Models of random maps that start from Gaussian fields: spectra, clouds, ridges, eddies, fronts.
 
-A law is a frozen set of parameters, all of which `drawn` takes from one generator; lengths are in
+A model is a frozen set of parameters, all of which `drawn` takes from one generator; lengths are in
 pixels and wavenumbers in cycles per pixel, so that a larger map shows more of the same sky. Fields
 are periodic: they are drawn on a larger square and cut, so that opposite borders do not match.
 """
@@ -29,12 +29,12 @@ class Drawer(Protocol):
         """Draw `n` maps `(n, size, size)` in units of its own, all finite."""
 
 
-class Law(Drawer, Protocol):
+class MapModel(Drawer, Protocol):
     """A kind of map: its parameters are fixed, its maps are drawn."""
 
     @classmethod
     def drawn(cls, rng: Rng) -> Self:
-        """Draw the parameters of a law."""
+        """Draw the parameters."""
 
 
 def as_array(values: NDArray[Any]) -> Array:
@@ -59,7 +59,7 @@ def filtered(maps: Array, transfer: Array) -> Array:
 def beam(side: int, width: float, wings: float = 0.0) -> Array:
     """Transfer function of a Gaussian of `width` pixels, a share `wings` of it far wider.
 
-    The wings fall as the Cauchy law does, which is what scattered light in optics looks like.
+    The wings fall as a Cauchy distribution does, as scattered light in optics looks.
     """
     ky, kx = modes(side)
     k = np.hypot(ky, kx)
@@ -94,7 +94,7 @@ class PowerLaw:
 
     @classmethod
     def drawn(cls, rng: Rng, low: float = 1.0, high: float = 4.5) -> "PowerLaw":
-        """Draw a law with a slope between `low` and `high`."""
+        """Draw a model with a slope between `low` and `high`."""
         return cls(
             slope=rng.uniform(low, high),
             corner=log_uniform(rng, 0.004, 0.1),

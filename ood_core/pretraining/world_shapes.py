@@ -1,4 +1,4 @@
-"""Laws of worlds that are made of bodies with borders: craters, discs, leaves, cells.
+"""Models of random maps that are made of bodies with borders: craters, discs, leaves, cells.
 
 Densities are per pixel of area, lengths in pixels.
 """
@@ -24,7 +24,7 @@ from ood_core.pretraining.world_scatter import (
     uniforms,
 )
 
-MOST_LEAVES = 250
+MAX_LEAVES = 250
 LARGEST_DISC = 14.0  # radius, and so the margin within which discs reach the map
 
 
@@ -177,11 +177,11 @@ class Leaves:
         return as_array(canvas)
 
     def _count(self, size: int) -> int:
-        """Leaves that cover the frame about three times over, at most `MOST_LEAVES`."""
+        """Leaves that cover the frame about three times over, at most `MAX_LEAVES`."""
         radii = np.geomspace(self.smallest, self.largest, 64)
         weight = radii ** (1 - self.index)
         area = math.pi * 0.6 * float((weight * radii**2).sum() / weight.sum())
-        return int(np.clip(3 * (size + 12) ** 2 / area, 20, MOST_LEAVES))
+        return int(np.clip(3 * (size + 12) ** 2 / area, 20, MAX_LEAVES))
 
 
 @final

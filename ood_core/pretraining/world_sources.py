@@ -1,4 +1,4 @@
-"""Laws of worlds that shine: sources, clustered points, haloes, arcs.
+"""Models of random maps of things that shine: sources, clustered points, haloes, arcs.
 
 Densities are per pixel of area, lengths in pixels.
 """

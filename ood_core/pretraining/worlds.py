@@ -1,10 +1,10 @@
-"""Procedural worlds: every seed is a kind of map, a law with its own parameters.
+"""Procedural worlds: every seed is a kind of map, a model with its own parameters.
 
-A world is a law of one family, perhaps composed with a second (sum, mask, product), seen through an
-instrument (blur, gain from map to map, noise, brightness curve, quantisation) and scaled into model
-range. All of it is a function of the world's seed; its maps are functions of that and of their own
-seed. Endless, licence-free; whole families can be kept back to see what a network learns of kinds
-that it was never shown.
+A world is a model of one family, perhaps composed with a second (sum, mask, product), seen through
+an instrument (blur, gain from map to map, noise, brightness curve, quantisation) and scaled into
+model range. All of it is a function of the world's seed; its maps are functions of that and of
+their own seed. Endless, licence-free; whole families can be kept back to see what a network learns
+of kinds that it was never shown.
 """
 
 import math
@@ -19,7 +19,7 @@ from ood_core.pretraining.world_fields import (
     Array,
     Clouds,
     Drawer,
-    Law,
+    MapModel,
     PowerLaw,
     Ridges,
     Rng,
@@ -35,7 +35,7 @@ from ood_core.pretraining.world_fields import (
 from ood_core.pretraining.world_shapes import Cells, Craters, Discs, Leaves
 from ood_core.pretraining.world_sources import Arcs, Haloes, Points, Sources
 
-FAMILIES: Mapping[str, type[Law]] = {
+FAMILIES: Mapping[str, type[MapModel]] = {
     "arcs": Arcs,
     "cells": Cells,
     "clouds": Clouds,
@@ -62,21 +62,21 @@ MARGIN = 4  # pixels that a blur may carry over the border
 @final
 @dataclass(frozen=True, slots=True)
 class Standardised:
-    """A law in units of its own mean and spread."""
+    """A model in units of its own mean and spread."""
 
-    law: Drawer
+    model: Drawer
     mean: float
     spread: float
 
     def draw(self, rng: Rng, n: int, size: int) -> Array:
         """Draw `n` maps of about mean 0 and spread 1."""
-        return as_array((self.law.draw(rng, n, size) - self.mean) / self.spread)
+        return as_array((self.model.draw(rng, n, size) - self.mean) / self.spread)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """Two laws in one map: `sum`, `mask` (the second shows inside regions) or `product`."""
+    """Two models in one map: `sum`, `mask` (the second shows inside regions) or `product`."""
 
     form: str
     first: Standardised
@@ -85,7 +85,7 @@ class Composition:
     weight: float
 
     def draw(self, rng: Rng, n: int, size: int) -> Array:
-        """Draw `n` maps in units of the first law's spread."""
+        """Draw `n` maps in units of the first model's spread."""
         first = self.first.draw(rng, n, size)
         second = self.second.draw(rng, n, size)
         if self.form == "sum":
@@ -169,11 +169,11 @@ class Instrument:
 @final
 @dataclass(frozen=True, slots=True)
 class World:
-    """A kind of map. `sky` is the law's range before the instrument, `scale` the range after it."""
+    """A kind of map; `sky` is the model's range before the instrument, `scale` that after it."""
 
     seed: int
     family: str
-    law: Drawer
+    model: Drawer
     instrument: Instrument
     sky: tuple[float, float]
     scale: tuple[float, float]
@@ -187,7 +187,7 @@ class World:
         if n < 1 or size < 1:
             raise ValueError(f"got {n} maps of {size} pixels; expected at least one of each")
         rng = generator(self.seed, seed, attempt=1, stream=Stream.TRAINING)
-        seen = _exposures(rng, self.law, self.instrument, self.sky, n, size)
+        seen = _exposures(rng, self.model, self.instrument, self.sky, n, size)
         low, high = self.scale
         maps = self.instrument.read_out(2 * (seen - low) / (high - low) - 1)
         return np.clip(maps, -LIMIT, LIMIT).astype(np.float32)
@@ -198,7 +198,7 @@ def draw_world(
 ) -> World:
     """Draw the world of a seed: of `family`, or of one of `families`.
 
-    Second laws of compositions are of `families` too, so that a family left out of them is never
+    Second models of compositions are of `families` too, so that a family left out of them is never
     seen.
 
     Raises:
@@ -208,15 +208,15 @@ def draw_world(
     chosen = _family(rng, families)
     family = chosen if family is None else family
     first = FAMILIES[family].drawn(rng)
-    law: Drawer = first
+    model: Drawer = first
     if rng.random() < 0.3:
-        law = _composed(rng, first, FAMILIES[_family(rng, families)].drawn(rng))
+        model = _composed(rng, first, FAMILIES[_family(rng, families)].drawn(rng))
     instrument = Instrument.drawn(rng)
-    reference = law.draw(rng, REFERENCE_MAPS, REFERENCE_SIZE)
+    reference = model.draw(rng, REFERENCE_MAPS, REFERENCE_SIZE)
     sky = _range(reference, 0.5)
-    seen = _exposures(rng, law, instrument, sky, REFERENCE_MAPS, REFERENCE_SIZE)
+    seen = _exposures(rng, model, instrument, sky, REFERENCE_MAPS, REFERENCE_SIZE)
     scale = _range(seen, 0.0 if rng.random() < 0.5 else 0.2)
-    return World(seed, family, law, instrument, sky, scale)
+    return World(seed, family, model, instrument, sky, scale)
 
 
 def _family(rng: Rng, families: Sequence[str]) -> str:
@@ -234,20 +234,20 @@ def _composed(rng: Rng, first: Drawer, second: Drawer) -> Composition:
     )
 
 
-def _standardised(rng: Rng, law: Drawer) -> Standardised:
-    reference = law.draw(rng, REFERENCE_MAPS // 2, REFERENCE_SIZE)
-    return Standardised(law, float(reference.mean()), max(float(reference.std()), 1e-6))
+def _standardised(rng: Rng, model: Drawer) -> Standardised:
+    reference = model.draw(rng, REFERENCE_MAPS // 2, REFERENCE_SIZE)
+    return Standardised(model, float(reference.mean()), max(float(reference.std()), 1e-6))
 
 
 def _exposures(
     rng: Rng,
-    law: Drawer,
+    model: Drawer,
     instrument: Instrument,
     sky: tuple[float, float],
     n: int,
     size: int,
 ) -> Array:
-    raw = instrument.blurred(law.draw(rng, n, size + 2 * MARGIN))
+    raw = instrument.blurred(model.draw(rng, n, size + 2 * MARGIN))
     return instrument.exposed(rng, (raw - sky[0]) / (sky[1] - sky[0]))
 
 

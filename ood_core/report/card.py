@@ -81,7 +81,7 @@ _KNOWN = (
 @final
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Licence as the hub names it (`other` where it has no name), and the targets' own words."""
+    """Licence as the hub names it (`other` without a name), and the targets' own statements."""
 
     licence: str
     statement: str
@@ -100,16 +100,16 @@ def read_credit(header: str) -> Credit:
         card = _CARD.match(line)
         if card:
             found.setdefault("licence", card[1].replace("''", "'"))
-        words = line[8:].strip() if line.startswith("COMMENT ") else ""
-        statement = _STATEMENT.match(words)
+        comment = line[8:].strip() if line.startswith("COMMENT ") else ""
+        statement = _STATEMENT.match(comment)
         if statement:
             open_key = "credit" if statement[1].lower() == "credit" else "licence"
             open_key = "" if open_key in found else open_key
-            words = statement[2]
-        elif not words or _HEADING.match(words):
+            comment = statement[2]
+        elif not comment or _HEADING.match(comment):
             open_key = ""
         if open_key:
-            found[open_key] = f"{found.get(open_key, '')} {words}"
+            found[open_key] = f"{found.get(open_key, '')} {comment}"
     text = {key: one_line(value)[:LONGEST].rstrip(".") for key, value in found.items()}
     statement_text = text.get("licence", "")
     return Credit(_hub_name(statement_text), statement_text, text.get("credit", ""))
@@ -251,6 +251,6 @@ def _made(card: CardInput) -> Iterator[tuple[str, str]]:
     yield "digest of the base", str(card.report.base.get("digest", "unknown"))
     yield "seed", str(card.seed)
     yield "symmetries", ", ".join(card.report.symmetries) or "none"
-    asked = ("base", "targets", "generation", "gate")
-    yield from flatten({key: value for key, value in settings.items() if key not in asked})
+    elsewhere = ("base", "targets", "generation", "gate")
+    yield from flatten({key: value for key, value in settings.items() if key not in elsewhere})
     yield "farfield", card.version

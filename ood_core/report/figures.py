@@ -108,10 +108,10 @@ def _nearest(result: EvaluationResult) -> Iterator[Row]:
 
 def _trust(trust: TrustMap) -> Iterator[Row]:
     yield ("noise_to_signal", "wavenumber_cycles_per_pixel", "expert", "weight")
-    for level, bands in zip(trust.noise_to_signal.tolist(), trust.weights.tolist(), strict=True):
+    for ratio, bands in zip(trust.noise_to_signal.tolist(), trust.weights.tolist(), strict=True):
         for band, weights in zip(trust.bands.tolist(), bands, strict=True):
             for expert, weight in zip(trust.experts, weights, strict=True):
-                yield (level, band, expert, weight)
+                yield (ratio, band, expert, weight)
 
 
 def _downstream(found: DownstreamResult) -> Iterator[Row]:
@@ -239,8 +239,8 @@ def downstream(found: DownstreamResult, theme: Theme) -> bytes:
         axes.set_title(title, fontsize=10, color=theme.ink, loc="left")
         rows = [row for row in found.training_sets if row.probe == probe]
         curve = [row for row in rows if row.name == "real" or row.name.startswith("real+")]
-        words = [str(row.multiple or 0) for row in curve]
-        _points(axes, words, curve, theme.samples, "real + k × synthetic", joined=True)
+        labels = [str(row.multiple or 0) for row in curve]
+        _points(axes, labels, curve, theme.samples, "real + k × synthetic", joined=True)
         axes.axhline(curve[0].score, color=theme.samples, linewidth=1, linestyle=(0, (2, 3)))
         others = [row for row in rows if row not in curve]
         names = {"flips": "flips", "fields": "Gaussian\nfields", "synthetic": "synthetic\nalone"}
@@ -253,17 +253,17 @@ def downstream(found: DownstreamResult, theme: Theme) -> bytes:
 
 def _points(
     axes: Axes,
-    words: list[str],
+    labels: list[str],
     rows: list[TrainingSetScore],
     colour: str,
     label: str,
     joined: bool,
 ) -> None:
     score = np.array([row.score for row in rows])
-    below = np.array([max(row.score - row.low, 0) for row in rows])
-    above = np.array([max(row.high - row.score, 0) for row in rows])
+    under = np.array([max(row.score - row.low, 0) for row in rows])
+    over = np.array([max(row.high - row.score, 0) for row in rows])
     axes.errorbar(
-        words, score, yerr=np.stack([below, above]), fmt="o-" if joined else "s", color=colour,
+        labels, score, yerr=np.stack([under, over]), fmt="o-" if joined else "s", color=colour,
         markersize=5, linewidth=1.5, capsize=3, label=label,
     )  # fmt: skip
 
@@ -277,14 +277,14 @@ def trust(trust_map: TrustMap, theme: Theme) -> bytes:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     low, high = min(0.0, float(trust_map.weights.min())), max(1.0, float(trust_map.weights.max()))
     order = np.argsort(trust_map.noise_to_signal)
-    levels = trust_map.noise_to_signal[order]
+    ratios = trust_map.noise_to_signal[order]
     for index, axes in enumerate(panels):
         if index >= count:
             axes.set_axis_off()
             continue
         weights = trust_map.weights[order][:, :, index]
         mesh = axes.pcolormesh(
-            trust_map.bands, levels, weights, cmap="inferno", vmin=low, vmax=high, shading="nearest"
+            trust_map.bands, ratios, weights, cmap="inferno", vmin=low, vmax=high, shading="nearest"
         )
         axes.set_title(trust_map.experts[index], fontsize=10, color=theme.ink, loc="left")
         axes.set_yscale("log")

@@ -115,22 +115,22 @@ def _closest(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
             continue
         field = torch.from_numpy(np.ascontiguousarray(report.fit[near.target : near.target + 1]))
         image = transform(field, near.element, report.symmetries).numpy()
-        words = element_words(near.element, report.symmetries)
-        alt = f"real target {near.target}, {words}"
+        name = element_name(near.element, report.symmetries)
+        alt = f"real target {near.target}, {name}"
         second = Picture(data_uri(map_png(image[0, 0], stretch)), alt, str(near.target))
         share = f"{near.distance / typical:.2f} of the real median" if typical > 0 else ""
-        caption = f"sample {near.sample} · target {near.target}, {words} · {share}"
+        caption = f"sample {near.sample} · target {near.target}, {name} · {share}"
         pairs.append(Pair(drawn[0], second, caption))
     return pairs
 
 
-def element_words(element: int, symmetries: Sequence[Symmetry]) -> str:
-    """Return a group element of `ood_core.numerics.symmetry.orbit` in words."""
+def element_name(element: int, symmetries: Sequence[Symmetry]) -> str:
+    """Return the name of a group element of `ood_core.numerics.symmetry.orbit`."""
     turns = 4 if "rotate90" in symmetries else 1
     element %= orbit_size(symmetries)
-    words = []
+    parts = []
     if element % turns:
-        words.append(f"turned {90 * (element % turns)}°")
+        parts.append(f"turned {90 * (element % turns)}°")
     if element >= turns:
-        words.append("mirrored")
-    return " and ".join(words) or "as it is"
+        parts.append("mirrored")
+    return " and ".join(parts) or "as it is"

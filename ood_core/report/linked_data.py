@@ -67,7 +67,7 @@ PARTS = (  # of the crate, beside the data of the figures
 def croissant(card: CardInput) -> dict[str, Any]:
     """Return the Croissant 1.1 description of `dataset.zarr`: its files and one record a map.
 
-    The identity stands in for an address: whoever publishes the set puts `url` and `creator` right.
+    The identity stands in for an address: correct `url` and `creator` when the set is published.
     """
     return {
         "@context": CONTEXT,

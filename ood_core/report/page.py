@@ -179,15 +179,15 @@ def _trust(report: ReportInput) -> Plot | None:
     trust = report.trust
     if trust is None:
         return None
-    levels = len(trust.noise_to_signal)
-    asked = ", ".join(
-        f"{name} at {count}" for name, count in zip(trust.experts, trust.asked, strict=True)
+    timesteps = len(trust.noise_to_signal)
+    evaluated = ", ".join(
+        f"{name} at {count}" for name, count in zip(trust.experts, trust.evaluations, strict=True)
     )
     caption = (
         "Weight of each expert in the calibrated denoiser, found by regression on noised targets:"
         " where the base can be trusted, and where the targets' own statistics take over."
-        " An expert that the others can do without has no weight and is not asked:"
-        f" of {levels} levels, {asked}."
+        " An expert that the others can do without has no weight and is not evaluated:"
+        f" of {timesteps} timesteps, {evaluated}."
     )
     return _plot("Trust map", partial(figures.trust, trust), caption, figures.TRUST)
 

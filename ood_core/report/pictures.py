@@ -57,7 +57,7 @@ class Stretch:
         return cls(float(low), float(max(high, low + width)), float(middle), float(width))
 
     def __call__(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Return the place of values on the scale, in [0, 1]."""
+        """Return the position of values on the scale, in [0, 1]."""
         low, high = self._bend(np.array([self.low, self.high]))
         bent = self._bend(np.nan_to_num(values, nan=self.low))
         return np.asarray(np.clip((bent - low) / (high - low), 0, 1))
@@ -202,8 +202,8 @@ def _colour_bar(figure: Figure, halves: list[Axes], stretch: Stretch, unit: str)
 def _sheet_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     FigureCanvasAgg(figure)
-    words = {"Software": None, "Description": "Left: real targets. Right: SYNTHETIC maps."}
-    figure.savefig(stream, format="png", dpi=DOTS, facecolor="white", metadata=words)
+    metadata = {"Software": None, "Description": "Left: real targets. Right: SYNTHETIC maps."}
+    figure.savefig(stream, format="png", dpi=DOTS, facecolor="white", metadata=metadata)
     return stream.getvalue()
 
 
@@ -260,7 +260,7 @@ def animation(paths: Sequence[Path], stretch: Stretch) -> bytes:
     times = [END_MS, *[FRAME_MS] * (count - 2), END_MS] + [FRAME_MS] * (count - 2)
     stream = io.BytesIO()
     first, *rest = frames + frames[-2:0:-1]
-    words = b"SYNTHETIC maps, not observations"
+    comment = b"SYNTHETIC maps, not observations"
     first.save(
         stream,
         format="GIF",
@@ -268,18 +268,18 @@ def animation(paths: Sequence[Path], stretch: Stretch) -> bytes:
         append_images=rest,
         duration=times,
         loop=0,
-        comment=words,
+        comment=comment,
     )
     return stream.getvalue()
 
 
-def _show(axes: Axes, maps: PhysicalMaps, stretch: Stretch, words: str, colour: str) -> None:
+def _show(axes: Axes, maps: PhysicalMaps, stretch: Stretch, title: str, colour: str) -> None:
     axes.imshow(
         stretch(shrink(maps[0], LARGEST_SIDE)), COLOURS, vmin=0, vmax=1, origin="lower",
         interpolation="nearest",
     )  # fmt: skip
     axes.set(xticks=[], yticks=[])
-    axes.set_title(words, fontsize=8, color=colour, pad=2)
+    axes.set_title(title, fontsize=8, color=colour, pad=2)
     for side in axes.spines.values():
         side.set_color(colour)
 
@@ -301,6 +301,9 @@ def _frame(maps: Sequence[PhysicalMaps], stretch: Stretch) -> Image.Image:
 def _strip_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     FigureCanvasAgg(figure)
-    words = {"Software": None, "Description": "Real targets at the ends, SYNTHETIC maps between."}
-    figure.savefig(stream, format="png", dpi=DOTS, facecolor="white", metadata=words)
+    metadata = {
+        "Software": None,
+        "Description": "Real targets at the ends, SYNTHETIC maps between.",
+    }
+    figure.savefig(stream, format="png", dpi=DOTS, facecolor="white", metadata=metadata)
     return stream.getvalue()

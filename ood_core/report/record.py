@@ -35,9 +35,9 @@ class TimingRow:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class TrustMap:
-    """Weights that the calibration gave to its experts, per noise level and wavenumber band.
+    """Weights that the calibration gave to its experts, per timestep and wavenumber band.
 
-    `weights` is `(levels, bands, experts)`; `noise_to_signal` is `sigma / alpha`; `bands` are
+    `weights` is `(timesteps, bands, experts)`; `noise_to_signal` is `sigma / alpha`; `bands` are
     wavenumbers in cycles per pixel.
     """
 
@@ -52,8 +52,8 @@ class TrustMap:
             raise InputError(f"got weights of shape {self.weights.shape}; expected {expected}")
 
     @property
-    def asked(self) -> tuple[int, ...]:
-        """At how many levels each expert is asked: where any of its weights is not zero."""
+    def evaluations(self) -> tuple[int, ...]:
+        """At how many timesteps each expert is evaluated: where one of its weights is not zero."""
         return tuple(int(n) for n in (self.weights != 0).any(axis=1).sum(axis=0))
 
 

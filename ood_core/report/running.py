@@ -51,11 +51,11 @@ def render_running(
         "|---|---|---|",
         *rows,
         "",
-        _words(stage, total - done, rate, trouble),
+        _progress(stage, total - done, rate, trouble),
         "",
         f"Written {now:%Y-%m-%d %H:%M:%S} UTC and, while the run goes on, again every half minute",
         "or so, as shards are done. If that is long ago, the run has stopped: the same command",
-        "takes it up where it is, and `farfield status` tells more.",
+        "resumes it, and `farfield status` shows more.",
         "",
         f"Run {markdown(identity)}.",
     ]
@@ -63,7 +63,7 @@ def render_running(
 
 
 def remaining(rows: int, rate: float) -> str:
-    """Say in words how long so many rows take."""
+    """Return how long so many rows take, for people to read."""
     seconds = rows / rate
     if seconds < 90:
         return f"{ceil(seconds)} s"
@@ -71,7 +71,7 @@ def remaining(rows: int, rate: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _words(stage: str, left: int, rate: float, trouble: str) -> str:
+def _progress(stage: str, left: int, rate: float, trouble: str) -> str:
     if trouble:
         return f"Stopped: {markdown(trouble)}"
     if left == 0:

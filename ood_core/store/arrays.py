@@ -105,10 +105,10 @@ class Table:
         """Write one whole shard of every array; return the digest of its bytes.
 
         `rows` are those of the shard, or of its full capacity: in a short last shard the rows
-        beyond the table's end are stored with it and show when the table grows. Bytes that
-        are there already are replaced at once, so that whoever dies in doing a finished shard again
-        takes nothing away. They come from the caller's own copy: a buffer that changes later does
-        not matter once this returns.
+        beyond the table's end are stored with it and show when the table grows. Bytes that are
+        there already are replaced at once, so that a crash while a finished shard is written again
+        loses nothing. They come from the caller's own copy: a buffer that changes later does not
+        matter once this returns.
         """
         with answering(self.path):
             group = self._group(mode="r+")
@@ -197,7 +197,7 @@ class Table:
 
 
 def zarr_store(place: Place) -> str | Store:
-    """What Zarr is given for the group at a place."""
+    """The store that Zarr takes for the group at a place."""
     if isinstance(place, ObjectPlace):
         return ObjectStore(place.rooted)
     return str(place)
@@ -245,7 +245,7 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def _reaching(array: "zarr.Array[Any]", stop: int) -> "zarr.Array[Any]":
-    """Return the same stored array as one that reaches to row `stop`, which only memory knows."""
+    """Return the stored array with its length set to `stop` in memory alone."""
     if stop <= array.shape[0]:
         return array
     metadata = array.metadata.update_shape((stop, *array.shape[1:]))

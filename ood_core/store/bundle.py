@@ -50,7 +50,7 @@ def bundle_exists(path: Place) -> bool:
 
 
 def _rename(path: Path, arrays: Mapping[str, Named], attributes: Mapping[str, Any]) -> None:
-    """Write a neighbour and give it the name."""
+    """Write a temporary folder and rename it."""
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     _fill(str(partial), arrays, attributes)

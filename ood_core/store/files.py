@@ -20,7 +20,7 @@ PARTIAL = ".partial"
 UNWRITABLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 )
-"""Errors of the place, not of what is written there: trying again right away is of no use."""
+"""Errors of the disk, not of what is written: trying again at once is of no use."""
 
 
 def read_bytes(path: Place) -> bytes:
@@ -71,7 +71,7 @@ def move(source: Place, target: Place) -> None:
     """Give a file another name in its folder.
 
     A folder does so at once and needs no room for it. In an object store the new one comes first;
-    who dies in between leaves both.
+    a crash in between leaves both.
     """
     if isinstance(source, ObjectPlace) or isinstance(target, ObjectPlace):
         write_atomic(target, read_bytes(source))
@@ -81,9 +81,9 @@ def move(source: Place, target: Place) -> None:
 
 
 def write_atomic(path: Place, content: bytes) -> None:
-    """Write to a neighbour, flush to disk, rename: readers see the old file or the new one.
+    """Write to a temporary file, flush to disk, rename: readers see the old file or the new one.
 
-    Every writer has a neighbour of its own, so that two of them can meet at one file.
+    Every writer has a temporary file of its own, so two may write the same file at once.
     """
     if isinstance(path, ObjectPlace):
         path.put(content)
@@ -128,7 +128,7 @@ def _flush(file: BinaryIO, content: bytes) -> None:
 
 @contextmanager
 def writing(root: Place) -> Iterator[None]:
-    """Turn what the operating system says of an unwritable place into one clear error.
+    """Turn the operating system's errors at an unwritable place into one clear error.
 
     Raises:
         StoreUnwritable: the disk is full or read-only, or permission is missing.
@@ -139,9 +139,9 @@ def writing(root: Place) -> Iterator[None]:
         if error.errno not in UNWRITABLE:
             raise
         raise StoreUnwritable(
-            f"{root} cannot be written to ({error}); expected a place with room and permission. "
-            "What is stored is kept and nothing unfinished is marked done: mend the place, then "
-            "run the same command again"
+            f"{root} cannot be written to ({error}); expected room on the disk and permission. "
+            "What is stored is kept and nothing unfinished is marked done: make room or set "
+            "permissions, then run the same command again"
         ) from error
 
 

@@ -25,8 +25,6 @@ from ood_core.store.place import Place
 from ood_core.store.run import RunStore
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
 
-"""Metadata of the group: the bundle is there when this is."""
-
 
 def read_calibration(run: RunStore) -> BandWeights:
     """Read the band weights of a run, each expert's by its stored name.
@@ -35,12 +33,12 @@ def read_calibration(run: RunStore) -> BandWeights:
         IdentityRefused: the run has weights of an expert that this version does not know.
     """
     table = run.table("calibrate")
-    words = table.attributes
+    attributes = table.attributes
     stored = torch.from_numpy(table.read("weights"))
     return BandWeights(
         noise_to_signal=torch.from_numpy(table.read("noise_to_signal")),
-        knots=torch.tensor(words["knots"]),
-        weights=by_name(stored, words["experts"], str(run.root)),
+        knots=torch.tensor(attributes["knots"]),
+        weights=by_name(stored, attributes["experts"], str(run.root)),
     )
 
 
@@ -62,17 +60,17 @@ class PatchLaws:
     halves: tuple[Mixtures, Mixtures]
 
 
-def write_patches(run: RunStore, laws: PatchLaws) -> None:
+def write_patches(run: RunStore, patches: PatchLaws) -> None:
     """Write all mixtures of a run at once."""
     arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
-    for place, mixtures in _places(laws):
+    for targets, mixtures in _by_targets(patches):
         for mixture in mixtures:
-            name = f"{place}_{mixture.side}x{mixture.scale}"
+            name = f"{targets}_{mixture.side}x{mixture.scale}"
             for part, axes in PATCH_AXES.items():
                 named = tuple(axis + f"_{name}" for axis in axes)  # xarray wants one size per name
                 arrays[f"{name}_{part}"] = (named, getattr(mixture, part).numpy())
-    shapes = [[mixture.side, mixture.scale] for mixture in laws.every]
-    strides = [mixture.stride for mixture in laws.every]
+    shapes = [[mixture.side, mixture.scale] for mixture in patches.every]
+    strides = [mixture.stride for mixture in patches.every]
     write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes, "strides": strides})
 
 
@@ -81,11 +79,11 @@ def read_patches(run: RunStore) -> PatchLaws:
     arrays, attributes = read_bundle(run.root / "patches.zarr")
     shapes, strides = attributes["shapes"], attributes["strides"]
 
-    def mixtures(place: str) -> Mixtures:
+    def mixtures(targets: str) -> Mixtures:
         return tuple(
             PatchMixture(
                 **{
-                    part: torch.from_numpy(np.array(arrays[f"{place}_{side}x{scale}_{part}"]))
+                    part: torch.from_numpy(np.array(arrays[f"{targets}_{side}x{scale}_{part}"]))
                     for part in PATCH_AXES
                 },
                 side=side,
@@ -98,9 +96,10 @@ def read_patches(run: RunStore) -> PatchLaws:
     return PatchLaws(mixtures("every"), (mixtures("without_even"), mixtures("without_odd")))
 
 
-def _places(laws: PatchLaws) -> Iterator[tuple[str, Mixtures]]:
-    yield "every", laws.every
-    yield from zip(("without_even", "without_odd"), laws.halves, strict=True)
+def _by_targets(patches: PatchLaws) -> Iterator[tuple[str, Mixtures]]:
+    """The mixtures with the name of the targets that they are fitted to."""
+    yield "every", patches.every
+    yield from zip(("without_even", "without_odd"), patches.halves, strict=True)
 
 
 MAP_AXES = ("channel", "y", "x")
@@ -113,7 +112,7 @@ def write_prior(
     left_out: Sequence[str] = (),
     choice: Choice | None = None,
 ) -> None:
-    """Write a prior, its geometry, what it was not fitted to and what it was chosen from."""
+    """Write a prior, its geometry, the ids of targets left out of it, and its candidates."""
     attributes: dict[str, Any] = {
         "form": type(prior).__name__,
         "held_out_log_density": prior.held_out_log_density,
@@ -122,14 +121,14 @@ def write_prior(
     }
     match prior:
         case GaussianPrior():
-            arrays = _law_arrays((prior.mean, prior.covariance), "")
+            arrays = _gaussian_arrays((prior.mean, prior.covariance), "")
             attributes["rho"] = prior.rho
         case MixturePrior():
             arrays = {"weights": (("member",), prior.weights.numpy())}
-            for number, law in enumerate(prior.laws):
-                arrays |= _law_arrays(law, _member(number))
+            for number, gaussian in enumerate(prior.laws):
+                arrays |= _gaussian_arrays(gaussian, _prefix(number))
     if choice is not None:
-        attributes |= _words(choice)
+        attributes |= _choice_attributes(choice)
     write_bundle(path, arrays, attributes)
 
 
@@ -145,11 +144,11 @@ def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
     prior: Prior
     match attributes.get("form"):
         case GaussianPrior.__name__:
-            prior = GaussianPrior(*_law(arrays, ""), attributes["rho"], score)
+            prior = GaussianPrior(*_gaussian(arrays, ""), attributes["rho"], score)
         case MixturePrior.__name__:
-            members = range(len(arrays["weights"]))
-            laws = tuple(_law(arrays, _member(number)) for number in members)
-            prior = MixturePrior(arrays["weights"], laws, score)
+            numbers = range(len(arrays["weights"]))
+            gaussians = tuple(_gaussian(arrays, _prefix(number)) for number in numbers)
+            prior = MixturePrior(arrays["weights"], gaussians, score)
         case form:
             raise IdentityRefused(
                 f"{path}: got a prior of form {form}; expected {GaussianPrior.__name__} or "
@@ -165,12 +164,12 @@ def describe_prior(path: Place) -> dict[str, Any]:
     return {k: v for k, v in read_attributes(path).items() if k != "geometry"}
 
 
-def _member(number: int) -> str:
+def _prefix(number: int) -> str:
     return f"member_{number}_"
 
 
-def _law_arrays(law: Law, prefix: str) -> dict[str, Named]:
-    mean, covariance = law
+def _gaussian_arrays(gaussian: Law, prefix: str) -> dict[str, Named]:
+    mean, covariance = gaussian
     base = covariance.base if isinstance(covariance, LowRank) else covariance
     arrays: dict[str, Named] = {prefix + "mean": (MAP_AXES, mean.numpy())}
     match base:
@@ -187,7 +186,7 @@ def _law_arrays(law: Law, prefix: str) -> dict[str, Named]:
     return arrays
 
 
-def _law(arrays: Mapping[str, Tensor], prefix: str) -> Law:
+def _gaussian(arrays: Mapping[str, Tensor], prefix: str) -> Law:
     base: Diagonal | Stationary | CrossStationary
     if prefix + "power" in arrays:
         base = Stationary(arrays[prefix + "power"])
@@ -199,8 +198,8 @@ def _law(arrays: Mapping[str, Tensor], prefix: str) -> Law:
     return arrays[prefix + "mean"], base if factors is None else LowRank(base, factors)
 
 
-def _words(choice: Choice) -> dict[str, Any]:
-    """JSON has no infinity: a mean that cannot be seen at all needs `null` latents."""
+def _choice_attributes(choice: Choice) -> dict[str, Any]:
+    """The choice as JSON, which has no infinity: `needed` is null where no mean is seen."""
     found = choice.norms
     needed = found.needed if math.isfinite(found.needed) else None
     return {

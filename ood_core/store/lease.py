@@ -1,13 +1,13 @@
-"""The lease: which driver may write to a run, told by numbered files in the run itself.
+"""The lease: which driver may write to a run, recorded in numbered files of the run itself.
 
     lease/00007.json      held by the driver that it names
     lease/00007.free      held by nobody
 
 The highest number counts. Taking the lease is making the next number, which one process of all that
-try succeeds in (`write_new`), so a number is never used twice and an owner knows by it that a later
-one took over: it is the fencing token. Releasing it is a rename, which a full disk allows; where
-there are no renames both files may be there, and the run is free. No lock and no clock that two
-machines would have to agree on is needed, and any store with a conditional put will do.
+try succeeds in (`write_new`), so a number is never used twice and an owner can tell by it that a
+later one took over: it is the fencing token. Releasing it is a rename, which a full disk allows;
+where there are no renames both files may be there, and the run is free. No lock and no clock that
+two machines would have to agree on is needed, and any store with a conditional put will do.
 """
 
 import os
@@ -39,8 +39,8 @@ class Holder:
     """Who holds a run: a random name, the process, and its signs of life.
 
     Process numbers mean the same in one `place` only: one boot of one kernel, one namespace.
-    `since` and `beat` are seconds since 1970 by the holder's own clock, for people to read. Only
-    *that* a beat changes is ever judged by.
+    `since` and `beat` are seconds since 1970 by the holder's own clock, for people to read. Other
+    drivers look only at whether a beat changes.
     """
 
     owner: str
@@ -65,7 +65,7 @@ class Holder:
 
     @property
     def words(self) -> str:
-        """The holder for a message."""
+        """The holder, described for a message."""
         return (
             f"process {self.pid} on {self.host} since {_clock(self.since)}, last sign of life "
             f"{_clock(self.beat)} by its clock"

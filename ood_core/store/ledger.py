@@ -63,7 +63,7 @@ class Ledger:
     stage: str
 
     def write(self, receipt: Receipt) -> None:
-        """Vouch for a shard whose bytes are already stored."""
+        """Write the receipt of a shard whose bytes are already stored."""
         write_json(self._receipts / _name(receipt.shard), asdict(receipt))
 
     def read(self, shard: Shard) -> Receipt | None:
@@ -125,7 +125,7 @@ class Ledger:
         return self.root / "failures" / self.stage
 
     def _each(self, plan: ShardPlan) -> list[tuple[Shard, Receipt | None]]:
-        """Every shard with its receipt, in order; what is not listed is not asked for."""
+        """Every shard with its receipt, in order; only receipts that are listed are read."""
         there = set(names(self._receipts))
         return each(
             self.root,

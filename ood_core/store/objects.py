@@ -35,7 +35,7 @@ PATIENCE: "RetryConfig" = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"max_backoff": timedelta(seconds=10)},
 }
-"""A store that does not answer is asked again for some seconds, at most a minute."""
+"""A request without an answer is repeated for some seconds, at most a minute."""
 NO_BUCKET = "there is no such bucket"
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DENIED = re.compile(r"status code: 40[13]")
@@ -141,8 +141,8 @@ class ObjectPlace:
     def put_new(self, content: bytes) -> bool:
         """Write an object that must not exist yet; return whether it did not.
 
-        `content` is to be the writer's own: a put whose answer is lost is sent again and finds
-        itself there, which is told by what it finds.
+        `content` must differ between writers: a put whose answer is lost is sent again, finds the
+        object there, and recognises it by its content.
 
         Raises:
             StoreUnreachable: as always, or the store takes no notice of the condition, which is
@@ -186,7 +186,7 @@ class ObjectPlace:
 
 @contextmanager
 def answering(place: object, writing: bool = False) -> Iterator[None]:
-    """Turn what an object store says besides an answer into one clear error.
+    """Turn the errors of an object store into one clear error.
 
     Raises:
         StoreUnreachable: no answer within the retries, no such bucket, or no permission.
@@ -213,7 +213,7 @@ def _unreachable(place: object, reason: str) -> StoreUnreachable:
 
 
 def _reason(error: BaseError) -> str:
-    """What went wrong, in words of our own."""
+    """What went wrong, without the text of the store's answer."""
     said = str(error)
     code = found[1] if (found := CODE.search(said)) else ""
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or DENIED.search(said):

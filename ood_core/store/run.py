@@ -1,4 +1,4 @@
-"""A run as it is stored: one place, one identity, one plan; everything else is asked of it.
+"""A run as it is stored: one place, one identity, one plan; its state is read from it.
 
 run.json  plan.json  gate.json  timings.json  split.json  utility.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
@@ -26,9 +26,9 @@ from ood_core.store.place import Place, place_at
 from ood_core.store.plan import ShardPlan
 from ood_core.store.schema import SHARDED, ShardedStage
 
-UTILITY = "utility.json"
 GATE = "gate.json"  # the outcome of the gate; written last of all
-"""What training with the samples was worth, where that was measured."""
+UTILITY = "utility.json"
+"""The downstream gain of the samples, where it was measured."""
 State = Literal[
     "planned", "running", "incomplete", "complete", "published", "quarantined", "undecided"
 ]
@@ -61,7 +61,7 @@ class RunStore:
         run = cls.at(uri)
         if not run.exists:
             raise InputError(
-                f"no run at {run.root} (no run.json); expected a place that `farfield run` filled"
+                f"no run at {run.root} (no run.json); expected the --out of a `farfield run`"
             )
         require_scheme(run.record["identity_record"], str(run.root))
         return run
@@ -89,7 +89,7 @@ class RunStore:
             lines = difference(read_json(self.root / "plan.json"), plan_record(plans, dtype))
         if lines:
             raise IdentityRefused(
-                f"{self.root} holds another run; these fields differ (stored -> asked):\n  "
+                f"{self.root} holds another run; these fields differ (stored -> requested):\n  "
                 + "\n  ".join(lines)
                 + "\nGive another --out, or restore these settings"
             )

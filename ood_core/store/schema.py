@@ -45,7 +45,7 @@ def target_columns(
 
 
 def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
-    """`latents.zarr`: one latent per fit target, with the round trip that vouches for it.
+    """`latents.zarr`: one latent per fit target, with its round trip.
 
     Both shapes are the same unless the base is a latent one.
     """
@@ -60,10 +60,10 @@ def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
 
 
 def calibration_columns(bands: int, experts: int) -> list[Column]:
-    """`calibration.zarr`: weights of the experts per noise level and band."""
+    """`calibration.zarr`: weights of the experts per timestep and band."""
     return [
-        Column("time_index", (), (), "int64", "time index of the level"),
-        Column("noise_to_signal", (), (), "float32", "sigma/alpha of the level"),
+        Column("time_index", (), (), "int64", "time index"),
+        Column("noise_to_signal", (), (), "float32", "sigma/alpha at the time index"),
         Column("weights", ("band", "expert"), (bands, experts), "float32", "expert weights"),
     ]
 

@@ -1,6 +1,6 @@
 """Features of the samples: stored by the workers beside the maps, read back instead of them.
 
-One row per sample in `statistics.zarr`, in the shards of `dataset.zarr` and vouched for by the same
+One row per sample in `statistics.zarr`, in the shards of `dataset.zarr` and covered by the same
 receipts. All floating-point features lie in one array; the attribute `layout` says where. Shards
 that have none, or were measured by another definition, are measured again from their maps.
 """
@@ -62,7 +62,7 @@ def create_statistics(run: RunStore, extractor: FeatureExtractor, plan: ShardPla
 
 
 def has_statistics(run: RunStore, extractor: FeatureExtractor) -> bool:
-    """Whether there is a table, of the definition and with the features that this version has."""
+    """Whether there is a table, with the definition and the features of this version."""
     if not run.statistics.exists:
         return False
     attributes, rows = (
@@ -105,7 +105,7 @@ def read_statistics(
     """Yield the features of all samples in order, in blocks of bounded size.
 
     Raises:
-        ShardCorrupt: stored rows are not those that the receipt vouches for.
+        ShardCorrupt: stored rows do not have the digest of their receipt.
     """
     plan, stored = run.plan("generate"), has_statistics(run, extractor)
     layout = _layout(extractor)

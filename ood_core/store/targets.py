@@ -52,21 +52,21 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
 
 def load_targets(run: RunStore) -> TargetSet:
     """Read the targets of a run."""
-    table, words = run.targets, run.targets.attributes
+    table, attributes = run.targets, run.targets.attributes
     fit = int((table.read("held_out") == 0).sum())
     encoded = "codes" in dict(table.arrays())
     return TargetSet(
         values=table.read("values"),
-        ids=tuple(words["ids"]),
-        unit=str(words["unit"]),
-        header=str(words["header"]),
-        source=str(words["source"]),
-        transform=RangeTransform.from_dict(words["transform"]),
-        symmetries=tuple(words["symmetries"]),
+        ids=tuple(attributes["ids"]),
+        unit=str(attributes["unit"]),
+        header=str(attributes["header"]),
+        source=str(attributes["source"]),
+        transform=RangeTransform.from_dict(attributes["transform"]),
+        symmetries=tuple(attributes["symmetries"]),
         fit_count=fit,
         model_range=torch.from_numpy(table.read("maps")),
         codes=torch.from_numpy(table.read("codes")) if encoded else None,
-        notes=tuple(words["notes"]),
+        notes=tuple(attributes["notes"]),
     )
 
 
@@ -81,7 +81,7 @@ def all_latents(run: RunStore) -> Latents:
 
 
 def held_targets(run: RunStore) -> list[int]:
-    """Numbers of the fit targets whose round trip holds: those of the rows of `read_latents`."""
+    """Numbers of the fit targets whose round trip holds: those of `read_latents`."""
     lost = set(failed_round_trips(run))
     return [row for row in range(run.plan("invert").rows) if row not in lost]
 

@@ -1,4 +1,4 @@
-"""What a latent is made of: draws of a prior, ways between latents, sums of them, their cluster.
+"""Latent samplers: draws of a prior, points between latents, sums of them, their cluster.
 
 Zhu et al. (arXiv 2310.09213) interpolate between an inverted latent and a Gaussian draw. Sums that
 keep mean and covariance are those of Bodin et al. (arXiv 2408.08558), corrected for a mean that is
@@ -24,15 +24,15 @@ from ood_core.numerics.random import SeedRange, Stream, generator, normal
 from ood_core.numerics.sphere import Tangents, exp_map, frechet_mean, geodesic, log_map, project
 
 PUBLISHED_SHARES = 21
-"""The way is parted into so many; the reference code takes the inner 20 points."""
+"""Parts of the arc; the reference code takes the 20 points between them."""
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Latents with the rows of the fit latents that each was made of, and their coefficients.
+    """Latents with the numbers of the fit latents that each was made of, and their coefficients.
 
-    `sources` has no columns where a draw has no latents of its own.
+    `sources` has no columns where draws are not made of fit latents.
     """
 
     latents: Latents
@@ -40,7 +40,7 @@ class Candidates:
     weights: Float[Tensor, "n k"]
 
     def used(self, references: int) -> Bool[Tensor, "n m"] | None:
-        """Which of so many fit latents each was made of; None where none was."""
+        """Mask of the fit latents that each was made of, of `references`; None without sources."""
         if self.sources.shape[1] == 0:
             return None
         marks = torch.zeros(len(self.sources), references, dtype=torch.bool)
@@ -48,8 +48,8 @@ class Candidates:
 
 
 @runtime_checkable
-class Construct(Protocol):
-    """Draws latents; that of a sample depends on its seed and the attempt alone."""
+class LatentSampler(Protocol):
+    """Draws latents; each depends on its seed and the attempt alone."""
 
     def sample(self, seeds: SeedRange, attempt: int = 0) -> Candidates:
         """Draw one latent per seed."""
@@ -124,14 +124,14 @@ class Combinations:
             rng = generator(seeds.root, i, attempt, Stream.SOURCE)
             sources.append(rng.choice(len(self.fitted), self.parents, replace=False))
             weights.append(np.sort(rng.dirichlet([1.0] * self.parents))[::-1])
-        chosen = torch.from_numpy(np.stack(sources))
+        parents = torch.from_numpy(np.stack(sources))
         raw = torch.from_numpy(np.array(weights))
         scaled = corrected_weights(raw, len(self.fitted)).to(self.fitted)
         made = [
-            self.mean + torch.einsum("k,kcyx->cyx", w, self.fitted[rows] - self.mean)
-            for rows, w in zip(chosen, scaled, strict=True)
+            self.mean + torch.einsum("k,kcyx->cyx", w, self.fitted[chosen] - self.mean)
+            for chosen, w in zip(parents, scaled, strict=True)
         ]
-        return Candidates(torch.stack(made), chosen, scaled)
+        return Candidates(torch.stack(made), parents, scaled)
 
 
 @final
@@ -158,13 +158,13 @@ class ClusterDraws:
         """Draw one latent per seed."""
         mean, tangents, radius = self._cluster
         factors = normal(seeds, (len(tangents),), attempt, Stream.FACTOR).double()
-        rows = [exp_map(mean, (g @ tangents)[None]) for g in factors]
-        made = (radius * torch.cat(rows)).reshape(-1, *self.fitted.shape[1:])
+        points = [exp_map(mean, (g @ tangents)[None]) for g in factors]
+        made = (radius * torch.cat(points)).reshape(-1, *self.fitted.shape[1:])
         return _without_sources(made.to(self.fitted))
 
 
-def construct_of(spec: DrawSpec | None, prior: Prior, fitted: Latents) -> Construct:
-    """Return the construct that a method asks for; without a spec, draws of the prior.
+def latent_sampler(spec: DrawSpec | None, prior: Prior, fitted: Latents) -> LatentSampler:
+    """Return the latent sampler of a method; without a spec, draws of the prior.
 
     Raises:
         PriorUnderdetermined: a combination of too many of the latents.
@@ -183,7 +183,7 @@ def construct_of(spec: DrawSpec | None, prior: Prior, fitted: Latents) -> Constr
 
 
 def require_parents(parents: int, latents: int) -> None:
-    """Refuse sums of so many latents that hardly any is left to compare with, or to vary.
+    """Refuse sums that leave too few latents to compare with, or to vary.
 
     At equal weights `beta - alpha^2 / n` is `(1 - k/n) beta`: nothing is left of `n` of `n`.
 
@@ -215,9 +215,9 @@ def interpolate(a: Latents, b: Latents, share: float) -> Latents:
 def interpolate_straight(a: Latents, b: Latents, share: float) -> Latents:
     """Go along the straight line, brought to linearly interpolated norms."""
     u, v = a.flatten(1).double(), b.flatten(1).double()
-    line = torch.lerp(u, v, share)
+    straight = torch.lerp(u, v, share)
     norms = (1 - share) * u.norm(dim=1) + share * v.norm(dim=1)
-    scaled: Tensor = line * (norms / line.norm(dim=1))[:, None]
+    scaled: Tensor = straight * (norms / straight.norm(dim=1))[:, None]
     return scaled.reshape(a.shape).to(a)
 
 

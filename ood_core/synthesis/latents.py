@@ -1,13 +1,11 @@
 """Latents, one draw per seed, redrawn while the measured geometry refuses it.
 
-Geometry of latents in high dimension, measured instead of typed in.
-
 Independent draws of `N(mu, sigma^2 I)` in `d` dimensions lie at radius `sqrt(|mu|^2 + sigma^2 d)`,
 at distance `sigma sqrt(2 d)`, subtend `acos(|mu|^2 / (|mu|^2 + sigma^2 d))` at the origin and 60
 degrees at one another. The published acceptance test compares with literals of one checkpoint
-(611.4, 88.0 and 60 degrees; Zhu et al. 2023, reference code). Here intervals are measured, on
-draws of the very construct that is tested, so that the test rejects outliers of the construct and
-not the construct; or, as published, on the latents themselves, each against the others.
+(611.4, 88.0 and 60 degrees; Zhu et al. 2023, reference code). Here intervals are measured: on
+draws of the sampler that is tested, so that its outliers are refused and not the sampler; or, as
+published, on the latents themselves, each against the others.
 """
 
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, PerSample
 from ood_core.config.method import DrawSpec
 from ood_core.numerics.random import SeedRange
-from ood_core.synthesis.constructs import Candidates, Construct
+from ood_core.synthesis.constructs import Candidates, LatentSampler
 
 References = Float[Tensor, "m c y x"]
 Used = Bool[Tensor, "n m"]
@@ -61,7 +59,7 @@ class ShellGeometry:
     ) -> "ShellGeometry":
         """Mean plus or minus `widths` standard deviations of each statistic over the draws.
 
-        `used` marks the references that a draw was made of; it is not held against them.
+        `used` marks the references that a draw was made of; its statistics leave those out.
         """
         found = shell_statistics(draws, references, used)
         return cls(*(_interval(row, widths) for row in found))
@@ -150,9 +148,9 @@ COUNTED = ("all", *TESTS)
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """Accepted candidates and how many attempts each took, with how often which test refused.
+    """Accepted candidates, the attempts that each took, and how often each test refused.
 
-    `ATTEMPTS` refusals mean that the last one was kept all the same.
+    After `ATTEMPTS` refusals the last draw is kept all the same.
     """
 
     kept: Candidates
@@ -166,35 +164,35 @@ class Draws:
 
 
 def draw(
-    construct: Construct, seeds: SeedRange, geometry: ShellGeometry, references: Latents
+    sampler: LatentSampler, seeds: SeedRange, geometry: ShellGeometry, references: Latents
 ) -> Draws:
     """Draw one accepted latent per seed; each sample's attempts depend on its own seed alone."""
-    kept = construct.sample(seeds)
+    kept = sampler.sample(seeds)
     attempts = torch.ones(len(seeds), dtype=torch.int64)
     refusals = torch.zeros(len(seeds), len(COUNTED), dtype=torch.int64)
-    open_rows = torch.ones(len(seeds), dtype=torch.bool)
+    refused = torch.ones(len(seeds), dtype=torch.bool)
     for attempt in range(ATTEMPTS):
-        for row in torch.nonzero(open_rows)[:, 0].tolist() if attempt else ():
+        for row in torch.nonzero(refused)[:, 0].tolist() if attempt else ():
             alone = SeedRange(seeds.root, seeds.start + row, seeds.start + row + 1)
-            again = construct.sample(alone, attempt)
+            again = sampler.sample(alone, attempt)
             kept.latents[row] = again.latents[0]
             kept.sources[row], kept.weights[row] = again.sources[0], again.weights[0]
             attempts[row] = attempt + 1
         found = geometry.refusals(kept.latents, references, kept.used(len(references)))
-        counted = torch.cat([found.any(dim=0, keepdim=True), found]) & open_rows
+        counted = torch.cat([found.any(dim=0, keepdim=True), found]) & refused
         refusals += counted.T
-        open_rows = counted[0]
-        if not bool(open_rows.any()):
+        refused = counted[0]
+        if not bool(refused.any()):
             break
     return Draws(kept, attempts, refusals)
 
 
 def measure_geometry(
-    spec: DrawSpec | None, construct: Construct, root: int, references: Latents
+    spec: DrawSpec | None, sampler: LatentSampler, root: int, references: Latents
 ) -> ShellGeometry:
-    """Return the intervals of a method: of draws that no sample shares, or of the latents."""
+    """Measure the intervals of a method: on draws that no sample shares, or on the latents."""
     if spec is not None and spec.accept == "latents":
         return ShellGeometry.published(references)
-    found = construct.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
+    found = sampler.sample(SeedRange(root, 0, GEOMETRY_DRAWS))
     used = found.used(len(references))
     return ShellGeometry.measure(found.latents, references, used=used)

@@ -1,7 +1,7 @@
 """From targets to samples, as pure functions of a base, targets, a method and a root key.
 
-    calibrate   weights of the experts, one noise level at a time
-    invert      fit targets to latents, with the round trip that vouches for them
+    calibrate   weights of the experts, one timestep at a time
+    invert      fit targets to latents, with round trips as a check
     draw        a latent per sample, from the fitted prior
     decode      latents to maps, each pulled towards statistics of the targets
 
@@ -49,13 +49,13 @@ from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
-from ood_core.synthesis.constructs import construct_of
+from ood_core.synthesis.constructs import latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry
-from ood_core.synthesis.levels import in_domain_law
+from ood_core.synthesis.timesteps import base_gaussian
 
 GAUSSIAN_WHITE = 1.0
 """Noise-to-signal ratio around which the Gaussian expert earns its weight."""
-LAW_ROOT = root_key("affine law of a base")
+GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
 
 
@@ -103,11 +103,10 @@ class ExpertPlan:
 class Pipeline:
     """What stays the same from shard to shard: base, targets, method and the denoiser of them.
 
-    `base` counts evaluations of the network wherever it is used, and asks `network`, which may be
-    a wrapped one. `experts` and `weights` belong to the calibrated denoiser; `weights` is None
-    before calibration. `codes` is the autoencoder of a latent base, whose denoiser works on codes
-    of maps. `shortcut` leads from the top of the grid to the level of the latents where the method
-    teleports.
+    `base` counts the evaluations of `network`, which may be a wrapped one. `experts` and `weights`
+    belong to the calibrated denoiser; `weights` is None before calibration. `codes` is the
+    autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
+    top of the grid to the timestep of the latents where the method teleports.
     """
 
     base: CountingDenoiser
@@ -147,10 +146,10 @@ class Pipeline:
             experts = TargetLaws.fit(
                 targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches
             )
-        asked = model.denoiser if network is None else network
+        evaluated = model.denoiser if network is None else network
         return cls(
-            base=CountingDenoiser(asked),
-            network=asked,
+            base=CountingDenoiser(evaluated),
+            network=evaluated,
             codes=model.codes,
             targets=targets,
             method=method,
@@ -247,8 +246,8 @@ def fit_mixtures(
     return row_major((every, first, second))
 
 
-def held_rows(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
-    """Rows of the fit targets whose round trip holds; `fit` are these targets in model range."""
+def held_numbers(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
+    """Numbers of the fit targets whose round trip holds; `fit` has the targets in model range."""
     good = held(error, fit.flatten(1).std(dim=1), method.round_trip_limit)
     return tuple(torch.nonzero(good)[:, 0].tolist())
 
@@ -262,14 +261,14 @@ def fit_prior_of(
         PriorUnderdetermined: the kind of prior needs more latents.
     """
     prior, choice = row_major(fit_prior(latents, method.prior, symmetries))
-    construct = construct_of(method.draw, prior, latents)
+    sampler = latent_sampler(method.draw, prior, latents)
     root = root_key(identity + "/geometry")
-    return FittedPrior(prior, choice, measure_geometry(method.draw, construct, root, latents))
+    return FittedPrior(prior, choice, measure_geometry(method.draw, sampler, root, latents))
 
 
 @final
 class Calibrator:
-    """Fits the experts' weights, level by level; each half of the targets judges the other's fit.
+    """Fits the experts' weights, timestep by timestep, cross-fitted on halves of the targets.
 
     `halves` are the mixtures over patches of either half, empty where the method has none.
     """
@@ -289,21 +288,21 @@ class Calibrator:
         self._seen = seen.to(pipeline.device)
 
     def level(self, t: int) -> Float[Tensor, "bands experts"]:
-        """Weights at one time index."""
+        """Weights at one timestep, `(bands, experts)`."""
         pipeline = self._pipeline
         return calibrate_level(
             self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
             pipeline.targets.symmetries, pipeline.root,
         )  # fmt: skip
 
-    def weights(self, levels: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
-        """All levels together, in rising order of their time index."""
-        rising = sorted(levels)
+    def weights(self, by_timestep: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
+        """The weights of all timesteps, in rising order."""
+        rising = sorted(by_timestep)
         ratio = [self._pipeline.base.schedule.noise_to_signal(t) for t in rising]
         return BandWeights(
             noise_to_signal=torch.tensor(ratio, dtype=torch.float32),
             knots=torch.tensor(self._plan.knots),
-            weights=torch.stack([levels[t] for t in rising]),
+            weights=torch.stack([by_timestep[t] for t in rising]),
         )
 
 
@@ -343,7 +342,7 @@ class Sampler:
     ) -> None:
         self._pipeline, self._latents = pipeline, latents
         self._geometry, self._held = geometry, torch.tensor(held)
-        self._construct = construct_of(pipeline.method.draw, prior, latents)
+        self._sampler = latent_sampler(pipeline.method.draw, prior, latents)
         seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
@@ -361,7 +360,7 @@ class Sampler:
         which cluster it belongs to, and both say how far it ends from where real maps lie.
         """
         pipeline, steering = self._pipeline, self._pipeline.method.steering
-        drawn = draw(self._construct, seeds, self._geometry, self._latents)
+        drawn = draw(self._sampler, seeds, self._geometry, self._latents)
         sources = self._held[drawn.kept.sources]
         aim, parents = self._aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = pipeline.denoiser(self._labels[parents[:, 0]])
@@ -418,12 +417,12 @@ def _shortcut(
     method: Method,
     device: torch.device,
 ) -> Shortcut | None:
-    """The way above the grid: of the targets' Gaussian, or of the base's own affine law."""
+    """Flow from the top of the grid to `t_max`: of the targets' Gaussian, or of the base's own."""
     if not method.teleport:
         return None
     if experts is None:
-        law = in_domain_law(base, tuple(shape), LAW_ROOT, device)
+        gaussian = base_gaussian(base, tuple(shape), GAUSSIAN_ROOT, device)
     else:
-        law = experts.gaussian
-    flow = Teleport(base.schedule, law.mean, law.covariance)
+        gaussian = experts.gaussian
+    flow = Teleport(base.schedule, gaussian.mean, gaussian.covariance)
     return Shortcut(flow, method.top, method.ends[1])

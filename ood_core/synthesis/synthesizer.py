@@ -38,7 +38,7 @@ from ood_core.synthesis.pipeline import (
     Sampler,
     fit_mixtures,
     fit_prior_of,
-    held_rows,
+    held_numbers,
 )
 from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.walks import geodesic
@@ -55,25 +55,27 @@ class Trust:
 
     Attributes:
         experts: names; `base` is the frozen model.
-        noise_to_signal: `sigma/alpha` of every level, rising.
+        noise_to_signal: `sigma/alpha` of every timestep, rising.
         knots: band centres in cycles per pixel.
-        weights: of every expert, `(levels, bands, experts)`; 0 where it is not evaluated.
+        weights: of every expert, `(timesteps, bands, experts)`; 0 where it is not evaluated.
     """
 
     experts: tuple[str, ...]
-    noise_to_signal: Float[np.ndarray, " levels"]
+    noise_to_signal: Float[np.ndarray, " timesteps"]
     knots: Float[np.ndarray, " bands"]
-    weights: Float[np.ndarray, "levels bands experts"]
+    weights: Float[np.ndarray, "timesteps bands experts"]
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """In how many of the levels each expert is evaluated when one map is made."""
-        asked = (self.weights != 0).any(axis=1).sum(axis=0)
-        return {name: int(count) for name, count in zip(self.experts, asked, strict=True)}
+        """At how many of the timesteps each expert is evaluated when one map is made."""
+        evaluated = (self.weights != 0).any(axis=1).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.experts, evaluated, strict=True)}
 
     def __str__(self) -> str:
-        levels = len(self.noise_to_signal)
-        return "\n".join(f"{name}: {n} of {levels} levels" for name, n in self.evaluations.items())
+        timesteps = len(self.noise_to_signal)
+        return "\n".join(
+            f"{name}: {n} of {timesteps} timesteps" for name, n in self.evaluations.items()
+        )
 
 
 @final
@@ -210,7 +212,7 @@ class Synthesizer:
         )
 
     def walk(self, start: int, end: int, steps: int = 13) -> NDArray[np.float32]:
-        """Decode the geodesic between the latents of two fit targets, given by their rows.
+        """Decode the geodesic between the latents of two fit targets, given by their numbers.
 
         Returns:
             Maps in the targets' unit, `(steps, c, y, x)`; the ends are close to both targets.
@@ -222,7 +224,7 @@ class Synthesizer:
         if not (0 <= start < count and 0 <= end < count and start != end) or steps < 2:
             raise InputError(
                 f"walk: got targets {start} and {end} of {count}, {steps} steps; expected two "
-                "different rows of fit targets and 2 or more steps"
+                "different numbers of fit targets and 2 or more steps"
             )
         pipeline, shares = fitted.pipeline, np.linspace(0, 1, steps)
         way = geodesic(fitted.latents, start, end, shares.tolist())
@@ -322,7 +324,7 @@ class Synthesizer:
         latents: Latents,
         error: torch.Tensor,
     ) -> _Fit:
-        held = held_rows(self.method, error, pipeline.targets.fit_ranged)
+        held = held_numbers(self.method, error, pipeline.targets.fit_ranged)
         kept = latents[list(held)]
         prior = fit_prior_of(self.method, kept, targets.symmetries, digest(record))
         sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
@@ -359,6 +361,6 @@ def _targets_of(state: dict[str, Any]) -> TargetSet:
     return TargetSet(**{**state, "transform": transform, "model_range": ranged})
 
 
-def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "level") -> Iterable[T]:
+def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "timestep") -> Iterable[T]:
     bar: Iterable[T] = tqdm(work, desc=what, unit=f" {unit}", disable=not shown, leave=False)
     return bar

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.rivals.baseline import Baseline
 from benchmarks.rivals.copies import Copies
-from benchmarks.rivals.gaussian import GaussianField, GaussianLaw
+from benchmarks.rivals.gaussian import GaussianDraws, GaussianField
 from benchmarks.rivals.mixing import Mixing, mix
 from benchmarks.rivals.restart import Restart
 from benchmarks.rivals.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
@@ -110,15 +110,15 @@ class TestGaussianField(BaselineContract):
         assert float(first[0] / first[1]) == pytest.approx(1, abs=0.35)
 
 
-class TestGaussianLaw(BaselineContract):
+class TestGaussianDraws(BaselineContract):
     needed = 4
 
     @pytest.fixture
     def method(self) -> Baseline:
-        return GaussianLaw()
+        return GaussianDraws()
 
     def test_draws_are_those_of_the_expert(self, targets: torch.Tensor) -> None:
-        made = GaussianLaw()(targets, ("flip",), SEEDS)
+        made = GaussianDraws()(targets, ("flip",), SEEDS)
         law = fit_gaussian(targets, "spectral_low_rank", ("flip",), 1.0)
         assert torch.equal(made.maps, law.sample(SEEDS)) and made.notes == {"rho": law.rho}
 

@@ -21,7 +21,7 @@ from tests.fields import SIZE
 
 
 class Constant(nn.Module):
-    """Answers `level` everywhere, whatever it is asked."""
+    """Returns `level` everywhere, whatever its input."""
 
     def __init__(self, level: float = 0.0) -> None:
         super().__init__()

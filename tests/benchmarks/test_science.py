@@ -89,9 +89,9 @@ def test_scores_are_those_of_validate(
     cell = Cell(ground, "copies", 7, 0, 24)
     stored, targets = cell.stored(out), ground.targets
     assert stored is not None
-    fit, judges = targets.ranged(targets.maps.values[:7]), targets.ranged(targets.judging_values)
+    fit, real = targets.ranged(targets.maps.values[:7]), targets.ranged(targets.scoring_values)
     samples = targets.ranged(cell.shown(out))  # all 24 are kept
-    found = evaluate_maps(samples, fit, judges, (), Root.of("science/0"))
+    found = evaluate_maps(samples, fit, real, (), Root.of("science/0"))
     for name, score in found.scores.items():
         kept = stored["nearest_ratio"] if name == "nearest_ratio" else None
         value = stored["scores"][name]["value"] if kept is None else kept
@@ -116,7 +116,7 @@ def test_what_determines_a_cell_is_in_its_name(ground: Ground, config: Config) -
 
 def test_judges_are_never_fitted_and_small_numbers_differ_by_seed(ground: Ground) -> None:
     targets = ground.targets
-    assert (targets.reference, targets.judges, targets.available) == (7, 7, 7)
+    assert (targets.reference, targets.scoring, targets.available) == (7, 7, 7)
     assert targets.chosen(3, 0) == [0, 2, 4] and targets.chosen(3, 1) == [1, 3, 5]
     assert targets.chosen(7, 0) == targets.chosen(7, 1) == list(range(7))
     assert list(grid([ground], ["copies"], [4, 8], 1, 8)) != []
@@ -151,5 +151,5 @@ def test_subsets_are_written_as_targets_of_a_run(ground: Ground, tmp_path: Path)
     values = np.load(spec.path)
     assert spec.fit_count(len(values)) == 3
     np.testing.assert_array_equal(values[:3], ground.targets.maps.values[[1, 3, 5]])
-    np.testing.assert_array_equal(values[3:], ground.targets.judging_values)
+    np.testing.assert_array_equal(values[3:], ground.targets.scoring_values)
     assert torch.from_numpy(values).isfinite().all()

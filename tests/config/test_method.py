@@ -1,4 +1,4 @@
-"""Records of what was asked for: impossible values are refused where they are built."""
+"""Records of settings: impossible values are refused where they are built."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace

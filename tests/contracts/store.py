@@ -54,7 +54,7 @@ def assert_kept(before: Marks, root: Path) -> None:
 
 
 def assert_honest(root: Path) -> None:
-    """Nothing unfinished is marked done: every receipt vouches for the bytes that are stored."""
+    """Nothing unfinished is marked done: every receipt has the digest of the stored bytes."""
     run = RunStore(root)
     if not run.exists:
         return

@@ -10,7 +10,7 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.numerics.covariance import Stationary
 from ood_core.numerics.random import root_key
-from ood_core.synthesis.levels import StepCosts, error_curve
+from ood_core.synthesis.timesteps import StepCosts, error_curve
 from tests.strategies import randn
 
 SCHEDULE = NoiseSchedule.linear()

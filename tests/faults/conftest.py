@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def small(tiny):
-    """Two noise levels, one batch of targets, two shards of samples."""
+    """Two timesteps, one batch of targets, two shards of samples."""
     return tiny(
         method={"steps": 1, "steering": {"steps": 1, "neighbours": 1}},
         generation={"samples": 6, "shard_size": 4},

@@ -39,7 +39,7 @@ Tree = dict[str, bytes | None]
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk before an operation on some paths, and the stage of the line.
+    """The disk before an operation on some paths, and the stage of the run.
 
     `held` are files whose bytes the system may still hold back.
     """
@@ -124,7 +124,7 @@ def lay_out(tree: Tree, root: Path) -> Path:
 
 
 def drive(root: Path, say: Callable[[str], None], settings: RunSettings) -> None:
-    """The whole line, as an act to record."""
+    """The whole run, as an act to record."""
 
     def call(name: str, stage: Any, run: Any, asked: RunSettings) -> str:
         say(name)
@@ -264,7 +264,7 @@ def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _paths(event: str, arguments: tuple[Any, ...]) -> list[str]:
-    """The absolute paths that an operation is about; some are told relative to an open folder."""
+    """The absolute paths that an operation is about; some are relative to an open folder."""
     match event, arguments:
         case ("os.rename" | "os.link", (one, other, at, to)):
             return [_absolute(one, at), _absolute(other, to)]

@@ -87,7 +87,7 @@ def until(condition: Callable[[], bool], process: Any) -> None:
 
 
 def receipts(root: Path) -> int:
-    """How many shards are vouched for."""
+    """How many shards have receipts."""
     return len(list(root.glob("receipts/*/*.json")))
 
 

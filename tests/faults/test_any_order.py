@@ -1,8 +1,8 @@
 """Serial equals parallel: any order of writing, crashing, resuming, growing and checking.
 
 A state machine does to one run, with real workers on a tiny base, whatever drivers and faults may
-do to it. At all times every receipt vouches for the bytes that one long unbroken run has in that
-shard, and in the end the sets are the same.
+do to it. At all times every receipt has the digest of the bytes that one long unbroken run has in
+that shard, and in the end the sets are the same.
 """
 
 import os
@@ -110,7 +110,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(more=st.integers(0, 6))
     def extend(self, more):
-        """The run grows; what is vouched for stays so."""
+        """The run grows; what has a receipt stays so."""
         before, rows = marks(self.root), self.run.plan("generate").rows
         assert grow(self.run, min(MAX_SAMPLES, rows + more)) == rows
         assert marks(self.root) == before

@@ -30,7 +30,7 @@ def mount(*arguments: object) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A disk of so many bytes; asked again, it is resized."""
+    """A disk of so many bytes; called again, it is resized."""
     place = tmp_path / "disk"
     place.mkdir()
 

@@ -133,7 +133,7 @@ def test_a_killed_prefect_process_leaves_a_run_that_goes_on(begun, many, whole, 
 
 
 class Heard:
-    """A listener that keeps what it is told."""
+    """A listener that keeps its events."""
 
     def __init__(self) -> None:
         self.calls = []

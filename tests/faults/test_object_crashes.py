@@ -30,7 +30,7 @@ def local(tmp_path_factory, small):
 
 
 def drive(settings, place):
-    """A line whose signs of life do not count among the changes."""
+    """A run whose signs of life do not count among the changes."""
     make_run(settings, str(place), call=without_validation, beat=3600.0)
 
 

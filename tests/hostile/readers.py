@@ -1,4 +1,4 @@
-"""Writers of changed files, each with the reader that they are for, and a judge of what it does."""
+"""Writers of changed files, each with the reader that they are for, and a check of what it does."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""The sets beside the Hubble one: honest splits, places that are right, and the law they claim."""
+"""The sets beside the Hubble one: honest splits, right places, and the distribution they claim."""
 
 import importlib
 import os
@@ -166,7 +166,7 @@ def test_lognormal_is_what_its_script_draws(scripts: dict[str, ModuleType]) -> N
 
 @pytest.mark.parametrize("lag", [(0, 1), (1, 0), (3, 2), (16, 16)])
 def test_lognormal_has_the_law_of_its_header(lag: tuple[int, int]) -> None:
-    """Structure function of the logarithm, from the header's law as a sum over all modes.
+    """Structure function of the logarithm, from the header's distribution as a sum over all modes.
 
     Maps are independent, so the mean over maps is within 5 standard errors of it, but for one
     sample in two million. Another slope by 0.2 is off by more, where the lag is one pixel.

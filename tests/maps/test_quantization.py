@@ -25,9 +25,9 @@ def bubbles(share: float = 0.3, top: float = 0.0, seed: int = 0) -> Any:
 def test_the_edge_leaves_one_in_a_hundred_of_the_other_pixels() -> None:
     found = Quantization.measure(bubbles())
     assert found.lowest.flatten().tolist() == [0, 0]
-    # The 1 % quantile of a uniform law on 5 to 15 is 5.1; of 1,430 numbers it is known to 0.026.
-    np.testing.assert_allclose(found.below.flatten(), 5.1, atol=5 * 0.026)
-    assert np.array_equal(found.above, found.highest)  # nothing at the upper end
+    # The 1 % quantile of uniform numbers on 5 to 15 is 5.1; of 1,430 numbers it is known to 0.026.
+    np.testing.assert_allclose(found.lower_edge.flatten(), 5.1, atol=5 * 0.026)
+    assert np.array_equal(found.upper_edge, found.highest)  # nothing at the upper end
 
 
 def test_samples_near_a_plateau_are_on_it_and_no_others_move() -> None:
@@ -35,7 +35,7 @@ def test_samples_near_a_plateau_are_on_it_and_no_others_move() -> None:
     samples[0, 0, 0, :6] = -3.0, 1e-6, 2.5, 15.5, 18.0, 25.0
     settled = found(samples)
     assert settled[0, 0, 0, :6].tolist() == [0, 0, 0, 20, 20, 20]
-    inside = (samples >= found.below) & (samples <= found.above)
+    inside = (samples >= found.lower_edge) & (samples <= found.upper_edge)
     assert np.array_equal(settled[inside], samples[inside])
     assert set(settled[~inside].tolist()) <= {0.0, 20.0}
     assert np.array_equal(found(settled), settled)
@@ -79,7 +79,7 @@ def test_channels_have_plateaus_of_their_own() -> None:
     found = Quantization.measure(targets)
     assert found.lowest.flatten().tolist() == [0, 7]
     told = found.found
-    assert [row["lowest_up_to"] for row in told] == found.below.flatten().tolist()
+    assert [row["lowest_up_to"] for row in told] == found.lower_edge.flatten().tolist()
     assert [(row["step"], row["highest_from"]) for row in told] == [(None, None), (None, None)]
     swapped = Quantization.measure(targets[:, ::-1])(samples[:, ::-1])
     assert np.array_equal(swapped[:, ::-1], found(samples))

@@ -1,6 +1,7 @@
-"""What a network predicts is found out from the network: three types, three laws, wrong schedules.
+"""What a network predicts, found from the network: three types and distributions, wrong schedules.
 
-Networks are closed forms: the exact denoiser of a Gaussian law, turned into each prediction type.
+Networks are closed forms: the exact denoiser of a Gaussian distribution, turned into each
+prediction type.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import training_target
 from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.models.checking import LEVELS, Denoising, denoising, readings, recognised
+from ood_core.models.checking import NOISE_LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.loading import load_model
 from ood_core.models.networks import make_unet
 from ood_core.models.pretrained import PretrainedDenoiser
@@ -35,7 +36,7 @@ class Output(NamedTuple):
 
 
 class Exact(nn.Module):
-    """The ideal network of a prediction type for a Gaussian law."""
+    """The ideal network of a prediction type for a Gaussian distribution."""
 
     def __init__(self, law: GaussianDenoiser, prediction: Prediction) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ def test_the_type_is_recognised_whatever_is_declared(
     found = measured(Exact(gaussian(variance, mean), truth), declared)
     assert set(found) == set(TYPES)
     assert recognised(found) == truth
-    assert found[truth].levels_fit
+    assert found[truth].noise_fits
     wrong = [found[kind] for kind in TYPES if kind != truth]
     assert not any(reading.useful for reading in wrong)
 
@@ -92,7 +93,7 @@ def test_the_shipped_base_predicts_v() -> None:
     network = load_model(str(shipped)).denoiser.network
     found = measured(network, "epsilon", side=32, count=2, steps=6)
     assert recognised(found) == "v_prediction"
-    assert found["v_prediction"].useful and found["v_prediction"].levels_fit
+    assert found["v_prediction"].useful and found["v_prediction"].noise_fits
     assert not found["epsilon"].useful and not found["sample"].useful
 
 
@@ -124,7 +125,7 @@ def test_losses_and_slopes_are_those_of_the_law() -> None:
     def error(parts: np.ndarray) -> float:
         return float(5 * np.sqrt(2 * (parts**2).sum() / n) / parts.sum())
 
-    for level, loss, slope in zip(LEVELS, found.losses, found.slopes, strict=True):
+    for level, loss, slope in zip(NOISE_LEVELS, found.losses, found.slopes, strict=True):
         white = (
             LINEAR.noise_to_signal(LINEAR.index_of(level * float(maps.var(dim=0).mean()) ** 0.5))
             ** 2
@@ -135,7 +136,7 @@ def test_losses_and_slopes_are_those_of_the_law() -> None:
         # eps e - e^2 = e (eps - e): the error of e per mode is left / white.
         spread = np.sqrt((left / white * (1 - left / white)).sum() / n)
         assert slope == pytest.approx(1, abs=5 * spread / (1 - left / white).sum())
-    assert found.useful and found.levels_fit
+    assert found.useful and found.noise_fits
 
 
 @pytest.mark.parametrize("factor", [0.4, 2.5])
@@ -145,7 +146,7 @@ def test_maps_with_more_or_less_noise_than_the_network_believes(factor: float) -
     alpha = 1 / torch.sqrt(1 + ratio**2)
     network = Exact(gaussian(0.15, schedule=NoiseSchedule(alpha, alpha * ratio)), "epsilon")
     found = measured(network, "epsilon")["epsilon"]
-    assert not found.levels_fit
+    assert not found.noise_fits
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0])
@@ -154,7 +155,7 @@ def test_samples_that_no_denoiser_draws_have_infinite_losses(bad: float) -> None
     maps = torch.full((3, 1, SIDE, SIDE), bad)
     found = denoising(law, maps, 0)
     assert found.loss == float("inf")
-    assert not found.useful and not found.levels_fit
+    assert not found.useful and not found.noise_fits
 
 
 def test_a_type_that_is_not_one_of_the_three_is_judged_alone() -> None:

@@ -1,4 +1,4 @@
-"""Autoencoders of latent bases: diffusers called directly is the judge."""
+"""Autoencoders of latent bases: compared with diffusers called directly."""
 
 import json
 import shutil

@@ -12,7 +12,7 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError
 from ood_core.models.ho_layout import from_ho
 from ood_core.models.imported import Imported, assemble, write_imported
-from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.importing import ImportOptions, import_checkpoint
 from ood_core.models.loading import load_model
 from tests.oracles.ho_unet import HoUnet, randomised
 from tests.strategies import randn
@@ -55,7 +55,7 @@ def test_an_imported_base_computes_what_its_network_did(
 ) -> None:
     theirs = oracle(variant)
     torch.save(theirs.state_dict(), tmp_path / "any.ckpt")
-    import_checkpoint(tmp_path / "any.ckpt", tmp_path / "base", Untold(size=16))
+    import_checkpoint(tmp_path / "any.ckpt", tmp_path / "base", ImportOptions(size=16))
     base = load_model(str(tmp_path / "base"))
     ours = base.denoiser.network
     assert (base.size, base.channels, base.prediction) == (16, variant[4], "epsilon")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ood_core.errors import BaseModelError
 from ood_core.models.ho_layout import from_ho
 from ood_core.models.imported import write_imported
-from ood_core.models.importing import Untold, import_checkpoint
+from ood_core.models.importing import ImportOptions, import_checkpoint
 from ood_core.models.loading import load_model
 from tests.oracles.guided_unet import DOG, random_network
 from tests.oracles.ho_unet import HoUnet, randomised
@@ -165,7 +165,7 @@ def test_guided_checkpoints_are_told_by_their_names(tmp_path: Path) -> None:
     """The imported base, loaded, computes what the independent network does, in float32."""
     network = random_network(DOG)
     torch.save(network.state_dict(), tmp_path / "any.pt")
-    known = Untold(size=16, head_channels=DOG.head_channels)
+    known = ImportOptions(size=16, head_channels=DOG.head_channels)
     origin = import_checkpoint(tmp_path / "any.pt", tmp_path / "base", known)
     assert origin.layout == "Dhariwal & Nichol 2021"
     base, x_t = load_model(str(tmp_path / "base")), randn(2, DOG.channels, 16, 16)

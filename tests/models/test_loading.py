@@ -1,4 +1,4 @@
-"""Frozen bases: what is read, honoured, overruled and refused; the reference sampler as judge."""
+"""Frozen bases: what is read, honoured, overruled and refused; and the reference sampler."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Schedulers by class: levels, rulings and refusals."""
+"""Schedulers by class: noise levels, rulings and refusals."""
 
 from typing import Any
 

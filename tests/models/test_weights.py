@@ -194,7 +194,7 @@ def test_frequencies_of_ncsnpp_that_are_stored_twice_are_read_once(tmp_path: Pat
         ({"sample_size": None}, "without sample_size"),
     ],
 )
-def test_networks_that_the_line_cannot_ask_are_refused(
+def test_networks_that_a_run_cannot_use_are_refused(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BaseModelError, match=message):

@@ -1,4 +1,4 @@
-"""Perfect networks for a Gaussian law, by the definitions in the papers, in NumPy float64."""
+"""Perfect networks for a Gaussian, by the definitions in the papers, in NumPy float64."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,9 @@ from tests.oracles.gaussian import Array, flat, posterior_mean
 class ExactNetwork(torch.nn.Module):
     """Answers what a network of the given kind would that was trained without error.
 
-    From its two inputs alone it works out the noised map and the level: noise, `v` and clean map
-    are of DDPM, the score is of `x0 + sigma eps`, and `F` is of Karras et al. 2022, eq. 7 and 8.
+    From its two inputs alone it works out the noised map and the noise level: noise, `v` and clean
+    map are of DDPM, the score is of `x0 + sigma eps`, and `F` is of Karras et al. 2022, eq. 7 and
+    8.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class ExactNetwork(torch.nn.Module):
 
     def answer(self, x: Array, time: float) -> Array:
         match self.kind:
-            case Score(unit_range=True):  # the law of (x + 1) / 2
+            case Score(unit_range=True):  # the distribution of (x + 1) / 2
                 return score(x, time, (self.mean + 1) / 2, self.cov / 4)
             case Score():
                 return score(x, time, self.mean, self.cov)

@@ -1,4 +1,4 @@
-"""Random fields with known laws in float64, and closed forms of the Gaussian field.
+"""Random fields with known distributions in float64, and closed forms of the Gaussian field.
 
 Wavenumbers are in radians per pixel here; `power` is a function of them.
 """

@@ -19,7 +19,7 @@ def posterior_mean(y: Array, s: float, mean: Array, cov: Array) -> Array:
 
 
 def flow(y: Array, s: float, t: float, mean: Array, cov: Array) -> Array:
-    """Exact flow from level `s` to `t`: every eigendirection scales by sqrt((l+t^2)/(l+s^2))."""
+    """Exact flow from noise `s` to `t`: every eigendirection scales by sqrt((l+t^2)/(l+s^2))."""
     return per_eigenvalue(y, mean, cov, lambda lam: np.sqrt((lam + t**2) / (lam + s**2)))
 
 
@@ -117,7 +117,7 @@ def log_density(x: Array, mean: Array, cov: Array) -> Array:
 
 
 def circulant(power: Array) -> Array:
-    """Dense covariance `(d, d)` of a stationary law of eigenvalues `power[c, ky, kx]`."""
+    """Dense covariance `(d, d)` of a stationary distribution of eigenvalues `power[c, ky, kx]`."""
     c, y, x = power.shape
     dft = np.kron(np.fft.fft(np.eye(y)), np.fft.fft(np.eye(x))) / np.sqrt(y * x)
     blocks = [(dft.conj().T * row.ravel()) @ dft for row in power]

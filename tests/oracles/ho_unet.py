@@ -1,7 +1,7 @@
 """The network of Ho et al. 2020, appendix B, in plain torch, with the names of its PyTorch weights.
 
-Written from the paper and the published names, apart from the code that it judges. Levels count
-from the finest; `attended` are those with attention.
+Written from the paper and the published names, independently of the code that it tests. Levels
+count from the finest; `attended` are those with attention.
 """
 
 import torch

@@ -11,7 +11,7 @@ VARIANCES = np.array([0.16, 0.09, 0.25])
 
 
 def responsibilities(y: Array, s: float) -> Array:
-    """Posterior share of every member, rows of `y` at level `s`."""
+    """Posterior share of every component, rows of `y` at noise level `s`."""
     total = VARIANCES + s**2
     gaps = ((y[:, None] - MEANS) ** 2).sum(-1)
     log_odds = np.log(WEIGHTS) - np.log(2 * np.pi * total) - gaps / (2 * total)
@@ -28,7 +28,7 @@ def posterior_mean(y: Array, s: float) -> Array:
 
 
 def flow(y: Array, s: float, t: float) -> Array:
-    """Flow from level `s` to `t` at tolerance 1e-12: `dy/ds = (y - E[y0 | y]) / s`."""
+    """Flow from noise level `s` to `t` at tolerance 1e-12: `dy/ds = (y - E[y0 | y]) / s`."""
 
     def slope(level: float, state: Array) -> Array:
         rows = state.reshape(y.shape)

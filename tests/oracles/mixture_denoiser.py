@@ -1,4 +1,4 @@
-"""The exact denoiser of a mixture of Gaussians: a law that is not Gaussian, for tests."""
+"""The exact denoiser of a mixture of Gaussians: a distribution that is not Gaussian, for tests."""
 
 import math
 from typing import final

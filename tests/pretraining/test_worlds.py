@@ -1,4 +1,4 @@
-"""Procedural worlds: functions of their seeds, in range, and true to what their laws declare."""
+"""Procedural worlds: functions of their seeds, in range, and true to what they declare."""
 
 import math
 from dataclasses import replace
@@ -32,10 +32,10 @@ def within_error(values: Array, expected: float) -> bool:
     return abs(per_map.mean() - expected) < SIGMAS * error
 
 
-def families_of(law: Drawer) -> set[type]:
-    if isinstance(law, Composition):
-        return families_of(law.first) | families_of(law.second)
-    return families_of(law.law) if isinstance(law, Standardised) else {type(law)}
+def families_of(model: Drawer) -> set[type]:
+    if isinstance(model, Composition):
+        return families_of(model.first) | families_of(model.second)
+    return families_of(model.model) if isinstance(model, Standardised) else {type(model)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,11 +67,11 @@ def test_families_left_out_are_never_drawn() -> None:
     allowed = {FAMILIES[name] for name in names}
     worlds = [draw_world(seed, families=names) for seed in range(90)]
     assert {world.family for world in worlds} == set(names)
-    assert all(families_of(world.law) <= allowed for world in worlds)
-    assert any(isinstance(world.law, Composition) for world in worlds)
+    assert all(families_of(world.model) <= allowed for world in worlds)
+    assert any(isinstance(world.model, Composition) for world in worlds)
     held_out = [draw_world(seed, "arcs", names) for seed in range(20)]
-    assert all(FAMILIES["arcs"] in families_of(world.law) for world in held_out)
-    assert all(families_of(world.law) <= allowed | {FAMILIES["arcs"]} for world in held_out)
+    assert all(FAMILIES["arcs"] in families_of(world.model) for world in held_out)
+    assert all(families_of(world.model) <= allowed | {FAMILIES["arcs"]} for world in held_out)
 
 
 @pytest.mark.parametrize("slope", [1.0, 2.0, 3.0])
@@ -94,9 +94,9 @@ def test_power_law_has_its_slope(slope: float) -> None:
     assert abs(found - slope) < SIGMAS * error + bias
 
 
-@pytest.mark.parametrize("law", [PowerLaw(2.0, corner=0.05), PowerLaw(3.0, 0.05, 0.2, 2.5, 0.7)])
-def test_fields_have_mean_zero_and_variance_one(law: PowerLaw) -> None:
-    fields = law.draw(rng(), 200, 32)
+@pytest.mark.parametrize("model", [PowerLaw(2.0, corner=0.05), PowerLaw(3.0, 0.05, 0.2, 2.5, 0.7)])
+def test_fields_have_mean_zero_and_variance_one(model: PowerLaw) -> None:
+    fields = model.draw(rng(), 200, 32)
     assert within_error(fields, 0)
     assert within_error(fields**2, 1)
 
@@ -109,16 +109,16 @@ def test_stretched_fields_are_longer_along_their_direction() -> None:
 
 @pytest.mark.parametrize("fraction", [0.15, 0.5, 0.8])
 def test_two_phases_take_the_declared_parts_of_the_area(fraction: float) -> None:
-    law = TwoPhase(ISOTROPIC, ISOTROPIC, fraction, 0.01, "flat", False, 0.5, 0.0)
-    phase = law.draw(rng(), 200, 32)
+    model = TwoPhase(ISOTROPIC, ISOTROPIC, fraction, 0.01, "flat", False, 0.5, 0.0)
+    phase = model.draw(rng(), 200, 32)
     assert within_error(phase > 0.5, fraction)
     assert ((phase < 0.02) | (phase > 0.98)).mean() > 0.8
 
 
 @pytest.mark.parametrize("covered", [0.2, 0.6])
 def test_discs_cover_the_declared_part(covered: float) -> None:
-    law = Discs(covered, 1.5, 2.5, 0.02, ISOTROPIC, 0.0)
-    assert within_error(law.draw(rng(), 150, 32) < 0.5, covered)
+    model = Discs(covered, 1.5, 2.5, 0.02, ISOTROPIC, 0.0)
+    assert within_error(model.draw(rng(), 150, 32) < 0.5, covered)
 
 
 def test_clouds_are_log_normal() -> None:

@@ -21,7 +21,7 @@ from ood_core.evaluation.probes import PROBES
 from ood_core.evaluation.results import Score
 from ood_core.numerics.random import Root
 from ood_core.report.figures import series
-from ood_core.report.galleries import element_words
+from ood_core.report.galleries import element_name
 from ood_core.report.page import flatten, numbers, render, score_strip
 from ood_core.report.pictures import Stretch, map_png, short
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
@@ -217,7 +217,7 @@ def test_the_trust_map_says_who_is_asked_how_often(report: ReportInput) -> None:
     weights[2, 0, 0] = 0  # one band of one level is left
     assert report.trust is not None
     page = render(replace(report, trust=replace(report.trust, weights=weights)))
-    assert "of 3 levels, base at 1, Gaussian at 3." in page
+    assert "of 3 timesteps, base at 1, Gaussian at 3." in page
 
 
 def test_a_report_without_round_trips_and_trust_renders(report: ReportInput) -> None:
@@ -292,13 +292,13 @@ def test_a_score_inside_its_band_is_drawn_inside_it() -> None:
 
 
 def test_words_and_numbers() -> None:
-    assert [element_words(e, ("flip", "rotate90")) for e in (0, 3, 4, 6)] == [
+    assert [element_name(e, ("flip", "rotate90")) for e in (0, 3, 4, 6)] == [
         "as it is",
         "turned 270°",
         "mirrored",
         "turned 180° and mirrored",
     ]
-    assert element_words(1, ("flip",)) == "mirrored"
+    assert element_name(1, ("flip",)) == "mirrored"
     assert [short(v) for v in (1.0, 0.08501, 12345, 1234.6, 2e-7, float("inf"), "a")] == [
         "1.00", "0.0850", "12,345", "1,235", "2.00e-07", "∞", "a"
     ]  # fmt: skip

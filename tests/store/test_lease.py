@@ -29,7 +29,7 @@ WEEK = 7 * 86400.0
 
 @dataclass
 class Waiter:
-    """A clock that only sleeping moves; what happens meanwhile is told beforehand."""
+    """A clock that only sleeping moves; what happens meanwhile is set beforehand."""
 
     passed: float = 0.0
     meanwhile: list = field(default_factory=list)

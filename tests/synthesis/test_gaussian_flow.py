@@ -1,8 +1,8 @@
-"""The whole line on a Gaussian base with foreign targets, against the exact answer.
+"""The whole run on a Gaussian base with foreign targets, against the exact answer.
 
 The flow of a Gaussian base is affine, `z = J x + b`. Whatever its mean and covariance, targets that
-go up and samples that come down the same grid end as the fitted family's law of `J C J^T`, pulled
-back by `J^-1`. Where the family can express the targets' covariance, the base drops out.
+go up and samples that come down the same grid end as the fitted family's distribution of `J C J^T`,
+pulled back by `J^-1`. Where the family can express the targets' covariance, the base drops out.
 """
 
 import math

@@ -133,13 +133,13 @@ def test_without_a_fit_there_is_nothing_to_ask(model):
 
 
 def test_trust_says_where_each_expert_is_evaluated(synth):
-    """In the tiny run every expert is asked at all three levels."""
+    """In the tiny run every expert is evaluated at all three timesteps."""
     found = synth.trust()
     assert found.experts[:4] == ("identity", "base", "gaussian", "cluster")
     assert found.weights.shape == (3, 3, len(found.experts))
     assert (np.diff(found.noise_to_signal) > 0).all()
     assert found.evaluations["base"] == 3
-    assert "base: 3 of 3 levels" in str(found)
+    assert "base: 3 of 3 timesteps" in str(found)
 
 
 def test_a_walk_leads_from_one_round_trip_to_another(synth, unbroken):

@@ -14,7 +14,7 @@ DEPLOY = PROJECT / "deploy"
 
 
 def parses_as_farfield(words):
-    """Whether the command line accepts these words; nothing is run."""
+    """Whether the command line accepts these arguments; nothing is run."""
     import typer
 
     from flows.cli.main import app

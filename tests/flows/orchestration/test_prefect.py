@@ -1,4 +1,4 @@
-"""The same line under Prefect, and deployments, against one real server on loopback."""
+"""The same run under Prefect, and deployments, against one real server on loopback."""
 
 import asyncio
 import json
@@ -89,7 +89,7 @@ def test_a_run_extended_under_prefect_has_the_bytes_of_plain_python(finished, ti
     assert_equal(finished, tmp_path / "plain")
 
 
-def test_artifacts_tell_progress_verdict_and_report(flow_run):
+def test_artifacts_tell_progress_outcome_and_report(flow_run):
     root, state = flow_run
     artifacts = read("read_artifacts")
     mine = [a for a in artifacts if a.flow_run_id == state.state_details.flow_run_id]

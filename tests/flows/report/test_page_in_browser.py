@@ -1,6 +1,6 @@
-"""The report in a real browser: no error, no sideways scroll, pictures with words, dark, printed.
+"""The report in a real browser: no error, no sideways scroll, pictures with texts, dark, printed.
 
-Chromium is asked without any driver: a script at the end of a copy of the page measures it, and
+Chromium runs without any driver: a script at the end of a copy of the page measures it, and
 `--dump-dom` prints what it found. The copy lies in a frame, since windows are not as narrow as a
 phone. Where there is no Chromium these tests are skipped.
 """

@@ -1,4 +1,4 @@
-"""Lines with every construct: what is stored of a draw, that it resumes, replays, and is told."""
+"""Runs with every latent sampler: what is stored of a draw; it resumes, replays and is shown."""
 
 import json
 
@@ -27,7 +27,7 @@ DRAWS = {
 SOURCES = {"slerp": 1, "combination": 4, "cluster": 0}
 
 
-def line(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
+def made(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
     run = prepare(settings, str(root))
     for name, stage in STAGES:
         if name in stages:
@@ -37,7 +37,7 @@ def line(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
 
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
-    run = line(tiny(method={**PLAIN, **DRAWS[name]}), tmp_path / "run")
+    run = made(tiny(method={**PLAIN, **DRAWS[name]}), tmp_path / "run")
     table = run.table("generate")
     attempts, refusals = table.read("attempts"), table.read("refusals")
     kept = attempts == refusals[:, 0]
@@ -55,7 +55,7 @@ def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
         assert sources.min() >= 0 and sources.max() < 7
         np.testing.assert_array_equal(table.read("parents")[:, 0], sources[:, 0])
     again = replay_sample(run, stored_settings(run), 5, False, None)
-    assert again["verdict"] == "equal"
+    assert again["outcome"] == "equal"
     assert len(again["sources"]) == SOURCES[name]
 
 

@@ -164,7 +164,7 @@ def test_extending_needs_no_target_file(finished, longer, tiny, tmp_path):
 
 
 def test_the_rows_in_waiting_are_no_samples_yet(unbroken):
-    """What a short last shard holds beyond the end is vouched for, and seen by nobody."""
+    """What a short last shard holds beyond the end has a receipt, and is seen by nobody."""
     run = RunStore(unbroken)
     receipt = run.ledger("generate").read(run.plan("generate")[2])
     assert (receipt.start, receipt.stop) == (8, 12)

@@ -1,4 +1,4 @@
-"""The whole line on a latent base: codes inside, pixels and physical units outside."""
+"""The whole run on a latent base: codes inside, pixels and physical units outside."""
 
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, settings: Any) -> RunSt
     return RunStore(root)
 
 
-def test_the_calibrated_line_ends_complete_in_pixels(calibrated: RunStore) -> None:
+def test_the_calibrated_run_ends_complete_in_pixels(calibrated: RunStore) -> None:
     assert calibrated.state == "complete"
     samples = calibrated.table("generate").read("maps")
     assert samples.shape == (10, 1, SIDE, SIDE)
@@ -92,9 +92,9 @@ def test_codes_are_stored_once_and_are_what_the_method_sees(
     assert targets.codes is not None
     assert targets.fit_seen.equal(targets.codes[: targets.fit_count])
     torch.testing.assert_close(targets.fit_seen, expected, rtol=1e-5, atol=1e-5)
-    line = load_pipeline(calibrated, str(latent_base), "cpu", "float32")
-    assert line.experts is not None
-    assert line.experts.gaussian.mean.shape == (2, 16, 16)
+    pipeline = load_pipeline(calibrated, str(latent_base), "cpu", "float32")
+    assert pipeline.experts is not None
+    assert pipeline.experts.gaussian.mean.shape == (2, 16, 16)
 
 
 def test_the_round_trip_is_measured_on_pixels(calibrated: RunStore) -> None:

@@ -1,4 +1,4 @@
-"""The whole line on a tiny base, without Prefect and Ray: what it stores and how it resumes."""
+"""The whole run on a tiny base, without Prefect and Ray: what it stores and how it resumes."""
 
 from typing import cast, get_args
 
@@ -29,7 +29,7 @@ def without_samples(name, stage, run, settings):
     return "" if name in ("generate", "validate") else perform(name, stage, run, settings)
 
 
-def test_the_calibrated_line_ends_complete(unbroken):
+def test_the_calibrated_run_ends_complete(unbroken):
     run = RunStore(unbroken)
     assert run.state == "complete"
     table = run.table("generate")

@@ -1,4 +1,4 @@
-"""The whole line in a bucket of a real S3 server: the bytes of a folder, and no credential."""
+"""The whole run in a bucket of a real S3 server: the bytes of a folder, and no credential."""
 
 import io
 import json
@@ -21,7 +21,7 @@ SHARD = "dataset.zarr/maps/c/1/0/0/0"
 
 
 @pytest.fixture(scope="module")
-def line(object_server, tiny):
+def run_and_log(object_server, tiny):
     """A finished run, and all that was logged meanwhile."""
     root = RunStore.at(f"{object_server.bucket()}/runs/tiny").root
     log, logger = io.StringIO(), logging.getLogger()
@@ -36,17 +36,17 @@ def line(object_server, tiny):
     return root, log.getvalue()
 
 
-def test_a_bucket_and_a_folder_get_the_same_bytes(line, unbroken):
-    assert_same(line[0], unbroken)
-    here = stored(line[0])
+def test_a_bucket_and_a_folder_get_the_same_bytes(run_and_log, unbroken):
+    assert_same(run_and_log[0], unbroken)
+    here = stored(run_and_log[0])
     there = {str(p.relative_to(unbroken)) for p in unbroken.rglob("*") if p.is_file()}
     assert here.keys() == there
     for name in ("gate.json", "plan.json", "report/spectrum.csv", "report/gallery.png"):
         assert here[name] == (unbroken / name).read_bytes()
 
 
-def test_no_credential_is_stored_or_logged(line):
-    root, log = line
+def test_no_credential_is_stored_or_logged(run_and_log):
+    root, log = run_and_log
     places = {**stored(root), "log": log.encode()}
     assert len(places) > 60
     assert len(log) > 1000
@@ -55,8 +55,8 @@ def test_no_credential_is_stored_or_logged(line):
             assert [n for n, content in places.items() if form.encode() in content] == []
 
 
-def test_every_verb_takes_an_address(object_server, line, farfield, tmp_path):
-    root = copied(line[0], object_server.bucket())
+def test_every_verb_takes_an_address(object_server, run_and_log, farfield, tmp_path):
+    root = copied(run_and_log[0], object_server.bucket())
     answers = {
         verb: farfield(verb, root, *more)
         for verb, *more in (
@@ -76,12 +76,12 @@ def test_every_verb_takes_an_address(object_server, line, farfield, tmp_path):
     assert told["verify"]["damaged"] == [] and told["verify"]["checked"] > 3
     assert told["report"]["page"] == f"{root}/report/index.html"
     assert told["gallery"]["picture"] == f"{root}/report/gallery.png"
-    assert told["replay"]["verdict"] == "equal"
+    assert told["replay"]["outcome"] == "equal"
     assert "PLANTED" not in str(answers)
 
 
-def test_a_lost_receipt_costs_one_shard(object_server, line, unbroken, tiny):
-    root = copied(line[0], object_server.bucket())
+def test_a_lost_receipt_costs_one_shard(object_server, run_and_log, unbroken, tiny):
+    root = copied(run_and_log[0], object_server.bucket())
     (root / "receipts" / "generate" / "00001.json").remove()
     before = marks(stored(root))
     object_server.reset()
@@ -94,8 +94,8 @@ def test_a_lost_receipt_costs_one_shard(object_server, line, unbroken, tiny):
     assert_same(root, unbroken)
 
 
-def test_a_flipped_byte_is_found_and_renewed(object_server, line, unbroken, tiny, farfield):
-    root = copied(line[0], object_server.bucket())
+def test_a_flipped_byte_is_found_and_renewed(object_server, run_and_log, unbroken, tiny, farfield):
+    root = copied(run_and_log[0], object_server.bucket())
     content = bytearray(read_bytes(root / SHARD))
     content[len(content) // 3] ^= 1
     write_atomic(root / SHARD, bytes(content))
@@ -106,16 +106,18 @@ def test_a_flipped_byte_is_found_and_renewed(object_server, line, unbroken, tiny
     assert_same(root, unbroken)
 
 
-def test_a_run_grows_as_in_a_folder(object_server, line, finished):
-    root = copied(line[0], object_server.bucket())
+def test_a_run_grows_as_in_a_folder(object_server, run_and_log, finished):
+    root = copied(run_and_log[0], object_server.bucket())
     for place in (root, finished):
         run = RunStore(place)
         extend_run(run, with_samples(stored_settings(run), 17), call=without_validation)
     assert_same(root, finished)
 
 
-def test_a_held_run_is_refused_and_a_silent_one_taken_over(object_server, line, unbroken, tiny):
-    root = copied(line[0], object_server.bucket())
+def test_a_held_run_is_refused_and_a_silent_one_taken_over(
+    object_server, run_and_log, unbroken, tiny
+):
+    root = copied(run_and_log[0], object_server.bucket())
     (root / "receipts" / "generate" / "00002.json").remove()
     before = stored(root)
     with hold_lease(RunStore(root), every=0.2), pytest.raises(InUse, match="in use by process"):
@@ -131,9 +133,9 @@ def test_a_held_run_is_refused_and_a_silent_one_taken_over(object_server, line, 
     assert [name for name in stored(root) if "lease/" in name] == ["lease/00004.free"]
 
 
-def test_a_store_that_fails_in_the_middle_stops_the_run_at_once(object_server, line, tiny):
-    """No shard is at fault, so none is tried again; what the store said is not told."""
-    root = copied(line[0], object_server.bucket())
+def test_a_store_that_fails_in_the_middle_stops_the_run_at_once(object_server, run_and_log, tiny):
+    """No shard is at fault, so none is tried again; the store's answer is not shown."""
+    root = copied(run_and_log[0], object_server.bucket())
     (root / "receipts" / "generate" / "00000.json").remove()
 
     def refuse(what, act):
@@ -161,16 +163,16 @@ def test_an_address_with_a_credential_gets_no_further(farfield, config, caplog):
 
 
 @pytest.mark.actors
-def test_actors_write_to_a_bucket(object_server, line, unbroken, tiny):
+def test_actors_write_to_a_bucket(object_server, run_and_log, unbroken, tiny):
     """Each makes its own client from the environment; only the address is sent to it."""
-    root = copied(line[0], object_server.bucket())
+    root = copied(run_and_log[0], object_server.bucket())
     receipts = root / "receipts" / "generate"
     receipts.remove_tree()
     settings = tiny(execution={"pool": "ray", "workers": 2})
     assert ended(start(settings, root, environment=object_server.environment)) == 0
     assert_same(root, unbroken)
     writers = {json.loads(c)["writer"] for n, c in stored(receipts).items()}
-    assert not writers & {json.loads(c)["writer"] for c in marks(stored(line[0])).values()}
+    assert not writers & {json.loads(c)["writer"] for c in marks(stored(run_and_log[0])).values()}
 
 
 def test_a_run_moves_between_folder_and_bucket(bucket, unbroken, tiny, tmp_path):

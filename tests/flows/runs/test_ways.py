@@ -1,4 +1,4 @@
-"""The line with every way up and down: what it stores, counts and leaves out."""
+"""Runs with every way up and down: what it stores, counts and leaves out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from flows.runs.cost import evaluations
 from flows.runs.lifecycle import make_run
 from flows.runs.planning import inspect_inputs, plan_run, prepare
 from flows.runs.stages import fit, perform
-from flows.tools.level_search import search_levels
+from flows.tools.timestep_search import search_timesteps
 from ood_core.diffusion.sampling import held
 from ood_core.errors import ConfigError
 from ood_core.store.bundle import read_bundle
@@ -43,7 +43,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, way: str) -> None:
+def test_the_run_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, way: str) -> None:
     settings = tiny(method={**WAYS[way], "steps": 3}, generation={"samples": 4})
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
@@ -51,9 +51,9 @@ def test_the_line_goes_every_way_and_counts_it(tmp_path: Path, tiny: Settings, w
     counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     assert counted == evaluations(settings, method, maps.fit_count)
     assert np.isfinite(run.table("generate").read("maps")).all()
-    line = load_pipeline(run, settings.base, "cpu", "float32")
-    assert int(line.timesteps[-1]) == (method.teleport or method.ends[1])
-    assert (line.shortcut is not None) == bool(method.teleport)
+    pipeline = load_pipeline(run, settings.base, "cpu", "float32")
+    assert int(pipeline.timesteps[-1]) == (method.teleport or method.ends[1])
+    assert (pipeline.shortcut is not None) == bool(method.teleport)
 
 
 def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny: Settings) -> None:
@@ -64,14 +64,14 @@ def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny:
     run = RunStore(tmp_path / "run")
     assert run.table("calibrate").read("time_index").tolist() == grid
     assert load_pipeline(run, settings.base, "cpu", "float32").timesteps.tolist() == grid
-    found = search_levels(run, settings, steps=2, maps=4)
+    found = search_timesteps(run, settings, steps=2, maps=4)
     assert found["timesteps"] == sorted(set(found["timesteps"]))
     assert (found["timesteps"][0], found["timesteps"][-1], len(found["timesteps"])) == (3, 600, 3)
     assert all(row["searched"] <= row["even"] for row in found["costs"])
     costs = [row["searched"] for row in found["costs"]]
     assert costs == sorted(costs, reverse=True)  # another step never hides more
     with pytest.raises(ConfigError, match="--steps: got 500"):
-        search_levels(run, settings, steps=500, maps=4)
+        search_timesteps(run, settings, steps=500, maps=4)
 
 
 def test_round_trips_fail_by_the_rule() -> None:
@@ -116,11 +116,13 @@ def test_an_automatic_level_is_chosen_once(
 ) -> None:
     settings, out = tiny(method={"t_max": "auto"}), str(tmp_path / "run")
     run = prepare(settings, out)
-    choice = run.record["level_choice"]
+    choice = run.record["timestep_choice"]
     assert choice["t_max"] == run.record["method"]["t_max"]
     assert choice["t_max"] in [point["index"] for point in choice["curve"]]
-    assert describe(run)["level_choice"] == choice
-    monkeypatch.setattr("flows.runs.level_choice.level_curve", None)  # it is read back from here on
+    assert describe(run)["timestep_choice"] == choice
+    monkeypatch.setattr(
+        "flows.runs.level_choice.timestep_curve", None
+    )  # it is read back from here on
     assert not plan_run(settings, out).is_new
     fixed = tiny(method={"t_max": choice["t_max"]})
     assert not plan_run(fixed, out).is_new  # the number alone names the run

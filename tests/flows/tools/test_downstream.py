@@ -48,7 +48,7 @@ def test_measured_labels_and_classes_of_runs(farfield, finished, unbroken):
     assert several.code == 0
     found = json.loads(several.out)
     assert found["task"] == "which run" and found["real"] == 14 and found["samples"] == 20
-    # Two copies of one run have one law: nothing can be told but by chance.
+    # Two copies of one run have one distribution: nothing can be told but by chance.
     assert all(abs(arm["score"] - 0.5) < 0.3 for arm in found["training_sets"])
 
 

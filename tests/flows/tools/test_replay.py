@@ -23,7 +23,7 @@ def again(root, sample, alone=False, out=None):
 def test_a_stored_sample_comes_out_bit_for_bit(unbroken, tmp_path, sample):
     """In a full shard, and in the last one, which shows two of its four rows."""
     found = again(unbroken, sample, out=str(tmp_path / "map.npy"))
-    assert (found["verdict"], found["difference_in_std"]) == ("equal", 0.0)
+    assert (found["outcome"], found["difference_in_std"]) == ("equal", 0.0)
     table = RunStore(unbroken).table("generate")
     stored = table.read("maps")[sample]
     now = np.load(tmp_path / "map.npy")
@@ -35,12 +35,12 @@ def test_a_stored_sample_comes_out_bit_for_bit(unbroken, tmp_path, sample):
 
 
 def test_alone_it_is_the_same_sample_up_to_rounding(unbroken):
-    """Law: a function of (identity, i) and of no neighbour; one step of steering amplifies little.
+    """A sample is a function of (identity, i) alone; one step of steering amplifies little.
 
     The negative control: the neighbour's map is another one altogether.
     """
     found = again(unbroken, 6, alone=True)
-    assert found["verdict"] in ("equal", "within tolerance")
+    assert found["outcome"] in ("equal", "within tolerance")
     maps = RunStore(unbroken).table("generate").read("maps")
     assert np.abs(maps[5] - maps[6]).max() > 100 * TOLERANCE * maps[6].std()
 
@@ -53,7 +53,7 @@ def rows(shift=0.0, **changes):
 
 
 @pytest.mark.parametrize(
-    ("now", "verdict"),
+    ("now", "outcome"),
     [
         (rows(), "equal"),
         (rows(0.9 * TOLERANCE), "within tolerance"),
@@ -65,10 +65,10 @@ def rows(shift=0.0, **changes):
         (rows(np.nan), "differs"),
     ],
 )
-def test_verdicts(now, verdict):
+def test_outcomes(now, outcome):
     pair = Replay(0, Shard(0, 0, 4, 4), now, rows())
-    assert pair.verdict == verdict
-    assert replace(pair, stored=None).verdict == "not generated yet"
+    assert pair.outcome == outcome
+    assert replace(pair, stored=None).outcome == "not generated yet"
     assert replace(pair, stored=None).difference is None
 
 
@@ -81,7 +81,7 @@ def test_a_map_that_is_another_one_exits_with_one(farfield, finished):
     answer = farfield("replay", finished, "--sample", 6, "--json")
     assert answer.code == 1
     found = json.loads(answer.out)
-    assert found["verdict"] == "differs"
+    assert found["outcome"] == "differs"
     assert found["difference_in_std"] > TOLERANCE
     assert "rounding" in found["note"]
 
@@ -90,7 +90,7 @@ def test_a_sample_that_is_not_there_yet_is_the_one_that_comes(farfield, ready, u
     answer = farfield("replay", ready, "--sample", 9, "--out", tmp_path / "map.npy", "--json")
     assert answer.code == 0
     found = json.loads(answer.out)
-    assert (found["verdict"], found["difference_in_std"]) == ("not generated yet", None)
+    assert (found["outcome"], found["difference_in_std"]) == ("not generated yet", None)
     stored = RunStore(unbroken).table("generate").read("maps")[9]
     np.testing.assert_array_equal(np.load(tmp_path / "map.npy"), stored)
     assert not list(ready.glob("receipts/generate/*"))

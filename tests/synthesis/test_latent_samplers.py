@@ -1,4 +1,5 @@
-"""What latents are made of: laws in closed form, and how each construct is accepted or refused.
+"""What latents are made of: distributions in closed form, and how each sampler is accepted or
+refused.
 
 In `d` dimensions a mean square of standard normals spreads by `(2/d)^1/2`; tolerances are five of
 these, unless said otherwise.
@@ -19,13 +20,13 @@ from ood_core.numerics.sphere import exp_map, frechet_mean, log_map, project
 from ood_core.synthesis.constructs import (
     ClusterDraws,
     Combinations,
-    Construct,
     Interpolations,
+    LatentSampler,
     PriorDraws,
-    construct_of,
     corrected_weights,
     interpolate,
     interpolate_straight,
+    latent_sampler,
 )
 from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry, shell_statistics
 from tests.oracles import geometry
@@ -42,7 +43,7 @@ def latents(n: int, seed: int, shape: tuple[int, ...] = SHAPE, offset: float = 0
 
 FITTED = latents(12, 1)
 PRIOR = fit_gaussian(FITTED, "isotropic")
-CONSTRUCTS: dict[str, Construct] = {
+SAMPLERS: dict[str, LatentSampler] = {
     "prior": PriorDraws(PRIOR),
     "slerp": Interpolations(PRIOR, FITTED, 0.15, "slerp"),
     "grid": Interpolations(PRIOR, FITTED, "grid", "slerp"),
@@ -52,28 +53,28 @@ CONSTRUCTS: dict[str, Construct] = {
 }
 
 
-@pytest.mark.parametrize("name", CONSTRUCTS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_draw_depends_on_its_seed_and_attempt_alone(name: str) -> None:
-    construct = CONSTRUCTS[name]
-    assert isinstance(construct, Construct)
-    whole = construct.sample(SeedRange(3, 0, 6))
+    sampler = SAMPLERS[name]
+    assert isinstance(sampler, LatentSampler)
+    whole = sampler.sample(SeedRange(3, 0, 6))
     assert whole.latents.shape == (6, *SHAPE) and whole.latents.dtype == torch.float32
     for start, stop in ((0, 2), (2, 3), (3, 6)):
-        part = construct.sample(SeedRange(3, start, stop))
+        part = sampler.sample(SeedRange(3, start, stop))
         assert torch.equal(part.latents, whole.latents[start:stop])
         assert torch.equal(part.sources, whole.sources[start:stop])
-    again = construct.sample(SeedRange(3, 0, 6), attempt=1)
+    again = sampler.sample(SeedRange(3, 0, 6), attempt=1)
     assert bool((again.latents != whole.latents).flatten(1).any(1).all())
-    other = construct.sample(SeedRange(4, 0, 6))
+    other = sampler.sample(SeedRange(4, 0, 6))
     assert bool((other.latents != whole.latents).flatten(1).any(1).all())
 
 
-def test_the_spec_names_the_construct() -> None:
-    assert isinstance(construct_of(None, PRIOR, FITTED), PriorDraws)
+def test_the_spec_names_the_sampler() -> None:
+    assert isinstance(latent_sampler(None, PRIOR, FITTED), PriorDraws)
     for name in ("slerp", "norm", "combination", "cluster", "prior"):
         spec = DrawSpec(construct=name, accept="latents").filled()
-        drawn = construct_of(spec, PRIOR, FITTED).sample(SeedRange(3, 0, 6))
-        assert torch.equal(drawn.latents, CONSTRUCTS[name].sample(SeedRange(3, 0, 6)).latents)
+        drawn = latent_sampler(spec, PRIOR, FITTED).sample(SeedRange(3, 0, 6))
+        assert torch.equal(drawn.latents, SAMPLERS[name].sample(SeedRange(3, 0, 6)).latents)
         assert drawn.sources.shape[1] == spec.sources
 
 
@@ -82,8 +83,8 @@ def test_interpolation_is_the_published_formula() -> None:
     u, v = a / a.norm(), b / b.norm()
     theta = torch.arccos((u * v).sum())
     for t in (0.0, 1 / 21, 0.5, 20 / 21, 1.0):
-        line = (torch.sin((1 - t) * theta) * u + torch.sin(t * theta) * v) / torch.sin(theta)
-        expected = line * ((1 - t) * a.norm() + t * b.norm())
+        arc = (torch.sin((1 - t) * theta) * u + torch.sin(t * theta) * v) / torch.sin(theta)
+        expected = arc * ((1 - t) * a.norm() + t * b.norm())
         torch.testing.assert_close(interpolate(a, b, t), expected, rtol=0, atol=1e-10)
         straight = interpolate_straight(a, b, t)
         assert float(straight.norm()) == pytest.approx(float(expected.norm()))
@@ -95,13 +96,13 @@ def test_interpolation_is_the_published_formula() -> None:
 def test_interpolations_lie_between_their_source_and_the_prior_draw() -> None:
     seeds = SeedRange(5, 0, 4)
     fresh = PRIOR.sample(seeds)
-    drawn = CONSTRUCTS["slerp"].sample(seeds)
+    drawn = SAMPLERS["slerp"].sample(seeds)
     for row in range(4):
         source = FITTED[drawn.sources[row]]
         expected = interpolate(source, fresh[row][None], 0.15)[0]
         assert torch.equal(drawn.latents[row], expected)
     assert drawn.weights.tolist() == [[pytest.approx(0.85)]] * 4
-    shares = 1 - CONSTRUCTS["grid"].sample(SeedRange(5, 0, 200)).weights[:, 0]
+    shares = 1 - SAMPLERS["grid"].sample(SeedRange(5, 0, 200)).weights[:, 0]
     points = (shares * 21).round()
     torch.testing.assert_close(shares * 21, points, rtol=0, atol=1e-5)
     assert set(points.int().tolist()) == set(range(1, 21))
@@ -158,12 +159,12 @@ def test_too_many_parents_are_refused() -> None:
     for parents, latents_ in ((3, 4), (10, 11), (28, 30)):
         spec, some = DrawSpec(construct="combination", parents=parents), latents(latents_, 1)
         with pytest.raises(PriorUnderdetermined, match=r"draw\.parents"):
-            construct_of(spec, PRIOR, some)
+            latent_sampler(spec, PRIOR, some)
 
 
 class TestCluster:
     def test_draws_lie_on_the_sphere_in_the_span_of_the_latents(self) -> None:
-        drawn = CONSTRUCTS["cluster"].sample(SeedRange(7, 0, 5)).latents
+        drawn = SAMPLERS["cluster"].sample(SeedRange(7, 0, 5)).latents
         points, norms = project(drawn)
         radius = float(project(FITTED)[1].mean())
         torch.testing.assert_close(norms, torch.full((5,), radius).double())
@@ -189,14 +190,14 @@ class TestCluster:
 
     def test_white_latents_stay_where_draws_of_the_cluster_go(self) -> None:
         mean = frechet_mean(project(FITTED)[0])
-        drawn = project(CONSTRUCTS["cluster"].sample(SeedRange(9, 0, 3)).latents)[0]
+        drawn = project(SAMPLERS["cluster"].sample(SeedRange(9, 0, 3)).latents)[0]
         back = exp_map(mean[None].expand(3, -1), log_map(mean[None].expand(3, -1), drawn))
         torch.testing.assert_close(back, drawn, rtol=0, atol=1e-6)
 
 
 class TestAcceptance:
     """In many dimensions tests are sharper than few latents can fit: only what is measured on the
-    construct itself accepts it (distances to 12 latents differ by some 3 sigma)."""
+    sampler itself accepts it (distances to 12 latents differ by some 3 sigma)."""
 
     shape = (3, 96, 96)
     many = latents(12, 10, shape)
@@ -204,20 +205,20 @@ class TestAcceptance:
 
     def accepted(self, spec: DrawSpec, geometry_: ShellGeometry | None = None) -> tuple[float, int]:
         """Share of first draws that pass, and the test that refuses most, by its place."""
-        construct = construct_of(spec, self.prior, self.many)
-        measured = geometry_ or measure_geometry(spec, construct, 1, self.many)
-        drawn = draw(construct, SeedRange(11, 0, 12), measured, self.many)
+        sampler = latent_sampler(spec, self.prior, self.many)
+        measured = geometry_ or measure_geometry(spec, sampler, 1, self.many)
+        drawn = draw(sampler, SeedRange(11, 0, 12), measured, self.many)
         return float((drawn.attempts == 1).float().mean()), int(drawn.refusals.sum(0)[1:].argmax())
 
-    @pytest.mark.parametrize("construct", ["prior", "slerp", "combination", "cluster"])
-    def test_every_construct_passes_its_own_intervals(self, construct: str) -> None:
-        assert self.accepted(DrawSpec(construct=construct).filled())[0] == 1.0
+    @pytest.mark.parametrize("sampler", ["prior", "slerp", "combination", "cluster"])
+    def test_every_sampler_passes_its_own_intervals(self, sampler: str) -> None:
+        assert self.accepted(DrawSpec(construct=sampler).filled())[0] == 1.0
 
     def test_the_published_tests_refuse_draws_of_the_prior_by_their_distance(self) -> None:
         share, test = self.accepted(DrawSpec(construct="prior", accept="latents"))
         assert (share, test) == (0.0, 1)
 
-    def test_intervals_of_another_construct_refuse(self) -> None:
+    def test_intervals_of_another_sampler_refuse(self) -> None:
         spec = DrawSpec(construct="combination").filled()
         prior = measure_geometry(None, PriorDraws(self.prior), 1, self.many)
         assert self.accepted(spec, prior)[0] < 0.5

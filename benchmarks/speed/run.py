@@ -65,7 +65,7 @@ def _run(config: str, sets: list[str], place: Path, again: bool) -> dict[str, di
         _forget(RunStore.open(str(place)))
     else:
         shutil.rmtree(place, ignore_errors=True)
-    words = [word for one in sets for word in ("--set", one)]
+    overrides = [word for one in sets for word in ("--set", one)]
     call = [
         sys.executable,
         "-m",
@@ -74,7 +74,7 @@ def _run(config: str, sets: list[str], place: Path, again: bool) -> dict[str, di
         config,
         "--out",
         str(place),
-        *words,
+        *overrides,
         "--json",
     ]
     child = subprocess.Popen(call, cwd=PROJECT, stdout=subprocess.DEVNULL)
@@ -103,10 +103,10 @@ def _forget(run: RunStore) -> None:
 def _watch(
     pid: int, place: Path, seen: dict[int, float], spent: dict[str, dict[str, float]], over: Any
 ) -> None:
-    """Add what the processes below `pid` take to the stage that the run is at."""
+    """Add what `pid` and its descendants take to the stage that the run is at."""
     while not over.wait(LOOK):
         stage = spent.setdefault(_stage(place), {})
-        for process in _below(pid):
+        for process in _family(pid):
             try:
                 times, kind = process.cpu_times(), _kind(process, pid)
             except (NoSuchProcess, AccessDenied):
@@ -117,15 +117,15 @@ def _watch(
 
 
 def _kind(process: Process, driver: int) -> str:
-    words = " ".join(process.cmdline())
+    command = " ".join(process.cmdline())
     if process.pid == driver:
         return "driver"
-    if "ray::_Actor" in words:
+    if "ray::_Actor" in command:
         return "workers"
-    return "Prefect" if "prefect" in words or "uvicorn" in words else "Ray"
+    return "Prefect" if "prefect" in command or "uvicorn" in command else "Ray"
 
 
-def _below(pid: int) -> list[Process]:
+def _family(pid: int) -> list[Process]:
     try:
         parent = Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -166,18 +166,18 @@ def _loop(uri: str, base: str, number: int, repeats: int, barrier: Any) -> list[
     """One worker's loops, at the same time as the others'."""
     torch.set_num_threads(1)
     run = RunStore.open(uri)
-    line = load_pipeline(run, base, "cpu", run.dtype)
-    rows = sample_rows(run, line)
+    pipeline = load_pipeline(run, base, "cpu", run.dtype)
+    rows = sample_rows(run, pipeline)
     size = min(ROWS, run.plan("generate").shard_rows)
-    latents = torch.randn(size, *line.targets.fit_seen.shape[1:])
-    calls = [int(t) for t in line.timesteps]
-    if line.method.solver != "ancestral":
+    latents = torch.randn(size, *pipeline.targets.fit_seen.shape[1:])
+    calls = [int(t) for t in pipeline.timesteps]
+    if pipeline.method.solver != "ancestral":
         calls = calls[1:]
     rows(Shard(0, 0, 2, 2))()  # warm-up
 
     def network() -> None:
         for t in calls:
-            line.base(latents, t)
+            pipeline.base(latents, t)
 
     def decode() -> None:
         rows(Shard(number, number * size, (number + 1) * size, size))()

@@ -1,4 +1,4 @@
-"""Verbs that say what a set is worth: scores against a gate, use for training.
+"""Verbs that evaluate a set: scores against a gate, use for training.
 
 Heavy imports are in the verbs.
 """
@@ -15,7 +15,7 @@ def validate(
     uri: Uri,
     gate: Annotated[
         list[str] | None,
-        typer.Option("--gate", help="Ask something else: c2st=0.6; null asks nothing."),
+        typer.Option("--gate", help="Another condition: c2st=0.6; null removes it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
