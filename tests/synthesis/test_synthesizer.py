@@ -166,7 +166,7 @@ def test_a_walk_leads_from_one_target_to_another_where_round_trips_hold(model):
 
 
 def test_a_walk_of_no_targets_is_refused(synth):
-    with pytest.raises(InputError, match="rows of fit targets"):
+    with pytest.raises(InputError, match="numbers of fit targets"):
         synth.walk(0, 99)
 
 
