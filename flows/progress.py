@@ -71,6 +71,7 @@ UNITS = {
     "walk": "maps",
     "separate": "maps",
     "search": "timesteps",
+    "export": "maps",
 }
 """What the rows of a stage are."""
 
