@@ -105,7 +105,7 @@ class Export:
             IdentityRefused: another export is in the place.
             StoreUnwritable: the disk is full or read-only.
         """
-        with _answering(self.dest):
+        with answering_of(self.dest):
             done = self._done()
             parts = self.parts(len(self.source))
             done = {file: value for file, value in done.items() if _part(file) in parts}
@@ -135,20 +135,8 @@ class Export:
         }
 
     def _write_part(self, path: Path, part: Part) -> None:
-        """Write a file under another name, flush it, and rename it."""
-        resumes = self.exporter.resumes
-        token = "" if resumes else f".{uuid.uuid4().hex}"
-        partial = path.with_name(f"{path.name}{token}{PARTIAL}")
-        try:
+        with renamed(path, self.exporter.resumes) as partial:
             self.exporter.write(partial, part)
-            persist(partial, partial.parent)
-            if partial.is_dir() and path.is_dir():  # a folder replaces none but an empty one
-                shutil.rmtree(path)
-            os.replace(partial, path)
-        except BaseException:
-            if not resumes:
-                partial.unlink(missing_ok=True)  # a full disk needs the space
-            raise
 
     def _done(self) -> Sums:
         """Files of this export that are done, by their record; none where there is no export.
@@ -282,7 +270,27 @@ def write_maps(
 
 
 @contextmanager
-def _answering(dest: Path) -> Iterator[None]:
+def renamed(path: Path, resumes: bool = False) -> Iterator[Path]:
+    """Give another name to write to; flush what is there then, and rename it.
+
+    With `resumes` the other name is always the same, and what was begun there stays.
+    """
+    token = "" if resumes else f".{uuid.uuid4().hex}"
+    partial = path.with_name(f"{path.name}{token}{PARTIAL}")
+    try:
+        yield partial
+        persist(partial, partial.parent)
+        if partial.is_dir() and path.is_dir():  # a folder replaces none but an empty one
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    except BaseException:
+        if not resumes:
+            partial.unlink(missing_ok=True)  # a full disk needs the space
+        raise
+
+
+@contextmanager
+def answering_of(dest: Path) -> Iterator[None]:
     """Turn what the system says of a place that is none into one error.
 
     Raises:

@@ -33,9 +33,8 @@ TYPES = {"int8": "i2", "uint16": "i4", "uint32": "i8", "bool": "u1"}
 
 
 def write_cube(path: Path, part: Part) -> None:
-    """Write maps as one image (n, y, x), or (n, c, y, x); a single one as (y, x) or (c, y, x)."""
+    """Write maps as one image (n, y, x), or (n, c, y, x); a single one of a channel as (y, x)."""
     about = part.about
-    shape = about.shape[1:] if about.shape[0] == 1 else about.shape
     alone = len(part) == 1
     cards = own_cards(about)
     if alone:
@@ -44,7 +43,8 @@ def write_cube(path: Path, part: Part) -> None:
         first, last = (int(part.source.note(SAMPLE, r, r + 1)[0]) for r in _ends(part))
         cards.append(("SAMPLE0", first, "number of the first map; others in SAMPLES"))
         cards.append(("SAMPLE1", last, "number of the last map"))
-    sizes = shape if alone else (len(part), *shape)
+    shape = about.shape[1:] if about.shape[0] == 1 else about.shape
+    sizes = _single(about) if alone else (len(part), *shape)
     header = _header([("SIMPLE", True, "")], -32, sizes, [("EXTEND", True, "")])
     with path.open("wb") as file:
         image = _Hdu(file, _filled(header, about, cards + target_cards(about.header)))
@@ -58,11 +58,10 @@ def write_cube(path: Path, part: Part) -> None:
 def write_extensions(path: Path, part: Part) -> None:
     """Write each map as an image of its own, EXTNAME `MAP`, EXTVER its number in the file."""
     about = part.about
-    shape = about.shape[1:] if about.shape[0] == 1 else about.shape
     common = [*own_cards(about), *target_cards(about.header)]
     begin: list[Card] = [("XTENSION", "IMAGE", "")]
     counts: list[Card] = [("PCOUNT", 0, ""), ("GCOUNT", 1, "")]
-    stem = _filled(_header(begin, -32, shape, counts), about, common)
+    stem = _filled(_header(begin, -32, _single(about), counts), about, common)
     with path.open("wb") as file:
         first = _header([("SIMPLE", True, "")], 8, (), [("EXTEND", True, "")])
         _Hdu(file, _filled(first, about, common)).close()
@@ -80,6 +79,11 @@ def write_extensions(path: Path, part: Part) -> None:
                 image.close()
         _write_notes(file, part)
         _write_names(file, about)
+
+
+def _single(about: About) -> tuple[int, ...]:
+    """Shape of one map: (y, x), or (1, c, y, x), as (c, y, x) would be read as c maps."""
+    return about.shape[1:] if about.shape[0] == 1 else (1, *about.shape)
 
 
 def _ends(part: Part) -> tuple[int, int]:
