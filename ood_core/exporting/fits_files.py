@@ -155,7 +155,7 @@ class _Hdu:
         self._sum, self._rest = _added(self._sum, _words(data[:whole])), data[whole:]
 
     def _finished(self, checksum: str) -> bytes:
-        sums = _images([("CHECKSUM", checksum, ""), ("DATASUM", str(self._sum), "")])
+        sums = f"CHECKSUM= '{checksum}'".ljust(80) + f"DATASUM = '{self._sum:<8}'".ljust(80)
         text = f"{self._header}{sums}{'END':80}"
         return text.encode("ascii").ljust(-(-len(text) // BLOCK) * BLOCK)
 
