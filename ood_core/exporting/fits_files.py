@@ -6,6 +6,7 @@ the data were written. Both forms carry DATASUM and CHECKSUM.
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,7 +62,8 @@ def write_extensions(path: Path, part: Part) -> None:
     common = [*own_cards(about), *target_cards(about.header)]
     begin: list[Card] = [("XTENSION", "IMAGE", "")]
     counts: list[Card] = [("PCOUNT", 0, ""), ("GCOUNT", 1, "")]
-    stem = _filled(_header(begin, -32, _single(about), counts), about, common)
+    layout = [*_header(begin, -32, _single(about), counts), ("EXTNAME", MAP, "")]
+    stem = _filled(layout, about, common)
     with path.open("wb") as file:
         first = _header([("SIMPLE", True, "")], 8, (), [("EXTEND", True, "")])
         _Hdu(file, _filled(first, about, common)).close()
@@ -69,12 +71,9 @@ def write_extensions(path: Path, part: Part) -> None:
         for rows in part.blocks():
             for row, values in enumerate(rows[MAPS]):
                 number += 1
-                cards = [
-                    ("EXTNAME", MAP, ""),
-                    ("EXTVER", number, "place in this file, from 1"),
-                    *_row_cards(about, {name: rows[name][row] for name in rows if name != MAPS}),
-                ]
-                image = _Hdu(file, stem + _images(cards))
+                notes = {name: rows[name][row] for name in rows if name != MAPS}
+                cards: list[Card] = [("EXTVER", number, "place in this file, from 1")]
+                image = _Hdu(file, stem + _quick([*cards, *_row_cards(about, notes)]))
                 image.add(values.astype(">f4"))
                 image.close()
         _write_notes(file, part)
@@ -121,6 +120,21 @@ def _images(cards: Sequence[Card]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a comment without room is cut
         return "".join(fits.Card(*card).image for card in cards)
+
+
+def _quick(cards: Sequence[Card]) -> str:
+    """The same text; whole numbers are set here, and words once, since astropy takes its time."""
+    return "".join(
+        f"{keyword:8}= {value:>20d} / {comment}".ljust(80)
+        if type(value) is int
+        else _image(keyword, value, comment)
+        for keyword, value, comment in cards
+    )
+
+
+@lru_cache(maxsize=4096)
+def _image(keyword: str, value: str, comment: str) -> str:
+    return _images([(keyword, value, comment)])
 
 
 class _Hdu:
