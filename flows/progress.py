@@ -71,6 +71,7 @@ UNITS = {
     "walk": "maps",
     "separate": "maps",
     "search": "timesteps",
+    "export": "maps",
 }
 """What one row of a stage is, in the plural."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
     from ood_core.evaluation.evaluate import evaluate
     from ood_core.evaluation.results import EvaluationResult
+    from ood_core.exporting.exports import write_maps
     from ood_core.maps.target_set import TargetSet
     from ood_core.models.loading import BaseModel, load_model
     from ood_core.synthesis.synthesizer import Synthesizer, Trust
@@ -34,6 +35,7 @@ _PLACES = {
     "Trust": "synthesis.synthesizer",
     "evaluate": "evaluation.evaluate",
     "load_model": "models.loading",
+    "write_maps": "exporting.exports",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Trust",
     "evaluate",
     "load_model",
+    "write_maps",
 ]
 
 

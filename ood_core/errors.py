@@ -50,6 +50,10 @@ class RunIncomplete(FarfieldError, RuntimeError):
     """Some shards failed for good; the others are stored, with receipts."""
 
 
+class Quarantined(FarfieldError, RuntimeError):
+    """The gate refused the samples, and what was asked for would hand them on."""
+
+
 class InUse(FarfieldError, RuntimeError):
     """Another driver holds the run, or took it over from this one."""
 

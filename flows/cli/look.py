@@ -65,12 +65,13 @@ def report(uri: Uri, as_json: AsJson = False) -> None:
 def gallery(
     uri: Uri,
     out: Annotated[
-        Path | None, typer.Option(help="PNG to write; else report/gallery.png of the run.")
+        Path | None,
+        typer.Option(help="PNG, SVG or PDF to write; else report/gallery.png."),
     ] = None,
     rows: Annotated[int, typer.Option(help="Rows of maps, six a row on either side.")] = 4,
     as_json: AsJson = False,
 ) -> None:
-    """Draw real targets beside synthetic maps on one colour scale, as a PNG."""
+    """Draw real targets beside synthetic maps on one colour scale, as a picture."""
     from flows.cli.console import OUT, show_json
     from flows.report.publishing import write_gallery
     from ood_core.store.run import RunStore

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import typer
 
-from flows.cli import deploy, develop, evaluate, look, make, options, single
+from flows.cli import deploy, develop, evaluate, look, make, options, out, single
 from ood_core.errors import FarfieldError
 
 Verbs = Mapping[str, Callable[..., None]]
@@ -30,6 +30,7 @@ VERBS: Mapping[str, Verbs] = {
         "verify": look.verify,
     },
     "Evaluate": {"validate": evaluate.validate, "utility": evaluate.utility},
+    "Hand on": {"export": out.export},
     "Single samples": {"replay": single.replay, "walk": single.walk},
     "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy},
     "Develop": {"schema": develop.schema, "bench": develop.bench},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ood_core.errors import FarfieldError, IdentityRefused, InputError, RunIncomplete
+from ood_core.errors import FarfieldError, IdentityRefused, InputError, Quarantined, RunIncomplete
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings
@@ -46,6 +46,8 @@ def exit_of_error(error: FarfieldError) -> int:
     match error:
         case InputError():
             return 2
+        case Quarantined():
+            return 3
         case RunIncomplete():
             return 5
         case IdentityRefused():

@@ -14,7 +14,9 @@ def replay(
     uri: Uri,
     sample: Annotated[int, typer.Option(help="Number of the sample, from 0.")],
     alone: Annotated[bool, typer.Option(help="A batch of one: faster, other rounding.")] = False,
-    out: Annotated[str | None, typer.Option(help="Write the map to a .npy or .png file.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write a .fits, .npy, .png, .svg or .pdf file.")
+    ] = None,
     sets: OpenSets = None,
     as_json: AsJson = False,
 ) -> None:

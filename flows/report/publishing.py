@@ -8,7 +8,7 @@ from ood_core.report.card import CardInput, render_card
 from ood_core.report.figures import series
 from ood_core.report.linked_data import crate, croissant
 from ood_core.report.page import numbers, render
-from ood_core.report.pictures import contact_sheet
+from ood_core.report.pictures import contact_sheet, picture_kind
 from ood_core.store.files import write_atomic, write_json
 from ood_core.store.place import Place
 from ood_core.store.run import RunStore
@@ -37,16 +37,17 @@ def write_gallery(run: RunStore, out: Path | None, rows: int) -> Place:
 
     Raises:
         RunIncomplete: some samples are missing.
-        InputError: `rows` out of range, or `out` cannot be written.
+        InputError: `rows` out of range, or `out` of another kind or cannot be written.
     """
     missing = len(run.ledger("generate").missing(run.plan("generate")))
     if missing:
         raise RunIncomplete(
             f"{run.root}: {missing} shards of samples are missing; finish it with `farfield run`"
         )
+    kind = picture_kind(str(out or GALLERY))
     targets = load_targets(run)
     samples, _ = shown_samples(run)
-    picture = contact_sheet(targets.fit, samples, targets.unit, run.record["name"], rows)
+    picture = contact_sheet(targets.fit, samples, targets.unit, run.record["name"], rows, kind)
     place: Place = out or run.root / GALLERY
     try:
         write_atomic(place, picture)

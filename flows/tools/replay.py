@@ -15,9 +15,12 @@ from actors.workers import Rows, sample_rows
 from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import ConfigError, RunIncomplete
+from ood_core.exporting.exports import answering_of, renamed
+from ood_core.exporting.fits_files import write_cube
+from ood_core.exporting.source import SAMPLE, MemorySource, Part, RunSource
 from ood_core.metrics.novelty import nearest
 from ood_core.numerics.random import SeedRange
-from ood_core.report.pictures import Stretch, map_png
+from ood_core.report.pictures import Stretch, map_figure, map_png, picture_kind
 from ood_core.store.files import write_atomic
 from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
@@ -81,7 +84,7 @@ def replay_sample(
         RunIncomplete: the latents are not fitted yet.
         ShardCorrupt: the stored map cannot be decoded.
     """
-    save = _writer(out) if out is not None else None
+    save = _writer(out, run) if out is not None else None
     pipeline = _load(run, settings, sample)
     size = run.plan("generate").shard_rows
     first = sample if alone else sample // size * size
@@ -90,7 +93,8 @@ def replay_sample(
     now = {name: values[sample - first] for name, values in rows.items()}
     again = Replay(sample, shard, now, _stored(run, sample))
     if save is not None:
-        save(now["maps"], pipeline)
+        with answering_of(Path(str(out))):
+            save(now, sample, pipeline)
     return _comparison(run, pipeline, again, alone) | ({"out": out} if out is not None else {})
 
 
@@ -184,23 +188,41 @@ def _versions(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _writer(out: str) -> Callable[[NDArray[Any], Pipeline], None]:
-    """The function that writes a map in the format that the name ends with."""
+def _writer(out: str, run: RunStore) -> Callable[[Rows, int, Pipeline], None]:
+    """The function that writes a sample in the format that the name ends with."""
     path = Path(out)
 
-    def as_npy(values: NDArray[Any], pipeline: Pipeline) -> None:
+    def as_npy(rows: Rows, sample: int, pipeline: Pipeline) -> None:
         stream = io.BytesIO()
-        np.save(stream, values)
+        np.save(stream, rows["maps"])
         write_atomic(path, stream.getvalue())
 
-    def as_png(values: NDArray[Any], pipeline: Pipeline) -> None:
-        stretch = Stretch.fit(pipeline.targets.fit)
-        write_atomic(path, map_png(np.concatenate(list(values), axis=-1), stretch))
+    def as_fits(rows: Rows, sample: int, pipeline: Pipeline) -> None:
+        about = RunSource(run, run.state, 1).about
+        columns = {name: np.asarray(values)[None] for name, values in rows.items()}
+        columns[SAMPLE] = np.array([sample], dtype=np.int64)
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with renamed(path.absolute()) as partial:
+            write_cube(partial, Part(MemorySource(about, columns), 0, 1))
 
-    match path.suffix:
+    def as_picture(rows: Rows, sample: int, pipeline: Pipeline) -> None:
+        stretch = Stretch.fit(pipeline.targets.fit)
+        field = np.concatenate(list(rows["maps"]), axis=-1)  # channels side by side
+        kind = picture_kind(out)
+        if kind == "png":
+            write_atomic(path, map_png(field, stretch))
+            return
+        name = f"{run.record['name']}, sample {sample}"
+        write_atomic(path, map_figure(field, stretch, pipeline.targets.unit, name, kind))
+
+    match path.suffix.lower():
         case ".npy":
             return as_npy
-        case ".png":
-            return as_png
+        case ".fits" | ".fit" | ".fts":
+            return as_fits
+        case ".png" | ".svg" | ".pdf":
+            return as_picture
         case other:
-            raise ConfigError(f"--out {out}: got the ending {other!r}; expected .npy or .png")
+            raise ConfigError(
+                f"--out {out}: got the ending {other!r}; expected .fits, .npy, .png, .svg or .pdf"
+            )

@@ -1,4 +1,4 @@
-"""FITS files of maps, in and out.
+"""FITS files of maps.
 
 Sizes that a header declares are compared with the file and with a limit before data are loaded,
 and checksums with the data. Integers are scaled by BSCALE and BZERO in float64, and pixels equal
@@ -8,7 +8,7 @@ to BLANK become NaN, which `TargetSet` refuses by name.
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -35,11 +35,6 @@ from ood_core.maps.mapset import (
 _MAGIC = re.compile(rb"SIMPLE *=")
 _SPELLED_OUT = 40
 """HDUs that a message lists."""
-_NOT_COPIED = {
-    "BITPIX", "BLANK", "BUNIT", "CHECKSUM", "DATAMAX", "DATAMIN", "DATASUM", "EXTLEVEL", "EXTNAME",
-    "EXTVER", "NFIT", "ORIGIN", "SIMPLE", "SYNTH", "XTENSION",
-}  # fmt: skip
-_COPIED_NOTE = "The cards below, down to HISTORY, come from the header of the targets."
 
 
 def is_fits(path: str, head: bytes) -> bool:
@@ -86,47 +81,6 @@ def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
                     header = f"{_header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
                     parts[0] = replace(parts[0], header=header)
     return combine(parts)
-
-
-def write_fits(
-    path: str,
-    values: npt.NDArray[np.float32],
-    unit: str,
-    header_text: str,
-    cards: Mapping[str, tuple[Any, str]],
-    history: Sequence[str],
-) -> None:
-    """Write maps as one float32 image: (n, y, x) for one channel, else (n, c, y, x).
-
-    Cards of the targets' header are carried over where they describe the whole set: those on which
-    all header blocks agree, without the ones that describe the layout of the old file.
-
-    Args:
-        path: the file; an existing one is replaced.
-        values: shape (n, c, y, x), in `unit`.
-        unit: BUNIT; '' writes none.
-        header_text: header of the targets, as in `MapSet.header`.
-        cards: keyword to value and comment, written last and therefore binding, such as SYNTH.
-        history: lines added after the targets' own HISTORY.
-    """
-    from astropy.io import fits
-
-    hdu = fits.PrimaryHDU(np.asarray(values[:, 0] if values.shape[1] == 1 else values, "f4"))
-    header = hdu.header
-    if unit:
-        header["BUNIT"] = _ascii(unit)
-    header["ORIGIN"] = ("Farfield", "program that wrote this file")
-    for keyword, (value, comment) in cards.items():
-        header[keyword] = (_ascii(value) if isinstance(value, str) else value, _ascii(comment))
-    copied = _common_cards(header_text)
-    if copied:
-        header.add_comment(_COPIED_NOTE)
-    for card in copied:
-        if card.keyword in ("COMMENT", "HISTORY", "") or card.keyword not in header:
-            header.append(card, end=True)
-    for line in history:
-        header.add_history(_ascii(line))
-    hdu.writeto(path, overwrite=True, output_verify="silentfix+ignore")
 
 
 @contextmanager
@@ -288,29 +242,3 @@ def _physical(
 def _header_text(hdu: Any) -> str:
     text: str = hdu.header.tostring(sep="\n", endcard=False, padding=False)
     return text
-
-
-def _common_cards(header_text: str) -> list[Any]:
-    """Cards that describe the whole set: the layout left out, and no block saying otherwise."""
-    from astropy.io import fits
-
-    cards: dict[str, Any] = {}
-    disputed: set[str] = set()
-    for block in header_text.split(f"\n{HEADER_END}\n"):
-        lines = [line.ljust(80) for line in block.split("\n")]  # long strings need full cards
-        header = fits.Header.fromstring("\n".join(lines), sep="\n")
-        header.strip()
-        for card in header.cards:
-            listed = card.keyword in ("COMMENT", "HISTORY", "")
-            key = f"{card.keyword} {card.value}" if listed else card.keyword
-            if cards.setdefault(key, card).value != card.value:
-                disputed.add(key)
-    # HISTORY last, so that the program's own lines follow it.
-    kept = [card for key, card in cards.items() if key not in disputed | _NOT_COPIED]
-    return sorted(kept, key=lambda card: card.keyword == "HISTORY")
-
-
-def _ascii(text: str) -> str:
-    """The text in the characters that FITS allows, micro signs as `u`."""
-    plain = text.replace("\u00b5", "u").replace("\u03bc", "u")
-    return plain.encode("ascii", "backslashreplace").decode()

@@ -18,7 +18,7 @@ from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -33,6 +33,8 @@ COLOURS = "inferno"
 CUT = (0.5, 99.8)  # percentiles of the real pixels at the ends of the scale
 SMALLEST_SIDE = 256  # pixels of a picture: sharp at twice the size it is shown at
 LARGEST_SIDE = 256
+KINDS = ("png", "svg", "pdf")
+MAP_INCHES = 5.0
 TICKS = 5
 
 
@@ -79,6 +81,56 @@ def map_png(field: Float[np.ndarray, "y x"], stretch: Stretch) -> bytes:
     levels = np.round(255 * stretch(field)).astype(np.uint8)
     repeat = max(1, -(-SMALLEST_SIDE // max(field.shape)))
     return _palette_png(levels.repeat(repeat, 0).repeat(repeat, 1))
+
+
+def picture_kind(name: str) -> str:
+    """Return the kind of picture that a file's name ends with: png, svg or pdf.
+
+    Raises:
+        InputError: another ending.
+    """
+    ending = name.rpartition(".")[2].lower() if "." in name else ""
+    if ending not in KINDS:
+        raise InputError(f"{name}: got the ending {ending!r}; expected .png, .svg or .pdf")
+    return ending
+
+
+def map_figure(
+    field: Float[np.ndarray, "y x"], stretch: Stretch, unit: str, name: str, kind: str
+) -> bytes:
+    """Draw one synthetic map with its colour bar, as a PNG, SVG or PDF; its title says what it is.
+
+    Args:
+        field: the map, in physical units.
+        stretch: colour scale.
+        unit: physical unit for the colour bar; '' says that there is none.
+        name: what the map is called.
+        kind: `png`, `svg` or `pdf`.
+    """
+    figure = Figure(figsize=(MAP_INCHES, MAP_INCHES * 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(
+        stretch(field), COLOURS, vmin=0, vmax=1, origin="lower", interpolation="nearest"
+    )  # fmt: skip
+    axes.set_axis_off()
+    title = f"{' '.join(name.split())}\nSYNTHETIC map, not an observation"
+    figure.suptitle(title, fontsize=10, color=LIGHT.ink, parse_math=False)
+    _colour_bar(figure, [axes], stretch, unit)
+    return _saved(figure, kind, "SYNTHETIC map, not an observation.")
+
+
+def _saved(figure: Figure, kind: str, words: str) -> bytes:
+    """The figure as a file of a kind, without its date, so that the same maps give the same."""
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure)
+    metadata: dict[str, str | None] = {
+        "png": {"Software": None, "Description": words},
+        "svg": {"Date": None, "Description": words},
+        "pdf": {"CreationDate": None, "Subject": words},
+    }[kind]
+    with rc_context({"svg.hashsalt": "farfield", "pdf.fonttype": 42}):
+        figure.savefig(stream, format=kind, dpi=DOTS, facecolor="white", metadata=metadata)
+    return stream.getvalue()
 
 
 def scale_png() -> bytes:
@@ -131,11 +183,16 @@ def even_rows(count: int, most: int) -> list[int]:
 
 
 def contact_sheet(
-    real: PhysicalMaps, samples: PhysicalMaps, unit: str, name: str, rows: int = SHEET_ROWS
+    real: PhysicalMaps,
+    samples: PhysicalMaps,
+    unit: str,
+    name: str,
+    rows: int = SHEET_ROWS,
+    kind: str = "png",
 ) -> bytes:
-    """Draw the first channel of real and synthetic maps, taken at even steps, as a PNG.
+    """Draw the first channel of real and synthetic maps, taken at even steps, as a picture.
 
-    The synthetic half says so in the picture and in the PNG's text.
+    The synthetic half says so in the picture and in the file's text.
 
     Args:
         real: the fit targets, in physical units; they set the colour scale.
@@ -143,6 +200,7 @@ def contact_sheet(
         unit: physical unit for the colour bar; '' says that there is none.
         name: name of the run.
         rows: rows of maps; six maps a row on either side.
+        kind: `png`, `svg` or `pdf`.
 
     Raises:
         InputError: `rows` out of range, or no maps.
@@ -169,7 +227,7 @@ def contact_sheet(
     # Names and units come from files: a `$` in them is a dollar, not the start of a formula.
     figure.suptitle(" ".join(name.split()), fontsize=13, color=LIGHT.ink, parse_math=False)
     _colour_bar(figure, list(halves), stretch, unit)
-    return _sheet_png(figure)
+    return _saved(figure, kind, "Left: real targets. Right: SYNTHETIC maps.")
 
 
 def _tiles(axes: Axes, levels: list[Float[np.ndarray, "y x"]], rows: int) -> None:
@@ -197,14 +255,6 @@ def _colour_bar(figure: Figure, halves: list[Axes], stretch: Stretch, unit: str)
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=LIGHT.ink, labelsize=9)
     bar.ax.set_xlabel(" ".join(unit.split()) or "no unit", color=LIGHT.ink, parse_math=False)
-
-
-def _sheet_png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure)
-    metadata = {"Software": None, "Description": "Left: real targets. Right: SYNTHETIC maps."}
-    figure.savefig(stream, format="png", dpi=DOTS, facecolor="white", metadata=metadata)
-    return stream.getvalue()
 
 
 STRIP_COLUMNS = 13  # maps in a row of the strip; of longer walks some are left out
@@ -250,7 +300,7 @@ def strip(paths: Sequence[Path], shares: Sequence[float], stretch: Stretch, titl
     # Names come from files: a `$` in them is a dollar, not the start of a formula.
     heading = f"{' '.join(title.split())}\nbetween the real ones: SYNTHETIC maps, not observations"
     figure.suptitle(heading, fontsize=10, color=LIGHT.ink, parse_math=False)
-    return _strip_png(figure)
+    return _saved(figure, "png", "Real targets at the ends, SYNTHETIC maps between.")
 
 
 def animation(paths: Sequence[Path], stretch: Stretch) -> bytes:
@@ -296,14 +346,3 @@ def _frame(maps: Sequence[PhysicalMaps], stretch: Stretch) -> Image.Image:
     palette = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3]
     image.putpalette(np.asarray(palette).tobytes())
     return image
-
-
-def _strip_png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure)
-    metadata = {
-        "Software": None,
-        "Description": "Real targets at the ends, SYNTHETIC maps between.",
-    }
-    figure.savefig(stream, format="png", dpi=DOTS, facecolor="white", metadata=metadata)
-    return stream.getvalue()

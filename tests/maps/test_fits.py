@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
-from ood_core.maps.fits import read_fits, write_fits
+from ood_core.maps.fits import read_fits
 from ood_core.maps.target_set import TargetSet
 
 LIMIT = Limits(max_bytes=2**24)
@@ -206,59 +206,3 @@ def test_gzipped_file(tmp_path: Path) -> None:
     (tmp_path / "t.fits.gz").write_bytes(gzip.compress(content)[:-60])
     with pytest.raises(TargetError, match=r"t\.fits\.gz.*copy or download"):
         read_fits(str(tmp_path / "t.fits.gz"), None, LIMIT)
-
-
-def written(tmp_path: Path, values: Any, **changes: Any) -> str:
-    options: dict[str, Any] = {
-        "unit": "K",
-        "header_text": "",
-        "cards": {"SYNTH": (True, "synthetic maps")},
-        "history": ["drawn", "decoded"],
-    }
-    path = str(tmp_path / "out.fits")
-    write_fits(path, values, **(options | changes))
-    return path
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_written_maps_come_back(tmp_path: Path, channels: int) -> None:
-    values = CUBE[:, None].repeat(channels, 1)
-    path = written(tmp_path, values)
-    maps = read_fits(path, None, LIMIT)
-    np.testing.assert_array_equal(maps.values, values)
-    assert maps.unit == "K"
-    header = fits.getheader(path)
-    assert (header["ORIGIN"], header["SYNTH"], header["BITPIX"]) == ("Farfield", True, -32)
-    assert list(header["HISTORY"]) == ["drawn", "decoded"]
-    assert len(fits.getdata(path).shape) == (3 if channels == 1 else 4)
-
-
-def test_written_header_keeps_what_holds_for_the_set(tmp_path: Path) -> None:
-    first, second = scaled_image(BSCALE=2.0, BLANK=5, BUNIT="Jy"), fits.ImageHDU(CUBE[:2, :3, :4])
-    first.header.update(
-        OBJECT="Perseus", ORIGIN="Somewhere", SYNTH=False, NFIT=2, CDELT1=0.1, CRVAL1=10.0
-    )
-    first.header.add_comment("calibrated")
-    first.header.add_history("observed")
-    second.header.update(OBJECT="Perseus", CDELT1=0.1, CRVAL1=20.0, BUNIT="Jy")
-    targets = read_fits(save(tmp_path / "m.fits", first, second), None, LIMIT)
-    header = fits.getheader(written(tmp_path, targets.values, header_text=targets.header))
-    assert (header["OBJECT"], header["CDELT1"]) == ("Perseus", 0.1)
-    assert "CRVAL1" not in header  # the two targets lie at different places
-    assert not {"BSCALE", "BLANK", "NFIT", "EXTNAME", "XTENSION"} & set(header)
-    assert (header["ORIGIN"], header["SYNTH"], header["BUNIT"]) == ("Farfield", True, "K")
-    assert "calibrated" in list(header["COMMENT"])
-    assert list(header["HISTORY"]) == ["observed", "drawn", "decoded"]
-    np.testing.assert_array_equal(
-        read_fits(str(tmp_path / "out.fits"), None, LIMIT).values, targets.values
-    )
-
-
-def test_written_words_are_plain_and_files_are_replaced(tmp_path: Path) -> None:
-    written(tmp_path, CUBE[:, None], history=["old"])
-    path = written(tmp_path, CUBE[:1, None], unit="\u00b5K", history=["scale 2 \u00d7", "w " * 80])
-    header = fits.getheader(path)
-    assert header["BUNIT"] == "uK"
-    assert header["NAXIS3"] == 1
-    assert header["HISTORY"][0] == "scale 2 \\xd7"
-    assert "".join(header["HISTORY"][1:]).replace(" ", "") == "w" * 80

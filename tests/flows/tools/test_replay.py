@@ -118,7 +118,7 @@ def test_what_made_it_then_and_now(farfield, finished):
     ("arguments", "code", "words"),
     [
         (("--sample", "-1"), 2, "0 or more"),
-        (("--sample", "0", "--out", "map.jpg"), 2, ".npy or .png"),
+        (("--sample", "0", "--out", "map.jpg"), 2, ".svg or .pdf"),
         (("--sample", "0", "--set", "method.steps=3"), 2, "method.steps=3"),
         (("--sample", "0", "--set", "base=no/such/base/here"), 2, "no folder"),
     ],
