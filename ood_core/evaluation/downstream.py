@@ -20,7 +20,6 @@ Labels of samples are those of their two parents: a class where both share it, t
 Labels that are measured on maps are measured on samples and fields as well.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,13 +29,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError, computed_field
+from pydantic import TypeAdapter, computed_field
 from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
 from ood_core.evaluation.probes import PROBES, Examples, Labels
+from ood_core.evaluation.results import read_back, written
 from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit
 
@@ -143,8 +143,7 @@ class DownstreamResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready numbers, lists and strings."""
-        record: dict[str, Any] = json.loads(_adapter().dump_json(self))
-        return record
+        return written(_adapter(), self)
 
     @staticmethod
     def from_json(record: Any) -> "DownstreamResult":
@@ -153,13 +152,7 @@ class DownstreamResult:
         Raises:
             InputError: the record is of another version.
         """
-        try:
-            return _adapter().validate_python(record)
-        except ValidationError as error:
-            raise InputError(
-                f"utility.json: got a record of another version of farfield ({error!r}); run "
-                "`farfield utility` again"
-            ) from error
+        return read_back(_adapter(), record, "utility.json", "utility")
 
 
 @cache

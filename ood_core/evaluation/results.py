@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import inf
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Literal, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is m
 NEAR_COPY = 0.5  # of the least distance of a held-out map: a single near copy
 ALPHA = 0.05  # significance level of adjusted p-values: false alarms over all families together
 
+Record = TypeVar("Record")
 Better = Literal["lower", "one", "half"]
 Number = Annotated[float, BeforeValidator(lambda value: inf if value is None else value)]
 _AS_LIST = (
@@ -275,8 +276,7 @@ class EvaluationResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready numbers, lists and strings; infinite becomes None."""
-        record: dict[str, Any] = json.loads(_adapter().dump_json(self))
-        return record
+        return written(_adapter(), self)
 
     @staticmethod
     def from_json(record: Any) -> "EvaluationResult":
@@ -285,15 +285,30 @@ class EvaluationResult:
         Raises:
             InputError: the record is of another version.
         """
-        try:
-            return _adapter().validate_python(record)
-        except ValidationError as error:
-            raise InputError(
-                f"report.json: got scores of another version of farfield ({error!r}); expected "
-                "those of this one: run `farfield validate` to compute them again"
-            ) from error
+        return read_back(_adapter(), record, "report.json", "validate")
 
 
 @cache
 def _adapter() -> TypeAdapter[EvaluationResult]:
     return TypeAdapter(EvaluationResult)
+
+
+def written(adapter: TypeAdapter[Record], result: Record) -> dict[str, Any]:
+    """Return a result as JSON-ready numbers, lists and strings."""
+    record: dict[str, Any] = json.loads(adapter.dump_json(result))
+    return record
+
+
+def read_back(adapter: TypeAdapter[Record], record: Any, name: str, verb: str) -> Record:
+    """Return the result whose `written` the record is; `verb` computes what `name` holds.
+
+    Raises:
+        InputError: the record is of another version.
+    """
+    try:
+        return adapter.validate_python(record)
+    except ValidationError as error:
+        raise InputError(
+            f"{name}: got a record of another version of farfield ({error!r}); expected one of "
+            f"this version: run `farfield {verb}` to compute it again"
+        ) from error
