@@ -33,10 +33,12 @@ from torch import Tensor
 from ood_core.arrays import Latents
 from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
+from ood_core.evaluation.copies import FALSE_ALARMS, copy_power
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.memorization import CopyThresholds, check_latents, check_maps
 from ood_core.evaluation.results import (
     Better,
+    CopySearch,
     DomainLeakage,
     EvaluationResult,
     Score,
@@ -138,7 +140,7 @@ def evaluate_features(
     _require_enough(count, len(extractor.fit), len(extractor.held_out))
     fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
     reference = Reference(extractor, Whitening.fit(fit["scattering"]))
-    thresholds = CopyThresholds.calibrate(fit, real, reference.whitening)
+    thresholds = CopyThresholds.calibrate(fit, real, reference.whitening, count)
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
     samples = found.subsample
     splits = _splits(len(samples["distance"]), len(real["distance"]), root.child("splits"))
@@ -157,10 +159,16 @@ def evaluate_features(
     memorization = [*check_maps(found.flagged, count, thresholds, extractor, copies)]
     if latents is not None:
         memorization.append(check_latents(*latents, extractor.symmetries, copies))
-    near_copies = found.flagged["near_copy"]
+    single = CopySearch(
+        found.copies,
+        dict(thresholds.single.limits),
+        copy_power(extractor, thresholds.single, copies),
+        FALSE_ALARMS,
+        thresholds.shared,
+    )
     k = power_spectrum(extractor.fit[:1])[0]
     return EvaluationResult(
-        summary=summarize(scores, near_copies, tests, memorization),
+        summary=summarize(scores, single, tests, memorization),
         scores=scores,
         spectrum=SpectrumCurves(k, range_of_maps(samples["power"]), range_of_maps(real["power"])),
         histogram=histograms(found.sums, real, extractor, [split.left for split in splits]),
@@ -169,7 +177,7 @@ def evaluate_features(
         closest=found.closest,
         least_typical=found.least_typical,
         count=count,
-        near_copies=near_copies,
+        copies=single,
         tests=tests,
         memorization=tuple(memorization),
         leakage=None
