@@ -1,5 +1,6 @@
 """The prior of a run: the kind that was asked for, or the one that left-out latents favour."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -76,6 +77,8 @@ def _scored(latents: Maps, kind: PriorKind, symmetries: Sequence[Symmetry]) -> _
     match kind:
         case "mixture":
             prior = fit_mixture_prior(latents, symmetries)
+            if not math.isfinite(prior.held_out_log_density):
+                raise PriorUnderdetermined("a mixture of these latents has no finite likelihood")
             return prior.held_out_log_density, lambda: prior
         case "auto":
             raise ValueError("auto is no kind of its own")

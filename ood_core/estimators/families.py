@@ -9,6 +9,7 @@ those of `sklearn.covariance` (`ledoit_wolf`, `oas`), which has no symmetries: t
 map would count as further maps, and the share of shrinkage would come out too small.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -27,7 +28,7 @@ from ood_core.estimators.gaussian import (
     fit_truncated,
     is_large,
 )
-from ood_core.estimators.moments import evenly, group_mean, shrunk_mean
+from ood_core.estimators.moments import evenly, group_mean, shrunk_mean, unbiased_residuals
 from ood_core.estimators.sectors import leading_modes, most_modes, sectors
 from ood_core.estimators.spectra import Spectra
 from ood_core.numerics.covariance import Covariance, Diagonal, LowRank, isotropic
@@ -93,7 +94,7 @@ Law = tuple[Map, Covariance]
 RHO_GRID = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0)
 COARSE_GRID = (0.02, 0.1, 0.35, 0.7, 1.0)  # of large sets, each share of which costs seconds
 ANNULI_GRID = (0.0, 0.1, 0.3, 0.6, 1.0)
-MIN_MAPS: dict[GaussianKind, int] = {"isotropic": 2, "spectral_factors": 8}
+MIN_MAPS: dict[GaussianKind, int] = {"spectral_factors": 8}
 """Four where nothing is named: two for each fold. Factors are confirmed within each fold."""
 SCORED = 2**23
 """Most numbers of left-out maps that a law is scored on, 42 maps of 3 x 256 x 256: of many large
@@ -133,8 +134,7 @@ def fit_family(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -
 
 def _diagonal(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
     """`(1 - share)` of each pixel's variance, the rest that of its channel."""
-    residuals = maps - group_mean(maps, symmetries)
-    variance = (residuals**2).sum(dim=0) / (len(maps) - 1)
+    variance = (unbiased_residuals(maps, symmetries) ** 2).mean(dim=0)
     pixels = torch.cat(orbit(variance[None], symmetries)).mean(dim=0)
     channels = variance.mean((-2, -1), keepdim=True).expand_as(pixels)
     if "translate" in symmetries:
@@ -149,11 +149,11 @@ def _sample(maps: Maps, kind: GaussianKind, symmetries: Sequence[Symmetry]) -> F
     """`(1 - share) S + share nu I`; what is beyond the factors there is room for is white."""
     require_ruled_in(kind, symmetries)
     n, mean = len(maps), shrunk_mean(maps, symmetries)
-    residuals = maps - group_mean(maps, symmetries)
+    residuals = unbiased_residuals(maps, symmetries)
     d = mean.numel()
-    trace = sum(float((row.double() ** 2).sum()) for row in residuals) / (n - 1)
+    trace = sum(float((row.double() ** 2).sum()) for row in residuals) / n
     modes = leading_modes(residuals, symmetries, most_modes(d))
-    values = modes.values * (n / (n - 1))
+    values = modes.values
     rest = max(0.0, trace - float(values.sum())) / d
 
     def at(share: float) -> Law:
@@ -225,7 +225,13 @@ def likeliest(
         / 2
         for index in range(len(folds[0].shares))
     ]
-    best = max(range(len(scores)), key=lambda index: scores[index])
+    finite = [index for index, found in enumerate(scores) if math.isfinite(found)]
+    if not finite:
+        raise PriorUnderdetermined(
+            f"a prior of kind {kind} has no finite likelihood: got maps that are equal, or values "
+            "too large for single precision; expected maps that differ, of about unit variance"
+        )
+    best = max(finite, key=lambda index: scores[index])
     return best, scores[best]
 
 

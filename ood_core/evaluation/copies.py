@@ -7,10 +7,12 @@ that `ln d` falls by `b` for every factor `e` of rarity. With the levels `l_p = 
     b = (q_50 - q_p) / (l_50 - l_p),      ln limit = q_50 - B (l_50 - l_a),   B = (1 + 4 / m^1/2) b
 
 for quantiles `q` of `ln d` at `p` = 25 and 10 %; the lower of the two limits holds. `B` allows for
-the error of `b` from `m` maps. `a` is such that a set of `n` real maps has a sample within any
-limit with a probability of about `FALSE_ALARMS`. Fewer than a tenth of the held-out maps that are
-copies of fit targets themselves (duplicates in the data) cannot bring the limit to 0; they are
-listed. More can: no copy would be seen then, and the power says so.
+the error of `b` from `m` maps. No limit is above 0.6 of the second least distance of held-out maps
+that are no copies themselves, as where a few real maps are more alike than the others. `a` is such
+that a set of `n` real maps has a sample within any limit with a probability of about
+`FALSE_ALARMS`. Fewer than a tenth of the held-out maps that are copies of fit targets themselves
+(duplicates in the data) cannot bring the limit to 0; they are listed. More can: no copy would be
+seen then, and the power says so.
 
 Power is measured with planted copies of `KINDS`. A kind whose copies lie no nearer than real maps
 do, as small pieces of smooth maps, is a kind that this search does not see on these targets.
@@ -38,7 +40,10 @@ SPACES = {
 }  # fmt: skip
 """Features by space: the whole map over group and shifts, and discs of three sizes."""
 CAUTION = 4  # standard errors of a slope over its m^1/2, with room for the spread of the rate
+DUPLICATE = 0.5  # of a limit: a held-out map within it is a copy itself
+BELOW = 0.6  # of the second least distance of the others: no limit is above
 LEVELS = (0.25, 0.1)  # of the quantiles that tell how distances fall off
+ROUNDING, DISC_ROUNDING = 1e-5, 3e-3  # of distances of equal pixels, and of equal discs
 PLANTED = 20  # copies of each kind
 
 Pixels = np.ndarray[Any, Any]
@@ -54,7 +59,8 @@ def limit(held_out: Float[Tensor, " m"], rarity: float) -> float:
         slope = (middle - float(logs.quantile(level))) / (_tail(0.5) - _tail(level))
         cautious = (1 + CAUTION / len(logs) ** 0.5) * slope
         found.append(math.exp(middle - cautious * (_tail(0.5) - _tail(rarity))))
-    return min(found)
+    apart = held_out[held_out > DUPLICATE * min(found)].double().sort().values
+    return min(*found, BELOW * float(apart[1])) if len(apart) > 1 else min(found)
 
 
 def _tail(probability: float) -> float:
@@ -75,15 +81,20 @@ class CopyLimits:
         return cls({space: limit(held_out[name], rarity) for space, name in SPACES.items()})
 
     def nearness(self, features: Features) -> Float[Tensor, "n spaces"]:
-        """Distances in parts of the limits; a distance of 0 is within any limit."""
-        columns = [
-            torch.where(
-                features[name] > 1e-5,
-                features[name].double() / max(self.limits[space], 1e-300),
-                torch.zeros(()).double(),
-            )
-            for space, name in SPACES.items()
-        ]
+        """Distances in parts of the limits.
+
+        Equal pixels are a copy within any limit. Discs that are equal in real maps, as where maps
+        have two values, tell nothing: there is no such space then.
+        """
+        columns = []
+        for space, name in SPACES.items():
+            near, within = features[name].double(), self.limits[space]
+            parts = near / max(within, 1e-300)
+            if space == "pixels":
+                parts = torch.where(near > ROUNDING, parts, 0)
+            elif within < DISC_ROUNDING:
+                parts = torch.full_like(parts, math.inf)
+            columns.append(parts)
         return torch.stack(columns, dim=1)
 
     def within(self, features: Features) -> Bool[Tensor, " n"]:

@@ -297,11 +297,30 @@ def _score(
 
 def _nearest_score(samples: Tensor, real: Tensor, root: Root) -> Score:
     rng = root.child("nearest_ratio").generator()
-    rows = torch.from_numpy(rng.integers(len(real), size=(RESAMPLES, 2, len(real))))
-    low, high = _quantiles([distance_ratio(real[a], real[b]) for a, b in rows], BAND)
+    sizes = len(samples), len(real)  # the band is for the sizes that are compared
+    low, high = _quantiles(
+        [
+            distance_ratio(*(_resampled(real, size, rng) for size in sizes))
+            for _ in range(RESAMPLES)
+        ],
+        BAND,
+    )
     note = "median distance to the nearest target over that of held-out maps; below 0.9 is copying"
     value = distance_ratio(samples, real)
     return Score("nearest_ratio", "nearest-target ratio", value, 1.0, low, high, "one", note)
+
+
+def _resampled(distances: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """Draw distances with replacement, smoothed in their logarithm with the spread kept.
+
+    Medians of draws without smoothing take few values, and their spread is known badly (Silverman &
+    Young 1987).
+    """
+    logs = distances.double().clamp(min=1e-12).log()
+    spread, width = float(logs.std()), 0.9 * len(logs) ** -0.2
+    drawn = logs[torch.from_numpy(rng.integers(len(logs), size=count))] - logs.mean()
+    noise = spread * width * torch.from_numpy(rng.standard_normal(count))
+    return ((drawn + noise) / (1 + width**2) ** 0.5 + logs.mean()).exp()
 
 
 def _quantiles(values: Sequence[float], levels: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ mirroring it conjugates, so that the correlation of two discs at every angle fol
 Coefficients are whitened by those of the targets, order by order: else all smooth discs would be
 alike. `sum_m |c_m|` bounds `r` at every angle; only pairs with the largest bounds are turned. The
 distance of a map from the targets is `(2 - 2 max r)^1/2`, 0 for a copy and near to that of real
-maps for any other.
+maps for any other. Discs without structure, such as empty sky, resemble nothing.
 
 Three sizes are searched. A disc about the middle sees whole maps that are turned, mirrored or
 rescaled. One of 3/8 of a side in radius is looked for everywhere: it sees windows that were moved
@@ -37,7 +37,8 @@ GRID = 32  # pixels of a side that is searched
 MAX_WAVENUMBER = 0.28  # cycles per pixel of functions: finer ones do not survive interpolation
 NOISE = 0.01  # variance of white noise, in map's own units, that whitening does not blow up
 ANGLES = 64
-SCALES = (1.0, 0.88, 1.14)  # of a target's disc relative to that of the map
+EMPTY = 0.1  # of the mean energy of discs: with less, discs are alike for want of structure
+SCALES = (0.86, 0.9, 0.95, 1.0, 1.05, 1.1, 1.16)  # of a target's disc relative to that of the map
 PAIRS = 32  # pairs of discs that are turned, per map
 MAX_TARGETS = 1024  # of which discs are kept; more are thinned evenly
 WHITENED = 64  # targets, at most, that set the whitening
@@ -273,4 +274,7 @@ def _whitened(
         for columns, matrix in zip(_orders(radius, channels), whitening, strict=True)
     ]
     white = torch.cat(parts, dim=-1)
-    return white / white.abs().square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+    energy = white.abs().square().sum(-1, keepdim=True)
+    structured = energy > EMPTY * white.shape[-1]  # the mean over discs of the targets is 1 each
+    unit: Tensor = torch.where(structured, white / energy.sqrt().clamp(min=1e-12), 0)
+    return unit

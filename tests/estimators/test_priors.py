@@ -151,7 +151,7 @@ def test_isotropic_variance_is_unbiased() -> None:
     assert isotropic_bias(divide_by=4) > 5  # negative control: division by n
 
 
-@pytest.mark.parametrize(("kind", "needed"), [("isotropic", 2), ("spectral_low_rank", 4)])
+@pytest.mark.parametrize(("kind", "needed"), [("isotropic", 4), ("spectral_low_rank", 4)])
 def test_too_few_maps_are_refused_with_a_remedy(kind: str, needed: int) -> None:
     with pytest.raises(PriorUnderdetermined, match=f"at least {needed}.*add targets"):
         fit_gaussian(maps(needed - 1, *SHAPE), kind)

@@ -90,13 +90,13 @@ def test_turned_and_moved_windows_of_targets_are_seen() -> None:
 
 def test_the_limit_is_the_tail_of_a_weibull_law_in_closed_form() -> None:
     # Quantiles of the law itself: ln d = b ln(-ln(1 - p)), so that the slope is b exactly.
-    b, m = 0.05, 100_000
+    b, m = 0.5, 100_000
     p = (torch.arange(m).double() + 0.5) / m
     exact = torch.exp(b * torch.log(-torch.log1p(-p)))
     cautious = b * (1 + 4 / m**0.5)
     middle = b * np.log(np.log(2))
     expected = np.exp(middle - cautious * (np.log(np.log(2)) - np.log(-np.log1p(-1e-6))))
-    assert limit(exact, 1e-6) == pytest.approx(expected, rel=1e-3)
+    assert limit(exact, 1e-6) == pytest.approx(expected, rel=5e-3)
 
 
 @pytest.mark.parametrize("m", [30, 64])
