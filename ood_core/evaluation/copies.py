@@ -1,18 +1,10 @@
 """Single copies: is any one sample a copy of a fit target, and what kinds of copies would be seen?
 
-A limit is set per space by the distances `d` of held-out maps to the fit targets, far below any of
-them. The least of many distances has a tail `P(d < x) = 1 - exp(-(x / s)^(1 / b))` (Weibull), so
-that `ln d` falls by `b` for every factor `e` of rarity. With the levels `l_p = ln(-ln(1 - p))`,
-
-    b = (q_50 - q_p) / (l_50 - l_p),      ln limit = q_50 - B (l_50 - l_a),   B = (1 + 4 / m^1/2) b
-
-for quantiles `q` of `ln d` at `p` = 25 and 10 %; the lower of the two limits holds. `B` allows for
-the error of `b` from `m` maps. No limit is above 0.6 of the second least distance of held-out maps
-that are no copies themselves, as where a few real maps are more alike than the others. `a` is such
-that a set of `n` real maps has a sample within any limit with a probability of about
-`FALSE_ALARMS`. Fewer than a tenth of the held-out maps that are copies of fit targets themselves
-(duplicates in the data) cannot bring the limit to 0; they are listed. More can: no copy would be
-seen then, and the power says so.
+A limit is set per space by the distances of held-out maps to the fit targets, far below any of them
+(`ood_core.numerics.tails`), such that a set of real maps of the same number has a sample within any
+limit with a probability of about `FALSE_ALARMS`. Fewer than a tenth of the held-out maps that are
+copies of fit targets themselves (duplicates in the data) cannot bring the limit to 0; they are
+listed. More can: no copy would be seen then, and the power says so.
 
 Power is measured with planted copies of `KINDS`. A kind whose copies lie no nearer than real maps
 do, as small pieces of smooth maps, is a kind that this search does not see on these targets.
@@ -33,38 +25,18 @@ from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.results import Copy
 from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit_size, transform
+from ood_core.numerics.tails import limit
 
 FALSE_ALARMS = 0.01  # probability that a set of real maps has a sample within a limit
 SPACES = {
     "pixels": "shifted", "whole": "whole", "window": "window", "piece": "piece",
 }  # fmt: skip
 """Features by space: the whole map over group and shifts, and discs of three sizes."""
-CAUTION = 4  # standard errors of a slope over its m^1/2, with room for the spread of the rate
-DUPLICATE = 0.5  # of a limit: a held-out map within it is a copy itself
-BELOW = 0.6  # of the second least distance of the others: no limit is above
-LEVELS = (0.25, 0.1)  # of the quantiles that tell how distances fall off
 ROUNDING, DISC_ROUNDING = 1e-5, 3e-3  # of distances of equal pixels, and of equal discs
 PLANTED = 20  # copies of each kind
 
 Pixels = np.ndarray[Any, Any]
 Plant = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
-
-
-def limit(held_out: Float[Tensor, " m"], rarity: float) -> float:
-    """Return the distance that a further real map falls below with a probability of `rarity`."""
-    logs = held_out.double().clamp(min=1e-12).log()
-    middle = float(logs.quantile(0.5))
-    found = []
-    for level in LEVELS:
-        slope = (middle - float(logs.quantile(level))) / (_tail(0.5) - _tail(level))
-        cautious = (1 + CAUTION / len(logs) ** 0.5) * slope
-        found.append(math.exp(middle - cautious * (_tail(0.5) - _tail(rarity))))
-    apart = held_out[held_out > DUPLICATE * min(found)].double().sort().values
-    return min(*found, BELOW * float(apart[1])) if len(apart) > 1 else min(found)
-
-
-def _tail(probability: float) -> float:
-    return math.log(-math.log1p(-probability))
 
 
 @final

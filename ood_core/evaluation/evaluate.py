@@ -320,7 +320,8 @@ def _resampled(distances: Tensor, count: int, rng: np.random.Generator) -> Tenso
     spread, width = float(logs.std()), 0.9 * len(logs) ** -0.2
     drawn = logs[torch.from_numpy(rng.integers(len(logs), size=count))] - logs.mean()
     noise = spread * width * torch.from_numpy(rng.standard_normal(count))
-    return ((drawn + noise) / (1 + width**2) ** 0.5 + logs.mean()).exp()
+    smooth: Tensor = (drawn + noise) / (1 + width**2) ** 0.5 + logs.mean()
+    return smooth.exp()
 
 
 def _quantiles(values: Sequence[float], levels: Sequence[float]) -> list[float]:

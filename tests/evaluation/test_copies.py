@@ -11,7 +11,6 @@ from ood_core.evaluation.copies import (
     KINDS,
     SPACES,
     CopyLimits,
-    limit,
     planted,
 )
 from ood_core.evaluation.evaluate import evaluate_maps
@@ -19,6 +18,7 @@ from ood_core.evaluation.features import FeatureExtractor
 from ood_core.evaluation.gate import Decision, decide
 from ood_core.evaluation.results import EvaluationResult
 from ood_core.numerics.random import Root
+from ood_core.numerics.tails import limit
 from tests.oracles.fields import power_law
 
 DIHEDRAL = ("flip", "rotate90")
