@@ -177,7 +177,8 @@ class Variety:
 class TwoSampleTests:
     """Tests by statistics that no part of the method optimises.
 
-    `samples`, `held_out` and `fit` count the maps compared; `attainable_p` is the least adjusted
+    `samples`, `held_out` and `fit` count the maps compared; `effective` is the number of
+    independent maps that all held-out ones are worth; `attainable_p` is the least adjusted
     p-value that so many maps can give. With too few maps `classifier` is None and `variety` empty.
     """
 
@@ -188,6 +189,7 @@ class TwoSampleTests:
     classifier: ClassifierTest | None
     variety: tuple[Variety, ...]
     fit: int = 0
+    effective: Number = 0.0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
