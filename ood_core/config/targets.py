@@ -8,6 +8,7 @@ from ood_core.limits import USUAL, Limits
 
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
+Duplicates = Literal["refuse", "leave_out"]
 
 
 @final
@@ -24,6 +25,8 @@ class TargetsSpec:
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
+        duplicates: what becomes of held-out maps that are nearly a fit target, over symmetries,
+            shifts and contrast: `refuse` the targets, or `leave_out` these maps.
         max_bytes: most bytes of all maps, as stored and as float32.
         max_maps: most maps, and most files, HDUs or members that they lie in.
         max_header_bytes: most bytes of one file that are no pixels.
@@ -34,6 +37,7 @@ class TargetsSpec:
     transform: TransformKind = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
+    duplicates: Duplicates = "refuse"
     max_bytes: int = USUAL.max_bytes
     max_maps: int = USUAL.max_maps
     max_header_bytes: int = USUAL.max_header_bytes

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps, row_major
-from ood_core.config.targets import Symmetry, TargetsSpec, TransformKind
+from ood_core.config.targets import Duplicates, Symmetry, TargetsSpec, TransformKind
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
+from ood_core.maps.duplicates import near_duplicates
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
@@ -161,6 +162,7 @@ class TargetSet:
         transform: TransformKind = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        duplicates: Duplicates = "refuse",
     ) -> Self:
         """Take maps from memory.
 
@@ -173,6 +175,7 @@ class TargetSet:
             transform: how values are stretched on their way to model range.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
+            duplicates: `refuse` held-out maps that are nearly fit targets, or `leave_out` these.
 
         Raises:
             ConfigError: an impossible argument.
@@ -181,7 +184,11 @@ class TargetSet:
         stack = as_stack(np.asarray(values), source)
         names = tuple(ids) if ids is not None else numbered_ids("map", len(stack))
         spec = TargetsSpec(
-            path=source, transform=transform, symmetries=tuple(symmetries), held_out=held_out
+            path=source,
+            transform=transform,
+            symmetries=tuple(symmetries),
+            held_out=held_out,
+            duplicates=duplicates,
         )
         return cls._measured(MapSet(stack, names, unit, header, source), spec)
 
@@ -197,6 +204,7 @@ class TargetSet:
         _require_pixels(maps)
         fit = spec.fit_count(len(maps))
         _require_split(maps, fit)
+        maps = _without_copies(maps, fit, spec)
         notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
@@ -388,6 +396,38 @@ def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:
         f"{maps.source}: {len(pairs)} maps are identical to others of the same split "
         f"({listing(names)}): each counts as often as it is given; give each map once",
     )
+
+
+def _without_copies(maps: MapSet, fit: int, spec: TargetsSpec) -> MapSet:
+    """Refuse held-out maps that are nearly fitted ones, or leave them out.
+
+    Raises:
+        TargetError: there are such maps, or too few others.
+    """
+    if spec.duplicates == "refuse":
+        _duplicates(maps, fit)  # identical ones have an error of their own
+    pairs = near_duplicates(maps.values, fit, spec.symmetries)
+    if not pairs:
+        return maps
+    names = [f"{maps.ids[held]} = {maps.ids[target]}" for held, target in pairs]
+    if spec.duplicates == "refuse":
+        raise TargetError(
+            f"{maps.source}: got {len(pairs)} held-out maps that are nearly fitted ones "
+            f"({listing(names)}), up to symmetries, shifts, contrast and little noise; expected "
+            "different maps, or the comparison with held-out maps means nothing; give each map "
+            "once, or set targets.duplicates to leave_out"
+        )
+    out = {held for held, _ in pairs}
+    kept = [row for row in range(len(maps)) if row not in out]
+    note = f"{maps.source}: left out {len(pairs)} held-out maps that are nearly fitted ones"
+    left = replace(
+        maps,
+        values=maps.values[kept],
+        ids=tuple(maps.ids[row] for row in kept),
+        notes=(*maps.notes, f"{note} ({listing(names)})"),
+    )
+    _require_split(left, fit)
+    return left
 
 
 def _require_fit(source: str, shape: tuple[int, int, int], model: SizeLimits) -> None:
