@@ -34,8 +34,9 @@ class GateSpec:
         copies: most samples that may be copies of fit targets. 0: a copy is a real map under
             another name.
         copy_kinds: kinds of copies that the search must be able to see; else the outcome is
-            undecided. The default leaves out pieces of maps (`window`, `quadrant`), which maps of
-            16 pixels are too small for; the summary says which kinds go unseen.
+            undecided. The default has those that need no interpolation and keep the whole map: on
+            smooth or almost round maps others cannot be told from real maps, and the summary says
+            which.
         copy_power: least share of planted copies of each of these kinds that are found. 0.8, of 20
             planted: a search that finds all of them fails by chance in no case.
         copies_p: least p-value of so many samples near to a target in pixels, for copies that are
@@ -49,7 +50,7 @@ class GateSpec:
     c2st: float | None = None
     unsteered_p: float | None = None
     copies: int = 0
-    copy_kinds: tuple[str, ...] = KINDS_OF_COPIES[:7]
+    copy_kinds: tuple[str, ...] = KINDS_OF_COPIES[:5]
     copy_power: float = 0.8
     copies_p: float = 0.01
     min_held_out: int = 30
