@@ -17,9 +17,9 @@ KINDS_OF_COPIES = (
 class GateSpec:
     """What must hold on held-out targets before a set is published.
 
-    Copies are looked for whatever is asked: a set that has one is never published. How good the
-    maps must be, only you can say: without a condition on that, a set without copies is complete,
-    neither published nor quarantined.
+    Copies are looked for whatever is asked: they are listed, and left out of the set. How good the
+    maps must be, only you can say: without a condition on that, a set is complete, neither
+    published nor quarantined.
 
     Attributes:
         spectrum_error: most that the mean absolute log ratio of power spectra may be. None, not
@@ -31,8 +31,8 @@ class GateSpec:
         unsteered_p: least adjusted p-value of the tests by statistics that were not steered. None:
             with many maps every model fails it, as every model is wrong. 0.05 publishes 95 % of
             sets that are as the real maps.
-        copies: most samples that may be copies of fit targets. 0: a copy is a real map under
-            another name.
+        copies: most of the samples, as a share, that may be copies of fit targets and be left out;
+            above 0, one always may. 0.01: a method that copies more is no source of new maps.
         copy_kinds: kinds of copies that the search must be able to see; else the outcome is
             undecided. The default has those that need no interpolation and keep the whole map: on
             smooth or almost round maps others cannot be told from real maps, and the summary says
@@ -49,7 +49,7 @@ class GateSpec:
     nearest_ratio: float | None = None
     c2st: float | None = None
     unsteered_p: float | None = None
-    copies: int = 0
+    copies: float = 0.01
     copy_kinds: tuple[str, ...] = KINDS_OF_COPIES[:5]
     copy_power: float = 0.8
     copies_p: float = 0.01
@@ -57,7 +57,7 @@ class GateSpec:
 
     def __post_init__(self) -> None:
         require(self.min_held_out >= 2, "gate.min_held_out: expected 2 or more")
-        require(self.copies >= 0, "gate.copies: expected 0 or more")
+        require(0 <= self.copies <= 1, "gate.copies: expected a share, 0 to 1")
         require(0 < self.copy_power <= 1, "gate.copy_power: expected a number between 0 and 1")
         require(0 < self.copies_p < 1, "gate.copies_p: expected a number between 0 and 1")
         unknown = [kind for kind in self.copy_kinds if kind not in KINDS_OF_COPIES]

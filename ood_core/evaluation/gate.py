@@ -1,7 +1,8 @@
 """The gate: whether a data set may be published, by its scores on held-out targets.
 
-Copies come first: a set with a copy of a target is quarantined, and one whose copies could not have
-been seen is undecided. A gate that asks nothing of quality publishes nothing: the set is complete.
+Copies come first: samples that are copies of targets are left out of the set, a set of which too
+many are is quarantined, and one whose copies could not have been seen is undecided. A gate that
+asks nothing of quality publishes nothing: the set is complete.
 Too few held-out targets are an outcome of their own, never a pass; so are tests that could not
 have failed.
 """
@@ -41,17 +42,20 @@ def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
     values = {name: score.value for name, score in result.scores.items()}
     values |= {"unsteered_p": result.tests.min_p, "copies_p": min(rates, default=1.0)}
     values |= {"copies": float(result.near_copies)}
-    limits = {"copies": (float(gate.copies), "at most"), "copies_p": (gate.copies_p, "at least")}
+    most = max(1, int(gate.copies * result.count)) if gate.copies else 0
+    limits = {"copies": (float(most), "at most"), "copies_p": (gate.copies_p, "at least")}
     lines = {name: _line(name, values[name], *rule) for name, rule in {**asked, **limits}.items()}
     copied = tuple(reason for name, (good, reason) in lines.items() if name in limits and not good)
-    if result.near_copies > gate.copies:  # a copy is one, however few maps there are to compare
-        return Decision("quarantined", (*copied, f"copies: {_named(result)}"))
+    left_out = (f"left out: {_named(result)}",) if result.near_copies else ()
+    if result.near_copies > most:  # a copy is one, however few maps there are to compare
+        return Decision("quarantined", (*copied, *left_out))
     if not asked and not copied:
-        return Decision("complete", ("the gate asks nothing of quality, so nothing is published",))
+        nothing = "the gate asks nothing of quality, so nothing is published"
+        return Decision("complete", (nothing, *left_out))
     if unable := _unable(gate, result, held_out, bool(rates)):
-        return Decision("undecided", (unable,))
+        return Decision("undecided", (unable, *left_out))
     passed = all(good for good, _ in lines.values())
-    reasons = tuple(reason for _, reason in lines.values())
+    reasons = (*(reason for _, reason in lines.values()), *left_out)
     return Decision("published" if passed else "quarantined", reasons)
 
 

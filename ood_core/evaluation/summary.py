@@ -92,7 +92,7 @@ def _copies(copies: CopySearch) -> str:
     count = len(copies.found)
     if not count:
         return "no copy of a target is seen"
-    return f"{count} {'copy' if count == 1 else 'copies'} of a target among the samples"
+    return f"{count:,} {'sample is a copy' if count == 1 else 'samples are copies'} of a target"
 
 
 def _unseen(copies: CopySearch) -> str:

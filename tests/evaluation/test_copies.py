@@ -43,11 +43,11 @@ def test_a_set_of_real_maps_is_published() -> None:
     assert "would miss windows moved by a quarter side and quadrants" in result.summary
 
 
-@pytest.mark.parametrize("copies", [1, 6])
-def test_a_single_target_among_samples_keeps_the_set_from_being_published(copies: int) -> None:
+@pytest.mark.parametrize(("copies", "outcome"), [(1, "published"), (6, "quarantined")])
+def test_every_target_among_samples_is_named_and_left_out(copies: int, outcome: str) -> None:
     samples = torch.cat([FIT[:copies], SAMPLES[copies:]])
     result, decision = judged(samples, FIT, HELD)
-    assert decision.outcome == "quarantined"
+    assert (decision.outcome, decision.reasons[-1][:8]) == (outcome, "left out")
     assert [(c.sample, c.target, c.nearness) for c in result.copies.found] == [
         (i, i, 0.0) for i in range(copies)
     ]

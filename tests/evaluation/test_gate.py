@@ -87,12 +87,28 @@ def test_flagged_copies_in_pixels_can_be_a_condition(p: float, outcome: str) -> 
     assert decide(gate, unlooked, 30).outcome == "undecided"
 
 
-@pytest.mark.parametrize("gate", [GateSpec(), GateSpec(spectrum_error=0.2)])
-def test_no_set_with_a_copy_is_published_whatever_is_asked(gate: GateSpec) -> None:
-    found = replace(SEEN, found=(Copy(3, 7, "pixels", 0.0),))
-    decision = decide(gate, replace(SCORES, copies=found), held_out=5)
-    assert decision.outcome == "quarantined"
-    assert "sample 3 of target 7 (pixels)" in decision.reasons[-1]
+@pytest.mark.parametrize(
+    ("gate", "copies", "outcome"),
+    [
+        (GateSpec(), 1, "complete"),
+        (GateSpec(spectrum_error=0.2), 1, "published"),
+        (GateSpec(), 2, "quarantined"),
+        (GateSpec(spectrum_error=0.2), 2, "quarantined"),
+        (GateSpec(spectrum_error=0.2, copies=0.05), 3, "published"),
+        (GateSpec(spectrum_error=0.2, copies=0.05), 4, "quarantined"),
+        (GateSpec(spectrum_error=0.2, copies=0), 1, "quarantined"),
+    ],
+)
+def test_copies_are_left_out_and_too_many_are_refused(
+    gate: GateSpec, copies: int, outcome: str
+) -> None:
+    """Of 64 samples, one or the share that is asked, whichever is more."""
+    found = replace(SEEN, found=tuple(Copy(3 + n, 7, "pixels", 0.0) for n in range(copies)))
+    decision = decide(gate, replace(SCORES, copies=found), 30)
+    assert decision.outcome == outcome
+    assert decision.reasons[-1].startswith("left out: sample 3 of target 7 (pixels)")
+    if outcome == "quarantined":  # however few maps there are to compare
+        assert decide(gate, replace(SCORES, copies=found), 5).outcome == outcome
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.8, "published"), (0.75, "undecided")])
