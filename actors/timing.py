@@ -1,4 +1,4 @@
-"""Tensors on their way to a device and back, and where the seconds of a worker go.
+"""Tensors on their way from a device, and where the seconds of a worker go.
 
 Seconds are counted per shard, in parts:
 
@@ -107,13 +107,6 @@ def timed(parts: Parts, name: str) -> Iterator[None]:
         yield
     finally:
         parts[name] = parts.get(name, 0.0) + time.monotonic() - began
-
-
-def entering(x: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on a device; it goes to a GPU from pinned memory, without waiting."""
-    if device.type != "cuda":
-        return x.to(device)
-    return x.pin_memory().to(device, non_blocking=True)
 
 
 def leaving(x: Tensor) -> Callable[[], Tensor]:

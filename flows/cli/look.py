@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.console import OUT, show, show_fields, show_json, show_rows
 from flows.cli.options import AsJson, Uri
 from ood_core.errors import RunIncomplete
 
 
 def status(uri: Uri, as_json: AsJson = False) -> None:
     """Say where a run stands, from its store alone."""
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.runs.stages import summary
     from ood_core.store.run import RunStore
 
@@ -31,7 +31,6 @@ def status(uri: Uri, as_json: AsJson = False) -> None:
 
 def inspect(uri: Uri, as_json: AsJson = False) -> None:
     """Show what a run's tables hold: axes, types, ranges, round trips, settings."""
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.report.inspection import describe
     from ood_core.store.run import RunStore
 
@@ -47,7 +46,6 @@ def inspect(uri: Uri, as_json: AsJson = False) -> None:
 
 def report(uri: Uri, as_json: AsJson = False) -> None:
     """Write the report anew from the scores that are stored; nothing is computed again."""
-    from flows.cli.console import OUT, show_json
     from flows.runs.lease_guard import hold_lease
     from flows.runs.lifecycle import stored_settings
     from flows.runs.stages import rewrite_report, summary
@@ -72,7 +70,6 @@ def gallery(
     as_json: AsJson = False,
 ) -> None:
     """Draw real targets beside synthetic maps on one colour scale, as a picture."""
-    from flows.cli.console import OUT, show_json
     from flows.report.publishing import write_gallery
     from ood_core.store.run import RunStore
 
@@ -82,7 +79,6 @@ def gallery(
 
 def verify(uri: Uri, as_json: AsJson = False) -> None:
     """Read every finished shard back and compare it with its receipt."""
-    from flows.cli.console import show_fields, show_json
     from flows.report.inspection import verify_run
     from ood_core.store.files import writing
     from ood_core.store.run import RunStore
@@ -90,5 +86,5 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
     store = RunStore.open(uri)
     with writing(store.root):
         found = verify_run(store)
-    show_json(found) if as_json else show_fields(f"verified {uri}", found)
+    show(f"verified {uri}", found, as_json)
     raise typer.Exit(5 if found["damaged"] else 0)

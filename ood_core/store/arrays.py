@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import zarr
@@ -26,6 +26,7 @@ from zarr.storage import ObjectStore
 
 from ood_core.errors import ShardCorrupt
 from ood_core.store.files import exists, remove
+from ood_core.store.ledger import Receipt
 from ood_core.store.objects import ObjectPlace, answering
 from ood_core.store.place import Place
 from ood_core.store.plan import Shard
@@ -45,20 +46,6 @@ class Column:
     dtype: str
     long_name: str
     units: str = "1"
-
-
-class Span(Protocol):
-    """Rows `start <= row < stop`: of a shard, or of a receipt."""
-
-    @property
-    def start(self) -> int:
-        """First row."""
-        ...
-
-    @property
-    def stop(self) -> int:
-        """Row after the last one."""
-        ...
 
 
 @final
@@ -166,9 +153,9 @@ class Table:
             arrays = {name: _reaching(array, stop) for name, array in self._group().arrays()}
             return {name: self._decoded(a, slice(start, stop)) for name, a in arrays.items()}
 
-    def digest(self, span: Span) -> str:
+    def digest(self, rows: Shard | Receipt) -> str:
         """Digest of stored rows, as `write` returned it; rows beyond the table's end included."""
-        return rows_digest(self.rows(span.start, span.stop))
+        return rows_digest(self.rows(rows.start, rows.stop))
 
     def _replace(self, array: "zarr.Array[Any]", shard: Shard, values: NDArray[Any]) -> None:
         stop = shard.start + len(values)
