@@ -8,6 +8,7 @@ from ood_core.limits import USUAL, Limits
 
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
+TransformChoice = Literal["linear", "log", "asinh", "auto"]
 
 
 @final
@@ -19,8 +20,10 @@ class TargetsSpec:
         path: a file, a folder or a pattern such as `clouds/*.fits`; formats are in
             `docs/targets.md`.
         array: the HDU, the `.npz` member, or the Zarr or HDF5 array, where there is a choice.
+        axes: what each axis of the array is, such as `nyxc`, where they are not (n, c, y, x); in
+            `docs/targets.md`.
         transform: how values are brought to model range; measured on the fit targets, recorded,
-            invertible.
+            invertible. `auto` takes the kind that `farfield inspect` advises.
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
@@ -31,7 +34,8 @@ class TargetsSpec:
 
     path: str
     array: str | None = None
-    transform: TransformKind = "linear"
+    axes: str | None = None
+    transform: TransformChoice = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
     max_bytes: int = USUAL.max_bytes
@@ -42,6 +46,10 @@ class TargetsSpec:
         require("\0" not in self.path, "path: got a NUL character; correct the path")
         for name in ("max_bytes", "max_maps", "max_header_bytes"):
             require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
+        if self.axes is not None:
+            kept = self.axes.replace("1", "")
+            fine = set("yx") <= set(kept) <= set("ncyx") and len(set(kept)) == len(kept)
+            require(fine, f"axes: got {self.axes!r}; expected y and x, and n, c or 1, each once")
         require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
         require(
             self.held_out < 1 or float(self.held_out).is_integer(),

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps, row_major
-from ood_core.config.targets import Symmetry, TargetsSpec, TransformKind
+from ood_core.config.targets import Symmetry, TargetsSpec, TransformChoice
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
+from ood_core.maps.advice import chosen_transform
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
@@ -114,7 +115,8 @@ class TargetSet:
         path: str,
         *,
         array: str | None = None,
-        transform: TransformKind = "linear",
+        axes: str | None = None,
+        transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
         max_bytes: int = USUAL.max_bytes,
@@ -127,7 +129,10 @@ class TargetSet:
                 of them. `$NAME` and `~` are replaced. Files are read in natural order of their
                 names.
             array: which HDU, member or array holds the maps, where a file has several.
-            transform: how values are stretched on their way to model range.
+            axes: what each axis of the array is, such as `nyxc`, where the order is another than
+                (n, c, y, x).
+            transform: how values are stretched on their way to model range; `auto` takes
+                the advice of `ood_core.maps.advice`.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
@@ -141,6 +146,7 @@ class TargetSet:
         spec = TargetsSpec(
             path=str(path),
             array=array,
+            axes=axes,
             transform=transform,
             symmetries=tuple(symmetries),
             held_out=held_out,
@@ -158,7 +164,7 @@ class TargetSet:
         ids: Sequence[str] | None = None,
         header: str = "",
         source: str = "arrays",
-        transform: TransformKind = "linear",
+        transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
     ) -> Self:
@@ -170,7 +176,8 @@ class TargetSet:
             ids: one name per map; None numbers them.
             header: FITS header cards as text, one per line.
             source: where the maps came from, for messages.
-            transform: how values are stretched on their way to model range.
+            transform: how values are stretched on their way to model range; `auto` takes
+                the advice of `ood_core.maps.advice`.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
 
@@ -188,7 +195,7 @@ class TargetSet:
     @classmethod
     def of(cls, spec: TargetsSpec) -> Self:
         """Read the maps that a configuration names, as `read` does."""
-        return cls._measured(read_maps(spec.path, spec.array, spec.limits), spec)
+        return cls._measured(read_maps(spec.path, spec.array, spec.limits, spec.axes), spec)
 
     @classmethod
     def _measured(cls, maps: MapSet, spec: TargetsSpec) -> Self:
@@ -198,10 +205,12 @@ class TargetSet:
         fit = spec.fit_count(len(maps))
         _require_split(maps, fit)
         notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        kind, reasons = chosen_transform(spec.transform, maps.values[:fit])
+        notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
-            transform = RangeTransform.measure(spec.transform, maps.values[:fit])
+            transform = RangeTransform.measure(kind, maps.values[:fit])
             ranged = torch.from_numpy(transform.forward(maps.values))
         except TargetError as error:
             raise TargetError(f"{maps.source}: {error}") from error
@@ -314,10 +323,10 @@ def _require_known(spec: TargetsSpec) -> None:
             f"symmetries: got {listing(list(map(repr, unknown)))}; expected some of "
             f"{', '.join(get_args(Symmetry))}, as a list"
         )
-    if spec.transform not in get_args(TransformKind):
+    if spec.transform not in get_args(TransformChoice):
         raise TargetError(
             f"transform: got {spec.transform!r}; expected one of "
-            f"{', '.join(get_args(TransformKind))}"
+            f"{', '.join(get_args(TransformChoice))}"
         )
 
 

@@ -194,7 +194,7 @@ def test_a_set_fits_a_model() -> None:
         (FIELDS.reshape(12, 2, 8, 16), Model(), "2 channels; expected 1.*another base"),
         (FIELDS[:, :14, :14], Model(), "14 x 14 px; expected .* multiples of 4 px; crop or pad"),
         (FIELDS, Model(size=32, fixed_size=True), "16 x 16 px; expected 32 x 32 .*models/tiny"),
-        (FIELDS[:, :12], Model(), "12 x 16 px; expected squares of at least 16"),
+        (FIELDS[:, :8], Model(), "8 x 16 px; expected squares of at least 16"),
         (FIELDS[:, :12, :12], None, "12 x 12 px; expected squares of at least 16"),
         (FIELDS, Model(codes=Codes()), "16 x 16 px; expected squares of at least 32"),
     ],
