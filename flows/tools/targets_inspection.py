@@ -46,13 +46,13 @@ def inspect_targets(spec: TargetsSpec) -> tuple[dict[str, Any], MapSet]:
     Raises:
         TargetError: files that cannot be read.
     """
-    maps = read_maps(spec.path, spec.array, spec.limits, spec.axes)
+    maps = read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing)
     fit = spec.fit_count(len(maps))
     refused = None
     try:
         targets = TargetSet.of(spec)
         targets.check()
-        notes, values = targets.notes, targets.values
+        notes, values = targets.notes, targets.known
     except TargetError as error:
         refused, notes = str(error), maps.notes
         values = maps.values[np.isfinite(maps.values).all((1, 2, 3))]
@@ -76,10 +76,12 @@ def inspect_targets(spec: TargetsSpec) -> tuple[dict[str, Any], MapSet]:
         "refused": refused,
         "notes": list(notes),
     }
-    if len(values) < 2 or values.min() == values.max():
+    known = values[np.isfinite(values)]
+    if len(values) < 2 or known.min() == known.max():
         return found, maps
     advice = advise_transform(values[:fit] if len(values) == len(maps) else values)
-    ranged = RangeTransform.measure(advice.kind, values).forward(values)
+    whole = values if refused else targets.values
+    ranged = RangeTransform.measure(advice.kind, known).forward(whole)
     found["quantization"] = Quantization.measure(values).found
     found["transform"] = {
         "advice": advice.kind,

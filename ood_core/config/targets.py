@@ -13,6 +13,31 @@ TransformChoice = Literal["linear", "log", "asinh", "auto"]
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MissingSpec:
+    """Pixels without a value: which they are beside NaN, and what becomes of them.
+
+    Attributes:
+        mask: name of a plane, as for `array`, whose pixels are missing where it is not zero.
+        weights: name of a plane whose pixels are missing where it is zero.
+        fill: `nearest` pixel, `gaussian` (the mean given the other pixels, by the spectrum of the
+            fitted maps) or `constant`; null refuses maps with missing pixels.
+        value: of `constant`.
+        limit: largest share of a map's pixels that may be missing.
+    """
+
+    mask: str | None = None
+    weights: str | None = None
+    fill: Literal["nearest", "gaussian", "constant"] | None = None
+    value: float = 0.0
+    limit: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.limit < 1, f"limit: got {self.limit}; expected 0 or more, below 1")
+        require(self.value - self.value == 0, f"value: got {self.value}; expected a finite number")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TargetsSpec:
     """Which files hold the targets, and how they are read and split.
 
@@ -27,6 +52,7 @@ class TargetsSpec:
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
+        missing: pixels without a value, and how they are filled.
         max_bytes: most bytes of all maps, as stored and as float32.
         max_maps: most maps, and most files, HDUs or members that they lie in.
         max_header_bytes: most bytes of one file that are no pixels.
@@ -38,6 +64,7 @@ class TargetsSpec:
     transform: TransformChoice = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
+    missing: MissingSpec = MissingSpec()
     max_bytes: int = USUAL.max_bytes
     max_maps: int = USUAL.max_maps
     max_header_bytes: int = USUAL.max_header_bytes

@@ -79,6 +79,7 @@ class Export:
             "state": about.state,
             "software": software(),
             "samples": len(self.source),
+            "masked": about.masked,
         }
 
     def parts(self, samples: int) -> dict[str, tuple[int, int]]:

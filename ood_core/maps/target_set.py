@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps, row_major
-from ood_core.config.targets import Symmetry, TargetsSpec, TransformChoice
+from ood_core.config.targets import MissingSpec, Symmetry, TargetsSpec, TransformChoice
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
+from ood_core.maps.missing import filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.transforms import RangeTransform
@@ -29,6 +30,9 @@ MIN_TARGETS = 4
 """Maps of each split, at least."""
 MIN_SIDE = 16
 """Pixels of a side, or codes of one, at least: symmetries and wavelets need them."""
+
+NOTHING = MissingSpec()
+"""Maps with missing pixels are refused."""
 
 Values = NDArray[np.float32]
 
@@ -95,6 +99,7 @@ class TargetSet:
         model_range: all maps in model range, float32, shape (n, c, y, x).
         codes: codes of all maps, for a model with an autoencoder; else None.
         notes: what a user should know of these maps; also given as `TargetWarning`.
+        missing: which pixels the files lacked, shape (n, c, y, x); None where they lacked none.
     """
 
     values: Values
@@ -108,6 +113,7 @@ class TargetSet:
     model_range: Maps
     codes: Maps | None = None
     notes: tuple[str, ...] = ()
+    missing: NDArray[np.bool_] | None = None
 
     @classmethod
     def read(
@@ -119,6 +125,7 @@ class TargetSet:
         transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        missing: MissingSpec = NOTHING,
         max_bytes: int = USUAL.max_bytes,
         max_maps: int = USUAL.max_maps,
     ) -> Self:
@@ -136,6 +143,7 @@ class TargetSet:
             symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
+            missing: pixels without a value, and how they are filled.
             max_bytes: most bytes of all maps together, as stored and as float32.
             max_maps: most maps, and files or parts of files that they lie in.
 
@@ -150,6 +158,7 @@ class TargetSet:
             transform=transform,
             symmetries=tuple(symmetries),
             held_out=held_out,
+            missing=missing,
             max_bytes=max_bytes,
             max_maps=max_maps,
         )
@@ -167,6 +176,7 @@ class TargetSet:
         transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        missing: MissingSpec = NOTHING,
     ) -> Self:
         """Take maps from memory.
 
@@ -180,6 +190,7 @@ class TargetSet:
                 the advice of `ood_core.maps.advice`.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
+            missing: how NaN is filled.
 
         Raises:
             ConfigError: an impossible argument.
@@ -188,29 +199,37 @@ class TargetSet:
         stack = as_stack(np.asarray(values), source)
         names = tuple(ids) if ids is not None else numbered_ids("map", len(stack))
         spec = TargetsSpec(
-            path=source, transform=transform, symmetries=tuple(symmetries), held_out=held_out
+            path=source,
+            transform=transform,
+            symmetries=tuple(symmetries),
+            held_out=held_out,
+            missing=missing,
         )
         return cls._measured(MapSet(stack, names, unit, header, source), spec)
 
     @classmethod
     def of(cls, spec: TargetsSpec) -> Self:
         """Read the maps that a configuration names, as `read` does."""
-        return cls._measured(read_maps(spec.path, spec.array, spec.limits, spec.axes), spec)
+        return cls._measured(
+            read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing), spec
+        )
 
     @classmethod
     def _measured(cls, maps: MapSet, spec: TargetsSpec) -> Self:
         """Check maps, measure the transform on the fit split, and bring all to model range."""
         _require_known(spec)
-        _require_pixels(maps)
         fit = spec.fit_count(len(maps))
         _require_split(maps, fit)
-        notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
-        kind, reasons = chosen_transform(spec.transform, maps.values[:fit])
+        values, missing, told = filled(maps.values, maps.ids, fit, spec.missing, maps.source)
+        known, maps = maps.values[:fit], replace(maps, values=values)
+        _require_pixels(maps)
+        notes = (*maps.notes, *told, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
-            transform = RangeTransform.measure(kind, maps.values[:fit])
+            transform = RangeTransform.measure(kind, known[~np.isnan(known)])
             ranged = torch.from_numpy(transform.forward(maps.values))
         except TargetError as error:
             raise TargetError(f"{maps.source}: {error}") from error
@@ -225,6 +244,7 @@ class TargetSet:
             fit_count=fit,
             model_range=ranged,
             notes=notes,
+            missing=missing,
         )
 
     def __len__(self) -> int:
@@ -265,7 +285,12 @@ class TargetSet:
     @cached_property
     def quantization(self) -> Quantization:
         """How the numbers of the fit split are rounded and cut off."""
-        return Quantization.measure(self.fit)
+        return Quantization.measure(self.known[: self.fit_count])
+
+    @property
+    def known(self) -> Values:
+        """All maps, NaN where the files lacked a pixel."""
+        return self.values if self.missing is None else np.where(self.missing, np.nan, self.values)
 
     def physical(self, maps: Maps | Values) -> Values:
         """Bring maps from model range to `unit`."""
@@ -280,12 +305,15 @@ class TargetSet:
         return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
 
     def digest(self) -> str:
-        """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.
+        """SHA-256 of shape, values, missing pixels, unit, ids and header, as 64 hexadecimal digits.
 
         What can be declared otherwise for the same maps does not enter: symmetries, transform and
         split are parts of a run's identity of their own.
         """
-        return MapSet(self.values, self.ids, self.unit, self.header, self.source).digest()
+        whole = MapSet(self.values, self.ids, self.unit, self.header, self.source).digest()
+        if self.missing is None:
+            return whole
+        return hashlib.sha256(whole.encode() + np.packbits(self.missing).tobytes()).hexdigest()
 
     def check(self, model: SizeLimits | None = None) -> None:
         """Refuse maps that are not square, or that do not fit a model.
@@ -345,7 +373,7 @@ def _require_pixels(maps: MapSet) -> None:
     if bad.any():
         names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
         raise TargetError(
-            f"{maps.source}: got {bad.sum()} NaN or infinite pixels in {len(names)} of {len(maps)} "
+            f"{maps.source}: got {bad.sum()} infinite pixels in {len(names)} of {len(maps)} "
             f"maps ({listing(names)}); expected finite float32 values; fill or mask these pixels "
             "yourself, or leave these maps out"
         )
