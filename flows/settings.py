@@ -29,7 +29,7 @@ from ood_core.config.gate import GateSpec
 from ood_core.config.generation import GenerationSpec
 from ood_core.config.method import PRESETS, Method, of_preset
 from ood_core.config.pretraining import PretrainSpec
-from ood_core.config.targets import TargetsSpec
+from ood_core.config.targets import MissingSpec, TargetsSpec
 from ood_core.errors import ConfigError
 from ood_core.limits import BASE_BYTES
 from ood_core.maps import paths
@@ -128,7 +128,7 @@ class RunSettings(BaseModel):
     execution: Execution = Execution()
 
 
-for _spec in (TargetsSpec, Method, GenerationSpec, GateSpec, PretrainSpec):
+for _spec in (MissingSpec, TargetsSpec, Method, GenerationSpec, GateSpec, PretrainSpec):
     with_config(STRICT)(_spec)
 
 

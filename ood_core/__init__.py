@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
+    from ood_core.config.targets import MissingSpec
     from ood_core.evaluation.evaluate import evaluate
     from ood_core.evaluation.results import EvaluationResult
     from ood_core.exporting.exports import write_maps
@@ -29,6 +30,7 @@ _PLACES = {
     "DrawSpec": "config.method",
     "EvaluationResult": "evaluation.results",
     "Method": "config.method",
+    "MissingSpec": "config.targets",
     "SteeringSpec": "config.method",
     "Synthesizer": "synthesis.synthesizer",
     "TargetSet": "maps.target_set",
@@ -44,6 +46,7 @@ __all__ = [
     "DrawSpec",
     "EvaluationResult",
     "Method",
+    "MissingSpec",
     "SteeringSpec",
     "Synthesizer",
     "TargetSet",

@@ -9,6 +9,32 @@ from ood_core.limits import USUAL, Limits
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
 Duplicates = Literal["refuse", "leave_out"]
+TransformChoice = Literal["linear", "log", "asinh", "auto"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissingSpec:
+    """Pixels without a value: which they are beside NaN, and what becomes of them.
+
+    Attributes:
+        mask: name of a plane, as for `array`, whose pixels are missing where it is not zero.
+        weights: name of a plane whose pixels are missing where it is zero.
+        fill: `nearest` pixel, `gaussian` (the mean given the other pixels, by the spectrum of the
+            fitted maps) or `constant`; null refuses maps with missing pixels.
+        value: of `constant`.
+        limit: largest share of a map's pixels that may be missing.
+    """
+
+    mask: str | None = None
+    weights: str | None = None
+    fill: Literal["nearest", "gaussian", "constant"] | None = None
+    value: float = 0.0
+    limit: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.limit < 1, f"limit: got {self.limit}; expected 0 or more, below 1")
+        require(self.value - self.value == 0, f"value: got {self.value}; expected a finite number")
 
 
 @final
@@ -20,13 +46,16 @@ class TargetsSpec:
         path: a file, a folder or a pattern such as `clouds/*.fits`; formats are in
             `docs/targets.md`.
         array: the HDU, the `.npz` member, or the Zarr or HDF5 array, where there is a choice.
+        axes: what each axis of the array is, such as `nyxc`, where they are not (n, c, y, x); in
+            `docs/targets.md`.
         transform: how values are brought to model range; measured on the fit targets, recorded,
-            invertible.
+            invertible. `auto` takes the kind that `farfield inspect` advises.
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
         duplicates: what becomes of held-out maps that are nearly a fit target, over symmetries,
             shifts and contrast: `refuse` the targets, or `leave_out` these maps.
+        missing: pixels without a value, and how they are filled.
         max_bytes: most bytes of all maps, as stored and as float32.
         max_maps: most maps, and most files, HDUs or members that they lie in.
         max_header_bytes: most bytes of one file that are no pixels.
@@ -34,10 +63,12 @@ class TargetsSpec:
 
     path: str
     array: str | None = None
-    transform: TransformKind = "linear"
+    axes: str | None = None
+    transform: TransformChoice = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
     duplicates: Duplicates = "refuse"
+    missing: MissingSpec = MissingSpec()
     max_bytes: int = USUAL.max_bytes
     max_maps: int = USUAL.max_maps
     max_header_bytes: int = USUAL.max_header_bytes
@@ -46,6 +77,10 @@ class TargetsSpec:
         require("\0" not in self.path, "path: got a NUL character; correct the path")
         for name in ("max_bytes", "max_maps", "max_header_bytes"):
             require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
+        if self.axes is not None:
+            kept = self.axes.replace("1", "")
+            fine = set("yx") <= set(kept) <= set("ncyx") and len(set(kept)) == len(kept)
+            require(fine, f"axes: got {self.axes!r}; expected y and x, and n, c or 1, each once")
         require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
         require(
             self.held_out < 1 or float(self.held_out).is_integer(),

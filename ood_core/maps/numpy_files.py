@@ -49,13 +49,14 @@ def is_npz(path: str, head: bytes) -> bool:
     return is_zip(head) and (first_member(head) or ".npy").endswith(".npy")
 
 
-def read_npy(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_npy(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read one array of maps, (y, x), (n, y, x) or (n, c, y, x), from a `.npy` file.
 
     Args:
         path: the file.
         array: ignored; the file holds one array.
         limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`.
 
     Raises:
         TargetError: a file that is missing, truncated, too large, or not such an array.
@@ -68,16 +69,17 @@ def read_npy(path: str, array: str | None, limits: Limits) -> MapSet:
                 f"{path}: got {length - stream.tell()} bytes after the end of the array; expected "
                 "none; the file is damaged or holds several arrays: save each in a file of its own"
             )
-        return _as_maps(values, path, path, limits)
+        return _as_maps(as_stack(values, path, axes), path, path, limits)
 
 
-def read_npz(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_npz(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read one member of an `.npz` file, as `read_npy` does.
 
     Args:
         path: the file.
         array: name of the member; may be None when there is only one.
         limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`.
 
     Raises:
         TargetError: as for `read_npy`; a missing member, or several and none named.
@@ -90,7 +92,7 @@ def read_npz(path: str, array: str | None, limits: Limits) -> MapSet:
             metered.allow(os.fstat(stream.fileno()).st_size)
             with archive.open(info) as inner:
                 values = _read_array(cast(BinaryIO, inner), source, info.file_size, limits)
-        return _as_maps(values, source, path, limits)
+        return _as_maps(as_stack(values, source, axes), source, path, limits)
 
 
 @contextmanager
@@ -114,8 +116,7 @@ def _refusing(path: str, limits: Limits) -> Iterator[None]:
         ) from error
 
 
-def _as_maps(values: npt.NDArray[Any], what: str, path: str, limits: Limits) -> MapSet:
-    stack = as_stack(values, what)
+def _as_maps(stack: npt.NDArray[Any], what: str, path: str, limits: Limits) -> MapSet:
     require_count(len(stack), what, limits.max_maps)
     ids = numbered_ids(Path(path).stem, len(stack))
     return MapSet(stack, ids, unit="", header="", source=path)

@@ -29,13 +29,15 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
     if targets.codes is not None:
         rows["codes"] = targets.codes.numpy()
     code_shape = None if targets.codes is None else tuple(targets.codes.shape[1:])
+    if targets.missing is not None:
+        rows["missing"] = targets.missing.astype(np.int8)
     plan = ShardPlan(count, count)
     table = Table.create(
         run.root / "targets.zarr",
         "target",
         plan.rows,
         plan.shard_rows,
-        target_columns(targets.shape, targets.unit, code_shape),
+        target_columns(targets.shape, targets.unit, code_shape, "missing" in rows),
         {
             "transform": targets.transform.as_dict(),
             "symmetries": list(targets.symmetries),
@@ -54,7 +56,7 @@ def load_targets(run: RunStore) -> TargetSet:
     """Read the targets of a run."""
     table, attributes = run.targets, run.targets.attributes
     fit = int((table.read("held_out") == 0).sum())
-    encoded = "codes" in dict(table.arrays())
+    stored = dict(table.arrays())
     return TargetSet(
         values=table.read("values"),
         ids=tuple(attributes["ids"]),
@@ -65,8 +67,9 @@ def load_targets(run: RunStore) -> TargetSet:
         symmetries=tuple(attributes["symmetries"]),
         fit_count=fit,
         model_range=torch.from_numpy(table.read("maps")),
-        codes=torch.from_numpy(table.read("codes")) if encoded else None,
+        codes=torch.from_numpy(table.read("codes")) if "codes" in stored else None,
         notes=tuple(attributes["notes"]),
+        missing=table.read("missing").astype(bool) if "missing" in stored else None,
     )
 
 
