@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from actors.loading import load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
+from ood_core.errors import InputError, StoreUnwritable
 from ood_core.limits import BASE_BYTES
 from ood_core.numerics.random import SeedRange
 from ood_core.store.arrays import persist_shard
@@ -73,7 +75,16 @@ def build(spec: WorkerSpec) -> Worker:
     """Load base and fits from the store, once per process."""
     began = time.monotonic()
     torch.set_num_threads(spec.threads)
+    if not RunStore.at(spec.uri).exists:
+        raise InputError(
+            f"{socket.gethostname()} sees no run at {spec.uri}; expected a folder that all hosts "
+            "share, or an object store that all of them reach"
+        )
     run = RunStore.open(spec.uri)
+    if spec.lease is not None:  # a copy of the run, as on a disk of this host alone, has another
+        require(run.lease, spec.lease)
+    if isinstance(run.root, Path) and not os.access(run.root, os.W_OK):
+        raise StoreUnwritable(f"{run.root} cannot be written to; expected permission and room")
     pipeline = load_pipeline(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
     compute = ROWS[spec.stage](run, pipeline)
     measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from actors.pool import ShardFailure
+from actors.pool import Notice, ShardFailure
 from flows.progress import WorkerSeconds, listener, shares
 from flows.report.inputs import card_input, report_input
 from flows.report.publishing import write_report
@@ -16,7 +16,7 @@ from flows.runs.domain import domain_rows
 from flows.runs.lease_guard import require_lease
 from flows.runs.reload import redraw_latents
 from flows.runs.status_card import StatusCard
-from flows.runs.worker_pool import pool_for, worker_count, worker_spec
+from flows.runs.worker_pool import pool_for, worker_spec
 from flows.settings import RunSettings
 from ood_core.config.identity import read_method
 from ood_core.errors import InputError, RunIncomplete
@@ -171,16 +171,16 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     left = sum(len(shard) for shard in missing)
     listener.get().begin(stage, plan.rows, plan.rows - left)
     card = StatusCard(run, stage, left)
-    pool, spent = (
-        pool_for(settings.execution),
-        WorkerSeconds.begin(worker_count(settings.execution)),
-    )
+    pool, spent = pool_for(settings.execution), WorkerSeconds()
     for outcome in pool.run(worker_spec(run, stage, settings), missing):
+        if isinstance(outcome, Notice):
+            listener.get().say(outcome.text)
+            continue
         require_lease()
         if isinstance(outcome, ShardFailure):
             _list_failure(run, stage, outcome)
             continue
-        spent.add(outcome.parts)
+        spent.add(outcome.writer, outcome.parts)
         ledger.forget(plan[outcome.shard])
         listener.get().advance(stage, len(plan[outcome.shard]))
         card.advance(len(plan[outcome.shard]))
