@@ -8,7 +8,7 @@ side (the last mosaics, where there are several), and fitted ones that lie close
 size are left out: neighbours share sources and noise.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -23,6 +23,8 @@ from ood_core.maps.mosaics import Mosaic, opened_mosaic, positions, read_catalog
 from ood_core.maps.readers import files_of
 
 Values = NDArray[np.float32]
+_FAR = 2**40
+"""Pixels from one mosaic to the next: they do not touch."""
 
 
 @final
@@ -169,18 +171,17 @@ def _split(
     cut: Any = spec.tiles or spec.cutouts
     if cut.split == "order":
         return list(range(len(places))), 0
-    where: Callable[[int], int] = lambda row: getattr(places[row], along)  # noqa: E731
-    ordered = sorted(range(len(places)), key=lambda row: (places[row].mosaic, where(row)))
-    edge = ordered[min(spec.fit_count(len(places)), len(places) - 1)]
-    mosaic, start = places[edge].mosaic, where(edge)
-    held = [r for r in ordered if (places[r].mosaic, where(r)) >= (mosaic, start)]
-    fit = [
-        row
-        for row in ordered
-        if places[row].mosaic < mosaic
-        or (places[row].mosaic == mosaic and where(row) + 2 * size <= start)
-    ]
-    return fit + held, len(held)
+    at = np.array([getattr(place, along) for place in places], dtype=np.int64)
+    keys = np.array([place.mosaic for place in places], dtype=np.int64) * _FAR + at
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.unique(ordered)  # where the held-out end may begin
+    held = len(places) - np.searchsorted(ordered, starts)
+    fit = np.searchsorted(ordered, starts - 2 * size, side="right")
+    wanted = spec.held_out if spec.held_out >= 1 else spec.held_out * (fit + held)
+    best = int(np.argmin(np.abs(held - wanted)))
+    kept = [*order[: fit[best]].tolist(), *order[len(places) - held[best] :].tolist()]
+    return kept, int(held[best])
 
 
 def _name(stem: str, place: Place, size: int, planes: int) -> str:
