@@ -20,6 +20,7 @@ from ood_core.maps.mapset import MapSet, listing
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.target_set import TargetSet
+from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
 from ood_core.models.loading import load_model
 from ood_core.report.pictures import picture_kind, target_sheet
@@ -46,7 +47,10 @@ def inspect_targets(spec: TargetsSpec) -> tuple[dict[str, Any], MapSet]:
     Raises:
         TargetError: files that cannot be read.
     """
-    maps = read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing)
+    if spec.tiles or spec.cutouts:
+        maps, spec = cut_maps(spec)
+    else:
+        maps = read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing)
     fit = spec.fit_count(len(maps))
     refused = None
     try:

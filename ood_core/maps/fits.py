@@ -7,6 +7,7 @@ to BLANK become NaN, which `TargetSet` refuses by name.
 
 import math
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,29 @@ def read_fits(path: str, array: str | None, limits: Limits, axes: str | None = N
         TargetError: a file that is unreadable, damaged or too large, holds no such maps, or HDUs of
             several names of which `array` chooses none.
     """
+    with opened_fits(path, array, limits) as (hdus, chosen):
+        parts = [_read_hdu(hdus, number, path, len(chosen) == 1, axes) for number in chosen]
+        if 0 not in chosen:  # its cards hold for all extensions
+            header = f"{header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
+            parts[0] = replace(parts[0], header=header)
+    return combine(parts)
+
+
+@contextmanager
+def opened_fits(
+    path: str, array: str | None, limits: Limits, lazily: bool = False
+) -> Iterator[tuple[Any, list[int]]]:
+    """Open a FITS file that is whole, and say which HDUs `array` means, as in `read_fits`.
+
+    Args:
+        path: the file.
+        array: which HDUs.
+        limits: most that may be loaded.
+        lazily: whether parts of the images are read, so that the limits do not apply to all.
+
+    Raises:
+        TargetError: as `read_fits`.
+    """
     with _refusing(path, limits):
         from astropy.io import fits
 
@@ -73,15 +97,12 @@ def read_fits(path: str, array: str | None, limits: Limits, axes: str | None = N
                 require_lengths(hdus, path, length)
                 require_whole(hdus, plain, path, length)
                 chosen = _choose(hdus, array, path)
-                _require_room([hdus[number] for number in chosen], path, limits)
-                stream.allow(length)
+                if not lazily:
+                    _require_room([hdus[number] for number in chosen], path, limits)
+                stream.allow(sys.maxsize if lazily else length)
                 for number in chosen:
                     require_sound_tiles(hdus[number], plain, f"{path}, HDU {number}")
-                parts = [_read_hdu(hdus, number, path, len(chosen) == 1, axes) for number in chosen]
-                if 0 not in chosen:  # its cards hold for all extensions
-                    header = f"{_header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
-                    parts[0] = replace(parts[0], header=header)
-    return combine(parts)
+                yield hdus, chosen
 
 
 @contextmanager
@@ -211,10 +232,10 @@ def _read_hdu(hdus: Any, number: int, path: str, alone: bool, axes: str | None) 
         raw, names = hdu.data.view(np.ndarray)[column.name], _ids(hdu)
         null, scale, zero, unit = column.null, column.bscale, column.bzero, column.unit
     stack = as_stack(
-        _physical(raw, scale, zero, null), f"{path}, HDU {number}", axes if hdu.is_image else None
+        physical(raw, scale, zero, null), f"{path}, HDU {number}", axes if hdu.is_image else None
     )
     ids = names or numbered_ids(stem, len(stack))
-    return MapSet(stack, ids, str(unit or "").strip(), _header_text(hdu), source=path)
+    return MapSet(stack, ids, str(unit or "").strip(), header_text(hdu), source=path)
 
 
 def _cutout_column(hdu: Any, source: str) -> Any:
@@ -235,7 +256,7 @@ def _ids(hdu: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _physical(
+def physical(
     raw: npt.NDArray[Any], scale: float | int | None, zero: float | int | None, null: int | None
 ) -> npt.NDArray[np.float64]:
     """Stored numbers to physical values in float64; missing pixels become NaN."""
@@ -247,6 +268,7 @@ def _physical(
     return values
 
 
-def _header_text(hdu: Any) -> str:
+def header_text(hdu: Any) -> str:
+    """Return the cards of an HDU as text, one per line."""
     text: str = hdu.header.tostring(sep="\n", endcard=False, padding=False)
     return text

@@ -95,6 +95,26 @@ def read_npz(path: str, array: str | None, limits: Limits, axes: str | None = No
         return _as_maps(as_stack(values, source, axes), source, path, limits)
 
 
+def mapped_npy(path: str, limits: Limits) -> npt.NDArray[Any]:
+    """Map the array of a `.npy` file into memory, so that parts of it can be read.
+
+    Raises:
+        TargetError: as `read_npy`, but for the size.
+    """
+    with _refusing(path, limits), open(path, "rb") as stream:
+        metered = Metered(stream, limits.max_header_bytes)
+        shape, fortran, dtype = _read_header(metered, path)
+        _require_numbers(dtype, path)
+        start, length = stream.tell(), os.fstat(stream.fileno()).st_size
+        declared = math.prod(shape) * dtype.itemsize
+        if declared != length - start or not declared:
+            raise TargetError(
+                f"{path}: got {length - start} bytes of data; expected {declared} for shape "
+                f"{shape}; the file is damaged: copy or save it again"
+            )
+        return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
 @contextmanager
 def _refusing(path: str, limits: Limits) -> Iterator[None]:
     """Turn whatever a damaged file makes its parsers raise into a TargetError."""
@@ -153,11 +173,7 @@ def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> n
     """Read an array from a binary stream of `length` bytes, once its header proves harmless."""
     metered = Metered(stream, limits.max_header_bytes)
     shape, fortran, dtype = _read_header(metered, source)
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise TargetError(
-            f"{source}: got an array of type {dtype}; expected real numbers; convert it with "
-            "values.astype('float32') and save it again"
-        )
+    _require_numbers(dtype, source)
     pixels = math.prod(shape)
     declared = pixels * dtype.itemsize
     if max(declared, 4 * pixels) > limits.max_bytes:  # maps are kept as float32
@@ -179,6 +195,14 @@ def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> n
             "copy or save it again"
         )
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _require_numbers(dtype: np.dtype[Any], source: str) -> None:
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise TargetError(
+            f"{source}: got an array of type {dtype}; expected real numbers; convert it with "
+            "values.astype('float32') and save it again"
+        )
 
 
 def _read_header(metered: Metered, source: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

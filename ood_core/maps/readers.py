@@ -99,6 +99,15 @@ def read_maps(
     return found
 
 
+def files_of(path: str, limits: Limits) -> list[str]:
+    """Return the files that a path means, in natural order of their names.
+
+    Raises:
+        TargetError: there are none, or more than the limits allow.
+    """
+    return _files(path, limits)[0]
+
+
 def _files(path: str, limits: Limits) -> tuple[list[str], list[str]]:
     """Files to read in natural order, and names of other files in folders that were named."""
     _require_bounded(path, limits)
@@ -150,7 +159,7 @@ def _reader_of(path: str) -> Reader:
     reader = _known_reader(path)
     if reader is None:
         begins = (
-            "a folder" if os.path.isdir(path) else f"content that begins with {_head(path, 16)!r}"
+            "a folder" if os.path.isdir(path) else f"content that begins with {head_of(path, 16)!r}"
         )
         raise TargetError(
             f"{path}: got {begins}; expected {_known()}: convert the maps, narrow the pattern, or "
@@ -160,11 +169,12 @@ def _reader_of(path: str) -> Reader:
 
 
 def _known_reader(path: str) -> Reader | None:
-    head = _head(path, HEAD_BYTES)
+    head = head_of(path, HEAD_BYTES)
     return next((reader for reader in READERS.values() if reader.matches(path, head)), None)
 
 
-def _head(path: str, size: int) -> bytes:
+def head_of(path: str, size: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a plain file; of anything else, none."""
     if not os.path.isfile(path):  # reading from a pipe would wait for ever
         return b""
     try:

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from ood_core.arrays import Maps, row_major
 from ood_core.config.targets import (
+    CutoutsSpec,
     Duplicates,
     MissingSpec,
     Symmetry,
     TargetsSpec,
+    TilesSpec,
     TransformChoice,
 )
 from ood_core.errors import TargetError, TargetWarning
@@ -31,6 +33,7 @@ from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
 from ood_core.maps.missing import Mask, filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
+from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
 
 MIN_TARGETS = 4
@@ -133,6 +136,8 @@ class TargetSet:
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
         missing: MissingSpec = NOTHING,
+        tiles: TilesSpec | None = None,
+        cutouts: CutoutsSpec | None = None,
         max_bytes: int = USUAL.max_bytes,
         max_maps: int = USUAL.max_maps,
     ) -> Self:
@@ -151,6 +156,8 @@ class TargetSet:
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
             missing: pixels without a value, and how they are filled.
+            tiles: cuts the files into tiles.
+            cutouts: cuts maps around the positions of a catalogue.
             max_bytes: most bytes of all maps together, as stored and as float32.
             max_maps: most maps, and files or parts of files that they lie in.
 
@@ -166,6 +173,8 @@ class TargetSet:
             symmetries=tuple(symmetries),
             held_out=held_out,
             missing=missing,
+            tiles=tiles,
+            cutouts=cutouts,
             max_bytes=max_bytes,
             max_maps=max_maps,
         )
@@ -220,6 +229,8 @@ class TargetSet:
     @classmethod
     def of(cls, spec: TargetsSpec) -> Self:
         """Read the maps that a configuration names, as `read` does."""
+        if spec.tiles or spec.cutouts:
+            return cls._measured(*cut_maps(spec))
         return cls._measured(
             read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing), spec
         )
