@@ -215,7 +215,7 @@ class ShardWriter:
         stop = shard.start + len(values)
         stored = self.arrays[name].metadata
         metadata = stored.update_shape((stop, *stored.shape[1:]))
-        memory = zarr.AsyncArray(metadata=metadata, store_path=StorePath(MemoryStore(kept)))
+        memory: Any = zarr.AsyncArray(metadata=metadata, store_path=StorePath(MemoryStore(kept)))
         zarr.Array(memory)[shard.start : stop] = values
         key = metadata.encode_chunk_key((shard.index, *(0,) * (len(stored.shape) - 1)))
         return self.path / name / key, kept.get(key)
