@@ -30,7 +30,7 @@ from ood_core.config.gate import GateSpec
 from ood_core.config.generation import GenerationSpec
 from ood_core.config.method import PRESETS, Method, of_preset
 from ood_core.config.pretraining import PretrainSpec
-from ood_core.config.targets import TargetsSpec
+from ood_core.config.targets import CutoutsSpec, MissingSpec, TargetsSpec, TilesSpec
 from ood_core.errors import ConfigError
 from ood_core.limits import BASE_BYTES
 from ood_core.maps import paths
@@ -143,7 +143,16 @@ class RunSettings(BaseModel):
     execution: Execution = Execution()
 
 
-for _spec in (TargetsSpec, Method, GenerationSpec, GateSpec, PretrainSpec):
+for _spec in (
+    MissingSpec,
+    TilesSpec,
+    CutoutsSpec,
+    TargetsSpec,
+    Method,
+    GenerationSpec,
+    GateSpec,
+    PretrainSpec,
+):
     with_config(STRICT)(_spec)
 
 
@@ -220,6 +229,9 @@ def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
     places = (Path.cwd(), beside.resolve(), paths.SHIPPED)
     targets = replace(settings.targets, path=_find(settings.targets.path, places))
+    if targets.cutouts is not None:
+        catalogue = _find(targets.cutouts.catalogue, places)
+        targets = replace(targets, cutouts=replace(targets.cutouts, catalogue=catalogue))
     base = _find(settings.base, places)
     return settings.model_copy(update={"targets": targets, "base": base})
 

@@ -102,6 +102,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
         "reasons": decision.reasons,
         "gate": asdict(settings.gate),
         "samples": count,
+        "left_out": [asdict(copy) for copy in result.copies.found],
     }
     write_json(run.root / GATE, content)
     return result.summary
@@ -251,6 +252,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "state": run.state_with(sum(len(found) for found in missing.values())),
         "samples_planned": plan.rows,
         "samples_done": plan.rows - sum(len(shard) for shard in missing["generate"]),
+        "left_out": list(run.left_out),
         "shards_missing": [shard.index for shard in missing["generate"]],
         "stages_missing": {stage: len(found) for stage, found in missing.items()},
         "failures": [asdict(failure) for failure in failed],

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import zarr
@@ -27,6 +27,7 @@ from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from ood_core.errors import ShardCorrupt
 from ood_core.store.files import exists, remove, write_atomic
+from ood_core.store.ledger import Receipt
 from ood_core.store.objects import ObjectPlace, answering
 from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard
@@ -46,20 +47,6 @@ class Column:
     dtype: str
     long_name: str
     units: str = "1"
-
-
-class Span(Protocol):
-    """Rows `start <= row < stop`: of a shard, or of a receipt."""
-
-    @property
-    def start(self) -> int:
-        """First row."""
-        ...
-
-    @property
-    def stop(self) -> int:
-        """Row after the last one."""
-        ...
 
 
 @final
@@ -162,9 +149,9 @@ class Table:
             read = each(self.path, lambda a: self._decoded(a, slice(start, stop)), arrays.values())
             return dict(zip(arrays, read, strict=True))
 
-    def digest(self, span: Span) -> str:
+    def digest(self, rows: Shard | Receipt) -> str:
         """Digest of stored rows, as `write` returned it; rows beyond the table's end included."""
-        return rows_digest(self.rows(span.start, span.stop))
+        return rows_digest(self.rows(rows.start, rows.stop))
 
     def _decoded(self, array: "zarr.Array[Any]", rows: slice | NDArray[np.int64]) -> NDArray[Any]:
         try:

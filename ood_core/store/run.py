@@ -177,6 +177,13 @@ class RunStore:
         return dict(read_json(path)) if exists(path) else {}
 
     @property
+    def left_out(self) -> tuple[int, ...]:
+        """Numbers of the samples that are copies of targets: no part of the set."""
+        gate = self.root / GATE
+        found = read_json(gate).get("left_out", ()) if exists(gate) else ()
+        return tuple(int(copy["sample"]) for copy in found)
+
+    @property
     def state(self) -> State:
         """Where the run stands, by the store alone."""
         return self.state_with(

@@ -29,13 +29,15 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
     if targets.codes is not None:
         rows["codes"] = targets.codes.numpy()
     code_shape = None if targets.codes is None else tuple(targets.codes.shape[1:])
+    if targets.missing is not None:
+        rows["missing"] = targets.missing.astype(np.int8)
     plan = ShardPlan(count, count)
     table = Table.create(
         run.root / "targets.zarr",
         "target",
         plan.rows,
         plan.shard_rows,
-        target_columns(targets.shape, targets.unit, code_shape),
+        target_columns(targets.shape, targets.unit, code_shape, "missing" in rows),
         {
             "transform": targets.transform.as_dict(),
             "symmetries": list(targets.symmetries),
@@ -66,6 +68,7 @@ def load_targets(run: RunStore) -> TargetSet:
         model_range=torch.from_numpy(rows["maps"]),
         codes=torch.from_numpy(rows["codes"]) if "codes" in rows else None,
         notes=tuple(attributes["notes"]),
+        missing=rows["missing"].astype(bool) if "missing" in rows else None,
     )
 
 
