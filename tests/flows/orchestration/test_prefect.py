@@ -108,7 +108,7 @@ def test_automations_hear_what_became_of_a_set(flow_run):
 
     wanted = EventFilter(event=EventNameFilter(name=["farfield.complete"]))
     end = time.monotonic() + 60
-    while time.monotonic() < end and not (found := read("read_events", wanted).events):
+    while time.monotonic() < end and not (found := read("read_events", wanted, limit=10).events):
         time.sleep(0.5)
     assert found[0].resource.id == "farfield-tiny-set"
     assert found[0].payload["uri"] == str(flow_run[0])
