@@ -17,7 +17,6 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import joblib
 import ray
 from ray._raylet import Config  # type: ignore[attr-defined]
-from ray.exceptions import RayError
 
 from ood_core.errors import ServiceLost
 
@@ -67,7 +66,7 @@ def usable_cpus() -> int:
 def connect(cpus: int = 0) -> None:
     """Join the cluster that `RAY_ADDRESS` names, or start a local one with at least `cpus`.
 
-    A local one listens on the loopback interface alone.
+    Ray's sockets listen on all interfaces; a local one is guarded by its token.
 
     Raises:
         ServiceLost: no cluster answers, it refuses us, or none can be started here.
@@ -79,21 +78,31 @@ def connect(cpus: int = 0) -> None:
         if address and address != "local":
             _adopt_token_mode(address)
             ray.init(log_to_driver=False, configure_logging=False)
-            return
+        else:
+            _start_local(max(cpus, usable_cpus()))
+    except ServiceLost:
+        raise
+    except (Exception, SystemExit) as error:  # Ray raises what comes, and gives up by an exit
+        reason = str(error).strip().partition("\n")[0]
+        raise (_not_joined(address, reason) if address else _not_started(reason)) from error
+
+
+def _start_local(cpus: int, tries: int = 3) -> None:
+    """Start a Ray of this machine alone; on a busy one again, as Ray gives its node 30 s."""
+    try:
         ray.init(
             "local",
-            num_cpus=max(cpus, usable_cpus()),
+            num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             configure_logging=False,
-            _node_ip_address="127.0.0.1",
         )
-    except (RayError, OSError, RuntimeError, ValueError, SystemExit) as error:
-        if isinstance(error, ServiceLost):
+    except Exception as error:
+        ray.shutdown()
+        if tries == 1 or "timed out" not in str(error):
             raise
-        reason = str(error).strip().partition("\n")[0]
-        raise (_not_joined(address, reason) if address else _not_started(reason)) from error
+        _start_local(cpus, tries - 1)
     with suppress(OSError):  # Ray leaves it readable by everybody
         (Path.home() / TOKEN).chmod(0o600)
 

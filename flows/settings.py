@@ -53,6 +53,11 @@ PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
 """No control characters, line breaks, NUL."""
 
 
+def _without_pattern(schema: dict[str, Any]) -> None:
+    """Leave out a pattern that JSON Schema has no words for: Prefect's server would refuse it."""
+    schema.pop("pattern", None)
+
+
 class Execution(BaseModel):
     """Where and how a run is computed; never part of the identity.
 
@@ -78,7 +83,9 @@ class Execution(BaseModel):
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_COUNT)] = "auto"
     cpus_per_worker: int = Field(default=1, ge=1, le=MAX_COUNT)
     gpus_per_worker: float = Field(default=1, gt=0, le=64)
-    accelerator: str = Field(default="", max_length=100, pattern=PRINTABLE)
+    accelerator: str = Field(
+        default="", max_length=100, pattern=PRINTABLE, json_schema_extra=_without_pattern
+    )
     patience: float = Field(default=600, ge=1)
     attempts: int = Field(default=3, ge=1, le=MAX_COUNT)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -134,8 +141,10 @@ class RunSettings(BaseModel):
 
     model_config = STRICT
 
-    name: str = Field(min_length=1, max_length=100, pattern=PRINTABLE)
-    base: str = Field(min_length=1, pattern=PRINTABLE)
+    name: str = Field(
+        min_length=1, max_length=100, pattern=PRINTABLE, json_schema_extra=_without_pattern
+    )
+    base: str = Field(min_length=1, pattern=PRINTABLE, json_schema_extra=_without_pattern)
     targets: TargetsSpec
     method: Annotated[Method, BeforeValidator(_with_preset), _PresetInSchema()] = Method()
     generation: GenerationSpec = GenerationSpec()

@@ -19,20 +19,26 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed
+from prefect.tasks import exponential_backoff
 
 from flows.progress import Listener, listener
 from flows.runs.lifecycle import extend_run, make_run
 from flows.runs.stages import Stage, perform
 from flows.settings import RunSettings, parse, parse_recipe
 from flows.tools.pretrain import train_base
-from ood_core.errors import ConfigError, ServiceLost
+from ood_core.errors import ConfigError, RunIncomplete, ServiceLost, StoreUnreachable
 from ood_core.report.card import markdown
 from ood_core.store.place import link, place_at
 from ood_core.store.run import RunStore
 
 ARTIFACT_SECONDS = 3.0
+BACKOFF_SECONDS = 10
+RETRIES = 4
+"""Times that a stage is begun again after the store or the network failed, later each time."""
 
 
 class Artifacts:
@@ -41,8 +47,8 @@ class Artifacts:
     A server that is gone costs one wait for it; then progress is not reported and the work goes on.
     """
 
-    def __init__(self, outer: Listener) -> None:
-        self._outer = outer
+    def __init__(self, outer: Listener, name: str) -> None:
+        self._outer, self._name = outer, name
         self._total = self._done = 0
         self._shown_at = 0.0
         self._artifact: Any = None
@@ -54,7 +60,7 @@ class Artifacts:
         self._artifact = self._tell(
             create_progress_artifact,
             progress=self._percent(),
-            key=f"farfield-{stage}",
+            key=artifact_key(self._name, stage),
             description=f"{stage}: {total} rows",
         )
         self._outer.begin(stage, total, done)
@@ -96,20 +102,26 @@ class Artifacts:
         return 100.0 * self._done / self._total if self._total else 100.0
 
 
+def artifact_key(name: str, what: str) -> str:
+    """Key of an artifact, which gathers the history of one data set alone."""
+    plain = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
+    return f"farfield-{plain}-{what}"
+
+
 @flow(name="pretrain", persist_result=False, validate_parameters=False)
 def pretrain(
     recipe: dict[str, Any], work: str, models: str, workers: int = 1, device: str = "auto"
 ) -> str:
     """Train the base that `recipe` describes; return its folder."""
-    token = listener.set(Artifacts(listener.get()))
+    token = listener.set(Artifacts(listener.get(), "pretrain"))
     try:
         return str(train_base(parse_recipe(recipe), Path(work), Path(models), workers, device))
     finally:
         listener.reset(token)
 
 
-@flow(name="synthesise", persist_result=False, validate_parameters=False)
-def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
+@flow(name="synthesise", persist_result=False)
+def synthesise(settings: RunSettings, out: str) -> dict[str, Any]:
     """Targets to a validated data set at `out`; run again, it does only what is missing.
 
     The result is a summary, and the outcome of the gate the name of the flow run's state.
@@ -117,10 +129,13 @@ def synthesise(settings: dict[str, Any], out: str) -> dict[str, Any]:
     `{run}` in `out` is replaced by the flow run's name, so that a schedule makes a new set each
     time.
     """
-    token = listener.set(Artifacts(listener.get()))
+    token = listener.set(Artifacts(listener.get(), settings.name))
+    place = out.replace("{run}", folder_name(str(flow_run.name)))
     try:
-        place = out.replace("{run}", folder_name(str(flow_run.name)))
-        result = make_run(parse(settings), place, call=_as_task)
+        result = make_run(settings, place, call=_as_task)
+    except RunIncomplete as error:
+        _emit("incomplete", settings.name, {"uri": place, "reason": str(error)[:1000]})
+        raise
     finally:
         listener.reset(token)
     outcome: dict[str, Any] = _publish(result)
@@ -141,12 +156,12 @@ def folder_name(name: str) -> str:
     return name
 
 
-@flow(name="extend", persist_result=False, validate_parameters=False)
-def extend(settings: dict[str, Any], uri: str) -> dict[str, Any]:
+@flow(name="extend", persist_result=False)
+def extend(settings: RunSettings, uri: str) -> dict[str, Any]:
     """Grow the run at `uri` to the number of samples in `settings`; run again, it goes on."""
-    token = listener.set(Artifacts(listener.get()))
+    token = listener.set(Artifacts(listener.get(), settings.name))
     try:
-        result = extend_run(RunStore.open(uri), parse(settings), call=_as_task)
+        result = extend_run(RunStore.open(uri), settings, call=_as_task)
     finally:
         listener.reset(token)
     outcome: dict[str, Any] = _publish(result)
@@ -155,7 +170,7 @@ def extend(settings: dict[str, Any], uri: str) -> dict[str, Any]:
 
 def extend_flow(run: RunStore, settings: RunSettings) -> dict[str, Any]:
     """Grow a run as a flow from settings in memory."""
-    result: dict[str, Any] = extend(settings.model_dump(mode="json"), str(run.root))
+    result: dict[str, Any] = extend(settings, str(run.root))
     return result
 
 
@@ -168,7 +183,7 @@ def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
     """
     place_at(out)
     try:
-        result: dict[str, Any] = synthesise(settings.model_dump(mode="json"), out)
+        result: dict[str, Any] = synthesise(settings, out)
     except TransportError as error:
         raise ServiceLost(
             f"the Prefect server cannot be reached any more ({error}); expected it to live as long "
@@ -181,11 +196,29 @@ def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
 def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
     """Run one stage as a task whose parameters are the run's address and the settings."""
 
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    @task(
+        name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(BACKOFF_SECONDS),
+        retry_condition_fn=_may_pass,
+    )
     def run_stage(uri: str, content: dict[str, Any]) -> str:
         return perform(name, stage, RunStore.open(uri), parse(content))
 
     return run_stage(str(run.root), settings.model_dump(mode="json"))
+
+
+def _may_pass(_task: Any, _run: Any, state: State) -> bool:
+    """Whether a stage failed for a reason that may pass by itself."""
+    return isinstance(state.result(raise_on_failure=False), StoreUnreachable)
+
+
+def _emit(what: str, name: str, payload: dict[str, Any]) -> None:
+    """Tell Prefect's automations what became of a data set."""
+    resource = {"prefect.resource.id": artifact_key(name, "set"), "prefect.resource.name": name}
+    emit_event(event=f"farfield.{what}", resource=resource, payload=payload)
 
 
 def _publish(result: dict[str, Any]) -> Any:
@@ -197,7 +230,8 @@ def _publish(result: dict[str, Any]) -> Any:
         f"- **{key}**: {markdown(result[key])}"
         for key in ("state", "samples_done", "identity", "uri")
     ]
-    create_markdown_artifact("\n".join(lines), key="farfield-summary")
+    create_markdown_artifact("\n".join(lines), key=artifact_key(result["name"], "summary"))
     page = place_at(result["uri"]) / "report" / "index.html"
-    create_link_artifact(link(page), link_text="report", key="farfield-report")
+    create_link_artifact(link(page), link_text="report", key=artifact_key(result["name"], "report"))
+    _emit(result["state"], result["name"], {"uri": result["uri"], "identity": result["identity"]})
     return Completed(name=result["state"].capitalize(), data=result)

@@ -56,12 +56,19 @@ def deploy(
     wanted = deployment(settings, out, cron, interval)
     with get_client(sync_client=True) as client:
         try:
-            client.read_work_pool(work_pool)
+            kind = client.read_work_pool(work_pool).type
         except ObjectNotFound as error:
             raise ConfigError(
                 f"--work-pool {work_pool}: no such work pool at {PREFECT_API_URL.value()}; make "
                 f"it with `prefect work-pool create {work_pool} --type process`"
             ) from error
+    if kind != "process":
+        raise ConfigError(
+            f"--work-pool {work_pool}: got a pool of type {kind}, whose workers need an image "
+            "with the code, job variables (volumes, resources, credentials) and paths as they are "
+            "inside it, none of which this command has; expected a pool of type process, or "
+            "`prefect deploy` with a file such as deploy/prefect.yaml that names them"
+        )
     apply_to_pool(
         wanted, work_pool_name=work_pool, print_next_steps_message=False, ignore_warnings=True
     )

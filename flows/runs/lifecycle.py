@@ -10,7 +10,7 @@ from typing import Any
 from actors.loading import require_base
 from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import plan_run
-from flows.runs.stages import STAGES, Stage, perform, summary
+from flows.runs.stages import STAGES, Stage, is_judged, perform, summary
 from flows.runs.worker_pool import require_workers, shared_pool
 from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
@@ -52,7 +52,8 @@ def perform_stages(run: RunStore, settings: RunSettings, call: Call = perform) -
     with shared_pool(settings.execution):
         for earlier in worked:
             call(*earlier, run, settings)
-    call(name, stage, run, settings)  # by this process, with the memory that workers had
+    if not is_judged(run, settings):
+        call(name, stage, run, settings)  # by this process, with the memory that workers had
 
 
 def extend_run(run: RunStore, settings: RunSettings, call: Call = perform) -> dict[str, Any]:

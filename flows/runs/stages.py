@@ -1,8 +1,6 @@
-"""The stages of a run as plain functions of a store; each does only what the store lacks.
+"""The stages of a run as plain functions of a store; each does only what the store lacks."""
 
-Only the scores are computed anew each time, since the gate that they are held against may change.
-"""
-
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,7 +24,7 @@ from ood_core.evaluation.results import EvaluationResult
 from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import Root
 from ood_core.store.bundle import bundle_exists
-from ood_core.store.files import exists, read_json, write_json
+from ood_core.store.files import exists, read_json, write_json, written
 from ood_core.store.fitted import PatchLaws, write_patches, write_prior
 from ood_core.store.lease import driver
 from ood_core.store.ledger import Failure
@@ -108,6 +106,19 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     }
     write_json(run.root / GATE, content)
     return result.summary
+
+
+def is_judged(run: RunStore, settings: RunSettings) -> bool:
+    """Whether the samples, as they are stored now, were held against this very gate."""
+    judged = written(run.root).get(GATE)
+    if judged is None or not exists(run.root / "report" / "report.json"):
+        return False
+    stored = read_json(run.root / GATE)
+    return (
+        stored["gate"] == json.loads(json.dumps(asdict(settings.gate)))
+        and stored["samples"] == run.plan("generate").rows
+        and judged > run.ledger("generate").last_written
+    )
 
 
 def rewrite_report(run: RunStore, settings: RunSettings) -> str:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "az")
 PATIENCE: "RetryConfig" = {
     "max_retries": 10,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {"max_backoff": timedelta(seconds=10)},
+    "retry_timeout": timedelta(seconds=20),
+    "backoff": {"max_backoff": timedelta(seconds=5)},
 }
-"""A request without an answer is repeated for some seconds, at most a minute."""
+"""A request without an answer is repeated for some seconds, at most half a minute in all."""
 NO_BUCKET = "there is no such bucket"
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DENIED = re.compile(r"status code: 40[13]")

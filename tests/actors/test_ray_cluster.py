@@ -232,3 +232,38 @@ def test_an_address_where_nobody_answers_is_given_up(tmp_path):
         said, seconds = join(tmp_path, f"127.0.0.1:{mute.getsockname()[1]}")
     assert "the Ray cluster cannot be joined (no answer in 25 s)" in said
     assert seconds < 60  # 30, and what a busy machine adds
+
+
+LOCAL = """
+from actors.ray_cluster import connect
+from ood_core.errors import ServiceLost
+try:
+    connect(1)
+except ServiceLost as error:
+    print(error)
+"""
+
+
+def local(home):
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL],
+        env={**kept, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.split("\n")[:-1]
+
+
+def test_the_token_of_a_local_ray_is_its_owners_alone(tmp_path):
+    assert local(tmp_path) == []
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_home_that_cannot_be_written_gives_one_error(tmp_path):
+    """As a file where the folder should be: it stops the administrator as well."""
+    (tmp_path / ".ray").write_text("")
+    (said,) = local(tmp_path)
+    assert said.startswith("no local Ray can be started")
+    assert "--pool inline" in said

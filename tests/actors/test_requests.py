@@ -1,16 +1,15 @@
 """What a run costs an object store: requests, counted by a real server."""
 
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from actors.workers import build
+from benchmarks.speed.scale import NoWork
 from flows.runs import stages
 from flows.runs.lease_guard import hold_lease
 from ood_core.store.files import write_atomic
-from ood_core.store.ledger import Receipt
 from ood_core.store.objects import ObjectPlace
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
@@ -43,17 +42,6 @@ def test_a_shard_is_written_without_a_look_at_what_is_there(stored, ready, objec
             assert kinds["PUT"] + kinds["POST"] + kinds["DELETE"] - len(beats) <= arrays + 1
             assert kinds["GET"] + kinds["HEAD"] <= 1 + len(beats)
     assert built <= 50
-
-
-class NoWork:
-    """A pool whose model does nothing, and which stores nothing."""
-
-    def run(self, spec, shards):
-        for shard in shards:
-            yield Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
-
-    def standing(self):
-        return nullcontext(self)
 
 
 def test_the_driver_asks_nothing_of_the_store_for_a_receipt(

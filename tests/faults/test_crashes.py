@@ -17,7 +17,7 @@ from actors.workers import ShardWorker
 from flows.runs import planning, stages
 from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_samples
 from ood_core.errors import ShardCorrupt
-from ood_core.store.arrays import rows_digest
+from ood_core.store.arrays import ShardWriter, rows_digest
 from ood_core.store.files import PARTIAL, write_json
 from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
@@ -242,9 +242,7 @@ def test_a_torn_receipt_costs_one_shard(finished, unbroken, tiny):
 @pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError])
 def test_passing_errors_are_tried_again(ready, unbroken, tiny, monkeypatch, error):
     """The first write of a shard fails, the second one works."""
-    from ood_core.store.arrays import Table
-
-    write, calls = Table.write, []
+    write, calls = ShardWriter.write, []
 
     def flaky(self, shard, rows):
         if self.path.name != "dataset.zarr":
@@ -254,7 +252,7 @@ def test_passing_errors_are_tried_again(ready, unbroken, tiny, monkeypatch, erro
             raise error("for once")
         return write(self, shard, rows)
 
-    monkeypatch.setattr(Table, "write", flaky)
+    monkeypatch.setattr(ShardWriter, "write", flaky)
     make_run(tiny(), str(ready), call=without_validation)
     assert calls == [0, 1, 2, 0]
     assert answers(ready) == answers(unbroken)

@@ -13,7 +13,7 @@ import pytest
 from actors.pool import InlinePool
 from flows.runs.lifecycle import make_run
 from ood_core.errors import StoreUnwritable
-from ood_core.store.arrays import Table
+from ood_core.store.arrays import ShardWriter
 from ood_core.store.run import RunStore
 from tests.contracts.pool import missing, spec_of
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks
@@ -111,7 +111,7 @@ def test_a_place_that_refuses_is_not_tried_again_and_again(ready, monkeypatch, n
         calls.append(shard.index)
         raise OSError(getattr(errno, number), "no")
 
-    monkeypatch.setattr(Table, "write", refuse)
+    monkeypatch.setattr(ShardWriter, "write", refuse)
     with pytest.raises(StoreUnwritable):
         list(InlinePool().run(spec_of(ready), missing(ready)))
     assert calls == [0]

@@ -14,7 +14,7 @@ from flows.runs.lifecycle import make_run
 from flows.runs.planning import prepare
 from flows.runs.stages import summary
 from ood_core.errors import RunIncomplete
-from ood_core.store.arrays import Table
+from ood_core.store.arrays import ShardWriter
 from ood_core.store.files import read_json
 from ood_core.store.ledger import Receipt
 from ood_core.store.plan import ShardPlan
@@ -153,14 +153,14 @@ def test_a_list_that_is_out_of_date_or_torn_is_not_shown(finished):
 
 def test_a_failing_shard_is_tried_again_after_the_others(ready, monkeypatch):
     block(ready, 0)
-    write, order = Table.write, []
+    write, order = ShardWriter.write, []
 
     def recorded(self, shard, rows):
         if self.path.name == "dataset.zarr":
             order.append(shard.index)
         return write(self, shard, rows)
 
-    monkeypatch.setattr(Table, "write", recorded)
+    monkeypatch.setattr(ShardWriter, "write", recorded)
     *others, failure = InlinePool(tries=3).run(spec_of(ready), missing(ready))
     assert order == [0, 1, 2, 0, 0]
     assert [receipt.shard for receipt in others] == [1, 2]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.settings import PROJECT
 from ood_core.store.run import RunStore
@@ -94,11 +95,56 @@ def test_artifacts_tell_progress_outcome_and_report(flow_run):
     artifacts = read("read_artifacts")
     mine = [a for a in artifacts if a.flow_run_id == state.state_details.flow_run_id]
     by_key = {a.key: a for a in mine}
-    stages = {f"farfield-{stage}" for stage in ("calibrate", "invert", "generate")}
-    assert stages | {"farfield-summary", "farfield-report"} <= by_key.keys()
+    stages = {f"farfield-tiny-{stage}" for stage in ("calibrate", "invert", "generate")}
+    assert stages | {"farfield-tiny-summary", "farfield-tiny-report"} <= by_key.keys()
     assert {by_key[key].data for key in stages} == {100.0}
-    assert "complete" in by_key["farfield-summary"].data
-    assert (root / "report" / "index.html").as_uri() in by_key["farfield-report"].data
+    assert "complete" in by_key["farfield-tiny-summary"].data
+    assert (root / "report" / "index.html").as_uri() in by_key["farfield-tiny-report"].data
+
+
+def test_automations_hear_what_became_of_a_set(flow_run):
+    """The event is named after the outcome, and names the data set."""
+    from prefect.events.filters import EventFilter, EventNameFilter
+
+    wanted = EventFilter(event=EventNameFilter(name=["farfield.complete"]))
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (found := read("read_events", wanted, limit=10).events):
+        time.sleep(0.5)
+    assert found[0].resource.id == "farfield-tiny-set"
+    assert found[0].payload["uri"] == str(flow_run[0])
+
+
+def test_a_stage_is_begun_again_when_the_store_is_back(prefect_api, finished, tiny, monkeypatch):
+    from prefect import flow
+
+    from flows.orchestration import prefect_flows
+    from ood_core.errors import IdentityRefused, StoreUnreachable
+
+    monkeypatch.setattr(prefect_flows, "BACKOFF_SECONDS", 0.1)
+    calls = []
+
+    def failing(error, times):
+        def stage(run, settings):
+            calls.append(error)
+            if calls.count(error) <= times:
+                raise error("gone")
+            return "done"
+
+        return flow(prefect_flows._as_task)("fit", stage, RunStore(finished), tiny())
+
+    assert failing(StoreUnreachable, 2) == "done"
+    with pytest.raises(IdentityRefused):
+        failing(IdentityRefused, 1)
+    assert len(calls) == 4
+
+
+def test_a_pool_of_containers_needs_what_this_command_has_not(farfield, config, tmp_path):
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    read("create_work_pool", WorkPoolCreate(name="cluster", type="kubernetes"))
+    answer = farfield("deploy", config(), "--out", tmp_path / "x", "--work-pool", "cluster")
+    assert answer.code == 2
+    assert "an image with the code, job variables" in answer.err
 
 
 def test_a_refusal_reaches_the_caller_through_prefect(farfield, config, unbroken):
@@ -127,6 +173,11 @@ def test_deploy_registers_with_a_work_pool(farfield, config, tmp_path):
     assert_one_at_a_time(found)
     assert found.parameters["out"] == str(tmp_path / "{run}")
     assert found.parameters["settings"]["generation"]["samples"] == 10
+    form = found.parameter_openapi_schema["definitions"]
+    assert form["GenerationSpec"]["properties"]["samples"]["type"] == "integer"
+    wrong = {**found.parameters["settings"], "generation": {"sample": 3}}
+    with pytest.raises(PrefectHTTPStatusError, match=r"'sample' was unexpected"):
+        read("create_flow_run_from_deployment", found.id, parameters={"settings": wrong})
 
 
 def assert_one_at_a_time(deployment):

@@ -216,3 +216,24 @@ def test_the_shipped_example_gives_the_same_bytes_in_both_pools(tmp_path):
 def test_another_number_type_is_refused_in_the_same_place(ready, tiny):
     with pytest.raises(IdentityRefused, match=r"dtype: float32 -> bfloat16"):
         make_run(tiny(execution={"dtype": "bfloat16"}), str(ready), call=without_validation)
+
+
+def test_a_finished_run_has_nothing_to_do_until_its_gate_or_a_shard_changes(finished, tiny):
+    def stages(settings):
+        done = []
+
+        def call(name, stage, run, settings):
+            done.append(name)
+            return perform(name, stage, run, settings)
+
+        make_run(settings, str(finished), call=call)
+        return done
+
+    before = ["calibrate", "invert", "fit", "generate"]
+    assert stages(tiny()) == before
+    gated = tiny(gate={"min_held_out": 2})
+    assert stages(gated) == [*before, "validate"]
+    assert stages(gated) == before
+    run = RunStore(finished)
+    run.ledger("generate").revoke(run.plan("generate")[1])
+    assert stages(gated) == [*before, "validate"]
