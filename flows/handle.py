@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,10 @@ from ood_core.evaluation.results import EvaluationResult
 from ood_core.store.files import exists, read_json
 from ood_core.store.place import Place
 from ood_core.store.run import RunStore
+from ood_core.store.samples import StoredSamples
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @final
@@ -58,6 +62,22 @@ class RunHandle:
             raise RunIncomplete(f"{self.path} lacks samples; finish it by the same call")
         rows = range(plan.rows)[start:stop]
         return run.table("generate").read("maps", slice(rows.start, rows.stop))
+
+    def dataset(self) -> "xarray.Dataset":
+        """Return the samples with all columns as xarray shows them, read when they are asked for.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        return RunStore.open(str(self.path)).dataset()
+
+    def samples(self) -> StoredSamples:
+        """Return the samples as a `torch.utils.data.Dataset`, read when they are asked for.
+
+        Raises:
+            RunIncomplete: some of the samples are not stored yet.
+        """
+        return StoredSamples(RunStore.open(str(self.path)))
 
     @property
     def page(self) -> Place:
