@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.console import OUT, show, show_fields, show_json, show_rows
 from flows.cli.options import AsJson, Uri
 from ood_core.errors import RunIncomplete, TargetWarning
 
 
 def status(uri: Uri, as_json: AsJson = False) -> None:
     """Say where a run stands, from its store alone."""
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.runs.stages import summary
     from ood_core.store.run import RunStore
 
@@ -45,7 +45,6 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what targets hold and what suits them, or what a run's tables hold."""
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.report.inspection import describe
     from ood_core.store.run import RunStore
 
@@ -66,7 +65,6 @@ def inspect(
 def _inspect_targets(
     what: str, chosen: dict[str, Any], write: Path | None, picture: Path | None, as_json: bool
 ) -> None:
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.tools.targets_inspection import (
         inspect_targets,
         spec_of,
@@ -106,7 +104,6 @@ def _inspect_targets(
 
 def report(uri: Uri, as_json: AsJson = False) -> None:
     """Write the report anew from the scores that are stored; nothing is computed again."""
-    from flows.cli.console import OUT, show_json
     from flows.runs.lease_guard import hold_lease
     from flows.runs.lifecycle import stored_settings
     from flows.runs.stages import rewrite_report, summary
@@ -131,7 +128,6 @@ def gallery(
     as_json: AsJson = False,
 ) -> None:
     """Draw real targets beside synthetic maps on one colour scale, as a picture."""
-    from flows.cli.console import OUT, show_json
     from flows.report.publishing import write_gallery
     from ood_core.store.run import RunStore
 
@@ -141,7 +137,6 @@ def gallery(
 
 def verify(uri: Uri, as_json: AsJson = False) -> None:
     """Read every finished shard back and compare it with its receipt."""
-    from flows.cli.console import show_fields, show_json
     from flows.report.inspection import verify_run
     from ood_core.store.files import writing
     from ood_core.store.run import RunStore
@@ -149,5 +144,5 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
     store = RunStore.open(uri)
     with writing(store.root):
         found = verify_run(store)
-    show_json(found) if as_json else show_fields(f"verified {uri}", found)
+    show(f"verified {uri}", found, as_json)
     raise typer.Exit(5 if found["damaged"] else 0)

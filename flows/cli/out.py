@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.console import show
 from flows.cli.options import AsJson, Uri
+from flows.progress import bars_shown
 
 
 def export(
@@ -45,12 +47,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the maps of a run as FITS or another format; the same command resumes."""
-    from flows.cli.console import show_fields, show_json
-    from flows.progress import bars_shown
     from flows.tools.export import export_run
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     with bars_shown():
         found = export_run(store, dest, format, per_file, force, mask == "resample")
-    show_json(found) if as_json else show_fields(f"export of {uri}", found)
+    show(f"export of {uri}", found, as_json)

@@ -8,6 +8,7 @@ from ood_core.limits import USUAL, Limits
 
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
+Duplicates = Literal["refuse", "leave_out"]
 Split = Literal["regions", "order"]
 TransformChoice = Literal["linear", "log", "asinh", "auto"]
 
@@ -112,6 +113,8 @@ class TargetsSpec:
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
+        duplicates: what becomes of held-out maps that are nearly a fit target, over symmetries,
+            shifts and contrast: `refuse` the targets, or `leave_out` these maps.
         missing: pixels without a value, and how they are filled.
         tiles: cuts the files into tiles.
         cutouts: cuts maps around positions out of the files.
@@ -126,6 +129,7 @@ class TargetsSpec:
     transform: TransformChoice = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
+    duplicates: Duplicates = "refuse"
     missing: MissingSpec = MissingSpec()
     tiles: TilesSpec | None = None
     cutouts: CutoutsSpec | None = None

@@ -79,6 +79,7 @@ class Export:
             "state": about.state,
             "software": software(),
             "samples": len(self.source),
+            "left_out": list(about.left_out),
             "masked": about.masked,
         }
 

@@ -44,6 +44,7 @@ class About:
         header: FITS header cards of the targets as text, as in `MapSet`.
         target_names: names of the targets; the column `parents` has numbers of them.
         columns: all columns, `sample` first and `maps` last.
+        left_out: numbers of the samples that are copies of targets and no part of the export.
         masked: whether pixels are NaN where a target, drawn at random for each map, lacks them.
     """
 
@@ -55,6 +56,7 @@ class About:
     header: str
     target_names: tuple[str, ...]
     columns: tuple[Column, ...]
+    left_out: tuple[int, ...] = ()
     masked: bool = False
 
     @property
@@ -166,6 +168,7 @@ class Part:
 class RunSource:
     """The first `rows` samples of a run, shard by shard, each compared with its receipt.
 
+    Copies of targets that validation found are left out; the column `sample` keeps its numbers.
     With `mask`, each map gets the missing pixels of a fit target: which, depends on the run's
     identity and the number of the sample alone.
     """
@@ -176,8 +179,13 @@ class RunSource:
     mask: bool = False
     _last: list[tuple[int, Rows]] = field(default_factory=list)
 
+    @cached_property
+    def kept(self) -> NDArray[np.int64]:
+        """Numbers of the samples."""
+        return np.setdiff1d(np.arange(self.rows), self.run.left_out)
+
     def __len__(self) -> int:
-        return self.rows
+        return len(self.kept)
 
     @property
     def rhythm(self) -> int:
@@ -198,6 +206,7 @@ class RunSource:
             header=str(words["header"]),
             target_names=tuple(words["ids"]),
             columns=tuple(sorted(columns, key=lambda c: (c.name == MAPS, c.name != SAMPLE))),
+            left_out=tuple(number for number in self.run.left_out if number < self.rows),
             masked=self.mask,
         )
 
@@ -208,15 +217,16 @@ class RunSource:
             ShardCorrupt: a shard that is not what its receipt vouches for.
             RunIncomplete: a shard without a receipt.
         """
-        size = self.rhythm
-        for index in range(start // size, -(-stop // size)):
-            first, rows = index * size, self._shard(index)
-            cut = slice(max(start - first, 0), stop - first)
-            yield {name: values[cut] for name, values in rows.items()}
+        size, numbers = self.rhythm, self.kept[start:stop]
+        for index in np.unique(numbers // size).tolist():
+            rows, within = self._shard(index), numbers[numbers // size == index] - index * size
+            yield {name: values[within] for name, values in rows.items()}
 
     def note(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of one small column."""
-        return self.run.table("generate").read(name, slice(start, stop))
+        numbers = self.kept[start:stop]
+        span = slice(int(numbers[0]), int(numbers[-1]) + 1)
+        return self.run.table("generate").read(name, span)[numbers - span.start]
 
     def _shard(self, index: int) -> Rows:
         if self._last and self._last[0][0] == index:  # files may be cut within a shard

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ood_core.arrays import Maps, row_major
 from ood_core.config.targets import (
     CutoutsSpec,
+    Duplicates,
     MissingSpec,
     Symmetry,
     TargetsSpec,
@@ -27,8 +28,9 @@ from ood_core.config.targets import (
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
+from ood_core.maps.duplicates import near_duplicates
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
-from ood_core.maps.missing import filled
+from ood_core.maps.missing import Mask, filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.tiles import cut_maps
@@ -190,6 +192,7 @@ class TargetSet:
         transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        duplicates: Duplicates = "refuse",
         missing: MissingSpec = NOTHING,
     ) -> Self:
         """Take maps from memory.
@@ -204,6 +207,7 @@ class TargetSet:
                 the advice of `ood_core.maps.advice`.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
+            duplicates: `refuse` held-out maps that are nearly fit targets, or `leave_out` these.
             missing: how NaN is filled.
 
         Raises:
@@ -217,6 +221,7 @@ class TargetSet:
             transform=transform,
             symmetries=tuple(symmetries),
             held_out=held_out,
+            duplicates=duplicates,
             missing=missing,
         )
         return cls._measured(MapSet(stack, names, unit, header, source), spec)
@@ -239,6 +244,7 @@ class TargetSet:
         values, missing, told = filled(maps.values, maps.ids, fit, spec.missing, maps.source)
         known, maps = maps.values[:fit], replace(maps, values=values)
         _require_pixels(maps)
+        maps, missing = _without_copies(maps, missing, fit, spec)
         notes = (*maps.notes, *told, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
         kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
@@ -441,6 +447,40 @@ def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:
         f"{maps.source}: {len(pairs)} maps are identical to others of the same split "
         f"({listing(names)}): each counts as often as it is given; give each map once",
     )
+
+
+def _without_copies(
+    maps: MapSet, missing: Mask | None, fit: int, spec: TargetsSpec
+) -> tuple[MapSet, Mask | None]:
+    """Refuse held-out maps that are nearly fitted ones, or leave them out.
+
+    Raises:
+        TargetError: there are such maps, or too few others.
+    """
+    if spec.duplicates == "refuse":
+        _duplicates(maps, fit)  # identical ones have an error of their own
+    pairs = near_duplicates(maps.values, fit, spec.symmetries)
+    if not pairs:
+        return maps, missing
+    names = [f"{maps.ids[held]} = {maps.ids[target]}" for held, target in pairs]
+    if spec.duplicates == "refuse":
+        raise TargetError(
+            f"{maps.source}: got {len(pairs)} held-out maps that are nearly fitted ones "
+            f"({listing(names)}), up to symmetries, shifts, contrast and little noise; expected "
+            "different maps, or the comparison with held-out maps means nothing; give each map "
+            "once, or set targets.duplicates to leave_out"
+        )
+    out = {held for held, _ in pairs}
+    kept = [row for row in range(len(maps)) if row not in out]
+    note = f"{maps.source}: left out {len(pairs)} held-out maps that are nearly fitted ones"
+    left = replace(
+        maps,
+        values=maps.values[kept],
+        ids=tuple(maps.ids[row] for row in kept),
+        notes=(*maps.notes, f"{note} ({listing(names)})"),
+    )
+    _require_split(left, fit)
+    return left, missing if missing is None else missing[kept]
 
 
 def _require_fit(source: str, shape: tuple[int, int, int], model: SizeLimits) -> None:

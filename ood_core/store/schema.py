@@ -105,6 +105,6 @@ def statistics_columns(channels: int, edges: int, floats: int, pixels: int) -> l
     return [
         Column("statistics", ("statistic",), (floats,), "float32", "see the attribute layout"),
         Column("pixels", ("channel", "edge"), (channels, edges), counts, meaning),
-        Column("nearest", ("place",), (6,), "int32", near),
+        Column("nearest", ("place",), (9,), "int32", near),
         Column("copy", (), (), "int8", copied),
     ]

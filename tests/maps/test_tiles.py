@@ -110,6 +110,9 @@ def test_little_of_a_large_mosaic_is_in_memory(tmp_path: Path) -> None:
     """A sparse file of 6.4 GB, beyond `max_bytes`: it is never loaded as a whole."""
     path = tmp_path / "m.npy"
     array = np.lib.format.open_memmap(path, "w+", "f4", (40_000, 40_000))
+    rng = np.random.default_rng(0)
+    for row in range(32):  # of all tiles at once, each unlike the others
+        array[row::4000, :].reshape(10, 10, 4000)[:, :, :32] = rng.normal(size=(10, 10, 32))
     array[::4000, ::4000] = 1 + np.arange(100).reshape(10, 10)
     del array
     tracemalloc.start()
