@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,10 @@ from ood_core.evaluation.results import EvaluationResult
 from ood_core.store.files import exists, read_json
 from ood_core.store.place import Place
 from ood_core.store.run import RunStore
+from ood_core.store.samples import StoredSamples
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @final
@@ -62,6 +66,22 @@ class RunHandle:
         maps = run.table("generate").read("maps", slice(rows.start, rows.stop))
         left_out = [number - rows.start for number in run.left_out if number in rows]
         return np.delete(maps, left_out, axis=0) if left_out else maps
+
+    def dataset(self) -> "xarray.Dataset":
+        """Return the samples with all columns as xarray shows them, read when they are asked for.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        return RunStore.open(str(self.path)).dataset()
+
+    def samples(self) -> StoredSamples:
+        """Return the samples as a `torch.utils.data.Dataset`, read when they are asked for.
+
+        Raises:
+            RunIncomplete: some of the samples are not stored yet.
+        """
+        return StoredSamples(RunStore.open(str(self.path)))
 
     @property
     def page(self) -> Place:

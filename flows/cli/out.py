@@ -24,7 +24,7 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            help="fits, fits-mef (an extension per map), zarr, npz, hdf5, netcdf, parquet or "
+            help="fits, fits-mef (an extension per map), zarr, npz, hdf5, netcdf, parquet, hf or "
             "webdataset; with a folder it must be said."
         ),
     ] = None,

@@ -253,7 +253,7 @@ def plan_export(
 def write_maps(
     path: str | Path, maps: Any, targets: TargetSet | None = None, *, format: str | None = None
 ) -> None:
-    """Write maps in memory as FITS, Zarr, NPZ, HDF5, NetCDF, Parquet or WebDataset.
+    """Write maps in memory as FITS, Zarr, NPZ, HDF5, NetCDF, Parquet, Hugging Face or WebDataset.
 
     Beside the file come its checksum and a README. An earlier export from memory is replaced, any
     other file is not.

@@ -14,7 +14,7 @@ from ood_core.errors import ConfigError
 from ood_core.exporting.archives import write_npz, write_tar
 from ood_core.exporting.fits_files import write_cube, write_extensions
 from ood_core.exporting.hdf5_files import write_hdf5, write_netcdf
-from ood_core.exporting.parquet_files import write_parquet
+from ood_core.exporting.parquet_files import write_hf, write_parquet
 from ood_core.exporting.source import Part
 from ood_core.exporting.zarr_folders import write_zarr
 
@@ -82,6 +82,15 @@ EXPORTERS: dict[str, Exporter] = {
         (".parquet",),
         "import pyarrow.parquet as pq\n"
         'maps = pq.read_table({path})["maps"].combine_chunks().to_numpy_ndarray()',
+        ("pyarrow",),
+        "parquet",
+    ),
+    "hf": Exporter(
+        write_hf,
+        (".parquet",),
+        "from datasets import load_dataset\n"
+        'data = load_dataset("parquet", data_files={path}, split="train")\n'
+        'maps = data.with_format("numpy")[:]["maps"]',
         ("pyarrow",),
         "parquet",
     ),

@@ -1,6 +1,10 @@
-"""Parquet: a row per map, the map as a tensor of fixed shape, a row group per block."""
+"""Parquet: a row per map, a row group per block.
+
+The map is a tensor of fixed shape of Arrow, or of the library `datasets`, which knows no other.
+"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +17,72 @@ from ood_core.store.arrays import Column
 def write_parquet(path: Path, part: Part) -> None:
     """Write one file; `fixed_shape_tensor` is read as lists of numbers by those who lack it."""
     import pyarrow as pa
+
+    _write(path, part, pa.schema(_fields(pa, part, _type), metadata=_words(part)))
+
+
+def write_hf(path: Path, part: Part) -> None:
+    """Write one file that `datasets.load_dataset` reads, with the shapes of maps."""
+    import pyarrow as pa
+
+    features = {c.name: _feature(c) for c in part.about.columns}
+    words = _words(part) | {"huggingface": json.dumps({"info": {"features": features}})}
+    _write(path, part, pa.schema(_fields(pa, part, _listed), metadata=words))
+
+
+def _write(path: Path, part: Part, schema: Any) -> None:
+    import pyarrow as pa
     from pyarrow import parquet
 
-    about = part.about
-    words = {**about.words, "shape": list(about.shape), "target_names": about.target_names}
-    fields = [
-        pa.field(c.name, _type(pa, c), nullable=False, metadata=_words(c)) for c in about.columns
-    ]
-    schema = pa.schema(fields, metadata={"farfield": json.dumps(words)})
     with parquet.ParquetWriter(path, schema, compression="zstd") as file:
         for rows in part.blocks():
             arrays = [
                 _array(pa, field.type, rows[column.name])
-                for field, column in zip(schema, about.columns, strict=True)
+                for field, column in zip(schema, part.about.columns, strict=True)
             ]
             file.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _fields(pa: Any, part: Part, kind: Callable[[Any, Column], Any]) -> list[Any]:
+    return [
+        pa.field(
+            c.name,
+            kind(pa, c),
+            nullable=False,
+            metadata={"long_name": c.long_name, "units": c.units},
+        )
+        for c in part.about.columns
+    ]
+
+
+def _words(part: Part) -> dict[str, str]:
+    about = part.about
+    words = {**about.words, "shape": list(about.shape), "target_names": about.target_names}
+    return {"farfield": json.dumps(words)}
+
+
+def _feature(column: Column) -> dict[str, Any]:
+    """What `datasets` calls the type of a column."""
+    value = {"dtype": column.dtype, "_type": "Value"}
+    if not column.shape:
+        return value
+    if len(column.shape) == 1:
+        return {"feature": value, "length": column.shape[0], "_type": "Sequence"}
+    return {
+        "shape": list(column.shape),
+        "dtype": column.dtype,
+        "_type": f"Array{len(column.shape)}D",
+    }
+
+
+def _listed(pa: Any, column: Column) -> Any:
+    """Lists of any length, as `datasets` stores its arrays."""
+    kind = pa.from_numpy_dtype(np.dtype(column.dtype))
+    if len(column.shape) == 1:
+        return pa.list_(kind, column.shape[0])
+    for _ in column.shape:
+        kind = pa.list_(kind)
+    return kind
 
 
 def _type(pa: Any, column: Column) -> Any:
@@ -46,9 +101,8 @@ def _array(pa: Any, kind: Any, values: Any) -> Any:
         stored = pa.FixedSizeListArray.from_arrays(flat, size)
         return pa.ExtensionArray.from_storage(kind, stored)
     for size in reversed(values.shape[1:]):
-        flat = pa.FixedSizeListArray.from_arrays(flat, size)
+        if pa.types.is_list(kind):
+            flat = pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, size, dtype=np.int32), flat)
+        else:
+            flat = pa.FixedSizeListArray.from_arrays(flat, size)
     return flat
-
-
-def _words(column: Column) -> dict[str, str]:
-    return {"long_name": column.long_name, "units": column.units}

@@ -15,12 +15,15 @@ from ood_core.config.targets import MissingSpec
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps import paths
+from ood_core.maps.asdf_files import is_asdf, read_asdf
 from ood_core.maps.fits import is_fits, read_fits
 from ood_core.maps.hdf5 import is_hdf5, read_hdf5
+from ood_core.maps.images import is_png, is_tiff, read_png, read_tiff
 from ood_core.maps.mapset import MapSet, combine, listing, require_count, require_metadata
 from ood_core.maps.missing import marked
 from ood_core.maps.netcdf3 import is_netcdf3, read_netcdf3
 from ood_core.maps.numpy_files import is_npy, is_npz, read_npy, read_npz
+from ood_core.maps.remote import fetched, is_remote
 from ood_core.maps.zarr_files import is_zarr, read_zarr
 
 HEAD_BYTES = 4096
@@ -50,6 +53,9 @@ READERS: dict[str, Reader] = {
     "Zarr": Reader(is_zarr, read_zarr),
     "HDF5": Reader(is_hdf5, read_hdf5),
     "NetCDF 3": Reader(is_netcdf3, read_netcdf3),
+    "ASDF": Reader(is_asdf, read_asdf),
+    "TIFF": Reader(is_tiff, read_tiff),
+    "PNG": Reader(is_png, read_png),
 }
 """Every format that targets may have, by name; the first that matches reads."""
 
@@ -64,7 +70,7 @@ def read_maps(
     """Read all maps of the files that a path means, in natural order of the files' names.
 
     Args:
-        path: a file, a Zarr folder, a folder of files, or a pattern of them.
+        path: a file, a Zarr folder, a folder of files, a pattern of them, or an address of such.
         array: which part of each file holds the maps, where a file has several.
         limits: most that may be read, of all files together.
         axes: what each axis of an array is, as in `as_stack`.
@@ -74,6 +80,9 @@ def read_maps(
         TargetError: no such file, a format that no reader knows, unusable content, or more of it
             than the limits allow.
     """
+    if is_remote(path):
+        with fetched(path, limits) as local:
+            return replace(read_maps(local, array, limits, axes, missing), source=path)
     files, passed_over = _files(path, limits)
     parts, left = [], limits
     for file in files:

@@ -21,6 +21,7 @@ from ood_core.limits import Limits
 from ood_core.maps.mapset import MapSet, listing, require_count
 from ood_core.maps.mosaics import Mosaic, opened_mosaic, positions, read_catalogue
 from ood_core.maps.readers import files_of
+from ood_core.maps.remote import fetched, is_remote
 
 Values = NDArray[np.float32]
 _FAR = 2**40
@@ -57,6 +58,10 @@ def cut_maps(spec: TargetsSpec) -> tuple[MapSet, TargetsSpec]:
         TargetError: files that cannot be read or have no such windows, or more than the limits
             allow.
     """
+    if is_remote(spec.path):
+        with fetched(spec.path, spec.limits) as local:
+            maps, settled = cut_maps(replace(spec, path=local))
+            return replace(maps, source=spec.path), replace(settled, path=spec.path)
     cut: TilesSpec | CutoutsSpec | None = spec.tiles or spec.cutouts
     assert cut is not None, "asked for by the caller"
     files = files_of(spec.path, spec.limits)

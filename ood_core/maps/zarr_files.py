@@ -77,7 +77,7 @@ def _read_folder(
     _require_metadata(root, path, limits)
     found = zarr.open(str(root), mode="r", use_consolidated=False)
     if isinstance(found, zarr.Group):
-        found = _choose(found, root, path, array)
+        found = _choose(found, root, path, array, limits)
     _require_room(found, path, limits)
     _require_files(root / found.path, path, limits)
     stored = np.asarray(bounded(found, path)[...])
@@ -179,12 +179,7 @@ def _refusing(path: str) -> Iterator[None]:
 
 def _require_metadata(root: Path, path: str, limits: Limits) -> None:
     """Measure the metadata of a folder and of those in it, before any is parsed."""
-    folders = [root]
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(Path(entry.path))
-            require_count(len(folders), path, limits.max_maps)
+    folders = list(_folders(root, path, limits))
     files = [folder / name for folder in folders for name in _METADATA]
     total = sum(_size(file, path) for file in files if os.path.lexists(file))
     if total > limits.max_header_bytes:
@@ -193,6 +188,24 @@ def _require_metadata(root: Path, path: str, limits: Limits) -> None:
             "(targets.max_header_bytes); save the maps in one array of their own, or raise "
             "targets.max_header_bytes"
         )
+
+
+def _folders(root: Path, path: str, limits: Limits) -> Iterator[Path]:
+    """The folder, and those below it that have metadata: groups in groups, as of a DataTree."""
+    left = [root]
+    count = 0
+    while left:
+        folder = left.pop()
+        yield folder
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                count += 1
+                require_count(count, path, limits.max_maps)
+                inner = Path(entry.path)
+                if entry.is_dir(follow_symlinks=False) and any(
+                    os.path.lexists(inner / name) for name in _OF_FOLDERS
+                ):
+                    left.append(inner)
 
 
 def _size(file: Path, path: str) -> int:
@@ -206,15 +219,16 @@ def _size(file: Path, path: str) -> int:
     return status.st_size
 
 
-def _choose(group: "zarr.Group", root: Path, path: str, array: str | None) -> "Found":
+def _choose(
+    group: "zarr.Group", root: Path, path: str, array: str | None, limits: Limits
+) -> "Found":
     """The array called `array`; names are those of folders, so that none leads elsewhere."""
     import zarr
 
-    folders = sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)
-    )
-    known = [name for name in folders if any((root / name / f).is_file() for f in _OF_ARRAYS)]
-    members = {name: group[name] for name in known}
+    folders = [folder for folder in _folders(root, path, limits) if folder != root]
+    known = [f for f in folders if any((f / name).is_file() for name in _OF_ARRAYS)]
+    names = sorted(folder.relative_to(root).as_posix() for folder in known)
+    members = {name: group[name] for name in names}
     maps = [name for name, m in members.items() if isinstance(m, zarr.Array) and m.ndim >= 2]
     wanted = choose_array({name: dict(members[name].attrs) for name in maps}, array, path)
     chosen = members[wanted]

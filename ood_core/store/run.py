@@ -13,11 +13,11 @@ metadata, never a rewritten chunk. Only this module changes `plan.json` after pl
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from ood_core.config.identity import difference, digest, require_scheme
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.store.arrays import Table
+from ood_core.store.arrays import Table, zarr_store
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.lease import driver
@@ -25,6 +25,9 @@ from ood_core.store.ledger import Ledger
 from ood_core.store.place import Place, place_at
 from ood_core.store.plan import ShardPlan
 from ood_core.store.schema import SHARDED, ShardedStage
+
+if TYPE_CHECKING:
+    import xarray
 
 GATE = "gate.json"  # the outcome of the gate; written last of all
 UTILITY = "utility.json"
@@ -140,6 +143,23 @@ class RunStore:
     def statistics(self) -> Table:
         """What was measured of every sample."""
         return Table(self.root / "statistics.zarr")
+
+    def dataset(self) -> "xarray.Dataset":
+        """Return the samples as xarray shows them, lazily; needs the package xarray.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise InputError(
+                "got no package xarray; expected it for `dataset`; install it with pip install "
+                "xarray, or read rows with `RunHandle.maps`"
+            ) from error
+        store = zarr_store(self.table("generate").path)
+        found: xarray.Dataset = xarray.open_zarr(store, consolidated=True)
+        return found
 
     def ledger(self, stage: ShardedStage) -> Ledger:
         """Receipts and failures of a stage."""

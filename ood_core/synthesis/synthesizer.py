@@ -352,6 +352,7 @@ def _targets_state(targets: TargetSet) -> dict[str, Any]:
         "transform": targets.transform.as_dict(),
         "symmetries": targets.symmetries,
         "fit_count": targets.fit_count,
+        "missing": targets.missing,
     }
 
 

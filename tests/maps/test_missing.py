@@ -12,6 +12,8 @@ from ood_core.errors import TargetError, TargetWarning
 from ood_core.maps.missing import conditional_mean, isotropic_power
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
+from ood_core.synthesis.state import read_state, write_state
+from ood_core.synthesis.synthesizer import _targets_of, _targets_state
 from tests.maps.test_advice import stationary
 
 FIELDS = stationary(7, 12)[:, 0].astype("f4")
@@ -93,6 +95,14 @@ def test_which_pixels_are_missing_is_part_of_the_digest() -> None:
     targets = made(fill="nearest")
     assert targets.digest() != TargetSet.from_arrays(targets.values).digest()
     assert targets.digest() == made(fill="nearest").digest()
+
+
+def test_a_saved_set_knows_its_missing_pixels(tmp_path: Path) -> None:
+    for targets in (made(fill="gaussian"), TargetSet.from_arrays(FIELDS)):
+        write_state(tmp_path / "s.npz", _targets_state(targets))
+        again = _targets_of(read_state(tmp_path / "s.npz"))
+        assert again.digest() == targets.digest()
+        np.testing.assert_array_equal(again.known, targets.known)
 
 
 def test_planes_of_fits_files_by_name(tmp_path: Path) -> None:

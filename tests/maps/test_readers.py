@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from astropy.io import fits
 
@@ -72,9 +73,9 @@ def test_a_missing_path_is_named(tmp_path, name):
 
 
 def test_unknown_content_is_named_with_what_is_understood(tmp_path):
-    (tmp_path / "maps.tiff").write_bytes(b"II*\0")
-    with pytest.raises(TargetError, match=r"maps\.tiff: got content .*II.*\.npy.*convert"):
-        read(tmp_path / "maps.tiff")
+    (tmp_path / "maps.mat").write_bytes(b"MATLAB 5.0")
+    with pytest.raises(TargetError, match=r"maps\.mat: got content .*MATLAB.*\.npy.*convert"):
+        read(tmp_path / "maps.mat")
 
 
 def test_zarr_groups_without_a_choice_ask_for_one(tmp_path):
@@ -418,3 +419,16 @@ def test_bad_bases_and_methods_leave_nothing(tmp_path, config, farfield, section
     assert answer.code == 2
     assert word in answer.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", [2, 3])
+def test_groups_in_groups_of_a_data_tree(tmp_path: Path, format: int) -> None:
+    fields = np.random.default_rng(0).normal(size=(2, 8, 16, 16))
+    leaf = xr.Dataset({"t": (("n", "y", "x"), fields[0])})
+    other = xr.Dataset({"t": (("n", "y", "x"), fields[1]), "time": ("n", np.arange(8))})
+    tree = xr.DataTree.from_dict({"/coarse": leaf, "/fine/run1": other})
+    tree.to_zarr(tmp_path / "t.zarr", zarr_format=format)
+    with pytest.raises(TargetError, match=r"arrays \[coarse/t, fine/run1/t\]"):
+        read_maps(str(tmp_path / "t.zarr"), None, USUAL)
+    found = read_maps(str(tmp_path / "t.zarr"), "fine/run1/t", USUAL).values[:, 0]
+    np.testing.assert_array_equal(found, fields[1].astype("f4"))

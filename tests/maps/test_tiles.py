@@ -10,9 +10,10 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from flows.settings import parse
+from flows.settings import load_settings, parse
 from ood_core.config.targets import CutoutsSpec, MissingSpec, TargetsSpec, TilesSpec
 from ood_core.errors import ConfigError, TargetError, TargetWarning
+from ood_core.maps.paths import SHIPPED
 from ood_core.maps.target_set import TargetSet
 
 pytestmark = pytest.mark.filterwarnings("ignore::ood_core.errors.TargetWarning")
@@ -202,3 +203,14 @@ def test_sections_of_the_configuration(tmp_path: Path) -> None:
 def test_a_mosaic_warns_of_what_was_left_out(tmp_path: Path) -> None:
     with pytest.warns(TargetWarning, match="left out"):
         TargetSet.read(written(tmp_path), tiles=TilesSpec(size=20))
+
+
+def test_the_example_of_terrain_is_cut_from_its_mosaic() -> None:
+    """Heights in metres, by astropy; the held-out tiles lie in the east, a tile apart."""
+    spec = load_settings(SHIPPED / "examples" / "terrain.yaml").targets
+    targets = TargetSet.of(spec)
+    assert (len(targets), targets.fit_count, targets.unit) == (420, 200, "m")
+    assert targets.transform.kind == "linear"
+    holds_its_pixels(targets, fits.getdata(spec.path, 1).astype("f4"))
+    x = np.array(windows(targets))[:, 2]
+    assert x[200:].min() - (x[:200].max() + 32) >= 32

@@ -1,0 +1,145 @@
+"""PNG and TIFF images as maps: pixel values as they are stored, never as they are shown.
+
+Palettes and transparency are no values, and are refused. TIFF pages and series have axes of their
+own, which are honoured; the package that reads TIFF, tifffile, is optional.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_core.errors import TargetError
+from ood_core.limits import Limits
+from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MODES = {"1": "yx", "L": "yx", "I;16": "yx", "I": "yx", "RGB": "yxc"}
+"""Modes of Pillow that hold values, and their axes."""
+
+
+def is_png(path: str, head: bytes) -> bool:
+    """Whether a file with these first bytes is PNG."""
+    return head.startswith(_PNG)
+
+
+def is_tiff(path: str, head: bytes) -> bool:
+    """Whether a file with these first bytes is TIFF or BigTIFF."""
+    return head.startswith(_TIFF)
+
+
+def read_png(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
+    """Read one map of a PNG: 1, 8 or 16 bits of grey, or three channels of 8 bits.
+
+    Args:
+        path: the file.
+        array: ignored; the file holds one image.
+        limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`; three channels are the last of them.
+
+    Raises:
+        TargetError: a file that is damaged or too large, has a palette or transparency, or channels
+            of 16 bits.
+    """
+    with _refusing(path, "PNG"):
+        from PIL import Image
+
+        with open(path, "rb") as file:
+            depth, colours = file.read(26)[24:26]
+        with Image.open(path) as image:
+            if image.mode not in _MODES or (colours != 0 and depth > 8):
+                raise TargetError(
+                    f"{path}: got an image of mode {image.mode} with {depth} bits a channel; "
+                    "expected grey of up to 16 bits or RGB of 8, without palette and transparency; "
+                    "save the values as TIFF or with numpy.save"
+                )
+            bands = len(image.getbands())
+            _require_room(math.prod(image.size) * bands, path, limits)
+            values = np.asarray(image)
+        stack = as_stack(values, path, axes or _MODES[image.mode])
+    return MapSet(stack, (Path(path).stem,), "", "", path)
+
+
+def read_tiff(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
+    """Read one series of a TIFF: pages are maps, samples of a pixel are channels.
+
+    Args:
+        path: the file.
+        array: number of the series, 0 being the first; may be None when there is only one.
+        limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`; None goes by the file.
+
+    Raises:
+        TargetError: tifffile is not installed, or the file is damaged or too large, or its series
+            and axes leave a choice.
+    """
+    with _refusing(path, "TIFF"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            names = [f"{n} ({s.axes} {s.shape})" for n, s in enumerate(file.series)]
+            number = array if array is not None else "0" if len(names) == 1 else ""
+            if not number.isdecimal() or int(number) >= len(names):
+                raise TargetError(
+                    f"{path}: got the series {listing(names) or 'none'} and targets.array = "
+                    f"{array}; expected the number of one: name it with targets.array"
+                )
+            series: Any = file.series[int(number)]
+            pixels = math.prod(series.shape)
+            _require_room(max(pixels, series.nbytes // 4), path, limits)
+            if series.dtype is None or series.dtype.kind not in "biuf":
+                raise TargetError(
+                    f"{path}: got pixels of type {series.dtype}; expected real numbers"
+                )
+            stack = as_stack(series.asarray(), path, axes or _axes(series, path))
+    require_count(len(stack), path, limits.max_maps)
+    stem = re.sub(r"(\.ome)?\.tiff?$", "", Path(path).name, flags=re.IGNORECASE)
+    return MapSet(stack, numbered_ids(stem, len(stack)), "", "", path)
+
+
+def _axes(series: Any, path: str) -> str:
+    """Letters of `as_stack` for those of a TIFF: samples and channels are c, all others n."""
+    named = {"Y": "y", "X": "x", "S": "c", "C": "c"}
+    axes = "".join(
+        "1" if length == 1 and axis not in "YX" else named.get(axis, "n")
+        for axis, length in zip(series.axes, series.shape, strict=True)
+    )
+    if len(set(axes) - {"1"}) != len(axes.replace("1", "")):
+        raise TargetError(
+            f"{path}: got axes {series.axes} of lengths {series.shape}; expected one of maps and "
+            "one of channels at most; split the file"
+        )
+    return axes
+
+
+@contextmanager
+def _refusing(path: str, kind: str) -> Iterator[None]:
+    """Turn a missing package, and whatever a damaged file makes it raise, into a TargetError."""
+    try:
+        yield
+    except TargetError:
+        raise
+    except ImportError as error:
+        raise TargetError(
+            f"{path}: got a {kind} file; expected a package to read it ({error.name}); install it "
+            "with pip install 'farfield[tiff]', or save the maps with numpy.save"
+        ) from error
+    except Exception as error:  # decoders raise anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TargetError(
+            f"{path}: got a file that cannot be read as {kind} ({reason}); expected a complete "
+            "image; check the path, or copy or save it again"
+        ) from error
+
+
+def _require_room(pixels: int, path: str, limits: Limits) -> None:
+    if 4 * pixels > limits.max_bytes:  # maps are kept as float32
+        raise TargetError(
+            f"{path}: got {4 * pixels} bytes of maps; expected at most {limits.max_bytes} "
+            "(targets.max_bytes); choose fewer maps, or raise targets.max_bytes"
+        )
