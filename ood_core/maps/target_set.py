@@ -118,6 +118,7 @@ class TargetSet:
         transform: TransformKind = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        duplicates: Duplicates = "refuse",
         max_bytes: int = USUAL.max_bytes,
         max_maps: int = USUAL.max_maps,
     ) -> Self:
@@ -132,6 +133,7 @@ class TargetSet:
             symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
+            duplicates: `refuse` held-out maps that are nearly fit targets, or `leave_out` these.
             max_bytes: most bytes of all maps together, as stored and as float32.
             max_maps: most maps, and files or parts of files that they lie in.
 
@@ -145,6 +147,7 @@ class TargetSet:
             transform=transform,
             symmetries=tuple(symmetries),
             held_out=held_out,
+            duplicates=duplicates,
             max_bytes=max_bytes,
             max_maps=max_maps,
         )
@@ -205,7 +208,13 @@ class TargetSet:
         fit = spec.fit_count(len(maps))
         _require_split(maps, fit)
         maps = _without_copies(maps, fit, spec)
+        constant = _constant_channels(maps.values[:fit])
         notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        notes += tuple(
+            f"{maps.source}: channel {channel} is {value:.6g} in all fitted maps: samples get that "
+            "value exactly; it says nothing of how good they are"
+            for channel, value in constant.items()
+        )
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
@@ -266,9 +275,17 @@ class TargetSet:
         """How the numbers of the fit split are rounded and cut off."""
         return Quantization.measure(self.fit)
 
+    @cached_property
+    def constant_channels(self) -> dict[int, np.float32]:
+        """Channels that have one value in the whole fit split, and that value, in `unit`."""
+        return _constant_channels(self.fit)
+
     def physical(self, maps: Maps | Values) -> Values:
-        """Bring maps from model range to `unit`."""
-        return self.transform.inverse(np.asarray(maps))
+        """Bring maps from model range to `unit`; constant channels get their value exactly."""
+        values = self.transform.inverse(np.asarray(maps))
+        for channel, value in self.constant_channels.items():
+            values[..., channel, :, :] = value
+        return values
 
     def ranged(self, values: NDArray[Any]) -> Maps:
         """Bring maps from `unit` to model range."""
@@ -306,6 +323,11 @@ class TargetSet:
                 f"{self.source}: got maps of {height} x {width} px; expected squares of at least "
                 f"{least} px a side, as the symmetries and the wavelets need: cut the maps"
             )
+
+
+def _constant_channels(fit: Values) -> dict[int, np.float32]:
+    low, high = (edge(fit, axis=(0, 2, 3)) for edge in (np.min, np.max))
+    return {int(channel): low[channel] for channel in np.flatnonzero(low == high)}
 
 
 def common_transform(sets: Sequence[TargetSet]) -> RangeTransform:
