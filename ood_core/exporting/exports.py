@@ -80,6 +80,7 @@ class Export:
             "software": software(),
             "samples": len(self.source),
             "left_out": list(about.left_out),
+            "masked": about.masked,
         }
 
     def parts(self, samples: int) -> dict[str, tuple[int, int]]:
