@@ -62,7 +62,7 @@ def measure(kind: PriorKind, file: str, symmetries: list[Symmetry]) -> None:
         "peak MiB": str(round(after.ru_maxrss / MIB)),
         "of it latents": str(round(4 * latents.numel() / 2**20)),
         "score": f"{prior.held_out_log_density:.5f}",
-        "found": f"{choice.words}, {prior.words}",
+        "found": f"{choice.description}, {prior.description}",
     }
     print(json.dumps(row))
 
@@ -88,7 +88,7 @@ def stored(uri: str) -> None:
     run = RunStore.open(uri)
     symmetries = run.record["identity_record"]["targets"]["symmetries"]
     _, choice = fit_prior(read_latents(run), "auto", symmetries)
-    print(f"{uri}: {choice.words}")
+    print(f"{uri}: {choice.description}")
     for kind, score in sorted(choice.scores.items(), key=lambda item: -item[1]):
         print(f"| {kind} | {score:.5f} |")
 

@@ -22,7 +22,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.metrics.scattering import FLOOR, crop, morlet_bank
+from ood_core.metrics.scattering import MIN_MODULUS, crop, morlet_bank
 
 SMOOTH = 1e-12  # under the root of the modulus: its gradient stays finite
 
@@ -59,8 +59,8 @@ class ScatteringCovariance:
         energies = [self._energy(modes, j) for j in range(self.scales)]
         moduli = [energy.sqrt() for energy in energies]
         means = torch.stack([u.mean((-2, -1)) for u in moduli], dim=1)
-        root = torch.stack([e.mean((-2, -1)) for e in energies], dim=1).sqrt() + FLOOR
-        found = [torch.log(means + FLOOR).flatten(1), torch.log(root).flatten(1)]
+        root = torch.stack([e.mean((-2, -1)) for e in energies], dim=1).sqrt() + MIN_MODULUS
+        found = [torch.log(means + MIN_MODULUS).flatten(1), torch.log(root).flatten(1)]
         inner = [torch.fft.fft2(u) * self._thinned(j) for j, u in enumerate(moduli[:-1])]
         for coarse in range(1, self.scales):
             side = self._sides[coarse]

@@ -99,7 +99,7 @@ def models_check(
 def models_timesteps(
     uri: Uri,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the grid to print.")] = 12,
-    maps: Annotated[int, typer.Option(min=1, help="Held-out maps to measure errors at.")] = 16,
+    maps: Annotated[int, typer.Option(min=1, help="Fit targets to measure errors at.")] = 16,
     sets: OpenSets = None,
     as_json: AsJson = False,
 ) -> None:

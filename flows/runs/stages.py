@@ -25,7 +25,7 @@ from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import Root
 from ood_core.store.bundle import bundle_exists
 from ood_core.store.files import exists, read_json, write_json, written
-from ood_core.store.fitted import PatchLaws, write_patches, write_prior
+from ood_core.store.fitted import PatchFits, write_patches, write_prior
 from ood_core.store.lease import driver
 from ood_core.store.ledger import Failure
 from ood_core.store.run import GATE, RunStore
@@ -52,7 +52,7 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     targets = load_targets(run)
     identity = run.record["identity"]
     every, first, second = fit_mixtures(targets.fit_seen, spec, targets.symmetries, identity)
-    laws = PatchLaws(every, (first, second))
+    laws = PatchFits(every, (first, second))
     require_lease()
     write_patches(run, laws)
 
@@ -74,7 +74,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     require_lease()
     names = [targets.ids[row] for row in failed_round_trips(run)]
     write_prior(run.root / "prior.zarr", prior, fitted.geometry, names, choice)
-    note = f"{len(latents)} latents, {choice.words}, {prior.words}"
+    note = f"{len(latents)} latents, {choice.description}, {prior.description}"
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
@@ -256,7 +256,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "shards_missing": [shard.index for shard in missing["generate"]],
         "stages_missing": {stage: len(found) for stage, found in missing.items()},
         "failures": [asdict(failure) for failure in failed],
-        "driver": holder.words if holder else None,
+        "driver": holder.description if holder else None,
         "seconds": run.timings,
         "workers": {stage: shares(split) for stage, split in run.splits.items()},
     }

@@ -17,7 +17,9 @@ from ood_core.synthesis.timesteps import choose, log_timesteps, timestep_curve
 
 MIN_RATIO, MAX_RATIO, CANDIDATES = 1.5, 24.0, 6
 MAPS = 8
-"""Fit targets, and as many held-out ones, that are inverted, so that the curve costs seconds."""
+"""Fit targets, and as many others of them, that are inverted, so that the curve costs seconds.
+
+The base is fitted to none of them. Held-out maps, which judge what is chosen, choose nothing."""
 RULE = "lowest one explained to 0.995, at no more than twice the least error, separability 0.95"
 ROOT = root_key("choice of the level")
 
@@ -58,11 +60,9 @@ def _stored(run: RunStore | None, targets: TargetSet, model: BaseModel) -> Times
 
 
 def _measured(targets: TargetSet, model: BaseModel, t_min: int) -> TimestepChoice:
-    fit = targets.fit_count
-    chosen = [*range(min(fit, MAPS)), *range(fit, min(len(targets), fit + MAPS))]
-    seen = targets.model_range[chosen]
+    seen = targets.fit_ranged[: 2 * MAPS]
     seen = seen if model.codes is None else model.codes.encode(seen)
-    base, split = model.denoiser, min(fit, MAPS)
+    base, split = model.denoiser, -(-len(seen) // 2)
     candidates = log_timesteps(base.schedule, MIN_RATIO, MAX_RATIO, CANDIDATES)
     curve = timestep_curve(base, seen[:split], seen[split:], candidates, t_min, ROOT)
     points = tuple(asdict(point) for point in curve)

@@ -34,7 +34,7 @@ from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import IdentityRefused
 from ood_core.estimators.gaussian import estimate
-from ood_core.estimators.mixture import fit_mixture, nearest_law
+from ood_core.estimators.mixture import fit_mixture, nearest_cluster
 from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import Stream, normal_like
 from ood_core.numerics.symmetry import orbit_size, transform
@@ -123,7 +123,7 @@ class TargetLaws:
     def assign(self, maps: Maps) -> Labels:
         """Return the cluster that each clean map belongs to."""
         laws = [(cluster.mean, cluster.covariance) for cluster in self.clusters]
-        return nearest_law(maps, self.weights, laws)
+        return nearest_cluster(maps, self.weights, laws)
 
     def by_cluster(self, x_t: Maps, t: int, labels: Labels) -> Maps:
         """Denoise every map by the Gaussian of its own cluster."""

@@ -61,7 +61,7 @@ class Choice:
     norms: Norms
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """One line for people."""
         tried = f", likeliest of {len(self.scores)}" if len(self.scores) > 1 else ""
         n, needed = self.norms.n, self.norms.needed

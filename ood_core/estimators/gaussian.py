@@ -173,7 +173,7 @@ class GaussianPrior:
     held_out_log_density: float
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """One line for people."""
         factors = f", {self.covariance.rank} factors" if self.covariance.rank else ""
         return f"rho {self.rho:g}{factors}"

@@ -57,7 +57,7 @@ class MixturePrior:
         return (self.weights[:, None, None, None] * means).sum(dim=0)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """One line for people."""
         return f"{len(self.laws)} clusters"
 
@@ -80,7 +80,7 @@ class MixturePrior:
 
     def members(self, seeds: SeedRange, attempt: int = 0) -> Labels:
         """Return which law each sample is drawn from."""
-        uniform = [generator(seeds.root, i, attempt, Stream.MEMBER).random() for i in seeds]
+        uniform = [generator(seeds.root, i, attempt, Stream.COMPONENT).random() for i in seeds]
         edges = self.weights.double().cumsum(0)[:-1]
         return torch.searchsorted(edges, torch.tensor(uniform, dtype=torch.float64), right=True)
 
@@ -150,7 +150,7 @@ def nearest(maps: Maps, mixture: Mixture, white: float) -> Labels:
     )
 
 
-def nearest_law(maps: Maps, weights: Weights, laws: list[Law]) -> Labels:
+def nearest_cluster(maps: Maps, weights: Weights, laws: list[Law]) -> Labels:
     """Return the law under which each map is likeliest, both blurred by `WHITE`."""
     return nearest(maps, (weights, laws), WHITE)
 

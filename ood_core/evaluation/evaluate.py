@@ -128,12 +128,13 @@ def evaluate_features(
     root: Root,
     domain: Float[Tensor, "b f"] | None = None,
     latents: tuple[Latents, Latents] | None = None,
+    statistics: "Sequence[Statistic] | None" = None,
 ) -> EvaluationResult:
     """Compare the features of `count` samples, in blocks and in order, with those of the targets.
 
     `domain` has the scattering moments of maps of the base's own domain; without them no leakage is
     measured. `latents` are those of the fit targets and those that samples were drawn from;
-    without them no copies are looked for there.
+    without them no copies are looked for there. `statistics` are the scores; None, all of them.
 
     Raises:
         TargetError: a set is too small (see `evaluate`) or a value is not finite.
@@ -148,7 +149,10 @@ def evaluate_features(
     splits = _splits(len(samples["distance"]), dependence, root.child("splits"))
     scores = with_whole(
         {
-            **{s.name: _score(s, samples, real, reference, splits) for s in STATISTICS},
+            **{
+                s.name: _score(s, samples, real, reference, splits)
+                for s in (STATISTICS if statistics is None else statistics)
+            },
             "nearest_ratio": _nearest_score(
                 samples["distance"], real["distance"], root, dependence
             ),

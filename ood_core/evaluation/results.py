@@ -179,7 +179,8 @@ class TwoSampleTests:
     """Tests by statistics that no part of the method optimises.
 
     `samples`, `held_out` and `fit` count the maps compared; `effective` is the number of
-    independent maps that all held-out ones are worth; `attainable_p` is the least adjusted
+    independent maps that all held-out ones are worth, of which one in `block` neighbours in the
+    file is compared; `attainable_p` is the least adjusted
     p-value that so many maps can give. With too few maps `classifier` is None and `variety` empty.
     """
 
@@ -191,6 +192,7 @@ class TwoSampleTests:
     variety: tuple[Variety, ...]
     fit: int = 0
     effective: Number = 0.0
+    block: int = 1
 
     @computed_field  # type: ignore[prop-decorator]
     @property

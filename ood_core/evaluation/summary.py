@@ -55,11 +55,17 @@ def _tested(tests: TwoSampleTests) -> str:
     if not tests.conclusive:
         return "too few maps to test what was not steered"
     rejected = [test for test in tests.families if test.rejected]
+    found = _rejected(rejected, tests)
+    if tests.block > 1:
+        found += (
+            f"; held-out maps that are neighbours are alike: all are worth {tests.effective:.0f} "
+            f"independent ones, and one in {tests.block} was tested"
+        )
     differ = [test.title for test in tests.families if test.targets_differ]
     if differ:
         themselves = f"fit and held-out targets themselves differ in {_listed(differ)}"
-        return f"{_rejected(rejected, tests)}; {themselves}"
-    return _rejected(rejected, tests)
+        return f"{found}; {themselves}"
+    return found
 
 
 def _rejected(rejected: Sequence[FamilyTest], tests: TwoSampleTests) -> str:

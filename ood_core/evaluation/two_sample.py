@@ -112,6 +112,7 @@ def two_sample_tests(
         held_out=len(other),
         fit=len(few),
         effective=held.effective,
+        block=held.block,
         families=tuple(tests),
         attainable_p=min(len(unsteered) * attainable_p(len(order), len(other)), 1.0),
         classifier=_classified(own, real),

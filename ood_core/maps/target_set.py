@@ -135,6 +135,7 @@ class TargetSet:
         transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        duplicates: Duplicates = "refuse",
         missing: MissingSpec = NOTHING,
         tiles: TilesSpec | None = None,
         cutouts: CutoutsSpec | None = None,
@@ -155,6 +156,7 @@ class TargetSet:
             symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
+            duplicates: `refuse` held-out maps that are nearly fit targets, or `leave_out` these.
             missing: pixels without a value, and how they are filled.
             tiles: cuts the files into tiles.
             cutouts: cuts maps around the positions of a catalogue.
@@ -172,6 +174,7 @@ class TargetSet:
             transform=transform,
             symmetries=tuple(symmetries),
             held_out=held_out,
+            duplicates=duplicates,
             missing=missing,
             tiles=tiles,
             cutouts=cutouts,
@@ -248,6 +251,12 @@ class TargetSet:
         notes = (*maps.notes, *told, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
         kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
+        constant = _constant_channels(maps.values[:fit])
+        notes += tuple(
+            f"{maps.source}: channel {channel} is {value:.6g} in all fitted maps: samples get that "
+            "value exactly; it says nothing of how good they are"
+            for channel, value in constant.items()
+        )
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
@@ -314,9 +323,17 @@ class TargetSet:
         """All maps, NaN where the files lacked a pixel."""
         return self.values if self.missing is None else np.where(self.missing, np.nan, self.values)
 
+    @cached_property
+    def constant_channels(self) -> dict[int, np.float32]:
+        """Channels that have one value in the whole fit split, and that value, in `unit`."""
+        return _constant_channels(self.fit)
+
     def physical(self, maps: Maps | Values) -> Values:
-        """Bring maps from model range to `unit`."""
-        return self.transform.inverse(np.asarray(maps))
+        """Bring maps from model range to `unit`; constant channels get their value exactly."""
+        values = self.transform.inverse(np.asarray(maps))
+        for channel, value in self.constant_channels.items():
+            values[..., channel, :, :] = value
+        return values
 
     def ranged(self, values: NDArray[Any]) -> Maps:
         """Bring maps from `unit` to model range."""
@@ -357,6 +374,11 @@ class TargetSet:
                 f"{self.source}: got maps of {height} x {width} px; expected squares of at least "
                 f"{least} px a side, as the symmetries and the wavelets need: cut the maps"
             )
+
+
+def _constant_channels(fit: Values) -> dict[int, np.float32]:
+    low, high = (edge(fit, axis=(0, 2, 3)) for edge in (np.min, np.max))
+    return {int(channel): low[channel] for channel in np.flatnonzero(low == high)}
 
 
 def common_transform(sets: Sequence[TargetSet]) -> RangeTransform:

@@ -43,7 +43,7 @@ from ood_core.arrays import Maps
 from ood_core.errors import TargetError
 from ood_core.metrics.one_point import own_units
 
-LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in a map's own sigma
+THRESHOLDS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in a map's own sigma
 
 
 def minkowski(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c 3 levels"]:
@@ -59,11 +59,11 @@ def minkowski(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n 
 
 
 def minkowski_features(maps: Maps) -> Float[Tensor, "n f"]:
-    """Return V1 and V2 of maps above `LEVELS`, each map and channel in units of its own sigma.
+    """Return V1 and V2 of maps above `THRESHOLDS`, each map and channel in units of its own sigma.
 
     V0, the area, is left out: the quantiles of pixels fix it.
     """
-    return minkowski(own_units(maps), torch.tensor(LEVELS))[:, :, 1:].flatten(1)
+    return minkowski(own_units(maps), torch.tensor(THRESHOLDS))[:, :, 1:].flatten(1)
 
 
 def _of_set(above: Tensor) -> Float[Tensor, "n c 3"]:
@@ -81,7 +81,7 @@ def _mean(mask: Tensor) -> Float[Tensor, "n c"]:
     return mask.double().mean((-2, -1))
 
 
-PEAK_LEVELS = (-1.0, 0.0, 1.0, 2.0)  # in a map's own sigma
+PEAK_THRESHOLDS = (-1.0, 0.0, 1.0, 2.0)  # in a map's own sigma
 
 
 def peak_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, "n c levels"]:
@@ -110,6 +110,6 @@ def minimum_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tenso
 
 
 def peak_features(maps: Maps) -> Float[Tensor, "n f"]:
-    """Return densities of peaks above and of minima below `PEAK_LEVELS`, in own sigma."""
-    levels, own = torch.tensor(PEAK_LEVELS), own_units(maps)
+    """Return densities of peaks above and of minima below `PEAK_THRESHOLDS`, in own sigma."""
+    levels, own = torch.tensor(PEAK_THRESHOLDS), own_units(maps)
     return torch.cat([peak_density(own, levels), minimum_density(own, -levels)], -1).flatten(1)

@@ -25,7 +25,7 @@ from ood_core.arrays import Maps
 from ood_core.errors import TargetError
 from ood_core.metrics.bispectrum import Shells, block_rows, shell_edges
 
-FLOOR = 1e-12  # of the largest modulus: rounding has no phase
+MIN_MODULUS = 1e-12  # of the largest modulus: rounding has no phase
 
 
 @final
@@ -72,5 +72,5 @@ def phase_features(maps: Maps) -> Float[Tensor, "n f"]:
 def _phases(modes: Complex[Tensor, "n c y half"]) -> Complex[Tensor, "n c y half"]:
     """Bring every mode to modulus one; modes without power stay at zero."""
     modulus = modes.abs()
-    floor = FLOOR * modulus.amax((-2, -1), keepdim=True)
+    floor = MIN_MODULUS * modulus.amax((-2, -1), keepdim=True)
     return torch.where(modulus > floor, modes / modulus.clamp(min=1e-300), 0)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 
-FLOOR = 1e-3  # of model range: keeps logarithms of empty bands finite
+MIN_MODULUS = 1e-3  # of model range: keeps logarithms of empty bands finite
 
 
 @final
@@ -48,7 +48,7 @@ class Scattering:
         means = [u.mean((-2, -1)) for u in moduli]
         features = [_log(mean) for mean in means]
         features += [
-            0.5 * torch.log((energy.mean((-2, -1)) - mean**2).clamp_min(0) + FLOOR**2)
+            0.5 * torch.log((energy.mean((-2, -1)) - mean**2).clamp_min(0) + MIN_MODULUS**2)
             for energy, mean in zip(first, means, strict=True)
         ]
         for j, u in enumerate(moduli[:-1]):
@@ -113,4 +113,4 @@ def crop(spectrum: Tensor, side: int) -> Tensor:
 
 
 def _log(u: Tensor) -> Tensor:
-    return torch.log(u + FLOOR)
+    return torch.log(u + MIN_MODULUS)

@@ -24,7 +24,7 @@ from torch import Tensor
 from ood_core.arrays import Maps
 
 BLOCK_PIXELS = 2**20  # transformed at once, which bounds the memory
-FLOOR = 1e-12  # of the largest power: a band without power has no logarithm
+MIN_POWER = 1e-12  # of the largest power: a band without power has no logarithm
 
 
 def annuli(height: int, width: int) -> tuple[Float[Tensor, "y x"], Int[Tensor, "y x"], int]:
@@ -93,7 +93,7 @@ def _annular_means(
 def spectrum_distance(a: Float[Tensor, "n c bins"], b: Float[Tensor, "m c bins"]) -> float:
     """Return the mean over channels and annuli of `|ln(mean P_a / mean P_b)|`, from power rows."""
     mean_a, mean_b = a.mean(0), b.mean(0)
-    floor = FLOOR * float(torch.maximum(mean_a, mean_b).max()) + torch.finfo(torch.float64).tiny
+    floor = MIN_POWER * float(torch.maximum(mean_a, mean_b).max()) + torch.finfo(torch.float64).tiny
     ratio = mean_a.clamp(min=floor).log() - mean_b.clamp(min=floor).log()
     return float(ratio.abs().mean())
 
@@ -112,5 +112,5 @@ def octave_ratios(
     index = number.double().log2().floor().long().clamp(max=octaves - 1)
     power = [rows.mean(0).double() * number for rows in (a, b)]
     sums = [p.new_zeros(len(p), octaves).index_add_(1, index, p) for p in power]
-    floor = FLOOR * float(torch.maximum(*sums).max()) + torch.finfo(torch.float64).tiny
+    floor = MIN_POWER * float(torch.maximum(*sums).max()) + torch.finfo(torch.float64).tiny
     return sums[0].clamp(min=floor).log() - sums[1].clamp(min=floor).log()

@@ -31,7 +31,7 @@ class Stream(IntEnum):
     RESAMPLE = 6
     SOLVER = 7
     SOURCE = 8
-    MEMBER = 9
+    COMPONENT = 9
     STEERING = 10
 
 

@@ -53,14 +53,14 @@ Mixtures = tuple[PatchMixture, ...]
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class PatchLaws:
+class PatchFits:
     """One mixture per shape of patches; half `p` has not seen the targets `p::2`."""
 
     every: Mixtures
     halves: tuple[Mixtures, Mixtures]
 
 
-def write_patches(run: RunStore, patches: PatchLaws) -> None:
+def write_patches(run: RunStore, patches: PatchFits) -> None:
     """Write all mixtures of a run at once."""
     arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
     for targets, mixtures in _by_targets(patches):
@@ -74,7 +74,7 @@ def write_patches(run: RunStore, patches: PatchLaws) -> None:
     write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes, "strides": strides})
 
 
-def read_patches(run: RunStore, halves: bool = True) -> PatchLaws:
+def read_patches(run: RunStore, halves: bool = True) -> PatchFits:
     """Read what `write_patches` wrote, with or without the laws of halves of the targets."""
     arrays, attributes = read_bundle(run.root / "patches.zarr", "" if halves else "every")
     shapes, strides = attributes["shapes"], attributes["strides"]
@@ -94,11 +94,11 @@ def read_patches(run: RunStore, halves: bool = True) -> PatchLaws:
         )
 
     if not halves:
-        return PatchLaws(mixtures("every"), ((), ()))
-    return PatchLaws(mixtures("every"), (mixtures("without_even"), mixtures("without_odd")))
+        return PatchFits(mixtures("every"), ((), ()))
+    return PatchFits(mixtures("every"), (mixtures("without_even"), mixtures("without_odd")))
 
 
-def _by_targets(patches: PatchLaws) -> Iterator[tuple[str, Mixtures]]:
+def _by_targets(patches: PatchFits) -> Iterator[tuple[str, Mixtures]]:
     """The mixtures with the name of the targets that they are fitted to."""
     yield "every", patches.every
     yield from zip(("without_even", "without_odd"), patches.halves, strict=True)

@@ -67,7 +67,7 @@ class Holder:
         return self.place == _place() and not _alive(self.pid)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The holder, described for a message."""
         return (
             f"process {self.pid} on {self.host} since {_clock(self.since)}, last sign of life "
@@ -134,7 +134,7 @@ def require(folder: Place, number: int) -> None:
     if found == number:
         return
     holder = read_holder(folder, found)
-    now = f"by {holder.words}" if holder else "or removed"
+    now = f"by {holder.description}" if holder else "or removed"
     raise InUse(
         f"{folder.parent} was taken over from this driver, {now}; expected to hold it until the "
         "end. A driver is taken for dead if it is silent for long, as a suspended one is. It "
@@ -212,7 +212,7 @@ def _outwait(folder: Place, number: int, every: float, wait: Wait) -> None:
 
 def _in_use(folder: Place, patience: float) -> InUse:
     holder = read_holder(folder, highest(folder))
-    who = holder.words if holder else "a driver that is just starting"
+    who = holder.description if holder else "a driver that is just starting"
     return InUse(
         f"{folder.parent} is in use by {who}; expected a run that no other driver works on: wait "
         f"for it to end, stop it, or give another --out. A driver that dies is replaced by the "

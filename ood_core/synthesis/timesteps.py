@@ -96,7 +96,7 @@ def base_gaussian(
 
 
 def timestep_curve(
-    base: Denoiser, fit: Maps, held_out: Maps, timesteps: Sequence[int], t_min: int, root: int
+    base: Denoiser, fit: Maps, others: Maps, timesteps: Sequence[int], t_min: int, root: int
 ) -> tuple[TimestepPoint, ...]:
     """Measure timesteps, given in rising order; `t_min` is the one at which inversion begins.
 
@@ -107,7 +107,7 @@ def timestep_curve(
         schedule, schedule.noise_to_signal(t_min), schedule.noise_to_signal(timesteps[0]), LEAD
     )[:-1]
     grid = torch.tensor([*lead, *timesteps])
-    both = torch.cat([fit, held_out]) * float(schedule.alpha[t_min])
+    both = torch.cat([fit, others]) * float(schedule.alpha[t_min])
     states = list(integrate(base, FixedPointDdim(2), both, grid))[len(lead) :]
     points = []
     for number, (t, state) in enumerate(zip(timesteps, states, strict=True)):
@@ -117,7 +117,7 @@ def timestep_curve(
             TimestepPoint(
                 index=t,
                 noise_to_signal=schedule.noise_to_signal(t),
-                explained=explained(base, gaussian, torch.cat([fit, held_out]), t, root),
+                explained=explained(base, gaussian, torch.cat([fit, others]), t, root),
                 error=float((back - fit).square().mean().sqrt() / fit.std()),
                 separability=_separability(
                     gaussian, state.x / float(schedule.alpha[t]), len(fit), t
@@ -156,14 +156,14 @@ def log_timesteps(schedule: NoiseSchedule, low: float, high: float, count: int) 
 
 def _separability(gaussian: GaussianDenoiser, y: Maps, fit: int, t: int) -> float:
     """AUC of held-out points against as many draws of the Gaussian, projected on the means."""
-    held_out = y[fit:]
+    others = y[fit:]
     noised = gaussian.noised(t)
     assert isinstance(noised, Stationary), "the Gaussian of a base is stationary about its mean"
-    white = normal(SeedRange(1, 0, len(held_out)), y.shape[1:], t, Stream.CALIBRATION).to(y)
+    white = normal(SeedRange(1, 0, len(others)), y.shape[1:], t, Stream.CALIBRATION).to(y)
     mean = gaussian.mean.to(y)
     own = mean + noised.colour(white, white)
     direction = (y[:fit].mean(dim=0) - mean).flatten()
-    return auc(held_out.flatten(1) @ direction, own.flatten(1) @ direction)
+    return auc(others.flatten(1) @ direction, own.flatten(1) @ direction)
 
 
 @final

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.rivals.scattering_covariance import ScatteringCovariance
-from ood_core.metrics.scattering import FLOOR, morlet_bank
+from ood_core.metrics.scattering import MIN_MODULUS, morlet_bank
 from tests.oracles import fields
 
 SIDE, ORIENTATIONS, SCALES = 16, 4, 3
@@ -28,7 +28,7 @@ class Direct:
         self.response = [[self.passed(field, j, o) for o in TURNS] for j in range(SCALES)]
         self.moduli = [[np.abs(w) for w in row] for row in self.response]
         powers = [[np.sqrt((u**2).mean()) for u in row] for row in self.moduli]
-        self.root = np.array(powers) + FLOOR
+        self.root = np.array(powers) + MIN_MODULUS
 
     def passed(self, x: np.ndarray, j: int, turn: int) -> np.ndarray:
         return np.asarray(np.fft.ifft2(np.fft.fft2(x) * self.bank[j][turn % ORIENTATIONS]))
@@ -52,7 +52,7 @@ class Direct:
 
     def all(self) -> np.ndarray:
         found = [self.field.mean()]
-        found += [np.log(u.mean() + FLOOR) for row in self.moduli for u in row]
+        found += [np.log(u.mean() + MIN_MODULUS) for row in self.moduli for u in row]
         found += list(np.log(self.root).ravel())
         for c in range(1, SCALES):
             found += [self.third(a, c, step) for a in range(c) for step in TURNS]
@@ -79,7 +79,7 @@ def test_contrast_changes_first_orders_alone_and_sign_the_third() -> None:
     statistics, x = ScatteringCovariance(SIDE), 10 * maps()
     first = 1 + 2 * SCALES * ORIENTATIONS
     one, twice, minus = statistics(x), statistics(2 * x), statistics(-x)
-    # FLOOR is 1e-3 under roots of about 1: relative changes stay below it.
+    # MIN_MODULUS is 1e-3 under roots of about 1: relative changes stay below it.
     torch.testing.assert_close(twice[:, first:], one[:, first:], rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(minus[:, 1:first], one[:, 1:first])
     third = slice(first, first + ORIENTATIONS)  # of the first coarse scale

@@ -85,8 +85,8 @@ def test_few_maps_and_translations_leave_fewer_kinds() -> None:
 
 def test_a_mean_that_is_not_identified_is_said() -> None:
     maps = made("spectral", 16)
-    assert "mean not identified: n = 16 <" in fit_prior(maps, "isotropic")[1].words
-    assert "not identified" not in fit_prior(maps + 5, "isotropic")[1].words
+    assert "mean not identified: n = 16 <" in fit_prior(maps, "isotropic")[1].description
+    assert "not identified" not in fit_prior(maps + 5, "isotropic")[1].description
 
 
 def clusters(kind: str) -> torch.Tensor:

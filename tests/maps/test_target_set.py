@@ -206,3 +206,14 @@ def test_a_set_that_does_not_fit_is_refused(values: Any, model: Any, words: str)
 
 def test_tensors_are_arrays_too() -> None:
     np.testing.assert_array_equal(made(torch.from_numpy(FIELDS)).values, made().values)
+
+
+def test_a_constant_channel_is_noticed_and_restored_exactly() -> None:
+    values = np.stack([FIELDS, np.full_like(FIELDS, 0.3)], axis=1)
+    with pytest.warns(TargetWarning, match="channel 1 is 0.3 in all fitted maps"):
+        targets = made(values)
+    noisy = targets.model_range + 1e-3 * torch.randn(targets.model_range.shape)
+    assert (targets.physical(noisy)[:, 1] == np.float32(0.3)).all()
+    assert not (targets.physical(noisy)[:, 0] == values[:, 0]).all()
+    assert made().constant_channels == {}
+    assert targets.physical(noisy[0]).shape == (2, 16, 16)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ood_core.metrics.scattering import FLOOR, Scattering, morlet_bank
+from ood_core.metrics.scattering import MIN_MODULUS, Scattering, morlet_bank
 from tests.strategies import randn
 
 ORIENTATIONS = 4
@@ -56,7 +56,7 @@ def test_a_constant_map_has_no_response() -> None:
     moments = Scattering(16).log_moments(torch.full((1, 2, 16, 16), 0.7))
     # The modulus is regularised by 1e-6, a thousandth of the floor; float32 transform below that.
     torch.testing.assert_close(
-        moments, torch.full_like(moments, math.log(FLOOR)), rtol=0, atol=2e-3
+        moments, torch.full_like(moments, math.log(MIN_MODULUS)), rtol=0, atol=2e-3
     )
 
 

@@ -92,7 +92,7 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "RESAMPLE": 6,
         "SOLVER": 7,
         "SOURCE": 8,
-        "MEMBER": 9,
+        "COMPONENT": 9,
         "STEERING": 10,
     }
 
