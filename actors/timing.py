@@ -47,16 +47,16 @@ class TimedDenoiser:
         """Noise schedule of the denoiser inside."""
         return self._inner.schedule
 
-    def __call__(self, x_t: Maps, t: int) -> Maps:
+    def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
         """Return the inner denoiser's answer."""
         if not x_t.is_cuda:
             began = time.perf_counter()
-            clean = self._inner(x_t, t)
+            clean = self._inner(x_t, t, *context)
             self._seconds += time.perf_counter() - began
             return clean
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
-        clean = self._inner(x_t, t)
+        clean = self._inner(x_t, t, *context)
         after.record()
         self._events.append((before, after))
         return clean

@@ -36,9 +36,9 @@ def demo(
     show: Annotated[bool, typer.Option(help="Open the report in a browser.")] = True,
 ) -> None:
     """Run the example of Hubble cut-outs on the shipped base, and show the report."""
-    from flows.settings import PROJECT
+    from ood_core.maps.paths import SHIPPED
 
-    settings = load(PROJECT / "examples" / "hubble.yaml", sets, pool, orchestrator)
+    settings = load(SHIPPED / "examples" / "hubble.yaml", sets, pool, orchestrator)
     result = _run_and_show(settings, out, as_json)
     if show and sys.stdout.isatty() and "://" not in result["report"]:
         typer.launch(result["report"])

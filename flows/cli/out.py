@@ -3,7 +3,7 @@
 Heavy imports are in the verbs.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,12 @@ def export(
             "not finished."
         ),
     ] = False,
+    mask: Annotated[
+        Literal["none", "resample"],
+        typer.Option(
+            help="resample: pixels are NaN where a target, drawn for each map, lacks them."
+        ),
+    ] = "none",
     as_json: AsJson = False,
 ) -> None:
     """Write the maps of a run as FITS or another format; the same command resumes."""
@@ -46,5 +52,5 @@ def export(
 
     store = RunStore.open(uri)
     with bars_shown():
-        found = export_run(store, dest, format, per_file, force)
+        found = export_run(store, dest, format, per_file, force, mask == "resample")
     show(f"export of {uri}", found, as_json)

@@ -108,7 +108,7 @@ def crop(spectrum: Tensor, side: int) -> Tensor:
     size = spectrum.shape[-1]
     if side == size:
         return spectrum
-    keep = torch.cat([torch.arange(side // 2), torch.arange(size - side // 2, size)])
+    keep = torch.cat([torch.arange((side + 1) // 2), torch.arange(size - side // 2, size)])
     return spectrum[..., keep, :][..., keep]
 
 
