@@ -136,6 +136,7 @@ def _csv(rows: Iterable[Row]) -> bytes:
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
 WIDTH, HEIGHT = 5.2, 3.7  # inches
+BELOW, ABOVE = 0.55, 0.3  # inches of the margins
 WAVENUMBERS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # labelled
 DECADES = (0.01, 0.1)  # labelled where there is little room
 CHANNELS = 3  # plotted side by side; more would be too small to read
@@ -294,7 +295,7 @@ def trust(trust_map: TrustMap, theme: Theme) -> bytes:
         axes.grid(False)
     figure.supxlabel("wavenumber, cycles per pixel", fontsize=9, color=theme.ink)
     figure.supylabel("noise to signal, σ/α", fontsize=9, color=theme.ink)
-    place = (1 - 0.8 / width, grid.bottom, 0.12 / width, grid.top - grid.bottom)
+    place = (1 - 0.8 / width, BELOW / height, 0.12 / width, 1 - (BELOW + ABOVE) / height)
     bar = figure.colorbar(mesh, cax=figure.add_axes(place))
     bar.set_label("weight", color=theme.ink, fontsize=9)
     bar.ax.tick_params(colors=theme.ink, labelsize=8, length=3)
@@ -319,8 +320,8 @@ def _grid(
     """A figure with room for labels, in inches: a layout that is fitted takes most of a drawing."""
     figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(
-        rows, columns, left=0.8 / width, right=1 - right / width, bottom=0.55 / height,
-        top=1 - 0.3 / height, **space,
+        rows, columns, left=0.8 / width, right=1 - right / width, bottom=BELOW / height,
+        top=1 - ABOVE / height, **space,
     )  # fmt: skip
     return figure, grid
 
