@@ -118,7 +118,7 @@ def _inspected(
     """The inputs, and how `t_max` was chosen where that was left to measurement."""
     targets = TargetSet.of(settings.targets)
     model = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
-    targets.check(model)
+    model.check(targets)
     require_ruled_in(settings.method.prior, targets.symmetries)
     schedule = model.denoiser.schedule
     choice = choose_timestep(settings, targets, model, schedule.index_of(AUTO_MIN_NOISE), run)

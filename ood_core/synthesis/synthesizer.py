@@ -126,7 +126,7 @@ class Synthesizer:
             TargetError: targets that the model or the method cannot take.
             PriorUnderdetermined: fewer targets than the prior needs.
         """
-        targets.check(self.model)
+        self.model.check(targets)
         record = self._identity_record(targets, seed)
         identity, seen = digest(record), self._encoded(targets)
         plan: ExpertPlan | None = None
