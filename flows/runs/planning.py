@@ -84,7 +84,8 @@ def plan_run(settings: RunSettings, out: str) -> RunPlan:
     """
     run = RunStore.at(out)
     targets, model, method, choice = _inspected(settings, run)
-    record = identity_record(targets, model.digest, method, settings.generation.seed)
+    seed = settings.generation.seed
+    record = identity_record(targets.record(), model.digest, method, seed)
     plans = shard_plans(settings, method, targets.fit_count)
     dtype = settings.execution.number_type
     planned = RunPlan(run, settings, targets, model, method, record, plans, dtype, choice)

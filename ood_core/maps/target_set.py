@@ -294,6 +294,15 @@ class TargetSet:
             return whole
         return hashlib.sha256(whole.encode() + np.packbits(self.missing).tobytes()).hexdigest()
 
+    def record(self) -> dict[str, Any]:
+        """What of the set changes results: part of a run's identity."""
+        return {
+            "digest": self.digest(),
+            "transform": self.transform.kind,
+            "symmetries": sorted(self.symmetries),
+            "fit_count": self.fit_count,
+        }
+
     def check(self, pixels_per_code: int = 1) -> None:
         """Refuse maps that are not square, or that are too small for symmetries and wavelets.
 

@@ -205,3 +205,17 @@ def test_a_set_that_does_not_fit_is_refused(
 
 def test_tensors_are_arrays_too() -> None:
     np.testing.assert_array_equal(made(torch.from_numpy(FIELDS)).values, made().values)
+
+
+def test_the_record_holds_what_changes_results_in_any_order_of_symmetries() -> None:
+    targets = made(symmetries=["rotate90", "flip"], transform="asinh", held_out=5)
+    assert targets.record() == {
+        "digest": targets.digest(),
+        "transform": "asinh",
+        "symmetries": ["flip", "rotate90"],
+        "fit_count": 7,
+    }
+    assert (
+        targets.record()
+        == made(symmetries=["flip", "rotate90"], transform="asinh", held_out=5).record()
+    )
