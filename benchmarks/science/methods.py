@@ -110,7 +110,7 @@ def settled(name: MethodName, targets: BenchTargets, base: BaseModel) -> dict[st
     if is_own(name):
         settings = own_settings(name, targets.settings)
         maps, model, method = inspect_inputs(settings)
-        record = identity_record(maps, model.digest, method, settings.generation.seed)
+        record = identity_record(maps.record(), model.digest, method, settings.generation.seed)
         found: dict[str, Any] = record["method"]
         return found
     how: Any = baseline(name, base)

@@ -84,7 +84,8 @@ def plan_run(settings: RunSettings, out: str) -> RunPlan:
     """
     run = RunStore.at(out)
     targets, model, method, choice = _inspected(settings, run)
-    record = identity_record(targets, model.digest, method, settings.generation.seed)
+    seed = settings.generation.seed
+    record = identity_record(targets.record(), model.digest, method, seed)
     plans = shard_plans(settings, method, targets.fit_count)
     dtype = settings.execution.number_type
     planned = RunPlan(run, settings, targets, model, method, record, plans, dtype, choice)
@@ -118,7 +119,7 @@ def _inspected(
     """The inputs, and how `t_max` was chosen where that was left to measurement."""
     targets = TargetSet.of(settings.targets)
     model = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
-    targets.check(model)
+    model.check(targets)
     require_ruled_in(settings.method.prior, targets.symmetries)
     schedule = model.denoiser.schedule
     choice = choose_timestep(settings, targets, model, schedule.index_of(AUTO_MIN_NOISE), run)

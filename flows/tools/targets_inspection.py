@@ -110,7 +110,7 @@ def advise_base(shape: tuple[int, int, int], source: str) -> dict[str, Any]:
     for known in shipped_models():
         model = load_model(str(paths.SHIPPED / known["model"]))
         try:
-            _sized(shape, source).check(model)
+            model.check(_sized(shape, source))
             fitting.append((abs(np.log(shape[1] / model.size)), known["model"], model.size))
         except (TargetError, BaseModelError) as error:
             others[known["model"]] = str(error).partition(": ")[2]

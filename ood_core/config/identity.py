@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, Protocol
+from typing import Any
 
 from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
 from ood_core.errors import IdentityRefused
@@ -20,51 +20,17 @@ SCHEME = 3
 SECTIONS = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
 
 
-class Transform(Protocol):
-    """The stretch of targets on their way to model range."""
-
-    @property
-    def kind(self) -> str:
-        """Its name in configurations."""
-        ...
-
-
-class Targets(Protocol):
-    """What of a set of targets decides results; `ood_core.maps.TargetSet` has all of it."""
-
-    @property
-    def transform(self) -> Transform:
-        """From physical values to model range."""
-        ...
-
-    @property
-    def symmetries(self) -> tuple[str, ...]:
-        """Declared symmetries."""
-        ...
-
-    @property
-    def fit_count(self) -> int:
-        """Number of maps that are fitted to, the first ones."""
-        ...
-
-    def digest(self) -> str:
-        """Digest of values, unit, names and header."""
-        ...
-
-
 def identity_record(
-    targets: Targets, base_digest: str, method: Method, seed: int
+    targets: Mapping[str, Any], base_digest: str, method: Method, seed: int
 ) -> dict[str, Any]:
-    """Everything that changes results, as plain JSON; the method must be resolved."""
+    """Everything that changes results, as plain JSON; the method must be resolved.
+
+    `targets` is what `TargetSet.record` says of them.
+    """
     record = {
         "scheme": SCHEME,
         "base": {"digest": base_digest},
-        "targets": {
-            "digest": targets.digest(),
-            "transform": targets.transform.kind,
-            "symmetries": sorted(targets.symmetries),
-            "fit_count": targets.fit_count,
-        },
+        "targets": dict(targets),
         "method": asdict(method),
         "generation": {"seed": seed},
     }

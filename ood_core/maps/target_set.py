@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, Self, final, get_args
+from typing import Any, Self, final, get_args
 
 import numpy as np
 import torch
@@ -45,49 +45,6 @@ NOTHING = MissingSpec()
 """Maps with missing pixels are refused."""
 
 Values = NDArray[np.float32]
-
-
-class PixelsPerCode(Protocol):
-    """An autoencoder, as far as the size of maps goes."""
-
-    @property
-    def factor(self) -> int:
-        """Pixels of a side per code."""
-        ...
-
-
-class SizeLimits(Protocol):
-    """What a model accepts; `ood_core.models.loading.BaseModel` has all of it."""
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of its maps."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Side of the maps that it was trained on, in pixels."""
-        ...
-
-    @property
-    def fixed_size(self) -> bool:
-        """Whether it takes no other side."""
-        ...
-
-    @property
-    def size_multiple(self) -> int:
-        """Number of pixels that sides must be a multiple of."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Its name, for messages."""
-        ...
-
-    @property
-    def codes(self) -> PixelsPerCode | None:
-        """Its autoencoder; None where it works on maps."""
-        ...
 
 
 @final
@@ -354,21 +311,23 @@ class TargetSet:
             return whole
         return hashlib.sha256(whole.encode() + np.packbits(self.missing).tobytes()).hexdigest()
 
-    def check(self, model: SizeLimits | None = None) -> None:
-        """Refuse maps that are not square, or that do not fit a model.
+    def record(self) -> dict[str, Any]:
+        """What of the set changes results: part of a run's identity."""
+        return {
+            "digest": self.digest(),
+            "transform": self.transform.kind,
+            "symmetries": sorted(self.symmetries),
+            "fit_count": self.fit_count,
+        }
 
-        Args:
-            model: the model; None checks what holds for all of them.
+    def check(self, pixels_per_code: int = 1) -> None:
+        """Refuse maps that are not square, or that are too small for symmetries and wavelets.
 
         Raises:
-            TargetError: another number of channels, or sides that do not fit.
+            TargetError: that is so.
         """
-        channels, height, width = self.shape
-        factor = 1
-        if model is not None:
-            _require_fit(self.source, (channels, height, width), model)
-            factor = 1 if model.codes is None else model.codes.factor
-        least = MIN_SIDE * factor
+        _, height, width = self.shape
+        least = MIN_SIDE * pixels_per_code
         if height != width or height < least:
             raise TargetError(
                 f"{self.source}: got maps of {height} x {width} px; expected squares of at least "
@@ -503,23 +462,3 @@ def _without_copies(
     )
     _require_split(left, fit)
     return left, missing if missing is None else missing[kept]
-
-
-def _require_fit(source: str, shape: tuple[int, int, int], model: SizeLimits) -> None:
-    channels, height, width = shape
-    if channels != model.channels:
-        raise TargetError(
-            f"{source}: got {channels} channels; expected {model.channels}, as the base has; save "
-            "the maps with those channels or choose another base"
-        )
-    if height % model.size_multiple or width % model.size_multiple:
-        raise TargetError(
-            f"{source}: got maps of {height} x {width} px; expected sides that are multiples "
-            f"of {model.size_multiple} px; crop or pad the maps, or choose another base"
-        )
-    if model.fixed_size and (height, width) != (model.size, model.size):
-        raise TargetError(
-            f"{source}: got maps of {height} x {width} px; expected {model.size} x "
-            f"{model.size} px, the only size that {model.source} takes: cut or resample the maps, "
-            "or choose another base"
-        )

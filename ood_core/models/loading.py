@@ -11,9 +11,10 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError
+from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError, TargetError
 from ood_core.limits import BASE_BYTES
 from ood_core.maps.paths import SHIPPED
+from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder, Shape, autoencoder_folder, load_autoencoder
 from ood_core.models.galaxygrad import PREFIX, find_weights, packaged, read_mixer
 from ood_core.models.in_context import CLASS as IN_CONTEXT
@@ -72,6 +73,31 @@ class BaseModel:
     def code_shape(self, shape: Shape) -> Shape:
         """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""
         return shape if self.codes is None else self.codes.code_shape(shape)
+
+    def check(self, targets: TargetSet) -> None:
+        """Refuse targets that this base, or any base, cannot take.
+
+        Raises:
+            TargetError: another number of channels, or sides that do not fit.
+        """
+        source, (channels, height, width) = targets.source, targets.shape
+        if channels != self.channels:
+            raise TargetError(
+                f"{source}: got {channels} channels; expected {self.channels}, as the base has; "
+                "save the maps with those channels or choose another base"
+            )
+        if height % self.size_multiple or width % self.size_multiple:
+            raise TargetError(
+                f"{source}: got maps of {height} x {width} px; expected sides that are multiples "
+                f"of {self.size_multiple} px; crop or pad the maps, or choose another base"
+            )
+        if self.fixed_size and (height, width) != (self.size, self.size):
+            raise TargetError(
+                f"{source}: got maps of {height} x {width} px; expected {self.size} x "
+                f"{self.size} px, the only size that {self.source} takes: cut or resample the "
+                "maps, or choose another base"
+            )
+        targets.check(1 if self.codes is None else self.codes.factor)
 
 
 def load_model(

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import FixedLocator, NullFormatter
 from torch import Tensor
 
@@ -135,6 +136,7 @@ def _csv(rows: Iterable[Row]) -> bytes:
 
 DOTS = 192  # per inch: two device pixels for each of the 96 that a page counts with
 WIDTH, HEIGHT = 5.2, 3.7  # inches
+BELOW, ABOVE = 0.55, 0.3  # inches of the margins
 WAVENUMBERS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # labelled
 DECADES = (0.01, 0.1)  # labelled where there is little room
 CHANNELS = 3  # plotted side by side; more would be too small to read
@@ -231,8 +233,8 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
 def downstream(found: DownstreamResult, theme: Theme) -> bytes:
     """Plot the augmentation curve of every probe with its 95 % interval, beside other sets."""
     probes = list(dict.fromkeys(row.probe for row in found.training_sets))
-    figure = Figure(figsize=(WIDTH * 1.9, HEIGHT), layout="constrained")
-    panels = list(figure.subplots(1, len(probes), squeeze=False, sharey=True)[0])
+    figure, grid = _grid(WIDTH * 1.9, HEIGHT, 1, len(probes), wspace=0.06)
+    panels = list(grid.subplots(squeeze=False, sharey=True)[0])
     for axes, probe in zip(panels, probes, strict=True):
         _dress(axes, theme)
         title = PROBES[probe][0]
@@ -273,8 +275,9 @@ def trust(trust_map: TrustMap, theme: Theme) -> bytes:
     count = len(trust_map.experts)
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(3.2 * columns + 0.9, 2.7 * rows + 0.3), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    width, height = 3.2 * columns + 1.2, 2.7 * rows + 0.5
+    figure, grid = _grid(width, height, rows, columns, right=0.95, wspace=0.08, hspace=0.2)
+    panels = grid.subplots(squeeze=False, sharex=True, sharey=True).flatten()
     low, high = min(0.0, float(trust_map.weights.min())), max(1.0, float(trust_map.weights.max()))
     order = np.argsort(trust_map.noise_to_signal)
     ratios = trust_map.noise_to_signal[order]
@@ -292,7 +295,8 @@ def trust(trust_map: TrustMap, theme: Theme) -> bytes:
         axes.grid(False)
     figure.supxlabel("wavenumber, cycles per pixel", fontsize=9, color=theme.ink)
     figure.supylabel("noise to signal, σ/α", fontsize=9, color=theme.ink)
-    bar = figure.colorbar(mesh, ax=panels.tolist(), pad=0.02, aspect=30)
+    place = (1 - 0.8 / width, BELOW / height, 0.12 / width, 1 - (BELOW + ABOVE) / height)
+    bar = figure.colorbar(mesh, cax=figure.add_axes(place))
     bar.set_label("weight", color=theme.ink, fontsize=9)
     bar.ax.tick_params(colors=theme.ink, labelsize=8, length=3)
     bar.outline.set_visible(False)
@@ -301,13 +305,25 @@ def trust(trust_map: TrustMap, theme: Theme) -> bytes:
 
 def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
     shown = min(count, CHANNELS)
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    panels = list(figure.subplots(1, shown, squeeze=False)[0])
+    figure, grid = _grid(WIDTH, HEIGHT, 1, shown, wspace=0.4)
+    panels = list(grid.subplots(squeeze=False)[0])
     for number, axes in enumerate(panels):
         _dress(axes, theme)
         if shown > 1:
             axes.set_title(f"channel {number + 1}", fontsize=10, color=theme.ink, loc="left")
     return figure, panels
+
+
+def _grid(
+    width: float, height: float, rows: int, columns: int, *, right: float = 0.1, **space: float
+) -> tuple[Figure, GridSpec]:
+    """A figure with room for labels, in inches: a layout that is fitted takes most of a drawing."""
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        rows, columns, left=0.8 / width, right=1 - right / width, bottom=BELOW / height,
+        top=1 - ABOVE / height, **space,
+    )  # fmt: skip
+    return figure, grid
 
 
 def _name_x(figure: Figure, panels: list[Axes], label: str, theme: Theme) -> None:

@@ -126,8 +126,8 @@ class Synthesizer:
             TargetError: targets that the model or the method cannot take.
             PriorUnderdetermined: fewer targets than the prior needs.
         """
-        targets.check(self.model)
-        record = self._identity_record(targets, seed)
+        self.model.check(targets)
+        record = identity_record(targets.record(), self.model.digest, self.method, seed)
         identity, seen = digest(record), self._encoded(targets)
         plan: ExpertPlan | None = None
         mixtures: tuple[PatchMixtures, PatchMixtures, PatchMixtures] = ((), (), ())
@@ -294,9 +294,6 @@ class Synthesizer:
         if self._fitted is None:
             raise InputError("got a Synthesizer that is not fitted; call fit(targets) first")
         return self._fitted
-
-    def _identity_record(self, targets: TargetSet, seed: int) -> dict[str, Any]:
-        return identity_record(targets, self.model.digest, self.method, seed)
 
     def _encoded(self, targets: TargetSet) -> TargetSet:
         codes = self.model.codes

@@ -1,9 +1,8 @@
 """Run identity: changes with every field that changes results, and with nothing else."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,28 +73,14 @@ GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
 GOLDEN = "0c77582c8fdc992485f1071376fc0db8c6aeea724c8904cfa3055d289bccdeae"
 
 
-@dataclass(frozen=True)
-class Known:
+def known(spec: TargetsSpec, content: str, maps: int = 100) -> dict[str, Any]:
     """What an identity needs to know of targets, of which there are `maps`."""
-
-    spec: TargetsSpec
-    content: str
-    maps: int = 100
-
-    @property
-    def transform(self) -> Any:
-        return SimpleNamespace(kind=self.spec.transform)
-
-    @property
-    def symmetries(self) -> tuple[str, ...]:
-        return self.spec.symmetries
-
-    @property
-    def fit_count(self) -> int:
-        return self.spec.fit_count(self.maps)
-
-    def digest(self) -> str:
-        return self.content
+    return {
+        "digest": content,
+        "transform": spec.transform,
+        "symmetries": sorted(spec.symmetries),
+        "fit_count": spec.fit_count(maps),
+    }
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -107,7 +92,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "generation": GENERATION,
     }
     given |= changes
-    targets = Known(given["targets"], given["targets_digest"])
+    targets = known(given["targets"], given["targets_digest"])
     seed = given["generation"].seed
     return identity_record(targets, given["base_digest"], given["method"], seed)
 
@@ -275,7 +260,7 @@ def test_golden_configurations_keep_their_identity(path: Path) -> None:
     golden = read_json(path)
     settings = parse(golden["configuration"])
     method = settings.method.resolve(Fixed(golden["t_max"], golden["t_min"]))
-    targets = Known(settings.targets, golden["targets_digest"])
+    targets = known(settings.targets, golden["targets_digest"])
     found = identity_record(targets, golden["base_digest"], method, settings.generation.seed)
     assert difference(golden["record"], found) == []
     assert found == golden["record"]

@@ -1,8 +1,9 @@
 """Target sets: one split, one transform, one check, and what makes them refuse maps."""
 
 import warnings
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,20 @@ from ood_core.errors import ConfigError, TargetError, TargetWarning
 from ood_core.maps.mapset import MapSet, numbered_ids
 from ood_core.maps.target_set import TargetSet, common_transform
 from ood_core.maps.transforms import RangeTransform
+from ood_core.models.loading import BaseModel
 from tests.fields import smooth_fields
 
 FIELDS = smooth_fields(12)
 
 
-@dataclass(frozen=True)
-class Codes:
-    factor: int = 2
+def model(**more: Any) -> BaseModel:
+    """A base of 16 px, of which nothing but its sizes is looked at."""
+    given = {"channels": 1, "size": 16, "size_multiple": 4, "source": "models/tiny"} | more
+    rest: Any = {"denoiser": None, "digest": "", "parameters": 0, "prediction": "", "rulings": ()}
+    return BaseModel(**rest, **given)
 
 
-@dataclass(frozen=True)
-class Model:
-    channels: int = 1
-    size: int = 16
-    fixed_size: bool = False
-    size_multiple: int = 4
-    source: str = "models/tiny"
-    codes: Codes | None = None
+CODES: Any = SimpleNamespace(factor=2)
 
 
 def made(values: Any = FIELDS, **options: Any) -> TargetSet:
@@ -184,24 +181,26 @@ def test_different_maps_warn_of_nothing() -> None:
 
 def test_a_set_fits_a_model() -> None:
     made().check()
-    made().check(Model())
-    made(smooth_fields(12).repeat(2, 1).repeat(2, 2)).check(Model(codes=Codes()))
+    model().check(made())
+    model(codes=CODES).check(made(smooth_fields(12).repeat(2, 1).repeat(2, 2)))
 
 
 @pytest.mark.parametrize(
-    ("values", "model", "words"),
+    ("values", "base", "words"),
     [
-        (FIELDS.reshape(12, 2, 8, 16), Model(), "2 channels; expected 1.*another base"),
-        (FIELDS[:, :14, :14], Model(), "14 x 14 px; expected .* multiples of 4 px; crop or pad"),
-        (FIELDS, Model(size=32, fixed_size=True), "16 x 16 px; expected 32 x 32 .*models/tiny"),
-        (FIELDS[:, :8], Model(), "8 x 16 px; expected squares of at least 16"),
+        (FIELDS.reshape(12, 2, 8, 16), model(), "2 channels; expected 1.*another base"),
+        (FIELDS[:, :14, :14], model(), "14 x 14 px; expected .* multiples of 4 px; crop or pad"),
+        (FIELDS, model(size=32, fixed_size=True), "16 x 16 px; expected 32 x 32 .*models/tiny"),
+        (FIELDS[:, :8], model(), "8 x 16 px; expected squares of at least 16"),
         (FIELDS[:, :12, :12], None, "12 x 12 px; expected squares of at least 16"),
-        (FIELDS, Model(codes=Codes()), "16 x 16 px; expected squares of at least 32"),
+        (FIELDS, model(codes=CODES), "16 x 16 px; expected squares of at least 32"),
     ],
 )
-def test_a_set_that_does_not_fit_is_refused(values: Any, model: Any, words: str) -> None:
+def test_a_set_that_does_not_fit_is_refused(
+    values: Any, base: BaseModel | None, words: str
+) -> None:
     with pytest.raises(TargetError, match=rf"^mine: got .*{words}"):
-        made(values).check(model)
+        made(values).check() if base is None else base.check(made(values))
 
 
 def test_tensors_are_arrays_too() -> None:
@@ -217,3 +216,17 @@ def test_a_constant_channel_is_noticed_and_restored_exactly() -> None:
     assert not (targets.physical(noisy)[:, 0] == values[:, 0]).all()
     assert made().constant_channels == {}
     assert targets.physical(noisy[0]).shape == (2, 16, 16)
+
+
+def test_the_record_holds_what_changes_results_in_any_order_of_symmetries() -> None:
+    targets = made(symmetries=["rotate90", "flip"], transform="asinh", held_out=5)
+    assert targets.record() == {
+        "digest": targets.digest(),
+        "transform": "asinh",
+        "symmetries": ["flip", "rotate90"],
+        "fit_count": 7,
+    }
+    assert (
+        targets.record()
+        == made(symmetries=["flip", "rotate90"], transform="asinh", held_out=5).record()
+    )

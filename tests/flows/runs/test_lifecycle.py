@@ -103,12 +103,12 @@ def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, ti
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
     weights = run.table("calibrate").read("weights")
-    asked = int((weights[:, :, list(EXPERTS).index("base")] != 0).any(axis=1).sum())
-    assert asked < len(weights)  # else this would say nothing
+    evaluated = int((weights[:, :, list(EXPERTS).index("base")] != 0).any(axis=1).sum())
+    assert evaluated < len(weights)  # else this would say nothing
     counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
-    # The ancestral solver asks once per level of the grid; calibration must ask to find out.
+    # The ancestral solver evaluates once per timestep; calibration must evaluate to find out.
     rows = sum(shard.capacity for shard in run.plan("generate"))
-    assert counted["generate"] == rows * asked <= most["generate"]
+    assert counted["generate"] == rows * evaluated <= most["generate"]
     assert counted["invert"] <= most["invert"] and counted["calibrate"] == most["calibrate"]
 
 
@@ -200,7 +200,8 @@ def test_failed_shards_are_listed_and_the_next_run_finishes(ready, tiny, unbroke
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
 def test_the_shipped_example_gives_the_same_bytes_in_both_pools(tmp_path):
-    small = ["generation.samples=64", "generation.shard_size=32", "method.steps=2",
+    small = ["generation.samples=12", "generation.shard_size=4", "method.steps=2",
+             "method.calibration.draws=1", "method.calibration.patches=4",
              "targets.held_out=368"]  # fmt: skip
     roots = []
     for pool in ("inline", "ray"):
