@@ -68,7 +68,7 @@ class Scattering:
         thinned = (side * self._strides[grid] / self.size) ** 2
         bank = self._bank[scale].to(spectrum.device) * thinned
         response = torch.fft.ifft2(crop(spectrum, side)[..., None, :, :] * bank)
-        return torch.view_as_real(response).square().sum(-1) + 1e-12
+        return response.real.square() + response.imag.square() + 1e-12
 
 
 def scattering_features(maps: Maps) -> Float[Tensor, "n f"]:
