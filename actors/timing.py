@@ -95,7 +95,7 @@ class Turns:
                 parts.update(compute=over - began, network=network.take())
 
     def stored(self) -> None:
-        """Say that a shard is stored: until now somebody was at work."""
+        """Say that a shard is stored: `wait` counts from now on."""
         self._free = time.monotonic()
 
 

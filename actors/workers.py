@@ -107,7 +107,7 @@ class ShardWorker:
             InUse: another driver took over; nothing is stored.
             StoreUnwritable: the disk is full or read-only, or permission is missing.
         """
-        torch.set_num_threads(self.threads)  # each thread has its own number; rounding hangs on it
+        torch.set_num_threads(self.threads)  # a setting of each thread; rounding depends on it
         with self.turns.take(_clock(self.pipeline)) as parts:
             before = self.pipeline.base.nfe
             pending = self.compute(shard)
@@ -163,17 +163,17 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
 
 
 def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
-    """Rows of the calibration: one noise level per shard."""
+    """Rows of the calibration: one timestep per shard."""
     spec, schedule = pipeline.method.calibration, pipeline.base.schedule
     halves = read_patches(run).halves if spec is not None and spec.patches else ((), ())
     calibrator = Calibrator(pipeline, halves)
 
     def rows(shard: Shard) -> Pending:
-        levels = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
-        weights = [calibrator.level(t) for t in levels]
-        ratio = [schedule.noise_to_signal(t) for t in levels]
+        timesteps = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
+        weights = [calibrator.weights_at(t) for t in timesteps]
+        ratio = [schedule.noise_to_signal(t) for t in timesteps]
         return lambda: {
-            "time_index": np.array(levels, dtype=np.int64),
+            "time_index": np.array(timesteps, dtype=np.int64),
             "noise_to_signal": np.array(ratio, dtype=np.float32),
             "weights": torch.stack(weights).numpy(),
         }

@@ -31,7 +31,7 @@ from ood_core.denoising.calibrated import (
     CalibratedDenoiser,
     TargetLaws,
     band_knots,
-    calibrate_level,
+    calibrate_timestep,
 )
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.sampling import decode, invert
@@ -111,7 +111,7 @@ def calibrated(base: Denoiser, targets: Targets, timesteps: list[int]):
     experts = TargetLaws.fit(targets.fit, schedule, RHO, spec.n_clusters, targets.symmetries)
     mean = experts.gaussian.mean
     weights = [
-        calibrate_level(targets.fit, base, folds, mean, t, spec, targets.symmetries, ROOT)
+        calibrate_timestep(targets.fit, base, folds, mean, t, spec, targets.symmetries, ROOT)
         for t in timesteps
     ]
     ratios = torch.tensor([schedule.noise_to_signal(t) for t in timesteps])

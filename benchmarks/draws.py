@@ -32,16 +32,16 @@ from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import Candidates, latent_sampler
+from ood_core.synthesis.latent_samplers import Candidates, latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, measure_geometry
 from ood_core.synthesis.pipeline import Pipeline
 
 SPECS = {
     "prior": DrawSpec(),
-    "slerp 0.15": DrawSpec(construct="slerp"),
-    "norm 0.15": DrawSpec(construct="norm"),
-    "combination of 3": DrawSpec(construct="combination"),
-    "cluster": DrawSpec(construct="cluster"),
+    "slerp 0.15": DrawSpec(sampler="slerp"),
+    "norm 0.15": DrawSpec(sampler="norm"),
+    "combination of 3": DrawSpec(sampler="combination"),
+    "cluster": DrawSpec(sampler="cluster"),
 }
 SCORES = ("fsd", "spectrum_error", "pixel_wasserstein", "c2st", "nearest_ratio")
 SHOWN = 12

@@ -6,8 +6,8 @@
 Base, targets, calibration, prior and latents are those of the run, and every variant decodes the
 same latents with the same seeds; only solver, steps and what follows them differ. A variant is
 `solver:steps`, with `ddim@0.3` for an eta of 0.3, and any of `:4`, a teleport above `sigma/alpha`
-4, and `:searched`, the grid that `farfield models levels` finds. Rows are kept in `DIR/rows.jsonl`,
-so that the same command goes on where it stopped; `curve.png` is drawn anew.
+4, and `:searched`, the grid that `farfield models timesteps` finds. Rows are kept in
+`DIR/rows.jsonl`, so that the same command goes on where it stopped; `curve.png` is drawn anew.
 
 Lower is better. All scores are against all held-out maps; *real maps* are as many held-out maps
 against the others.

@@ -28,7 +28,7 @@ from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
 from ood_core.estimators.gaussian import symmetric_mean
 from ood_core.numerics.random import SeedRange, Stream, generator
-from ood_core.synthesis.constructs import corrected_weights
+from ood_core.synthesis.latent_samplers import corrected_weights
 
 
 @final

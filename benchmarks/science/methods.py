@@ -90,7 +90,7 @@ def own_method(name: OwnName, configured: Method) -> Method:
         case "discovery":
             return Method.of("discovery")
         case "discovery-slerp":
-            published = DrawSpec(construct="slerp", share="grid", accept="latents")
+            published = DrawSpec(sampler="slerp", share="grid", accept="latents")
             return Method.of("discovery", draw=published)
         case "cluster":
             return Method.of("cluster")

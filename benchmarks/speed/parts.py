@@ -23,7 +23,7 @@ from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.targets import read_latents
-from ood_core.synthesis.constructs import latent_sampler
+from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import draw
 
 ROWS = 16

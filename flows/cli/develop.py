@@ -99,7 +99,7 @@ def models_check(
     raise typer.Exit(0 if found["passed"] else 2)
 
 
-def models_levels(
+def models_timesteps(
     uri: Uri,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the grid to print.")] = 12,
     maps: Annotated[int, typer.Option(min=1, help="Held-out maps to measure errors at.")] = 16,

@@ -40,7 +40,7 @@ MODELS: Verbs = {
     "show": develop.models_show,
     "import": develop.models_import,
     "check": develop.models_check,
-    "levels": develop.models_levels,
+    "timesteps": develop.models_timesteps,
 }
 PASSED_ON = {"bench": {"allow_interspersed_args": False}}
 """Verbs that hand what follows their first argument to another program."""

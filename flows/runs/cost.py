@@ -70,7 +70,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
 def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
     """Network evaluations per stage, as the receipts will count them.
 
-    Where calibration leaves the base out at some levels, which it measures first, there are fewer.
+    An upper bound: calibration may leave the base out at some timesteps, which it measures first.
     """
     plans = shard_plans(settings, method, fit)
     return {stage: work.evaluations(plans[stage], method, fit) for stage, work in WORK.items()}
@@ -101,11 +101,11 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
     aims = StatisticAims.measure(statistics, noise, (), 1)
     inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
     steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec, seeds)
-    levels = [int(t) for t in time_grid(schedule, method)]
-    inside = [t for t in levels if schedule.noise_to_signal(t) <= spec.sigma_max]
-    if not inside:
+    timesteps = [int(t) for t in time_grid(schedule, method)]
+    steered_at = [t for t in timesteps if schedule.noise_to_signal(t) <= spec.sigma_max]
+    if not steered_at:
         return 0.0
-    return _seconds_per_map(lambda x: steered(x, inside[0]), noise) * len(inside)
+    return _seconds_per_map(lambda x: steered(x, steered_at[0]), noise) * len(steered_at)
 
 
 def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> float:
@@ -116,7 +116,7 @@ def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> floa
     count, seconds = spec.patches, 0.0
     for side, scale in patch_shapes(*probe.shape[1:]):
         size = probe.shape[1] * side**2
-        law = PatchMixture(
+        mixture = PatchMixture(
             weights=torch.full((count,), 1 / count),
             means=torch.zeros(count, size),
             values=torch.ones(count, size),
@@ -125,7 +125,7 @@ def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> floa
             scale=scale,
             stride=patch_stride(side),
         )
-        denoiser = PatchDenoiser(schedule, law)
+        denoiser = PatchDenoiser(schedule, mixture)
         seconds += _seconds_per_map(partial(denoiser, t=method.ends[1] // 2), probe)
     return seconds
 

@@ -25,7 +25,7 @@ MIN_MAPS = 8  # of fewer, the share that is nearer says nothing
 STEPS = 24
 
 
-def domain_rows(
+def domain_features(
     run: RunStore, settings: RunSettings, extractor: FeatureExtractor
 ) -> Float[Tensor, "b f"] | None:
     """Scattering features `(b, f)` of maps in the base's domain, or None.

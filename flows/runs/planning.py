@@ -10,7 +10,7 @@ import torch
 
 from actors.loading import require_fit
 from flows.runs.lease_guard import hold_lease
-from flows.runs.level_choice import LevelChoice, recorded, settle_level, with_level
+from flows.runs.timestep_choice import TimestepChoice, choose_timestep, recorded, with_timestep
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
 from ood_core.config.identity import identity_record
@@ -32,7 +32,7 @@ from ood_core.store.schema import (
 )
 from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import write_targets
-from ood_core.synthesis.constructs import require_parents
+from ood_core.synthesis.latent_samplers import require_parents
 from ood_core.synthesis.pipeline import ExpertPlan
 
 INVERSION_SHARD = 16
@@ -43,7 +43,7 @@ PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect",
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class RunPlan:
-    """A run that was planned for: checked inputs, identity and shard plans; nothing is written."""
+    """What a run will be: checked inputs, identity and shard plans; nothing is written yet."""
 
     run: RunStore
     settings: RunSettings
@@ -53,11 +53,11 @@ class RunPlan:
     record: dict[str, Any]
     plans: dict[ShardedStage, ShardPlan]
     dtype: str
-    choice: LevelChoice | None = None
+    choice: TimestepChoice | None = None
 
     @property
     def is_new(self) -> bool:
-        """Whether the place is free of any run.
+        """Whether there is no run at the place yet.
 
         Raises:
             IdentityRefused: another run lives there.
@@ -108,23 +108,23 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
 
 
 def inspect_inputs(settings: RunSettings) -> tuple[TargetSet, BaseModel, Method]:
-    """Read and check targets and base, and settle the method."""
+    """Read and check targets and base, and resolve the method."""
     return _inspected(settings, None)[:3]
 
 
 def _inspected(
     settings: RunSettings, run: RunStore | None
-) -> tuple[TargetSet, BaseModel, Method, LevelChoice | None]:
-    """The inputs, and how the level was chosen where that was left to measurement."""
+) -> tuple[TargetSet, BaseModel, Method, TimestepChoice | None]:
+    """The inputs, and how `t_max` was chosen where that was left to measurement."""
     targets = TargetSet.of(settings.targets)
     model = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     targets.check(model)
     require_ruled_in(settings.method.prior, targets.symmetries)
     schedule = model.denoiser.schedule
-    choice = settle_level(settings, targets, model, schedule.index_of(AUTO_MIN_NOISE), run)
-    method = with_level(settings.method, choice).resolve(schedule)
+    choice = choose_timestep(settings, targets, model, schedule.index_of(AUTO_MIN_NOISE), run)
+    method = with_timestep(settings.method, choice).resolve(schedule)
     require_fit(settings.base, method.ends[1], schedule)
-    if method.draw is not None and method.draw.construct == "combination":
+    if method.draw is not None and method.draw.sampler == "combination":
         require_parents(method.draw.sources, targets.fit_count)
     return targets, model, method, choice
 
@@ -148,15 +148,15 @@ class Work:
     content: Callable[[RunPlan, TargetSet], Content]
 
 
-def _levels(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
+def _calibrations(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
     return ShardPlan(method.steps + 1 if method.calibration is not None else 0, 1)
 
 
-def _level_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
+def _calibration_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
     return plan.rows * fit * method.calibration.draws if method.calibration is not None else 0
 
 
-def _level_content(planned: RunPlan, targets: TargetSet) -> Content:
+def _calibration_content(planned: RunPlan, targets: TargetSet) -> Content:
     spec = planned.method.calibration
     assert spec is not None, "else there are no shards"
     fitted = ExpertPlan.of(targets.fit_seen, targets.symmetries, spec).as_dict()
@@ -173,7 +173,7 @@ def _inversion_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
 
 def _inversion_content(planned: RunPlan, targets: TargetSet) -> Content:
     shape = targets.shape
-    return latent_columns(shape, planned.model.code_shape(shape)), _words(planned)
+    return latent_columns(shape, planned.model.code_shape(shape)), _attributes(planned)
 
 
 def _samples(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
@@ -187,19 +187,19 @@ def _sample_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
 def _sample_content(planned: RunPlan, targets: TargetSet) -> Content:
     sources = 0 if planned.method.draw is None else planned.method.draw.sources
     columns = sample_columns(targets.shape, targets.unit, sources)
-    return columns, {**_words(planned), "synthetic": True}
+    return columns, {**_attributes(planned), "synthetic": True}
 
 
-def _words(planned: RunPlan) -> dict[str, Any]:
+def _attributes(planned: RunPlan) -> dict[str, Any]:
     return {"title": planned.settings.name, "source": "Farfield"}
 
 
 WORK: dict[ShardedStage, Work] = {
-    "calibrate": Work(_levels, _level_evaluations, _level_content),
+    "calibrate": Work(_calibrations, _calibration_evaluations, _calibration_content),
     "invert": Work(_inversions, _inversion_evaluations, _inversion_content),
     "generate": Work(_samples, _sample_evaluations, _sample_content),
 }
-"""Every sharded stage: one level, a batch of targets, a shard of samples at a time."""
+"""Every sharded stage: a shard is one timestep, a batch of targets, or a batch of samples."""
 
 
 def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[ShardedStage, ShardPlan]:
@@ -219,9 +219,11 @@ def _write(planned: RunPlan) -> None:
     write_targets(run, targets)
     for stage, work in WORK.items():
         if plan := plans[stage]:
-            columns, words = work.content(planned, targets)
+            columns, attributes = work.content(planned, targets)
             axis = SHARDED[stage].axis
-            Table.create(run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, words)
+            Table.create(
+                run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, attributes
+            )
     kept = _record(settings, planned.model, method, targets.fit_ranged) | recorded(planned.choice)
     create_statistics(run, feature_extractor(targets), plans["generate"])
     persist_tables(run.root)

@@ -12,7 +12,7 @@ from actors.pool import ShardFailure
 from flows.progress import WorkerSeconds, listener, shares
 from flows.report.inputs import card_input, report_input
 from flows.report.publishing import write_report
-from flows.runs.domain import domain_rows
+from flows.runs.domain import domain_features
 from flows.runs.lease_guard import require_lease
 from flows.runs.reload import redraw_latents
 from flows.runs.status_card import StatusCard
@@ -40,7 +40,7 @@ Stage = Callable[[RunStore, RunSettings], str]
 
 
 def calibrate(run: RunStore, settings: RunSettings) -> str:
-    """Fit the laws of patches, once, then the weights of the experts, one level per shard."""
+    """Fit the mixtures of patches once, then the weights of the experts, a timestep per shard."""
     _fit_patches(run, settings)
     return _sharded(run, "calibrate", settings)
 
@@ -93,7 +93,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     blocks, count = read_statistics(run, extractor, targets), run.plan("generate").rows
     root = Root.of(run.record["identity"]).child("validation")
     latents, drawn, _ = redraw_latents(run)
-    domain = domain_rows(run, settings, extractor)
+    domain = domain_features(run, settings, extractor)
     result = evaluate_features(extractor, blocks, count, root, domain, (latents, drawn))
     decision = decide(settings.gate, result, len(targets.held_out))
     _show(run, targets, result, decision)

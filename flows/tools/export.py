@@ -33,11 +33,11 @@ def export_run(
     """
     source = run_source(run, force)
     plan = plan_export(source, dest, format, per_file)
-    heard, began = listener.get(), time.monotonic()
-    heard.begin("export", len(source), 0)
-    found = plan.write(partial(heard.advance, "export"))
+    events, began = listener.get(), time.monotonic()
+    events.begin("export", len(source), 0)
+    found = plan.write(partial(events.advance, "export"))
     written = found["files"] - found["files_kept"]
-    heard.end("export", time.monotonic() - began, f"{written} of {found['files']} files written")
+    events.end("export", time.monotonic() - began, f"{written} of {found['files']} files written")
     return found
 
 
@@ -45,8 +45,8 @@ def run_source(run: RunStore, force: bool) -> RunSource:
     """Return the samples of a run that may be exported.
 
     Raises:
-        Quarantined: the gate refused them, and nobody insists.
-        RunIncomplete: some are missing or not judged, and nobody insists, or there are none.
+        Quarantined: the gate refused them, and `force` is not given.
+        RunIncomplete: some are missing or not judged, without `force`, or there are none.
     """
     state, plan = run.state, run.plan("generate")
     if state == "quarantined" and not force:

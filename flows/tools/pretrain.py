@@ -50,14 +50,14 @@ def train_base(
 @contextmanager
 def _watched(folder: TrainingFolder, steps: int) -> Iterator[None]:
     """Report progress from the growing record, wherever the workers are."""
-    heard, done, stop = listener.get(), folder.steps_done, threading.Event()
-    heard.begin("pretrain", steps, done)
+    events, done, stop = listener.get(), folder.steps_done, threading.Event()
+    events.begin("pretrain", steps, done)
 
     def watch() -> None:
         shown = done
         while not stop.wait(LOOK_SECONDS):
             now = min(folder.steps_done, steps)
-            heard.advance("pretrain", now - shown)
+            events.advance("pretrain", now - shown)
             shown = now
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -1,4 +1,4 @@
-"""`farfield models levels`: timesteps for a run, by its denoiser's errors at held-out maps.
+"""`farfield models timesteps`: timesteps for a run, by its denoiser's errors at held-out maps.
 
 The grid of least cost (`ood_core/synthesis/timesteps.py`) for every number of steps, beside the
 even one in `ln(sigma/alpha)` between the same ends.

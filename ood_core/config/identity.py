@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
 from ood_core.errors import IdentityRefused
 
-SCHEME = 2
+SCHEME = 3
 SECTIONS = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
 
 

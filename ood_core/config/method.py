@@ -120,27 +120,27 @@ class DrawSpec:
     `cluster` draws a tangent at the Fréchet mean of the latents' directions.
 
     Attributes:
-        construct: how a latent is made.
+        sampler: how a latent is made.
         share: for slerp and norm, how far to go from the target's latent; None takes 0.15.
         parents: for combination, how many latents are added; None takes 3.
-        accept: what intervals of accepted radii, distances and angles are measured on: draws of
-            the same sampler, or, as published, the latents of the targets themselves.
+        accept: what the accepted intervals of radius, distance and angle are measured on: `draws`
+            of the same sampler, or, as published, the `latents` of the targets themselves.
     """
 
-    construct: SamplerKind = "prior"
+    sampler: SamplerKind = "prior"
     share: float | Literal["grid"] | None = None
     parents: int | None = None
-    accept: Literal["construct", "latents"] = "construct"
+    accept: Literal["draws", "latents"] = "draws"
 
     def __post_init__(self) -> None:
-        between, summed = self.construct in ("slerp", "norm"), self.construct == "combination"
+        between, summed = self.sampler in ("slerp", "norm"), self.sampler == "combination"
         require(
             self.share is None or between,
-            f"draw.share: got {self.share} for {self.construct}; expected it for slerp or norm",
+            f"draw.share: got {self.share} for {self.sampler}; expected it for slerp or norm",
         )
         require(
             self.parents is None or summed,
-            f"draw.parents: got {self.parents} for {self.construct}; expected it for combination",
+            f"draw.parents: got {self.parents} for {self.sampler}; expected it for combination",
         )
         require(
             self.share in (None, "grid") or 0 < float(self.share) < 1,
@@ -154,13 +154,11 @@ class DrawSpec:
     @property
     def sources(self) -> int:
         """Number of latents that a draw is made of; 0 where it is of all of them alike."""
-        return {"slerp": 1, "norm": 1, "combination": self.parents or PARENTS}.get(
-            self.construct, 0
-        )
+        return {"slerp": 1, "norm": 1, "combination": self.parents or PARENTS}.get(self.sampler, 0)
 
     def filled(self) -> "DrawSpec":
         """Return the spec with the defaults of its sampler filled in."""
-        between, summed = self.construct in ("slerp", "norm"), self.construct == "combination"
+        between, summed = self.sampler in ("slerp", "norm"), self.sampler == "combination"
         share = SHARE if between and self.share is None else self.share
         return replace(self, share=share, parents=self.sources if summed else None)
 
@@ -336,7 +334,7 @@ PUBLISHED: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "calibrated": {},
     "discovery": PUBLISHED,
-    "cluster": {**PUBLISHED, "draw": DrawSpec(construct="cluster")},
+    "cluster": {**PUBLISHED, "draw": DrawSpec(sampler="cluster")},
 }
 """Fields in which each preset differs from `Method()`."""
 CAN_BE_NONE = ("t_max", "t_min", "timesteps", "calibration", "steering", "draw")

@@ -11,9 +11,9 @@
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
 are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The experts that learn from
 targets are fitted on the other half of them (2-fold cross-fitting), so that their weight is earned
-on maps that they have not seen. An expert whose absence would hardly raise the error of a level has
-no weight there and is not asked, the base before all others: its call is the dearest. No network
-weight moves.
+on maps that they have not seen. An expert whose absence would hardly raise the error at a timestep
+has no weight there and is not evaluated; the base goes first, since it costs most. No weight of the
+network changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,14 +46,14 @@ Expert = Callable[[Maps, int], Maps]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class BandWeights:
-    """Weights per level, band and expert; `knots` are band centres in cycles per pixel."""
+    """Weights per timestep, band and expert; `knots` are band centres in cycles per pixel."""
 
-    noise_to_signal: Float[Tensor, " levels"]
+    noise_to_signal: Float[Tensor, " timesteps"]
     knots: Float[Tensor, " bands"]
-    weights: Float[Tensor, "levels bands experts"]
+    weights: Float[Tensor, "timesteps bands experts"]
 
     def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
-        """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last level."""
+        """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last timestep."""
         log = self.noise_to_signal.log()
         where = torch.tensor(noise_to_signal, dtype=log.dtype).log().clamp(log[0], log[-1])
         above = int(torch.searchsorted(log, where).clamp(1, len(log) - 1))
@@ -64,9 +64,9 @@ class BandWeights:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetLaws:
-    """Exact denoisers of what the targets themselves say.
+    """Exact denoisers of distributions that are fitted to the targets.
 
-    One Gaussian, one per cluster, and mixtures over patches that were fitted beforehand.
+    One Gaussian, one Gaussian per cluster, and mixtures over patches that were fitted beforehand.
     """
 
     gaussian: GaussianDenoiser
@@ -113,7 +113,7 @@ class TargetLaws:
         return nearest_law(maps, self.weights, laws)
 
     def by_cluster(self, x_t: Maps, t: int, labels: Labels) -> Maps:
-        """Denoise every map by the law of its own cluster."""
+        """Denoise every map by the Gaussian of its own cluster."""
         if not bool(((labels >= 0) & (labels < len(self.clusters))).all()):
             raise ValueError(f"got labels beyond the {len(self.clusters)} clusters: {labels}")
         clean = torch.empty_like(x_t)
@@ -125,7 +125,7 @@ class TargetLaws:
 
 
 def halves(targets: Maps) -> tuple[Maps, Maps]:
-    """The targets of either fold: number `p` lacks the maps `p::2`."""
+    """The targets of both folds: fold `p` lacks the maps `p::2`."""
     return targets[1::2], targets[0::2]
 
 
@@ -147,11 +147,11 @@ class CalibratedDenoiser:
         """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
         mean = self._laws.gaussian.mean.to(x_t)
         weights = self.bands.at(self.schedule.noise_to_signal(t))
-        asked = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
+        evaluated = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
         experts = experts_of(self._base, self._laws, self._labels)
-        modes = expert_modes(x_t, t, [experts[number] for number in asked], mean)
+        modes = expert_modes(x_t, t, [experts[number] for number in evaluated], mean)
         hats = hat_functions(self.bands.knots, x_t.shape[-2], x_t.shape[-1])
-        gains = torch.einsum("be,byx->eyx", weights[:, asked], hats).to(x_t)
+        gains = torch.einsum("be,byx->eyx", weights[:, evaluated], hats).to(x_t)
         stacked = (modes * gains[:, None, None]).sum(dim=0)
         estimate: Tensor = mean + torch.fft.ifft2(stacked).real
         return estimate
@@ -163,10 +163,10 @@ EXPERTS: dict[str, Callable[[Denoiser, TargetLaws, Labels], Expert]] = {
     "gaussian": lambda base, laws, labels: laws.gaussian,
     "cluster": lambda base, laws, labels: partial(laws.by_cluster, labels=labels),
 }
-"""Those that are always there, by name, for a batch of maps of known clusters."""
+"""Experts that every calibration has, by name, for a batch of maps of known clusters."""
 BASE = list(EXPERTS).index("base")
 PATCHES = "patches "
-"""Names of experts that are mixtures over patches begin so; they follow the fixed experts."""
+"""How names of experts that are mixtures over patches begin; they follow those of `EXPERTS`."""
 
 
 def experts_of(base: Denoiser, laws: TargetLaws, labels: Labels) -> list[Expert]:
@@ -180,8 +180,8 @@ def in_order(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def by_name(
-    weights: Float[Tensor, "levels bands stored"], names: Sequence[str], source: str
-) -> Float[Tensor, "levels bands experts"]:
+    weights: Float[Tensor, "timesteps bands stored"], names: Sequence[str], source: str
+) -> Float[Tensor, "timesteps bands experts"]:
     """Stored weights `in_order`.
 
     A fixed expert that was not there when the weights were stored has weight 0.
@@ -224,7 +224,7 @@ def hat_functions(knots: Float[Tensor, " bands"], y: int, x: int) -> Float[Tenso
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class NormalEquations:
-    """Cross-spectra of experts and clean modes in bands: all that the regression needs of them."""
+    """Cross-spectra of experts and clean modes in bands, which is all that the regression needs."""
 
     gram: Float[Tensor, "bands experts bands experts"]
     moment: Float[Tensor, "bands experts"]
@@ -260,20 +260,21 @@ class NormalEquations:
         return weights, float(self.power - 2 * flat @ right + flat @ gram @ flat)
 
 
-def fit_level(
+def fit_weights(
     modes: Tensor,
     clean: Tensor,
     knots: Float[Tensor, " bands"],
     ridge: float,
     prune_tolerance: float = 0.0,
 ) -> Float[Tensor, "bands experts"]:
-    """Ridge regression of the clean modes on the experts' modes, one level.
+    """Ridge regression of the clean modes on the experts' modes, at one timestep.
 
     `modes` is `(experts, n, c, y, x)` and `clean` `(n, c, y, x)`, complex. The regression needs
     only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
 
-    Experts are left out one by one while the error stays within `1 + prune_tolerance` of what all
-    of them leave: the base as soon as that holds without it, else the one that is missed least.
+    Experts are left out one by one while the error stays within `1 + prune_tolerance` times the
+    error of all of them: the base as soon as that holds without it, else the one whose absence
+    raises the error least.
     """
     system = NormalEquations.of(modes, clean, knots)
     among = list(range(len(modes)))
@@ -290,7 +291,7 @@ def fit_level(
     return weights.float().cpu()
 
 
-def calibrate_level(
+def calibrate_timestep(
     targets: Maps,
     base: Denoiser,
     folds: Sequence[TargetLaws],
@@ -300,7 +301,7 @@ def calibrate_level(
     symmetries: Sequence[Symmetry],
     root: int,
 ) -> Float[Tensor, "bands experts"]:
-    """Fit the weights of one level on noised targets; `folds[p]` has not seen targets `p::2`."""
+    """Fit the weights of one timestep on noised targets; `folds[p]` has not seen targets `p::2`."""
     mean = mean.to(targets)
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
     modes, clean = [], []
@@ -314,6 +315,6 @@ def calibrate_level(
             modes.append(expert_modes(x_t, t, experts_of(base, laws, labels[parity]), mean))
             clean.append(torch.fft.fft2(x0 - mean))
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
-    return fit_level(
+    return fit_weights(
         torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge, spec.prune_tolerance
     )

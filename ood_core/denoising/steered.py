@@ -1,22 +1,23 @@
 """Steered decoding: the clean estimate is pulled towards statistics of the targets.
 
-While decoding, at each level with `sigma/alpha` up to a given one, a few Adam steps on the
+While decoding, at each timestep with `sigma/alpha` up to `sigma_max`, a few Adam steps on the
 denoised estimate alone (no gradient through the network) lower the distance of its statistics to a
 per-sample aim `s*`. The aim is drawn locally: a random target, one of its near neighbours in
 statistic space, a random point between them. Statistics: log scattering moments, log band powers,
 mean, spread, skewness, sorted pixels and means of rings about the centre, each divided by its
 spread over the targets.
 
-Adam moves all its coordinates alike. On pixels that would be white noise, which makes peaks that no
-map has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)` the variance
-that the targets' power `P` leaves open at `s = sigma/alpha`, it follows the maps' own spectrum.
+Adam moves all its coordinates by like amounts. On pixels such steps are white noise, which makes
+peaks that no map has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)`
+the variance that the targets' power `P` leaves open at `s = sigma/alpha`, they follow the maps' own
+spectrum.
 
-The largest waves and the mean are a few modes, and a few numbers among a hundred that follow small
-scales. Counted alike they are hardly heard: on maps of two phases half of the power of the largest
-waves was given up for the rest. So the loss counts them more.
+The mean and the lowest wavenumbers are a few numbers among a hundred that follow small scales. With
+equal weights they hardly matter: on maps of two phases half of the power at the lowest wavenumbers
+was given up for the rest. So the loss gives them more weight.
 
 The estimate is a mean, and smoother than any map. Steps that begin at it must make all texture
-themselves; beginning at a random `u`, part of it is there, with phases that no statistic asked for.
+themselves; a random `u` to begin with has part of it, with phases that no statistic chose.
 """
 
 import math
@@ -42,9 +43,9 @@ from ood_core.numerics.symmetry import orbit
 
 QUANTILES = 24
 BANDS = 9
-ROWS = 16  # maps that are pulled at once on a CPU: wavelet responses then fit into the cache
+ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
-"""Of which statistics, and which of their numbers per channel, the largest waves are."""
+"""Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
@@ -66,7 +67,7 @@ class Statistics:
         return torch.cat([part.flatten(1) for part in self.by_name(maps).values()], dim=1)
 
     def low_k(self, channels: int) -> Bool[Tensor, " f"]:
-        """Which statistics are of the largest waves, as `LOW_K` says."""
+        """Which statistics are those of `LOW_K`."""
         parts = self.by_name(torch.zeros(1, channels, *self._shape))
         marks = {name: torch.zeros(part.shape) for name, part in parts.items()}
         for name, which in LOW_K.items():
@@ -107,8 +108,8 @@ def ring_means(size: int, count: int) -> Float[Tensor, "rings y x"]:
 class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
-    `low_k` marks those of the largest waves. `power` is the targets' mean power about their mean,
-    per Fourier mode, isotropic.
+    `low_k` marks those of the mean and of the lowest wavenumbers. `power` is the targets' mean
+    power about their mean, per Fourier mode, isotropic.
     """
 
     values: Float[Tensor, "m f"]
@@ -145,7 +146,8 @@ class StatisticAims:
     ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
         """Draw one aim per seed; also return its two parent targets.
 
-        `near` names the first parent of each, as it is, where a latent was made of it.
+        `near` has the first parent of each sample, whose latent it was made of; without it, parents
+        are drawn at random.
         """
         aims, parents = [], []
         for row, i in enumerate(seeds):
@@ -160,7 +162,7 @@ class StatisticAims:
 
 @final
 class SteeredDenoiser:
-    """A denoiser whose estimates are pulled towards per-sample aims; one instance per batch."""
+    """A denoiser whose estimates are steered towards per-sample aims; one instance per batch."""
 
     def __init__(
         self,
@@ -201,7 +203,7 @@ class SteeredDenoiser:
         return (self._statistics(maps) - aim.to(maps)) / self._spread.to(maps)
 
     def _starts(self, x0: Maps, t: int) -> Maps:
-        """Where the steps of every map begin at a level, in posterior coordinates."""
+        """Where the Adam steps of every map begin, in posterior coordinates."""
         if self._seeds is None or not self._spec.start:
             return torch.zeros_like(x0)
         white = normal(self._seeds, x0.shape[1:], attempt=t, stream=Stream.STEERING)

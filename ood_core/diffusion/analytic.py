@@ -35,7 +35,7 @@ class GaussianDenoiser:
         return y - self._schedule.noise_to_signal(t) ** 2 * shrunk
 
     def noised(self, t: int) -> Covariance:
-        """Return `C + (sigma_t/alpha_t)^2 I`, factorised once per level."""
+        """Return `C + (sigma_t/alpha_t)^2 I`, factorised once per time index."""
         if t not in self._noised:
             white = self._schedule.noise_to_signal(t) ** 2
             self._noised[t] = self.covariance.plus_white(white)

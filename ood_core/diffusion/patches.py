@@ -6,8 +6,8 @@ Every patch of a map is a draw from `sum_k w_k N(m_k, C_k)`, so that of a noised
     E[p | y] = sum_k g_k(y) (m_k + C_k (C_k + s^2 I)^-1 (y - m_k))
 
 with responsibilities `g_k` of `y` under `N(m_k, C_k + s^2 I)` (Zoran & Weiss 2011, EPLL, there with
-the likeliest member alone). Overlapping patches are averaged. A mixture of a coarser scale sees the
-map averaged over squares of `scale` pixels, where white noise is `scale` times weaker.
+the likeliest component alone). Overlapping patches are averaged. A mixture of a coarser scale sees
+the map averaged over squares of `scale` pixels, where white noise is `scale` times weaker.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ ROWS = 1024  # patches at once: their products fit into the cache, which halves 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchMixture:
-    """A law of patches of all channels, `side` pixels wide on the map thinned `scale` times.
+    """A mixture over patches of all channels, `side` px wide on the map coarsened `scale` times.
 
     Maps are cut into patches at every `stride` pixels.
     `vectors[k]` holds the eigenvectors of covariance `k` as columns, `values[k]` the eigenvalues.
@@ -44,7 +44,7 @@ class PatchMixture:
 
 @final
 class PatchDenoiser:
-    """Posterior mean of a map under a law of its patches."""
+    """Posterior mean of a map under a mixture over its patches."""
 
     def __init__(self, schedule: NoiseSchedule, mixture: PatchMixture) -> None:
         self._schedule, self.mixture = schedule, mixture
@@ -78,15 +78,15 @@ class PatchDenoiser:
 
     def _posterior(self, rows: Float[Tensor, "n d"], noise: float) -> Float[Tensor, "n d"]:
         """`E[p | y]` of noised patches."""
-        law = self.mixture
-        values, means = law.values.to(rows), law.means.to(rows)
-        vectors = law.vectors.to(rows)
+        mixture = self.mixture
+        values, means = mixture.values.to(rows), mixture.means.to(rows)
+        vectors = mixture.vectors.to(rows)
         total = values + noise**2
         whiten = vectors / total.sqrt()[:, None, :]
         count, size = means.shape
         away = (rows @ whiten.permute(1, 0, 2).reshape(size, -1)).view(-1, count, size)
         away = away - torch.einsum("kd,kde->ke", means, whiten)
-        odds = law.weights.to(rows).log() - 0.5 * (away.square().sum(-1) + total.log().sum(-1))
+        odds = mixture.weights.to(rows).log() - 0.5 * (away.square().sum(-1) + total.log().sum(-1))
         share = odds.softmax(-1)
         pull = (share[..., None] * away * (values / total.sqrt())).flatten(1)
         return share @ means + pull @ vectors.transpose(1, 2).reshape(-1, size)

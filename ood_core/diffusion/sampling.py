@@ -26,7 +26,7 @@ from ood_core.numerics.random import SeedRange
 
 
 class SolverClass(Protocol):
-    """A class of solvers; one that adds noise is built from seeds, and `eta` where it takes one."""
+    """A class of solvers; one that adds noise is built from seeds, and from `eta` if it has one."""
 
     @property
     def nfe_per_step(self) -> int:
@@ -52,7 +52,7 @@ SOLVERS: dict[SolverName, SolverClass] = {
 }
 """Every solver that decodes, by name."""
 WITH_ETA: dict[SolverName, SolverClass] = {"ddim": StochasticDdim}
-"""What those are that take a share `eta` of fresh noise above 0."""
+"""Solvers with a share `eta` of fresh noise above 0, by the name that `eta` goes with."""
 
 
 def decode(
@@ -62,9 +62,9 @@ def decode(
     grid: TimeGrid,
     seeds: SeedRange | None = None,
     eta: float = 0.0,
-    above: Shortcut | None = None,
+    shortcut: Shortcut | None = None,
 ) -> Maps:
-    """Decode latents at the grid's last index, or above a shortcut, to maps in model range.
+    """Decode latents at the grid's last index, or at a shortcut's upper end, to model range.
 
     Solvers that add noise end with the clean estimate at the grid's first index, the others with
     the point there.
@@ -74,10 +74,10 @@ def decode(
             from.
     """
     schedule, kind = denoiser.schedule, solver_class(solver, eta)
-    if above is None:
+    if shortcut is None:
         start = latents * schedule.scale(int(grid[-1]))
     else:
-        start = above.down(latents * schedule.scale(above.high))
+        start = shortcut.down(latents * schedule.scale(shortcut.high))
     down, first = descending(grid), int(grid[0])
     if not kind.adds_noise:
         walker = kind()
@@ -128,21 +128,21 @@ class Inversion:
 
 
 def invert(
-    denoiser: Denoiser, x0: Maps, grid: TimeGrid, iterations: int, above: Shortcut | None = None
+    denoiser: Denoiser, x0: Maps, grid: TimeGrid, iterations: int, shortcut: Shortcut | None = None
 ) -> Inversion:
     """Invert clean maps along an ascending grid and decode them again on the same grid.
 
     The clean map is taken as the point at the grid's first index, so that inversion and decoding
-    are inverses of each other up to the fixed-point residual. Above the grid the way up and down is
-    that of the shortcut.
+    are inverses of each other up to the fixed-point residual. A shortcut leads
+    from the grid's last index further up, and back.
     """
     schedule, top = denoiser.schedule, int(grid[-1])
     alpha = float(schedule.alpha[int(grid[0])])
     solved = last(denoiser, FixedPointDdim(iterations), x0 * alpha, grid)
-    end, high = solved.x, top if above is None else above.high
-    latents = (end if above is None else above.up(end)) / schedule.scale(high)
-    if above is not None:
-        end = above.down(latents * schedule.scale(high))
+    end, high = solved.x, top if shortcut is None else shortcut.high
+    latents = (end if shortcut is None else shortcut.up(end)) / schedule.scale(high)
+    if shortcut is not None:
+        end = shortcut.down(latents * schedule.scale(high))
     back = last(denoiser, Ddim(), end, descending(grid)) / alpha
     error = ((back - x0) ** 2).flatten(1).mean(dim=1).sqrt()
     return Inversion(latents, back, error, solved.residual)

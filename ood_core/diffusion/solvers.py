@@ -7,7 +7,7 @@ direction; index order alone decides which. `integrate` is the one loop of both.
 Stochastic solvers add fresh noise at every step, downward only. `q < r` are the values of
 `sigma/alpha` after and before a step, and `z ~ N(0, 1)`. Map `i` draws `z` from its own seed and
 the index that is left, so batches do not matter. Fresh noise forgets errors of earlier estimates.
-The order is that of the law of the end point.
+Their order is that of the distribution of the end point.
 """
 
 import itertools
@@ -35,7 +35,7 @@ class Solver(Protocol[State]):
 
     @property
     def order(self) -> int:
-        """Global order of convergence; of the law where the solver adds noise."""
+        """Global order of convergence; of the end point's distribution where steps add noise."""
         ...
 
     @property

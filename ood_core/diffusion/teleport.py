@@ -1,7 +1,7 @@
-"""Teleport: the exact flow of a Gaussian between two levels, without any evaluation.
+"""Teleport: the exact flow of a Gaussian between two timesteps, without any evaluation.
 
 At high noise a denoiser is nearly that of a Gaussian, `N(mu, C)`, whose flow is affine (Wang &
-Vastola 2024, arXiv 2412.09726, here with `y = x / alpha` and levels `s`, `t` of `sigma/alpha`):
+Vastola 2024, arXiv 2412.09726, here with `y = x / alpha` and values `s`, `t` of `sigma/alpha`):
 
     y_t = mu + g(C) (y_s - mu),      g(l) = sqrt((l + t^2) / (l + s^2))
 
@@ -25,7 +25,7 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.numerics.covariance import Covariance
 
 DIGITS = 36.0
-"""Natural logarithm of the precision asked of the root: that of double precision."""
+"""Minus the natural logarithm of the square root's error: that of double precision."""
 
 
 @final
@@ -66,16 +66,16 @@ def _square_root(low: float, high: float) -> tuple[list[float], list[float]]:
 @final
 @dataclass(frozen=True, eq=False)
 class Shortcut:
-    """A teleport between the top of a grid and the level of the latents."""
+    """A teleport between the top of a grid, `low`, and the time index of the latents, `high`."""
 
     flow: Teleport
     low: int
     high: int
 
     def up(self, x: Maps) -> Maps:
-        """From the top of the grid to the latents' level."""
+        """From the top of the grid to the time index of the latents."""
         return self.flow(x, self.low, self.high)
 
     def down(self, x: Maps) -> Maps:
-        """From the latents' level to the top of the grid."""
+        """From the time index of the latents to the top of the grid."""
         return self.flow(x, self.high, self.low)

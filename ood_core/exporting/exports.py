@@ -2,7 +2,7 @@
 
 `SHA256SUMS` (of one file `NAME.sha256`) is both the checksums and the record of what is done: its
 first line says what is exported, and a file is done when its line is there and its bytes have that
-sum. So an export goes on where it stopped, and asks nothing but its own place.
+sum. So an export goes on where it stopped, and looks at nothing but its own folder.
 """
 
 import hashlib
@@ -94,11 +94,11 @@ class Export:
             return {f"{STEM}{ending}": spans[0]}
         return {f"{STEM}-{i:05d}{ending}": span for i, span in enumerate(spans)}
 
-    def write(self, told: Callable[[int], None] = lambda rows: None) -> dict[str, Any]:
+    def write(self, progress: Callable[[int], None] = lambda rows: None) -> dict[str, Any]:
         """Write what is not there yet; return what there is then.
 
         Args:
-            told: called with a number of rows each time that so many more are written or found.
+            progress: called with a number of rows each time that so many more are written or found.
 
         Raises:
             InputError: something else is in the place, or it is no place for files.
@@ -117,9 +117,9 @@ class Export:
                 before = {file: value for file, value in done.items() if _part(file) == name}
                 if before and before == _sums(path):
                     kept += 1
-                    told(stop - start)
+                    progress(stop - start)
                     continue
-                self._write_part(path, Part(self.source, start, stop, told))
+                self._write_part(path, Part(self.source, start, stop, progress))
                 done = {f: v for f, v in done.items() if f not in before} | _sums(path)
                 self._note(done)
             text = render_readme(self.source, self.format, self.exporter.reading, tuple(parts))
@@ -159,7 +159,7 @@ class Export:
             )
             if lines:
                 raise IdentityRefused(
-                    f"{self.dest} holds another export; these fields differ (there -> asked):\n  "
+                    f"{self.dest} holds another export; these fields differ (there -> wanted):\n  "
                     + "\n  ".join(lines)
                     + "\nGive another place, or remove the files of that export"
                 )

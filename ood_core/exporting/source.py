@@ -122,13 +122,13 @@ class Part:
         source: where they come from.
         start: first row.
         stop: row after the last one.
-        told: called with a number of rows each time that so many more are written.
+        progress: called with a number of rows each time that so many more are written.
     """
 
     source: Source
     start: int
     stop: int
-    told: Callable[[int], None] = lambda rows: None
+    progress: Callable[[int], None] = lambda rows: None
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -142,7 +142,7 @@ class Part:
         """All columns of the rows, in blocks."""
         for rows in self.source.blocks(self.start, self.stop):
             yield rows
-            self.told(len(rows[SAMPLE]))
+            self.progress(len(rows[SAMPLE]))
 
     def notes(self) -> Iterator[Rows]:
         """All columns but the maps, in blocks."""

@@ -25,9 +25,9 @@ def write_zarr(path: Path, part: Part) -> None:
             path, SAMPLE, plan.rows, plan.shard_rows, list(about.columns), attributes
         )
     for shard in plan:
-        span = Part(part.source, part.start + shard.start, part.start + shard.stop, part.told)
+        span = Part(part.source, part.start + shard.start, part.start + shard.stop, part.progress)
         if _is_there(path, shard):
-            part.told(len(shard))
+            part.progress(len(shard))
             continue
         rows = gathered(list(span.blocks()))
         table.write(shard, {c.name: rows[c.name] for c in about.columns})  # maps come last

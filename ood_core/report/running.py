@@ -1,4 +1,4 @@
-"""The card of a set that is being made: how far it is, and when it was last heard of."""
+"""The card of a set that is being made: how far it is, and when it last gave a sign of life."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,7 +1,7 @@
 """Zarr v3 arrays with names and units; one writer per shard by construction.
 
 A `Table` is a Zarr group whose arrays share their first axis. It is created whole at plan time by
-one process; afterwards workers write whole shards of rows and nobody touches metadata, except to
+one process; afterwards workers write whole shards of rows and metadata is not touched, except to
 make a table longer. A last shard may hold more rows than the table shows: Zarr stores chunks at the
 end in full and hides what lies beyond it, so that a table grows without a shard being rewritten.
 

@@ -124,7 +124,7 @@ def write_prior(
             arrays = _gaussian_arrays((prior.mean, prior.covariance), "")
             attributes["rho"] = prior.rho
         case MixturePrior():
-            arrays = {"weights": (("member",), prior.weights.numpy())}
+            arrays = {"weights": (("cluster",), prior.weights.numpy())}
             for number, gaussian in enumerate(prior.laws):
                 arrays |= _gaussian_arrays(gaussian, _prefix(number))
     if choice is not None:

@@ -22,7 +22,7 @@ class StageTable:
 
 
 SHARDED: dict[ShardedStage, StageTable] = {
-    "calibrate": StageTable("calibration.zarr", "level"),
+    "calibrate": StageTable("calibration.zarr", "timestep"),
     "invert": StageTable("latents.zarr", "row"),
     "generate": StageTable("dataset.zarr", "sample"),
 }

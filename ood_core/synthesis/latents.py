@@ -2,7 +2,7 @@
 
 Independent draws of `N(mu, sigma^2 I)` in `d` dimensions lie at radius `sqrt(|mu|^2 + sigma^2 d)`,
 at distance `sigma sqrt(2 d)`, subtend `acos(|mu|^2 / (|mu|^2 + sigma^2 d))` at the origin and 60
-degrees at one another. The published acceptance test compares with literals of one checkpoint
+degrees at one another. The published acceptance test compares with constants of one checkpoint
 (611.4, 88.0 and 60 degrees; Zhu et al. 2023, reference code). Here intervals are measured: on
 draws of the sampler that is tested, so that its outliers are refused and not the sampler; or, as
 published, on the latents themselves, each against the others.
@@ -18,7 +18,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, PerSample
 from ood_core.config.method import DrawSpec
 from ood_core.numerics.random import SeedRange
-from ood_core.synthesis.constructs import Candidates, LatentSampler
+from ood_core.synthesis.latent_samplers import Candidates, LatentSampler
 
 References = Float[Tensor, "m c y x"]
 Used = Bool[Tensor, "n m"]

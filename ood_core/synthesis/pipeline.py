@@ -31,7 +31,7 @@ from ood_core.denoising.calibrated import (
     Labels,
     TargetLaws,
     band_knots,
-    calibrate_level,
+    calibrate_timestep,
     halves,
 )
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
@@ -49,12 +49,12 @@ from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
-from ood_core.synthesis.constructs import latent_sampler
+from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry
 from ood_core.synthesis.timesteps import base_gaussian
 
 GAUSSIAN_WHITE = 1.0
-"""Noise-to-signal ratio around which the Gaussian expert earns its weight."""
+"""`sigma/alpha` at which the covariance of the Gaussian expert is chosen: there it matters most."""
 GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
 
@@ -62,7 +62,7 @@ PatchMixtures = tuple[PatchMixture, ...]
 @final
 @dataclass(frozen=True, slots=True)
 class ExpertPlan:
-    """Which experts there are and how they are parted into bands, known before any is fitted.
+    """Names of the experts and the bands of their weights, known before any is fitted.
 
     `knots` are band centres in cycles per pixel; `rho` is the stationary share of the Gaussian's
     covariance and `n_clusters` the largest number of its clusters.
@@ -106,7 +106,7 @@ class Pipeline:
     `base` counts the evaluations of `network`, which may be a wrapped one. `experts` and `weights`
     belong to the calibrated denoiser; `weights` is None before calibration. `codes` is the
     autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
-    top of the grid to the timestep of the latents where the method teleports.
+    top of the grid to the time index of the latents where the method teleports.
     """
 
     base: CountingDenoiser
@@ -202,18 +202,22 @@ class Pipeline:
     def lift(self, denoiser: Denoiser, seen: Maps) -> Inversion:
         """Invert maps, or codes, that are on the device."""
         return invert(
-            denoiser, seen, self.timesteps, self.method.fixed_point_iterations, above=self.shortcut
+            denoiser,
+            seen,
+            self.timesteps,
+            self.method.fixed_point_iterations,
+            shortcut=self.shortcut,
         )
 
     def lower(self, denoiser: Denoiser, latents: Latents) -> Maps:
         """Undo `lift`: decode by the deterministic solver."""
-        return decode(denoiser, "ddim", latents, self.timesteps, above=self.shortcut)
+        return decode(denoiser, "ddim", latents, self.timesteps, shortcut=self.shortcut)
 
     def invert(self, start: int, stop: int, capacity: int) -> Inversion:
         """Invert fit targets `start <= i < stop` on the device, padded to a batch of `capacity`.
 
-        The round trip of a latent base ends in pixels, and its error is that of the whole way: of
-        the autoencoder and of the flow.
+        The round trip of a latent base ends in pixels, so its error includes that of the
+        autoencoder.
         """
         seen = padded(self.targets.fit_seen[start:stop], capacity)
         done = self.lift(self.denoiser(self.labels(seen)), seen.to(self.device))
@@ -247,7 +251,7 @@ def fit_mixtures(
 
 
 def held_numbers(method: Method, error: PerSample, fit: Maps) -> tuple[int, ...]:
-    """Numbers of the fit targets whose round trip holds; `fit` has the targets in model range."""
+    """Numbers of the fit targets whose round trip holds; `fit` are these targets in model range."""
     good = held(error, fit.flatten(1).std(dim=1), method.round_trip_limit)
     return tuple(torch.nonzero(good)[:, 0].tolist())
 
@@ -287,10 +291,10 @@ class Calibrator:
         )
         self._seen = seen.to(pipeline.device)
 
-    def level(self, t: int) -> Float[Tensor, "bands experts"]:
+    def weights_at(self, t: int) -> Float[Tensor, "bands experts"]:
         """Weights at one timestep, `(bands, experts)`."""
         pipeline = self._pipeline
-        return calibrate_level(
+        return calibrate_timestep(
             self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
             pipeline.targets.symmetries, pipeline.root,
         )  # fmt: skip
@@ -356,8 +360,8 @@ class Sampler:
     def sample(self, seeds: SeedRange) -> Samples:
         """Make the samples of a range of seeds.
 
-        Every sample has two parents, whether it is steered towards them or not: the first one says
-        which cluster it belongs to, and both say how far it ends from where real maps lie.
+        Every sample has two parents, whether it is steered towards them or not: the first decides
+        its cluster, and `aim_distance` is measured from the aim that both define.
         """
         pipeline, steering = self._pipeline, self._pipeline.method.steering
         drawn = draw(self._sampler, seeds, self._geometry, self._latents)
@@ -381,7 +385,7 @@ class Sampler:
 
 
 def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
-    """Rings whose means are steered: none where the field has no centre."""
+    """Number of rings whose means are steered; 0 where maps have no centre."""
     return 0 if steering is None or "translate" in symmetries else steering.radial_bins
 
 

@@ -51,7 +51,7 @@ T = TypeVar("T")
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Trust:
-    """How much each expert is trusted, per noise level and band of wavenumber.
+    """How much each expert is trusted, per timestep and band of wavenumber.
 
     Attributes:
         experts: names; `base` is the frozen model.
@@ -140,7 +140,7 @@ class Synthesizer:
             calibrator = Calibrator(pipeline, (first, second))
             steps = _bar(pipeline.timesteps.tolist(), "calibrating", progress)
             pipeline = pipeline.calibrated(
-                calibrator.weights({t: calibrator.level(t) for t in steps})
+                calibrator.weights({t: calibrator.weights_at(t) for t in steps})
             )
         latents, error = _inverted(pipeline, len(targets.fit), progress)
         self._fitted = self._complete(targets, record, pipeline, every, latents, error)
@@ -195,7 +195,7 @@ class Synthesizer:
         return self._fit.prior.prior
 
     def trust(self) -> Trust:
-        """How much each expert is trusted at every noise level.
+        """How much each expert is trusted at every timestep.
 
         Raises:
             InputError: not fitted, or the method does not calibrate.

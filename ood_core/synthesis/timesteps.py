@@ -11,7 +11,7 @@ numbers per timestep, measured on the frozen base, say where that begins:
                   difference of the means (the fit targets' and the Gaussian's)
 
 Own rule: among timesteps with an error of at most twice the least and a separability of at least
-0.95, the lowest one whose score is explained to 0.995; where there is none, the one explained best.
+0.95, the lowest one of which 0.995 is explained; where there is none, the one explained best.
 
 **Where a solver should stop**: at timesteps whose steps hide least of what a denoiser learns.
 
@@ -38,7 +38,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.denoising.calibrated import band_knots, fit_level, hat_functions
+from ood_core.denoising.calibrated import band_knots, fit_weights, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -88,7 +88,7 @@ def base_gaussian(
         shares = []
         for channel in range(shape[0]):
             one = slice(channel, channel + 1)
-            weights = fit_level(seen[None, :, one], made[:, one], knots, 1e-9)
+            weights = fit_weights(seen[None, :, one], made[:, one], knots, 1e-9)
             shares.append(torch.einsum("b,byx->yx", weights[:, 0], hats))
         gain = torch.stack(shares).clamp(1e-6, 0.9999)
         power = gain * s**2 / (1 - gain)

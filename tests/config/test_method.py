@@ -117,9 +117,7 @@ def test_the_discovery_preset_has_the_published_settings() -> None:
     assert (method.ends, method.steps, method.spacing) == ((0, 900), 79, "uniform")
     assert (method.fixed_point_iterations, method.solver, method.prior) == (1, "ddim", "isotropic")
     assert (method.calibration, method.steering, method.draw) == (None, None, None)
-    assert Method.of("cluster") == replace(
-        Method.of("discovery"), draw=DrawSpec(construct="cluster")
-    )
+    assert Method.of("cluster") == replace(Method.of("discovery"), draw=DrawSpec(sampler="cluster"))
 
 
 def test_the_default_takes_its_ends_from_the_schedule_of_the_base() -> None:

@@ -9,11 +9,11 @@ from ood_core.diffusion.schedule import NoiseSchedule
 
 
 class DenoiserContract:
-    """Subclass with `denoiser` and `maps`; `levels` are time indices, low to high."""
+    """Subclass with `denoiser` and `maps`; `timesteps` are time indices, low to high."""
 
     tolerance = 2e-5  # float32 sums over a map, relative to maps of order one
     zero_noise = 0.1  # largest |D(alpha x0) - x0| at index 0; each law derives its own
-    levels = (0, 300, 999)
+    timesteps = (0, 300, 999)
 
     @pytest.fixture
     def denoiser(self) -> Denoiser:
@@ -34,7 +34,7 @@ class DenoiserContract:
     def test_keeps_shape_and_dtype_and_leaves_its_input_alone(
         self, denoiser: Denoiser, maps: Maps
     ) -> None:
-        for t in self.levels:
+        for t in self.timesteps:
             before = maps.clone()
             x0 = denoiser(maps, t)
             assert (x0.shape, x0.dtype) == (maps.shape, maps.dtype)
@@ -42,7 +42,7 @@ class DenoiserContract:
             assert torch.equal(maps, before)
 
     def test_one_map_is_a_batch(self, denoiser: Denoiser, maps: Maps) -> None:
-        for t in self.levels:
+        for t in self.timesteps:
             batch = denoiser(maps, t)
             for row in range(len(maps)):
                 alone = self.rows(denoiser, [row])(maps[row : row + 1], t)[0]
@@ -50,14 +50,14 @@ class DenoiserContract:
 
     def test_permuting_maps_permutes_answers(self, denoiser: Denoiser, maps: Maps) -> None:
         order = list(range(len(maps)))[::-1]
-        for t in self.levels:
+        for t in self.timesteps:
             straight = denoiser(maps, t)
             turned = self.rows(denoiser, order)(maps[order], t)
             assert float((straight[order] - turned).abs().max()) <= self.tolerance * _size(straight)
 
     def test_the_same_question_has_the_same_answer(self, denoiser: Denoiser, maps: Maps) -> None:
-        first = [denoiser(maps, t) for t in self.levels]
-        again = [denoiser(maps, t) for t in reversed(self.levels)]
+        first = [denoiser(maps, t) for t in self.timesteps]
+        again = [denoiser(maps, t) for t in reversed(self.timesteps)]
         assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
 
     def test_without_noise_the_map_comes_back(self, denoiser: Denoiser, maps: Maps) -> None:

@@ -16,10 +16,10 @@ from ood_core.denoising.calibrated import (
     TargetLaws,
     band_knots,
     by_name,
-    calibrate_level,
+    calibrate_timestep,
     expert_modes,
     experts_of,
-    fit_level,
+    fit_weights,
     hat_functions,
     in_order,
 )
@@ -33,7 +33,7 @@ LINEAR = NoiseSchedule.linear()
 SIDE = 16
 MEAN = torch.full((1, SIDE, SIDE), 0.3)
 POWER = (0.02 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
-LEVELS = (100, 300)  # sigma/alpha of 0.34 and 1.24
+TIMESTEPS = (100, 300)  # sigma/alpha of 0.34 and 1.24
 SPEC = CalibrationSpec(draws=4, bands=8, ridge=1e-3)
 
 
@@ -80,10 +80,10 @@ def fitted(
     targets: Maps, base: Denoiser, folds: list[TargetLaws], whole: TargetLaws, held_out: Maps
 ) -> CalibratedDenoiser:
     mean = whole.gaussian.mean
-    weights = [calibrate_level(targets, base, folds, mean, t, SPEC, (), 7) for t in LEVELS]
-    levels = torch.tensor([LINEAR.noise_to_signal(t) for t in LEVELS])
+    weights = [calibrate_timestep(targets, base, folds, mean, t, SPEC, (), 7) for t in TIMESTEPS]
+    ratio = torch.tensor([LINEAR.noise_to_signal(t) for t in TIMESTEPS])
     knots = band_knots(SIDE, SIDE, SPEC.bands)
-    bands = BandWeights(levels, knots, torch.stack(weights))
+    bands = BandWeights(ratio, knots, torch.stack(weights))
     return CalibratedDenoiser(base, whole, bands, whole.assign(held_out))
 
 
@@ -99,7 +99,7 @@ def test_a_gaussian_truth_is_denoised_as_well_as_can_be(gaussian: GaussianDenois
     """With the law's own denoiser among the experts, or with the identity and bands alone."""
     held_out = fields(200, 2)
     calibrated = fitted(fields(64, 1), NARROW, [laws(gaussian)] * 2, laws(gaussian), held_out)
-    for t in LEVELS:
+    for t in TIMESTEPS:
         ours, best = errors(calibrated, held_out, t), errors(EXACT, held_out, t)
         # 8 bands x 4 weights over 64 x 256 pixels cost 0.2 % of the error; the relative ridge of
         # 1e-3 as much; linear interpolation of the Wiener gain over a band is the rest.
@@ -114,7 +114,7 @@ def test_the_stack_beats_every_one_of_its_experts_on_held_out_maps() -> None:
     whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, ())
     calibrated = fitted(targets, base, folds, whole, held_out)
     own = Clustered(whole, whole.assign(held_out))
-    for t in LEVELS:
+    for t in TIMESTEPS:
         ours = errors(calibrated, held_out, t)
         for expert in (Identity(), base, whole.gaussian, own):
             gain = errors(expert, held_out, t) - ours  # paired: same maps, same noise
@@ -127,8 +127,8 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
     variance = torch.where(wide, 4.0, 0.01)
     targets = MEAN + variance.sqrt() * randn(64, 1, SIDE, SIDE, seed=5).float()
     base = law(Diagonal(variance))
-    for t in LEVELS:
-        weights = calibrate_level(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
+    for t in TIMESTEPS:
+        weights = calibrate_timestep(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
         identity, on_base, gaussian, cluster = weights.T
         # A band holds at least 64 x 4 draws of some 4 modes each; its residual is of the size of
         # the signal, so a weight is known to 5 / sqrt(1000) = 0.16.
@@ -140,7 +140,7 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
 def test_a_base_that_answers_the_mean_earns_none() -> None:
     targets = fields(64, 1)
     base = law(Stationary(torch.full_like(POWER, 1e-8)))
-    weights = calibrate_level(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
+    weights = calibrate_timestep(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
     assert float(weights[:, list(EXPERTS).index("base")].abs().max()) < 0.01
 
 
@@ -151,10 +151,10 @@ def test_regression_recovers_planted_weights() -> None:
     planted = randn(5, 3, seed=12)
     gains = torch.einsum("be,byx->eyx", planted, hat_functions(knots, SIDE, SIDE).double())
     clean = (modes * gains[:, None, None]).sum(0)
-    found = fit_level(modes, clean, knots, ridge=1e-9)
+    found = fit_weights(modes, clean, knots, ridge=1e-9)
     # Without noise only the ridge and float32 output remain.
     torch.testing.assert_close(found.double(), planted, rtol=0, atol=1e-5)
-    damped = fit_level(modes, clean, knots, ridge=1.0)
+    damped = fit_weights(modes, clean, knots, ridge=1.0)
     assert float(damped.norm()) < 0.9 * float(found.norm())
 
 
@@ -169,7 +169,7 @@ class TestSparing:
         return torch.stack([identity, base, other]), identity + base_share * base + noise
 
     def kept(self, base_share: float, tolerance: float) -> list[bool]:
-        weights = fit_level(*self.case(base_share), self.KNOTS, 1e-9, tolerance)
+        weights = fit_weights(*self.case(base_share), self.KNOTS, 1e-9, tolerance)
         return weights.ne(0).any(0).tolist()
 
     def test_what_an_expert_is_worth_decides(self) -> None:
@@ -185,7 +185,7 @@ class TestSparing:
         hats = hat_functions(self.KNOTS, SIDE, SIDE).double()
 
         def error(tolerance: float) -> float:
-            weights = fit_level(modes, clean, self.KNOTS, 1e-9, tolerance).double()
+            weights = fit_weights(modes, clean, self.KNOTS, 1e-9, tolerance).double()
             gains = torch.einsum("be,byx->eyx", weights, hats)
             return float(((modes * gains[:, None, None]).sum(0) - clean).abs().square().sum())
 
@@ -198,7 +198,7 @@ class TestSparing:
         modes = torch.stack([identity, base, other])
         # Worth 5 % and 3 %, 8 % together, each by chance 0.4 % more or less.
         clean = identity + 0.05**0.5 * base + 0.03**0.5 * other + noise
-        kept = fit_level(modes, clean, self.KNOTS, 1e-9, 0.06).ne(0).any(0).tolist()
+        kept = fit_weights(modes, clean, self.KNOTS, 1e-9, 0.06).ne(0).any(0).tolist()
         assert kept == [True, False, True]
 
     def test_nothing_is_called_that_has_no_weight(self) -> None:
@@ -212,16 +212,16 @@ class TestSparing:
                 return x_t
 
         weights = torch.zeros(2, 6, len(EXPERTS))
-        weights[0, :, list(EXPERTS).index("base")] = 1  # at the lower level alone
+        weights[0, :, list(EXPERTS).index("base")] = 1  # at the lower timestep alone
         weights[1, :, list(EXPERTS).index("gaussian")] = 1
-        levels = torch.tensor([LINEAR.noise_to_signal(t) for t in LEVELS])
-        bands = BandWeights(levels, band_knots(SIDE, SIDE, 6), weights)
+        ratio = torch.tensor([LINEAR.noise_to_signal(t) for t in TIMESTEPS])
+        bands = BandWeights(ratio, band_knots(SIDE, SIDE, 6), weights)
         labels = torch.zeros(3, dtype=torch.long)
         denoiser = CalibratedDenoiser(Watched(), laws(EXACT), bands, labels)
         x_t = randn(3, 1, SIDE, SIDE, seed=22).float()
-        for t in (LEVELS[0] - 50, LEVELS[0], 200, LEVELS[1], LEVELS[1] + 50):
+        for t in (TIMESTEPS[0] - 50, TIMESTEPS[0], 200, TIMESTEPS[1], TIMESTEPS[1] + 50):
             denoiser(x_t, t)
-        assert calls == [50, 100, 200]  # between both levels the base still has a share
+        assert calls == [50, 100, 200]  # between both timesteps the base still has a share
 
     def test_where_nothing_has_weight_the_mean_is_all_that_is_known(self) -> None:
         weights = torch.zeros(2, 6, len(EXPERTS))
@@ -247,11 +247,11 @@ def test_folds_have_not_seen_the_maps_that_they_are_judged_on() -> None:
         assert not torch.equal(before.gaussian(x_t, 300), other.gaussian(x_t, 300))
 
 
-def test_weights_are_a_function_of_targets_level_and_root() -> None:
+def test_weights_are_a_function_of_targets_timestep_and_root() -> None:
     targets, folds = fields(8, 1), [laws(EXACT)] * 2
 
     def weights(t: int, root: int) -> torch.Tensor:
-        return calibrate_level(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
+        return calibrate_timestep(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
 
     assert torch.equal(weights(300, 1), weights(300, 1))
     assert not torch.equal(weights(300, 1), weights(300, 2))
@@ -275,11 +275,11 @@ def test_hats_reproduce_linear_functions_of_the_wavenumber() -> None:
 
 
 def test_weights_hit_their_knots_and_are_linear_in_the_logarithm() -> None:
-    levels = torch.tensor([0.1, 1.0, 100.0])
+    ratio = torch.tensor([0.1, 1.0, 100.0])
     weights = randn(3, 5, 4, seed=14).float()
-    bands = BandWeights(levels, band_knots(8, 8, 5), weights)
-    for i, level in enumerate(levels.tolist()):
-        torch.testing.assert_close(bands.at(level), weights[i], rtol=0, atol=1e-6)
+    bands = BandWeights(ratio, band_knots(8, 8, 5), weights)
+    for i, value in enumerate(ratio.tolist()):
+        torch.testing.assert_close(bands.at(value), weights[i], rtol=0, atol=1e-6)
     torch.testing.assert_close(bands.at(10.0), (weights[1] + weights[2]) / 2, rtol=0, atol=1e-5)
     assert torch.equal(bands.at(1e-6), weights[0])
     torch.testing.assert_close(bands.at(1e9), weights[2], rtol=0, atol=1e-6)

@@ -89,8 +89,8 @@ class TestCalibrated(DenoiserContract):
 
     def of_labels(self, labels: list[int]) -> CalibratedDenoiser:
         weights = torch.softmax(randn(3, 4, len(EXPERTS), seed=9).float(), dim=-1)
-        levels = torch.tensor([0.01, 1.0, 100.0])
-        bands = BandWeights(levels, band_knots(3, 4, 4), weights)
+        ratio = torch.tensor([0.01, 1.0, 100.0])
+        bands = BandWeights(ratio, band_knots(3, 4, 4), weights)
         clusters = (gaussian("low_rank"), gaussian("diagonal"))
         laws = TargetLaws(gaussian("stationary"), clusters, torch.tensor([0.4, 0.6]))
         return CalibratedDenoiser(gaussian("diagonal"), laws, bands, torch.tensor(labels))
@@ -104,7 +104,7 @@ class TestSteered(DenoiserContract):
     # Adam divides gradients by their size, so that float32 noise in a gradient near zero moves a
     # pixel by up to a share of the rate: 2 steps of 0.03 * 1.15, of which a hundredth is allowed.
     tolerance = 7e-4
-    levels = (0, 300, 500)  # outside, inside, inside
+    timesteps = (0, 300, 500)  # outside, inside, inside
     zero_noise = 1e-3  # index 0 (0.01) lies below the interval; then s^2 |x0| / 1 <= 4e-4
 
     @pytest.fixture
@@ -124,7 +124,7 @@ class TestSteered(DenoiserContract):
 
 
 class TestPatches(DenoiserContract):
-    levels = (0, 300, 700)
+    timesteps = (0, 300, 700)
     zero_noise = 1e-3  # s^2 |y - m| / (v + s^2) with s = 0.01, v >= 0.2 and |y - m| below 2
 
     @pytest.fixture
@@ -148,7 +148,7 @@ class TestPatches(DenoiserContract):
 
 class TestPretrained(DenoiserContract):
     tolerance = 1e-4  # a network of some ten layers in float32, divided by alpha in the eps case
-    levels = (0, 300, 600)
+    timesteps = (0, 300, 600)
     zero_noise = 0.1  # sigma/alpha = 0.01 times an output below 10
 
     @pytest.fixture(params=["epsilon", "v_prediction"])

@@ -101,8 +101,8 @@ def test_measured_errors_are_those_of_the_law() -> None:
     shape, count = (1, 16, 16), 64
     law = GaussianDenoiser(SCHEDULE, torch.zeros(shape), Stationary(torch.full(shape, VARIANCE)))
     clean = math.sqrt(VARIANCE) * randn(count, *shape).float()
-    levels = [SCHEDULE.index_of(ratio) for ratio in (0.1, 1.0, 10.0)]
-    found = error_curve(law, clean, levels, root_key("test"))
-    ratio = torch.tensor([SCHEDULE.noise_to_signal(t) for t in levels])
+    timesteps = [SCHEDULE.index_of(ratio) for ratio in (0.1, 1.0, 10.0)]
+    found = error_curve(law, clean, timesteps, root_key("test"))
+    ratio = torch.tensor([SCHEDULE.noise_to_signal(t) for t in timesteps])
     # 256 pixels of 64 maps: a relative error of sqrt(2 / 16384), five times.
     torch.testing.assert_close(found.float(), 256 * mmse(ratio), rtol=5 * 0.011, atol=0)

@@ -122,7 +122,7 @@ def test_a_network_taken_for_another_kind_is_far_off(
 
 class TestScore(DenoiserContract):
     tolerance = 1e-4  # a network of some ten layers in float32, times sigma up to 50
-    levels = (0, 700, 1999)
+    timesteps = (0, 700, 1999)
     zero_noise = 0.1  # sigma = 0.01 times an output, sigma * score, below 10
 
     @pytest.fixture(params=[Score(), Score(unit_range=True)], ids=str)
@@ -136,7 +136,7 @@ class TestScore(DenoiserContract):
 
 class TestEdm(DenoiserContract):
     tolerance = 1e-4  # as above
-    levels = (0, 500, 1000)
+    timesteps = (0, 500, 1000)
     zero_noise = 0.02  # c_out = 0.002 times an output below 10
 
     @pytest.fixture(params=["epsilon", "v_prediction"])

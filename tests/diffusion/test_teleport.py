@@ -55,13 +55,13 @@ def test_a_line_through_a_shortcut_is_the_line_of_many_steps() -> None:
     low, high, x0 = 600, 1024, randn(3, *SHAPE, seed=6)
     right = Shortcut(Teleport(SCHEDULE, law().mean, law().covariance), low, high)
     grid = grid_of(1024)[: low + 1]
-    short = invert(law(), x0, grid, 4, above=right)
+    short = invert(law(), x0, grid, 4, shortcut=right)
     full = invert(law(), x0, grid_of(1024), 4)
     # The steps that the shortcut replaces: 424 first-order steps of 0.0056 in ln s.
     torch.testing.assert_close(short.latents, full.latents, rtol=0, atol=0.01)
     assert float(short.error.max()) < 1e-4
-    back = decode(law(), "ddim", short.latents, grid, above=right)
+    back = decode(law(), "ddim", short.latents, grid, shortcut=right)
     torch.testing.assert_close(back, short.round_trip, rtol=0, atol=1e-9)
     wrong = Shortcut(Teleport(SCHEDULE, law().mean + 1, law().covariance), low, high)
-    other = invert(law(), x0, grid, 4, above=wrong)
+    other = invert(law(), x0, grid, 4, shortcut=wrong)
     assert float((other.latents - full.latents).abs().max()) > 0.03

@@ -208,10 +208,10 @@ def test_one_step_is_that_of_the_reference_sampler(prediction: Prediction, t: in
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("levels", [(600, 250), (250, 600)])
-def test_longer_strides_follow_the_same_formula(levels: tuple[int, int]) -> None:
+@pytest.mark.parametrize("timesteps", [(600, 250), (250, 600)])
+def test_longer_strides_follow_the_same_formula(timesteps: tuple[int, int]) -> None:
     """`x_t = sqrt(bar_t) x0 + sqrt(1 - bar_t) eps` with one `eps`, up and down."""
-    s, t = levels
+    s, t = timesteps
     denoiser = PretrainedDenoiser(tiny(), LINEAR, "epsilon")
     x_s = randn(2, 1, 8, 8).float()
     with torch.no_grad():

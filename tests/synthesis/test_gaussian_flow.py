@@ -20,7 +20,7 @@ from ood_core.estimators.gaussian import GaussianPrior, estimate
 from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Covariance, Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange, Stream, normal
-from ood_core.synthesis.constructs import PriorDraws
+from ood_core.synthesis.latent_samplers import PriorDraws
 from ood_core.synthesis.latents import ATTEMPTS, Interval, ShellGeometry, draw
 from tests.oracles import gaussian
 from tests.strategies import low_rank, randn, stationary

@@ -17,7 +17,7 @@ from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.sphere import exp_map, frechet_mean, log_map, project
-from ood_core.synthesis.constructs import (
+from ood_core.synthesis.latent_samplers import (
     ClusterDraws,
     Combinations,
     Interpolations,
@@ -72,7 +72,7 @@ def test_a_draw_depends_on_its_seed_and_attempt_alone(name: str) -> None:
 def test_the_spec_names_the_sampler() -> None:
     assert isinstance(latent_sampler(None, PRIOR, FITTED), PriorDraws)
     for name in ("slerp", "norm", "combination", "cluster", "prior"):
-        spec = DrawSpec(construct=name, accept="latents").filled()
+        spec = DrawSpec(sampler=name, accept="latents").filled()
         drawn = latent_sampler(spec, PRIOR, FITTED).sample(SeedRange(3, 0, 6))
         assert torch.equal(drawn.latents, SAMPLERS[name].sample(SeedRange(3, 0, 6)).latents)
         assert drawn.sources.shape[1] == spec.sources
@@ -157,7 +157,7 @@ def test_combinations_have_the_mean_and_the_distances_of_theory() -> None:
 
 def test_too_many_parents_are_refused() -> None:
     for parents, latents_ in ((3, 4), (10, 11), (28, 30)):
-        spec, some = DrawSpec(construct="combination", parents=parents), latents(latents_, 1)
+        spec, some = DrawSpec(sampler="combination", parents=parents), latents(latents_, 1)
         with pytest.raises(PriorUnderdetermined, match=r"draw\.parents"):
             latent_sampler(spec, PRIOR, some)
 
@@ -212,14 +212,14 @@ class TestAcceptance:
 
     @pytest.mark.parametrize("sampler", ["prior", "slerp", "combination", "cluster"])
     def test_every_sampler_passes_its_own_intervals(self, sampler: str) -> None:
-        assert self.accepted(DrawSpec(construct=sampler).filled())[0] == 1.0
+        assert self.accepted(DrawSpec(sampler=sampler).filled())[0] == 1.0
 
     def test_the_published_tests_refuse_draws_of_the_prior_by_their_distance(self) -> None:
-        share, test = self.accepted(DrawSpec(construct="prior", accept="latents"))
+        share, test = self.accepted(DrawSpec(sampler="prior", accept="latents"))
         assert (share, test) == (0.0, 1)
 
     def test_intervals_of_another_sampler_refuse(self) -> None:
-        spec = DrawSpec(construct="combination").filled()
+        spec = DrawSpec(sampler="combination").filled()
         prior = measure_geometry(None, PriorDraws(self.prior), 1, self.many)
         assert self.accepted(spec, prior)[0] < 0.5
 

@@ -85,7 +85,7 @@ def test_the_spherical_midpoint_keeps_its_radius_but_not_its_angle(
     assert (expected_distance, expected_angle) == pytest.approx((607.2, 87.2), abs=0.2)
 
 
-def test_measured_intervals_accept_the_construct_and_refuse_others(unit: torch.Tensor) -> None:
+def test_measured_intervals_accept_the_sampler_and_refuse_others(unit: torch.Tensor) -> None:
     small = draws(60, seed=3)[:, :, :16, :16]
     references, measured_on, fresh = small[:10], small[10:35], small[35:]
     measured = ShellGeometry.measure(measured_on, references)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flows.runs import domain
-from flows.runs.domain import domain_rows, draw_domain
+from flows.runs.domain import domain_features, draw_domain
 from flows.runs.lifecycle import stored_settings
 from flows.runs.planning import prepare
 from ood_core.errors import BaseModelError
@@ -29,7 +29,7 @@ def planned(tmp_path, tiny) -> tuple[RunStore, FeatureExtractor]:
 def test_rows_are_those_of_what_the_base_makes_of_noise(planned):
     run, extractor = planned
     settings = stored_settings(run)
-    rows = domain_rows(run, settings, extractor)
+    rows = domain_features(run, settings, extractor)
     noise = normal(SeedRange(root_key(run.record["identity"] + "/domain"), 0, 12), (1, 16, 16))
     maps = draw_domain(load_model(settings.base), noise)
     # One by one: another batch, other rounding, which a random network of 24 steps amplifies.
@@ -41,11 +41,11 @@ def test_rows_are_those_of_what_the_base_makes_of_noise(planned):
 def test_they_are_drawn_once_and_need_the_base_no_more(planned, monkeypatch):
     run, extractor = planned
     settings = stored_settings(run)
-    rows = domain_rows(run, settings, extractor)
+    rows = domain_features(run, settings, extractor)
     away = settings.model_copy(update={"base": "gone/away/x"})
-    assert domain_rows(run, away, extractor).equal(rows)
+    assert domain_features(run, away, extractor).equal(rows)
     monkeypatch.setattr("ood_core.store.statistics.DEFINITION", 2)
-    assert domain_rows(run, away, extractor) is None  # they would be of another definition
+    assert domain_features(run, away, extractor) is None  # they would be of another definition
 
 
 @pytest.mark.parametrize("where", ["gone/away/x", "other"])
@@ -56,7 +56,7 @@ def test_without_the_runs_own_base_nothing_is_measured(planned, tmp_path, where)
     save_base(make_unet(16, 1, (8, 16), 1, (False, False), 4), "epsilon", tmp_path / "other")
     place = str(tmp_path / "other") if where == "other" else where
     settings = stored_settings(run).model_copy(update={"base": place})
-    assert domain_rows(run, settings, extractor) is None
+    assert domain_features(run, settings, extractor) is None
     assert not (run.root / "domain.zarr").exists()
 
 
@@ -64,7 +64,7 @@ def test_few_targets_tell_nothing(unbroken):
     run = RunStore(unbroken)
     extractor = feature_extractor(load_targets(run))
     assert len(extractor.fit) < domain.MIN_MAPS
-    assert domain_rows(run, stored_settings(run), extractor) is None
+    assert domain_features(run, stored_settings(run), extractor) is None
     assert "Leakage of the base's own domain: not measured" in (
         (unbroken / "report" / "index.html").read_text()
     )
@@ -76,4 +76,4 @@ def test_a_base_that_is_too_large_is_refused_and_not_passed_over(planned):
     settings = stored_settings(run)
     small = settings.execution.model_copy(update={"max_base_bytes": 100})
     with pytest.raises(BaseModelError, match="max_base_bytes"):
-        domain_rows(run, settings.model_copy(update={"execution": small}), extractor)
+        domain_features(run, settings.model_copy(update={"execution": small}), extractor)

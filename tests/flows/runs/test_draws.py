@@ -17,10 +17,10 @@ from ood_core.synthesis.latents import ATTEMPTS
 
 PLAIN = {"calibration": None, "steering": None, "steps": 3, "t_max": 300}
 DRAWS = {
-    "slerp": {"preset": "discovery", "draw": {"construct": "slerp", "share": "grid"}},
+    "slerp": {"preset": "discovery", "draw": {"sampler": "slerp", "share": "grid"}},
     "combination": {
         "preset": "discovery",
-        "draw": {"construct": "combination", "parents": 4, "accept": "latents"},
+        "draw": {"sampler": "combination", "parents": 4, "accept": "latents"},
     },
     "cluster": {"preset": "cluster"},
 }
@@ -60,19 +60,19 @@ def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
 
 
 def test_a_plain_draw_is_no_draw(tiny):
-    spelled = tiny(method={"draw": {"construct": "prior", "accept": "construct"}}).method
+    spelled = tiny(method={"draw": {"sampler": "prior", "accept": "draws"}}).method
     assert spelled.resolve(NoiseSchedule.linear()).draw is None
 
 
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ({"preset": "discovery", "draw": {"construct": "combination", "parents": 6}}, "at most 5"),
-        ({"preset": "discovery", "draw": {"construct": "slerp", "share": 1.0}}, "between 0 and 1"),
-        ({"preset": "discovery", "draw": {"construct": "prior", "share": 0.1}}, "slerp or norm"),
-        ({"preset": "discovery", "draw": {"construct": "slerp", "parents": 3}}, "combination"),
-        ({"preset": "discovery", "draw": {"construct": "slurp"}}, "draw.construct"),
-        ({"preset": "discovery", "draw": {"constructs": "slerp"}}, "draw.constructs"),
+        ({"preset": "discovery", "draw": {"sampler": "combination", "parents": 6}}, "at most 5"),
+        ({"preset": "discovery", "draw": {"sampler": "slerp", "share": 1.0}}, "between 0 and 1"),
+        ({"preset": "discovery", "draw": {"sampler": "prior", "share": 0.1}}, "slerp or norm"),
+        ({"preset": "discovery", "draw": {"sampler": "slerp", "parents": 3}}, "combination"),
+        ({"preset": "discovery", "draw": {"sampler": "slurp"}}, "draw.sampler"),
+        ({"preset": "discovery", "draw": {"samplers": "slerp"}}, "draw.samplers"),
         ({"preset": "cluster", "steering": {"steps": 1}}, "cluster preset has neither"),
         ({"preset": "discovery", "solver": "heun", "eta": 0.1}, "only ddim"),
         ({"preset": "discovery", "eta": 1.5}, "0 to 1"),

@@ -111,7 +111,7 @@ def test_targets_whose_round_trip_fails_are_left_out_by_name(ready: Path, tiny: 
     np.testing.assert_allclose(other, kept.mean(0).numpy(), atol=1e-6)
 
 
-def test_an_automatic_level_is_chosen_once(
+def test_an_automatic_t_max_is_chosen_once(
     tmp_path: Path, tiny: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, out = tiny(method={"t_max": "auto"}), str(tmp_path / "run")
@@ -121,7 +121,7 @@ def test_an_automatic_level_is_chosen_once(
     assert choice["t_max"] in [point["index"] for point in choice["curve"]]
     assert describe(run)["timestep_choice"] == choice
     monkeypatch.setattr(
-        "flows.runs.level_choice.timestep_curve", None
+        "flows.runs.timestep_choice.timestep_curve", None
     )  # it is read back from here on
     assert not plan_run(settings, out).is_new
     fixed = tiny(method={"t_max": choice["t_max"]})

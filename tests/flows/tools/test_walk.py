@@ -93,10 +93,10 @@ def test_separability_is_measured_once_and_told(farfield, inverted):
 
 
 def test_searched_timesteps_are_printed_as_configuration(farfield, inverted):
-    answer = farfield("models", "levels", inverted, "--steps", 2, "--maps", 2)
+    answer = farfield("models", "timesteps", inverted, "--steps", 2, "--maps", 2)
     assert answer.code == 0 and "method: {timesteps: [" in answer.out
     shared = json.loads(
-        farfield("models", "levels", inverted, "--steps", 2, "--maps", 2, "--json").out
+        farfield("models", "timesteps", inverted, "--steps", 2, "--maps", 2, "--json").out
     )
     assert len(shared["timesteps"]) == 3
 

@@ -1,8 +1,8 @@
 """What `t_max` does: the curve that `t_max: auto` chooses by, beside what samples score.
 
-    python -m benchmarks.levels runs/hubble [--levels 3 6 12 24] [--samples 32]
+    python -m benchmarks.timesteps runs/hubble [--ratios 3 6 12 24] [--samples 32]
 
-Base, targets and calibration are those of a finished run. At each noise level the fit targets are
+Base, targets and calibration are those of a finished run. At each `sigma/alpha` the fit targets are
 inverted anew, the prior is fitted anew, and samples are decoded from there in the run's number of
 steps. Scores as in `benchmarks/nfe.py`; lower is better.
 """
@@ -17,7 +17,7 @@ import torch
 
 from actors.loading import load_pipeline
 from benchmarks.nfe import SCORES, Scorer, say
-from flows.runs.level_choice import CANDIDATES, MAPS, MAX_RATIO, MIN_RATIO, ROOT
+from flows.runs.timestep_choice import CANDIDATES, MAPS, MAX_RATIO, MIN_RATIO, ROOT
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.estimators.families import fit_gaussian
@@ -60,10 +60,10 @@ def samples(pipeline: Pipeline, count: int) -> torch.Tensor:
 
 
 def main() -> None:
-    """Print the curve with its seconds, the choice, and one row of scores per noise level."""
+    """Print the curve with its seconds, the choice, and one row of scores per `t_max`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
-    parser.add_argument("--levels", type=float, nargs="+", default=[3.0, 6.0, 12.0, 24.0])
+    parser.add_argument("--ratios", type=float, nargs="+", default=[3.0, 6.0, 12.0, 24.0])
     parser.add_argument("--samples", type=int, default=32)
     arguments: Any = parser.parse_args()
     run = RunStore.open(arguments.run)
@@ -87,7 +87,7 @@ def main() -> None:
     say("chosen", f"{choose(curve).noise_to_signal:.3g}", f"{took:.0f} s, {used:.0f} CPU s")
     scorer = Scorer.of(pipeline)
     say("sigma/alpha", *SCORES)
-    for ratio in arguments.levels:
+    for ratio in arguments.ratios:
         scores = scorer.scores(samples(at_ratio(pipeline, ratio), arguments.samples))
         say(f"{ratio:g}", *[f"{scores[name]:.3g}" for name in SCORES])
 

@@ -24,7 +24,7 @@ from ood_core.numerics.random import SeedRange, Stream, generator, normal
 from ood_core.numerics.sphere import Tangents, exp_map, frechet_mean, geodesic, log_map, project
 
 PUBLISHED_SHARES = 21
-"""Parts of the arc; the reference code takes the 20 points between them."""
+"""Parts of the arc; the reference code takes the 20 points between neighbouring parts."""
 
 
 @final
@@ -170,12 +170,12 @@ def latent_sampler(spec: DrawSpec | None, prior: Prior, fitted: Latents) -> Late
         PriorUnderdetermined: a combination of too many of the latents.
     """
     match spec:
-        case None | DrawSpec(construct="prior"):
+        case None | DrawSpec(sampler="prior"):
             return PriorDraws(prior)
-        case DrawSpec(construct="slerp" | "norm" as kind, share=share):
-            assert share is not None, "filled in where the method is settled"
+        case DrawSpec(sampler="slerp" | "norm" as kind, share=share):
+            assert share is not None, "filled in by Method.resolve"
             return Interpolations(prior, fitted, share, kind)
-        case DrawSpec(construct="combination", sources=parents):
+        case DrawSpec(sampler="combination", sources=parents):
             require_parents(parents, len(fitted))
             return Combinations(fitted, fitted.mean(dim=0), parents)
         case _:
