@@ -104,7 +104,7 @@ class Recorder(TorchDispatchMode):
         if name not in FREE:
             self._note("launches")
         found = func(*tree_map(numbers, args), **tree_map(numbers, given))
-        if name.endswith("_") and isinstance(args[0], OnDevice):
+        if name.endswith("_") and not name.endswith("__") and isinstance(args[0], OnDevice):
             return args[0]
         return tree_map(lambda x: OnDevice(x) if isinstance(x, Tensor) else x, found)
 

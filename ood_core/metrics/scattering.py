@@ -8,6 +8,7 @@ thinned by `2^j`, which cut off outer parts of the bands: half of the work, othe
 """
 
 import math
+from copy import copy
 from functools import cache
 from typing import Any, final
 
@@ -33,11 +34,12 @@ class Scattering:
         self.size, self.scales, self.orientations = size, scales, orientations
         self._strides = tuple(2 ** (j if thinned else max(0, j - 1)) for j in range(scales))
         full = [morlet_bank(size, j, orientations) for j in range(scales)]
-        thin = [crop(b, size // s) for b, s in zip(full, self._strides, strict=True)]
-        self._banks = {  # of every pair of grids: a thinned spectrum has fewer, smaller modes
-            (grid, scale): thin[scale] * (self._strides[grid] / self._strides[scale]) ** 2
-            for scale in range(scales)
-            for grid in range(scale + 1)
+        sides = [size // stride for stride in self._strides]
+        thin = [_half_bank(_thinned(b, n)) for b, n in zip(full, sides, strict=True)]
+        of_grid = {-1: size, **dict(enumerate(sides))}
+        self._banks = {  # of all coarser scales: a thinned transform has the sum of fewer pixels
+            grid: [thin[j] * (sides[j] / of_grid[grid]) ** 2 for j in range(grid + 1, scales)]
+            for grid in range(-1, scales - 1)
         }
 
     def log_moments(self, maps: Maps) -> Float[Tensor, "n f"]:
@@ -46,53 +48,105 @@ class Scattering:
         Channels are concatenated: `f = c (2 J L + L^2 J (J-1) / 2)`.
         """
         n, c = maps.shape[:2]
-        spectrum = torch.fft.fft2(maps.reshape(n * c, *maps.shape[-2:]))
-        moduli = [self._modulus(spectrum, j, 0) for j in range(self.scales)]
+        moduli = self._moduli(maps.reshape(n * c, *maps.shape[-2:]), -1)
         means = [u.mean((-2, -1)) for u in moduli]
         spreads = [
             0.5 * torch.log((u.square().mean((-2, -1)) - mean**2).clamp_min(0) + FLOOR**2)
             for u, mean in zip(moduli, means, strict=True)
         ]
         for j, u in enumerate(moduli[:-1]):
-            inner = torch.fft.fft2(u)
-            means += [
-                self._modulus(inner, k, j).mean((-2, -1)) for k in range(j + 1, self.scales)
-            ]
+            means += [v.mean((-2, -1)) for v in self._moduli(u, j)]
         logs = [torch.log(mean + FLOOR) for mean in means]
         features = [*logs[: self.scales], *spreads, *logs[self.scales :]]
         return torch.cat([f.reshape(n * c, -1) for f in features], dim=1).reshape(n, -1)
 
-    def _modulus(self, spectrum: Tensor, scale: int, grid: int) -> Tensor:
-        """`|spectrum * psi_scale|` in pixels, all orientations.
+    def to(self, device: torch.device | str) -> "Scattering":
+        """Move the filters to a device."""
+        moved = copy(self)
+        moved._banks = {g: [b.to(device) for b in banks] for g, banks in self._banks.items()}
+        return moved
 
-        The spectrum lies on the grid of wavelets of scale `grid`, 0 for the map itself.
+    def _moduli(self, maps: Tensor, grid: int) -> tuple[Tensor, ...]:
+        """`|maps * psi|` in pixels by all wavelets of coarser scales than that of a grid.
+
+        `grid` is -1 for maps themselves.
         """
-        side = self.size // self._strides[scale]
-        modulus: Tensor = _Modulus.apply(
-            crop(spectrum, side)[..., None, :, :], self._banks[grid, scale]
-        )
-        return modulus
+        found: tuple[Tensor, ...] = _Moduli.apply(maps, *self._banks[grid])  # type: ignore[no-untyped-call]
+        return found
 
 
-class _Modulus(torch.autograd.Function):
-    """`u = |F^-1(B S)|` of a spectrum `S` and a real bank `B`, with its gradient written out.
+class _Moduli(torch.autograd.Function):
+    """Moduli of real maps `(..., y, x)` in each of several banks, `(..., l, y', x')`.
 
-    With `y = F^-1(B S)` and a loss `L`, `dL/dS = sum_B B F(dL/du y/u) / N`: six launches where
-    autograd would take twenty.
+    A real map and a filter with a real transform `B` give `F^-1(S Be) + i F^-1(-i S Bo)`, with the
+    even and odd parts of `B`: two real transforms, contiguous and of half the modes. The adjoint
+    of a filter is the filter with conjugate modes, so that with `y` and `u = |y|` the gradient is
+
+        sum over parts and filters of  F^-1( conj(B) F(dL/du y / u) )
+
+    and no intermediate of it is kept.
     """
 
     @staticmethod
-    def forward(ctx: Any, spectrum: Tensor, bank: Tensor) -> Tensor:
-        y = torch.fft.ifft2(spectrum * bank)
-        u = y.real.square().add_(y.imag.square()).add_(TINY).sqrt_()
-        ctx.save_for_backward(y, u, bank)
-        return u
+    def forward(ctx: Any, maps: Tensor, *banks: Tensor) -> tuple[Tensor, ...]:
+        modes = torch.fft.rfft2(maps)[..., None, None, :, :]
+        parts, moduli = [], []
+        for bank in banks:
+            side = bank.shape[-2]
+            y = torch.fft.irfft2(_cut(modes, side) * bank, s=(side, side))
+            first, second = y.unbind(-4)
+            moduli.append(torch.addcmul(first.square().add_(TINY), second, second).sqrt_())
+            parts.append(y)
+        ctx.save_for_backward(*parts, *moduli, *banks)
+        ctx.size = maps.shape[-2:]
+        return tuple(moduli)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        y, u, bank = ctx.saved_tensors
-        modes = torch.fft.fft2(y * (grads[0] / u), norm="forward")
-        return (modes * bank).sum(-3, keepdim=True), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        saved, count = ctx.saved_tensors, len(grads)
+        height, width = ctx.size
+        total: Tensor | None = None
+        for grad, y, u, bank in zip(
+            grads, saved[:count], saved[count : 2 * count], saved[2 * count :], strict=True
+        ):
+            back = torch.fft.rfft2(y * (grad / u).unsqueeze(-4))
+            back = (back * bank.conj()).sum((-4, -3))
+            side = bank.shape[-2]
+            back = back * (height / side) ** 2  # both transforms divide by their own pixels
+            if total is None:
+                total = back.new_zeros(*back.shape[:-2], height, width // 2 + 1)
+            low, columns = (side + 1) // 2, side // 2 + 1
+            total[..., :low, :columns] += back[..., :low, :]
+            total[..., height - side // 2 :, :columns] += back[..., low:, :]
+        assert total is not None, "there are banks"
+        return torch.fft.irfft2(total, s=(height, width)), *(None for _ in range(count))
+
+
+def _thinned(bank: Float[Tensor, "l y x"], side: int) -> Float[Tensor, "l y x"]:
+    """The modes of a thinned grid, without its Nyquist modes: each stands for two of the full."""
+    modes = crop(bank, side).clone()
+    if side % 2 == 0 and side < bank.shape[-1]:
+        modes[:, side // 2] = 0
+        modes[:, :, side // 2] = 0
+    return modes
+
+
+def _half_bank(bank: Float[Tensor, "l y x"]) -> Tensor:
+    """Half-spectrum factors of the real and the imaginary part of a response, `(2, l, y, half)`."""
+    side = bank.shape[-1]
+    turned = bank.flip((-2, -1)).roll((1, 1), (-2, -1))
+    even, odd = (bank + turned) / 2, (bank - turned) / 2
+    return torch.stack([torch.complex(even, 0 * even), torch.complex(0 * odd, -odd)])[
+        ..., : side // 2 + 1
+    ].contiguous()
+
+
+def _cut(modes: Tensor, side: int) -> Tensor:
+    """Keep the lowest modes of a half spectrum: those of a grid of `side` pixels."""
+    if side == modes.shape[-2]:
+        return modes
+    rows = [modes[..., : (side + 1) // 2, :], modes[..., modes.shape[-2] - side // 2 :, :]]
+    return torch.cat(rows, dim=-2)[..., : side // 2 + 1]
 
 
 def scattering_features(maps: Maps) -> Float[Tensor, "n f"]:
@@ -132,6 +186,6 @@ def crop(spectrum: Tensor, side: int) -> Tensor:
     size = spectrum.shape[-1]
     if side == size:
         return spectrum
-    half = side // 2
-    rows = torch.cat([spectrum[..., :half, :], spectrum[..., size - half :, :]], dim=-2)
-    return torch.cat([rows[..., :half], rows[..., size - half :]], dim=-1)
+    low, high = (side + 1) // 2, size - side // 2
+    rows = torch.cat([spectrum[..., :low, :], spectrum[..., high:, :]], dim=-2)
+    return torch.cat([rows[..., :low], rows[..., high:]], dim=-1)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -50,6 +50,11 @@ class BaseModel:
         """Where its network is."""
         device: torch.device = next(self.denoiser.network.parameters()).device
         return device
+
+    def to(self, device: torch.device | str) -> "BaseModel":
+        """A copy on a device."""
+        codes = None if self.codes is None else self.codes.to(device)
+        return replace(self, denoiser=self.denoiser.to(device), codes=codes)
 
     def code_shape(self, shape: Shape) -> Shape:
         """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""

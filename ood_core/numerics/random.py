@@ -43,6 +43,7 @@ PHILOX_ROUNDS = 10
 PHILOX_MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 PHILOX_KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 LOW = 2**32 - 1
+AHEAD = 2**27  # normals that are drawn at once on a GPU, 0.5 GiB
 HOST_WORDS = 2**14  # that are made normals of at once
 
 
@@ -172,6 +173,31 @@ def normals(
         _box_muller(drawn[start : start + part], both[:, start : start + part])
     each = both.view(2, rows, -(-size // 2)).transpose(0, 1).flatten(1)[:, :size]
     return each.reshape(len(attempts), len(seeds), *shape).to(device)
+
+
+@final
+class StepNoise:
+    """N(0, 1) of a batch of samples at every step of a loop, as `normal` with the step as attempt.
+
+    On a GPU it is drawn ahead for `steps` to come, as many as have room: one draw takes as many
+    launches as all of them.
+    """
+
+    def __init__(self, seeds: SeedRange, stream: Stream, steps: Sequence[int] = ()) -> None:
+        self.seeds, self._stream, self._steps = seeds, stream, list(steps)
+        self._drawn: dict[int, Tensor] = {}
+
+    def at(self, step: int, like: Maps) -> Maps:
+        """Draw for one step, of the shape, type and device of a batch."""
+        if step not in self._drawn:
+            ahead = [step]
+            if like.device.type != "cpu" and step in self._steps:
+                first, most = self._steps.index(step), max(1, AHEAD // max(1, like.numel()))
+                ahead = self._steps[first : first + most]
+            shape = like.shape[1:]
+            rows = normals(self.seeds, shape, ahead, self._stream, like.device)
+            self._drawn = dict(zip(ahead, rows, strict=True))
+        return self._drawn.pop(step).to(like.dtype)
 
 
 def normal_like(x: Maps, root: int, index: int, stream: Stream) -> Maps:
