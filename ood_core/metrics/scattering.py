@@ -36,11 +36,7 @@ class Scattering:
         full = [morlet_bank(size, j, orientations) for j in range(scales)]
         sides = [size // stride for stride in self._strides]
         thin = [_half_bank(_thinned(b, n)) for b, n in zip(full, sides, strict=True)]
-        of_grid = {-1: size, **dict(enumerate(sides))}
-        self._banks = {  # of all coarser scales: a thinned transform has the sum of fewer pixels
-            grid: [thin[j] * (sides[j] / of_grid[grid]) ** 2 for j in range(grid + 1, scales)]
-            for grid in range(-1, scales - 1)
-        }
+        self._banks = tuple(thin)
 
     def log_moments(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Log means and log spreads of first-order, log means of second-order moduli.
@@ -48,78 +44,83 @@ class Scattering:
         Channels are concatenated: `f = c (2 J L + L^2 J (J-1) / 2)`.
         """
         n, c = maps.shape[:2]
-        moduli = self._moduli(maps.reshape(n * c, *maps.shape[-2:]), -1)
-        means = [u.mean((-2, -1)) for u in moduli]
-        spreads = [
-            0.5 * torch.log((u.square().mean((-2, -1)) - mean**2).clamp_min(0) + FLOOR**2)
-            for u, mean in zip(moduli, means, strict=True)
+        found = _Moments.apply(  # type: ignore[no-untyped-call]
+            maps.reshape(n * c, 1, *maps.shape[-2:]), *self._banks
+        )
+        means, energies = found[: self.scales], torch.cat(found[self.scales :], dim=1)
+        first = torch.cat([mean[:, 0] for mean in means], dim=1)
+        variance = (energies - first * first).clamp_min(0)
+        by_pair = [
+            means[k][:, 1 + j * self.orientations : 1 + (j + 1) * self.orientations].flatten(1)
+            for j in range(self.scales)
+            for k in range(j + 1, self.scales)
         ]
-        for j, u in enumerate(moduli[:-1]):
-            means += [v.mean((-2, -1)) for v in self._moduli(u, j)]
-        logs = [torch.log(mean + FLOOR) for mean in means]
-        features = [*logs[: self.scales], *spreads, *logs[self.scales :]]
-        return torch.cat([f.reshape(n * c, -1) for f in features], dim=1).reshape(n, -1)
+        logs = torch.log(torch.cat([first, *by_pair], dim=1) + FLOOR)
+        spreads = 0.5 * torch.log(variance + FLOOR**2)
+        count = first.shape[1]
+        parts = [logs[:, :count], spreads, logs[:, count:]]
+        return torch.cat(parts, dim=1).reshape(n, -1)
 
     def to(self, device: torch.device | str) -> "Scattering":
         """Move the filters to a device."""
         moved = copy(self)
-        moved._banks = {g: [b.to(device) for b in banks] for g, banks in self._banks.items()}
+        moved._banks = tuple(bank.to(device) for bank in self._banks)
         return moved
 
-    def _moduli(self, maps: Tensor, grid: int) -> tuple[Tensor, ...]:
-        """`|maps * psi|` in pixels by all wavelets of coarser scales than that of a grid.
 
-        `grid` is -1 for maps themselves.
-        """
-        found: tuple[Tensor, ...] = _Moduli.apply(maps, *self._banks[grid])  # type: ignore[no-untyped-call]
-        return found
+class _Moments(torch.autograd.Function):
+    """Mean moduli `(n, inputs, l)` of every scale, then mean energies `(n, l)` of first order.
 
-
-class _Moduli(torch.autograd.Function):
-    """Moduli of real maps `(..., y, x)` in each of several banks, `(..., l, y', x')`.
-
-    A real map and a filter with a real transform `B` give `F^-1(S Be) + i F^-1(-i S Bo)`, with the
-    even and odd parts of `B`: two real transforms, contiguous and of half the modes. The adjoint
-    of a filter is the filter with conjugate modes, so that with `y` and `u = |y|` the gradient is
+    Inputs of a scale are the map and the moduli of all finer ones, so that all that lies on one
+    grid is filtered at once. A real map and a filter with a real transform `B` give
+    `F^-1(S Be) + i F^-1(-i S Bo)`, with the even and odd parts of `B`: two real transforms, of half
+    the modes. The adjoint of a filter is the filter with conjugate modes, so with `y` and `u = |y|`
+    the gradient is
 
         sum over parts and filters of  F^-1( conj(B) F(dL/du y / u) )
 
-    and no intermediate of it is kept.
+    which takes a third of the launches of autograd and keeps nothing in between.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, *banks: Tensor) -> tuple[Tensor, ...]:
-        modes = torch.fft.rfft2(maps)[..., None, None, :, :]
-        parts, moduli = [], []
-        for bank in banks:
+        kept, means, energies = [], [], []
+        modes = torch.fft.rfft2(maps, norm="forward")
+        for scale, bank in enumerate(banks):
             side = bank.shape[-2]
-            y = torch.fft.irfft2(_cut(modes, side) * bank, s=(side, side))
-            first, second = y.unbind(-4)
-            moduli.append(torch.addcmul(first.square().add_(TINY), second, second).sqrt_())
-            parts.append(y)
-        ctx.save_for_backward(*parts, *moduli, *banks)
-        ctx.size = maps.shape[-2:]
-        return tuple(moduli)
+            modes = _cut(modes, side)
+            y = torch.fft.irfft2(modes[:, :, None, None] * bank, s=(side, side), norm="forward")
+            real, imaginary = y.unbind(2)
+            energy = torch.addcmul(real.square().add_(TINY), imaginary, imaginary)
+            energies.append(energy[:, 0].mean((-2, -1)))
+            u = energy.sqrt_()
+            means.append(u.mean((-2, -1)))
+            kept += [y, u]
+            if scale + 1 < len(banks):
+                modes = torch.cat([modes, torch.fft.rfft2(u[:, 0], norm="forward")], dim=1)
+        ctx.save_for_backward(*kept, *banks)
+        ctx.side = maps.shape[-1]
+        return (*means, *energies)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        saved, count = ctx.saved_tensors, len(grads)
-        height, width = ctx.size
-        total: Tensor | None = None
-        for grad, y, u, bank in zip(
-            grads, saved[:count], saved[count : 2 * count], saved[2 * count :], strict=True
-        ):
-            back = torch.fft.rfft2(y * (grad / u).unsqueeze(-4))
-            back = (back * bank.conj()).sum((-4, -3))
-            side = bank.shape[-2]
-            back = back * (height / side) ** 2  # both transforms divide by their own pixels
-            if total is None:
-                total = back.new_zeros(*back.shape[:-2], height, width // 2 + 1)
-            low, columns = (side + 1) // 2, side // 2 + 1
-            total[..., :low, :columns] += back[..., :low, :]
-            total[..., height - side // 2 :, :columns] += back[..., low:, :]
-        assert total is not None, "there are banks"
-        return torch.fft.irfft2(total, s=(height, width)), *(None for _ in range(count))
+        scales = len(grads) // 2
+        saved, banks = ctx.saved_tensors[: 2 * scales], ctx.saved_tensors[2 * scales :]
+        above: Tensor | None = None  # gradient by the modes of the inputs of the next scale
+        for scale in reversed(range(scales)):
+            y, u, bank = saved[2 * scale], saved[2 * scale + 1], banks[scale]
+            side, inputs = bank.shape[-2], u.shape[1]
+            pull = (grads[scale] / side**2)[..., None, None] / u
+            pull[:, 0] += (grads[scales + scale] * (2 / side**2))[..., None, None]
+            if above is not None:
+                wider = _widened(above, side)
+                pull[:, 0].addcdiv_(torch.fft.irfft2(wider[:, inputs:], s=(side, side)), u[:, 0])
+            modes = torch.fft.rfft2(y * pull[:, :, None])
+            modes = (modes * bank.conj()).sum((2, 3))
+            above = modes if above is None else modes.add_(wider[:, :inputs])
+        assert above is not None, "there are scales"
+        wider = _widened(above, ctx.side)
+        return torch.fft.irfft2(wider, s=(ctx.side, ctx.side)), *(None for _ in banks)
 
 
 def _thinned(bank: Float[Tensor, "l y x"], side: int) -> Float[Tensor, "l y x"]:
@@ -133,20 +134,32 @@ def _thinned(bank: Float[Tensor, "l y x"], side: int) -> Float[Tensor, "l y x"]:
 
 def _half_bank(bank: Float[Tensor, "l y x"]) -> Tensor:
     """Half-spectrum factors of the real and the imaginary part of a response, `(2, l, y, half)`."""
-    side = bank.shape[-1]
     turned = bank.flip((-2, -1)).roll((1, 1), (-2, -1))
     even, odd = (bank + turned) / 2, (bank - turned) / 2
-    return torch.stack([torch.complex(even, 0 * even), torch.complex(0 * odd, -odd)])[
-        ..., : side // 2 + 1
-    ].contiguous()
+    both = torch.stack([torch.complex(even, 0 * even), torch.complex(0 * odd, -odd)])
+    return both[..., : bank.shape[-1] // 2 + 1].contiguous()
 
 
 def _cut(modes: Tensor, side: int) -> Tensor:
     """Keep the lowest modes of a half spectrum: those of a grid of `side` pixels."""
-    if side == modes.shape[-2]:
+    size = modes.shape[-2]
+    if side == size:
         return modes
-    rows = [modes[..., : (side + 1) // 2, :], modes[..., modes.shape[-2] - side // 2 :, :]]
-    return torch.cat(rows, dim=-2)[..., : side // 2 + 1]
+    low, columns = (side + 1) // 2, side // 2 + 1
+    rows = [modes[..., :low, :columns], modes[..., size - side // 2 :, :columns]]
+    return torch.cat(rows, dim=-2)
+
+
+def _widened(modes: Tensor, size: int) -> Tensor:
+    """Place a half spectrum in that of a finer grid of `size` pixels, whose other modes are 0."""
+    side = modes.shape[-2]
+    if side == size:
+        return modes
+    low = (side + 1) // 2
+    wide = modes.new_zeros(*modes.shape[:-2], size, size // 2 + 1)
+    wide[..., :low, : modes.shape[-1]] = modes[..., :low, :]
+    wide[..., size - side // 2 :, : modes.shape[-1]] = modes[..., low:, :]
+    return wide
 
 
 def scattering_features(maps: Maps) -> Float[Tensor, "n f"]:
