@@ -35,7 +35,7 @@ def load_pipeline(
     patches: tuple[PatchMixture, ...] = ()
     if method.calibration is not None:
         plan = ExpertPlan.from_dict(run.table("calibrate").attributes)
-        patches = read_patches(run).every if method.calibration.patches else ()
+        patches = read_patches(run, halves=False).every if method.calibration.patches else ()
         if run.ledger("calibrate").missing(run.plan("calibrate")) == []:
             weights = read_calibration(run)
     return Pipeline.of(

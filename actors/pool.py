@@ -22,11 +22,22 @@ class ShardFailure:
     tries: int
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the user should know while the pool goes on: workers that are missing or left out."""
+
+    text: str
+
+
+Outcome = Receipt | ShardFailure | Notice
+
+
 @runtime_checkable
 class Pool(Protocol):
     """Runs shards on workers and yields receipts as they come, in any order."""
 
-    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
+    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Outcome]:
         """Run all shards; a shard that keeps failing becomes a `ShardFailure`."""
         ...
 
@@ -42,7 +53,7 @@ class InlinePool:
 
     tries: int = 3
 
-    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Receipt | ShardFailure]:
+    def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Outcome]:
         """Run all shards, one after another; what fails is tried again after the others."""
         if not shards:
             return

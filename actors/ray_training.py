@@ -1,18 +1,14 @@
 """Training of a base on several workers: Ray Train and torch's distributed data parallelism."""
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-
 import torch
 from torch import distributed
 
-from actors.ray_pool import connect
+from actors.ray_cluster import connect
 from actors.training import run_training
 from ood_core.config.pretraining import PretrainSpec
 from ood_core.errors import ConfigError

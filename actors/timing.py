@@ -1,4 +1,4 @@
-"""Tensors on their way to a device and back, and where the seconds of a worker go.
+"""Tensors on their way from a device, and where the seconds of a worker go.
 
 Seconds are counted per shard, in parts:
 
@@ -47,16 +47,16 @@ class TimedDenoiser:
         """Noise schedule of the denoiser inside."""
         return self._inner.schedule
 
-    def __call__(self, x_t: Maps, t: int) -> Maps:
+    def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
         """Return the inner denoiser's answer."""
         if not x_t.is_cuda:
             began = time.perf_counter()
-            clean = self._inner(x_t, t)
+            clean = self._inner(x_t, t, *context)
             self._seconds += time.perf_counter() - began
             return clean
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
-        clean = self._inner(x_t, t)
+        clean = self._inner(x_t, t, *context)
         after.record()
         self._events.append((before, after))
         return clean
@@ -107,13 +107,6 @@ def timed(parts: Parts, name: str) -> Iterator[None]:
         yield
     finally:
         parts[name] = parts.get(name, 0.0) + time.monotonic() - began
-
-
-def entering(x: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on a device; it goes to a GPU from pinned memory, without waiting."""
-    if device.type != "cuda":
-        return x.to(device)
-    return x.pin_memory().to(device, non_blocking=True)
 
 
 def leaving(x: Tensor) -> Callable[[], Tensor]:

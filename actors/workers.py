@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from actors.loading import load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
+from ood_core.errors import InputError, StoreUnwritable
 from ood_core.limits import BASE_BYTES
 from ood_core.numerics.random import SeedRange
-from ood_core.store.arrays import persist_shard
+from ood_core.store.arrays import ShardWriter, persist_shard
 from ood_core.store.files import writing
 from ood_core.store.fitted import read_patches, read_prior
-from ood_core.store.lease import require
+from ood_core.store.lease import LeaseProof, require
 from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
@@ -33,7 +35,7 @@ from ood_core.store.statistics import (
     has_statistics,
 )
 from ood_core.store.statistics import statistics_rows as extracted_rows
-from ood_core.store.targets import held_targets, load_targets, read_latents
+from ood_core.store.targets import all_latents, held_targets
 from ood_core.synthesis.pipeline import Calibrator, Pipeline, Sampler
 
 Rows = Mapping[str, NDArray[Any]]
@@ -73,12 +75,26 @@ def build(spec: WorkerSpec) -> Worker:
     """Load base and fits from the store, once per process."""
     began = time.monotonic()
     torch.set_num_threads(spec.threads)
+    if not RunStore.at(spec.uri).exists:
+        raise InputError(
+            f"{socket.gethostname()} sees no run at {spec.uri}; expected a folder that all hosts "
+            "share, or an object store that all of them reach"
+        )
     run = RunStore.open(spec.uri)
+    if spec.lease is not None:  # a copy of the run, as on a disk of this host alone, has another
+        require(run.lease, spec.lease)
+    if isinstance(run.root, Path) and not os.access(run.root, os.W_OK):
+        raise StoreUnwritable(f"{run.root} cannot be written to; expected permission and room")
     pipeline = load_pipeline(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
     compute = ROWS[spec.stage](run, pipeline)
     measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None
     turns = Turns(time.monotonic() - began)
-    return ShardWorker(run, spec.stage, pipeline, compute, turns, spec.threads, spec.lease, measure)
+    table = run.table(spec.stage).writer()
+    statistics = None if measure is None else run.statistics.writer()
+    proof = None if spec.lease is None else LeaseProof(run.lease, spec.lease)
+    return ShardWorker(
+        run, spec.stage, pipeline, compute, table, turns, spec.threads, proof, measure, statistics
+    )
 
 
 @final
@@ -94,10 +110,12 @@ class ShardWorker:
     stage: ShardedStage
     pipeline: Pipeline
     compute: Callable[[Shard], Pending]
+    table: ShardWriter
     turns: Turns
     threads: int
-    lease: int | None = None
+    lease: LeaseProof | None = None
     measure: Callable[[Rows], Rows] | None = None
+    statistics: ShardWriter | None = None
 
     def run(self, shard: Shard) -> Receipt:
         """Compute, store and vouch for one shard.
@@ -118,20 +136,22 @@ class ShardWorker:
         with timed(parts, "measure"):
             statistics = None if self.measure is None else self.measure(rows)
         if self.lease is not None:
-            require(self.store.lease, self.lease)
+            self.lease.require()
         with writing(self.store.root):
             return self._store(shard, rows, statistics, nfe, parts)
 
     def _store(
         self, shard: Shard, rows: Rows, statistics: Rows | None, nfe: int, parts: Parts
     ) -> Receipt:
-        table = self.store.table(self.stage)
+        vouched = ""
         with timed(parts, "encode"):
-            vouched = "" if statistics is None else self.store.statistics.write(shard, statistics)
-            digest = table.write(shard, rows)
+            if self.statistics is not None and statistics is not None:
+                vouched = self.statistics.write(shard, statistics)
+            digest = self.table.write(shard, rows)
         with timed(parts, "write"):
-            for written in (table, self.store.statistics) if vouched else (table,):
-                persist_shard(written, shard)
+            for written in (self.table, self.statistics):
+                if written is not None:
+                    persist_shard(written, shard)
         receipt = Receipt(
             stage=self.stage,
             shard=shard.index,
@@ -235,7 +255,8 @@ ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Pendin
 def load_sampler(run: RunStore, pipeline: Pipeline) -> Sampler:
     """The sampler of a run whose prior is fitted."""
     prior, geometry = read_prior(run.root / "prior.zarr")
-    return Sampler(pipeline, prior, geometry, read_latents(run), held_targets(run))
+    held = held_targets(run, pipeline.targets)
+    return Sampler(pipeline, prior, geometry, all_latents(run)[held], held)
 
 
 def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows] | None:
@@ -243,7 +264,7 @@ def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows]
 
     They are measured on the maps as they are stored, so that they can be measured again.
     """
-    targets = load_targets(run)
+    targets = pipeline.targets
     extractor = feature_extractor(targets)
     if not has_statistics(run, extractor):
         return None

@@ -49,6 +49,8 @@ class RunHandle:
     def maps(self, start: int = 0, stop: int | None = None) -> Float[np.ndarray, "n c y x"]:
         """Return samples `start` to `stop`, float32 in the unit of the targets.
 
+        Those that are copies of targets are left out, as `status()["left_out"]` says.
+
         Raises:
             RunIncomplete: some of the samples are not stored yet.
         """
@@ -57,7 +59,9 @@ class RunHandle:
         if run.ledger("generate").missing(plan):
             raise RunIncomplete(f"{self.path} lacks samples; finish it by the same call")
         rows = range(plan.rows)[start:stop]
-        return run.table("generate").read("maps", slice(rows.start, rows.stop))
+        maps = run.table("generate").read("maps", slice(rows.start, rows.stop))
+        left_out = [number - rows.start for number in run.left_out if number in rows]
+        return np.delete(maps, left_out, axis=0) if left_out else maps
 
     @property
     def page(self) -> Place:

@@ -42,6 +42,10 @@ class Listener(Protocol):
         """The stage is over."""
         ...
 
+    def say(self, text: str) -> None:
+        """Something is amiss, and the work goes on."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Silent:
@@ -54,6 +58,9 @@ class Silent:
         """Show nothing."""
 
     def end(self, stage: str, seconds: float, note: str) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
         """Show nothing."""
 
 
@@ -124,6 +131,10 @@ class Bars:
         line = f" {stage:<10} {seconds:6.1f} s  {printable(note)}"
         self._progress.console.print(Text("✓", style="green") + Text(line))
 
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._progress.console.print(Text("!", style="yellow") + Text(f" {printable(text)}"))
+
 
 @contextmanager
 def bars_shown() -> Iterator[None]:
@@ -143,29 +154,26 @@ PARTS = ("build", "wait", "compute", "fetch", "measure", "encode", "write")
 @final
 @dataclass(frozen=True, slots=True)
 class WorkerSeconds:
-    """Seconds that `slots` workers have spent on the parts of shards since a moment."""
+    """Seconds that workers, which come and go, have spent on the parts of shards since a moment."""
 
-    slots: int
-    began: float
+    began: float = field(default_factory=time.monotonic)
+    since: dict[str, float] = field(default_factory=dict)
     parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    @classmethod
-    def begin(cls, slots: int) -> "WorkerSeconds":
-        """Start the clock."""
-        return cls(slots, time.monotonic())
-
-    def add(self, parts: Mapping[str, float]) -> None:
-        """Count the parts of one shard."""
+    def add(self, writer: str, parts: Mapping[str, float]) -> None:
+        """Count the parts of one shard of one worker."""
+        took = sum(parts.get(name, 0.0) for name in PARTS)
+        self.since.setdefault(writer, max(self.began, time.monotonic() - took))
         for name, seconds in parts.items():
             self.parts[name] += seconds
 
     def end(self) -> dict[str, float]:
-        """Seconds of every part, of all slots, and what is left of these: `idle`.
+        """Seconds of every part, of all workers from their first shard on, and the rest: `idle`.
 
         Where shards are stored while others are computed, parts overlap, and `idle` is a lower
         bound.
         """
-        slots = self.slots * (time.monotonic() - self.began)
+        slots = sum(time.monotonic() - since for since in self.since.values())
         idle = max(0.0, slots - sum(self.parts[name] for name in PARTS))
         return {"slots": slots, **self.parts, "idle": idle}
 

@@ -21,6 +21,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
+    field_validator,
     with_config,
 )
 from pydantic_core import CoreSchema
@@ -29,7 +30,7 @@ from ood_core.config.gate import GateSpec
 from ood_core.config.generation import GenerationSpec
 from ood_core.config.method import PRESETS, Method, of_preset
 from ood_core.config.pretraining import PretrainSpec
-from ood_core.config.targets import TargetsSpec
+from ood_core.config.targets import CutoutsSpec, MissingSpec, TargetsSpec, TilesSpec
 from ood_core.errors import ConfigError
 from ood_core.limits import BASE_BYTES
 from ood_core.maps import paths
@@ -58,8 +59,12 @@ class Execution(BaseModel):
     Attributes:
         pool: Ray actors, or one worker in this process.
         orchestrator: Prefect, or plain function calls.
-        workers: number of workers; `auto` takes one per GPU, or per `cpus_per_worker` CPUs.
+        workers: number of workers; `auto` takes as many as the cluster has room for: one per
+            `gpus_per_worker` GPUs, or per `cpus_per_worker` CPUs where there is no GPU.
         cpus_per_worker: CPUs, and threads, of each worker.
+        gpus_per_worker: GPUs of each worker, or the part of one that it takes.
+        accelerator: type of GPU by Ray's name for it, such as `H100`; '' takes any.
+        patience: seconds that a run waits for a worker before it ends as incomplete.
         attempts: times that a shard is tried before it is given up.
         device: where the network runs; `auto` takes a GPU if there is one.
         dtype: number type of the network; `auto` is float32.
@@ -72,10 +77,20 @@ class Execution(BaseModel):
     orchestrator: Literal["prefect", "none"] = "prefect"
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_COUNT)] = "auto"
     cpus_per_worker: int = Field(default=1, ge=1, le=MAX_COUNT)
+    gpus_per_worker: float = Field(default=1, gt=0, le=64)
+    accelerator: str = Field(default="", max_length=100, pattern=PRINTABLE)
+    patience: float = Field(default=600, ge=1)
     attempts: int = Field(default=3, ge=1, le=MAX_COUNT)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     max_base_bytes: int = Field(default=BASE_BYTES, ge=1)
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("expected a whole number, or a part of one GPU such as 0.5")
+        return gpus
 
     @property
     def number_type(self) -> str:
@@ -128,7 +143,16 @@ class RunSettings(BaseModel):
     execution: Execution = Execution()
 
 
-for _spec in (TargetsSpec, Method, GenerationSpec, GateSpec, PretrainSpec):
+for _spec in (
+    MissingSpec,
+    TilesSpec,
+    CutoutsSpec,
+    TargetsSpec,
+    Method,
+    GenerationSpec,
+    GateSpec,
+    PretrainSpec,
+):
     with_config(STRICT)(_spec)
 
 
@@ -205,6 +229,9 @@ def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     """Return the settings with absolute paths where the files exist; a hub id stays as it is."""
     places = (Path.cwd(), beside.resolve(), paths.SHIPPED)
     targets = replace(settings.targets, path=_find(settings.targets.path, places))
+    if targets.cutouts is not None:
+        catalogue = _find(targets.cutouts.catalogue, places)
+        targets = replace(targets, cutouts=replace(targets.cutouts, catalogue=catalogue))
     base = _find(settings.base, places)
     return settings.model_copy(update={"targets": targets, "base": base})
 

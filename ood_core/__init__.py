@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
+    from ood_core.config.targets import CutoutsSpec, MissingSpec, TilesSpec
     from ood_core.evaluation.evaluate import evaluate
     from ood_core.evaluation.results import EvaluationResult
     from ood_core.exporting.exports import write_maps
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 _PLACES = {
     "BaseModel": "models.loading",
     "CalibrationSpec": "config.method",
+    "CutoutsSpec": "config.targets",
     "DrawSpec": "config.method",
     "EvaluationResult": "evaluation.results",
     "Method": "config.method",
+    "MissingSpec": "config.targets",
     "SteeringSpec": "config.method",
     "Synthesizer": "synthesis.synthesizer",
     "TargetSet": "maps.target_set",
+    "TilesSpec": "config.targets",
     "Trust": "synthesis.synthesizer",
     "evaluate": "evaluation.evaluate",
     "load_model": "models.loading",
@@ -41,12 +45,15 @@ _PLACES = {
 __all__ = [
     "BaseModel",
     "CalibrationSpec",
+    "CutoutsSpec",
     "DrawSpec",
     "EvaluationResult",
     "Method",
+    "MissingSpec",
     "SteeringSpec",
     "Synthesizer",
     "TargetSet",
+    "TilesSpec",
     "Trust",
     "evaluate",
     "load_model",

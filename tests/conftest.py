@@ -227,12 +227,13 @@ def bucket(object_server: Any) -> str:
     return str(object_server.bucket())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One local Ray for the whole session."""
+    """One local Ray for a whole file; others start clusters."""
     import ray
 
     ray.init(
+        "local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=80 * 2**20,

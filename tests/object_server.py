@@ -7,6 +7,7 @@ server refuses all: a bucket is then what a driver leaves that is killed just be
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -101,11 +102,13 @@ def die(place: ObjectPlace) -> None:
 class ObjectServer:
     """Counts changes, refuses them from number `until` on, or lets `meddle` deal with each.
 
-    All is denied while `deny`, and conditions of puts go unnoticed while `blind`.
+    All is denied while `deny`, and conditions of puts go unnoticed while `blind`. An answer takes
+    `delay` seconds more, as over a network.
     """
 
     until: int | None = None
     deny: bool = False
+    delay: float = 0.0
     blind: bool = False
     meddle: Meddler | None = None
     changes: list[str] = field(default_factory=list)
@@ -149,6 +152,7 @@ class ObjectServer:
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append(f"{method} {path}")
+        time.sleep(self.delay)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = BytesIO(body)
         if self.blind:

@@ -51,12 +51,13 @@ def no_model(nap: float) -> Any:
         def __init__(self) -> None:
             self.turns = Lock()
 
-        def ping(self) -> None: ...
+        def prepare(self, turn: int, spec: WorkerSpec) -> ray_pool.Arrival:
+            return ray_pool.Arrival("here", "")
 
-        def run(self, turn: int, spec: WorkerSpec, shard: Any) -> Receipt:
+        def run(self, shard: Any) -> Receipt:
             with self.turns:  # as a worker computes one shard at a time
                 time.sleep(nap)
-            return Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, nap, "")
+            return Receipt("generate", shard.index, shard.start, shard.stop, "", 0, nap, "")
 
     return NoModel
 

@@ -24,6 +24,11 @@ def show_json(record: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(finite(record), indent=1, default=str, allow_nan=False) + "\n")
 
 
+def show(title: str, record: Mapping[str, Any], as_json: bool) -> None:
+    """Print a record for machines, or for people."""
+    show_json(record) if as_json else show_fields(title, record)
+
+
 def show_fields(title: str, record: Mapping[str, Any]) -> None:
     """Print a record for people."""
     table = Table(title=shown(title), show_header=False, title_justify="left", box=None)

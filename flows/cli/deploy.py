@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.console import OUT
 from flows.cli.options import Config, Cron, Interval, Out, Pool, Sets, load
 
 
@@ -34,7 +35,6 @@ def deploy(
     pool: Pool = None,
 ) -> None:
     """Register a configuration with a Prefect work pool, on a schedule or to be run on demand."""
-    from flows.cli.console import OUT
     from flows.orchestration.serving import deploy as register
 
     OUT.print(register(load(config, sets, pool), out, work_pool, cron, interval))

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.console import OUT, show, show_fields, show_json, show_rows
 from flows.cli.options import AsJson, OpenSets, Uri
+from flows.progress import bars_shown
 from ood_core.limits import BASE_BYTES
 
 
 def models_list(as_json: AsJson = False) -> None:
     """List the bases that ship with the project."""
-    from flows.cli.console import show_json, show_rows
     from flows.report.inspection import shipped_models
 
     found = shipped_models()
@@ -29,7 +30,6 @@ def models_show(
     as_json: AsJson = False,
 ) -> None:
     """Show a base: size, parametrisation, digest, and what became of its scheduler settings."""
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.report.inspection import describe_model
 
     found = describe_model(model)
@@ -65,13 +65,12 @@ def models_import(
     as_json: AsJson = False,
 ) -> None:
     """Turn a checkpoint of another project into a base: a diffusers folder in float32."""
-    from flows.cli.console import show_fields, show_json
     from flows.report.inspection import import_model
     from ood_core.models.importing import ImportOptions
 
     options = ImportOptions(size, head_channels, heads, new_attention_order, noise_schedule)  # type: ignore[arg-type]  # checked by the layout
     found = import_model(checkpoint, out, options, max_bytes)
-    show_json(found) if as_json else show_fields(f"imported {checkpoint}", found)
+    show(f"imported {checkpoint}", found, as_json)
 
 
 def models_check(
@@ -82,8 +81,6 @@ def models_check(
     out: Annotated[Path | None, typer.Option(help="Folder for check.json and check.png.")] = None,
 ) -> None:
     """Check a base's settings against its network; exit code 2 if they are not."""
-    from flows.cli.console import show_fields, show_json, show_rows
-    from flows.progress import bars_shown
     from flows.tools.model_check import check_model
 
     with bars_shown():
@@ -107,8 +104,6 @@ def models_timesteps(
     as_json: AsJson = False,
 ) -> None:
     """Search the timesteps at which few steps lose least; print the grid as configuration."""
-    from flows.cli.console import OUT, show_json, show_rows
-    from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings
     from flows.tools.timestep_search import search_timesteps
     from ood_core.store.run import RunStore
@@ -127,7 +122,6 @@ def models_timesteps(
 
 def schema() -> None:
     """Print the JSON Schema of the configuration."""
-    from flows.cli.console import show_json
     from flows.settings import RunSettings
 
     show_json(RunSettings.model_json_schema())
@@ -145,7 +139,6 @@ def bench(
     import subprocess
     import sys
 
-    from flows.cli.console import show_rows
     from flows.settings import PROJECT
     from ood_core.errors import ConfigError
 

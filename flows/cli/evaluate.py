@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.console import OUT, show, show_json, show_rows
 from flows.cli.options import AsJson, Uri, exit_of_state
+from flows.progress import bars_shown
 from ood_core.errors import ConfigError, RunIncomplete
 
 
@@ -20,7 +22,6 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Score the stored samples again, decide the gate, and write its outcome and the report."""
-    from flows.cli.console import show_fields, show_json
     from flows.runs.lease_guard import hold_lease
     from flows.runs.lifecycle import stored_settings
     from flows.runs.stages import perform, summary, validate_set
@@ -38,7 +39,7 @@ def validate(
         sentence = perform("validate", validate_set, store, settings)
     reasons = read_json(store.root / GATE)["reasons"]
     found = {**summary(store), "summary": sentence, "reasons": reasons}
-    show_json(found) if as_json else show_fields(f"validated {uri}", found)
+    show(f"validated {uri}", found, as_json)
     raise typer.Exit(exit_of_state(found["state"]))
 
 
@@ -65,8 +66,6 @@ def utility(
     Small models are trained on the fit targets, with and without synthetic maps, flips or Gaussian
     fields, and tested on held-out targets. Of one run the result goes into its report.
     """
-    from flows.cli.console import OUT, show_json, show_rows
-    from flows.progress import bars_shown
     from flows.runs.lease_guard import hold_lease
     from flows.tools.downstream import keep_utility, measure_utility, measure_utility_of_classes
     from ood_core.store.run import RunStore

@@ -3,18 +3,19 @@
 Heavy imports are in the verbs.
 """
 
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from flows.cli.console import OUT, show, show_fields, show_json, show_rows
 from flows.cli.options import AsJson, Uri
-from ood_core.errors import RunIncomplete
+from ood_core.errors import RunIncomplete, TargetWarning
 
 
 def status(uri: Uri, as_json: AsJson = False) -> None:
     """Say where a run stands, from its store alone."""
-    from flows.cli.console import show_fields, show_json, show_rows
     from flows.runs.stages import summary
     from ood_core.store.run import RunStore
 
@@ -29,25 +30,80 @@ def status(uri: Uri, as_json: AsJson = False) -> None:
         show_rows("failed", header, [[row[key] for key in header] for row in failures])
 
 
-def inspect(uri: Uri, as_json: AsJson = False) -> None:
-    """Show what a run's tables hold: axes, types, ranges, round trips, settings."""
-    from flows.cli.console import show_fields, show_json, show_rows
+def inspect(
+    what: Annotated[
+        str, typer.Argument(help="A run, or targets: a file, folder, pattern or configuration.")
+    ],
+    array: Annotated[str | None, typer.Option(help="targets.array.")] = None,
+    axes: Annotated[str | None, typer.Option(help="targets.axes, such as nyxc.")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Configuration to write, ready to run.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG, SVG or PDF to draw: maps and their values.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what targets hold and what suits them, or what a run's tables hold."""
     from flows.report.inspection import describe
     from ood_core.store.run import RunStore
 
-    found = describe(RunStore.open(uri))
+    run = None if what.endswith((".yaml", ".yml")) else RunStore.at(what)
+    if run is None or not run.exists:
+        _inspect_targets(what, {"array": array, "axes": axes}, write, picture, as_json)
+        return
+    found = describe(RunStore.open(what))
     if as_json:
         show_json(found)
         return
     header = ("array", "shape", "type", "units", "min", "mean", "max")
     rows = [[row[key] for key in header] for row in found["arrays"]]
-    show_rows(f"arrays of {uri}", header, rows)
+    show_rows(f"arrays of {what}", header, rows)
     show_fields("run", {k: v for k, v in found.items() if k != "arrays"})
+
+
+def _inspect_targets(
+    what: str, chosen: dict[str, Any], write: Path | None, picture: Path | None, as_json: bool
+) -> None:
+    from flows.tools.targets_inspection import (
+        inspect_targets,
+        spec_of,
+        write_configuration,
+        write_picture,
+    )
+
+    spec = spec_of(what, {name: value for name, value in chosen.items() if value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TargetWarning)  # they are in the description
+        found, maps = inspect_targets(spec)
+    if picture:
+        write_picture(picture, maps)
+    if write:
+        write_configuration(write, spec, found)
+    if as_json:
+        show_json(found)
+        return
+    tables = ("values", "transform", "symmetries", "base", "notes", "refused", "quantization")
+    show_fields(f"targets {what}", {k: v for k, v in found.items() if k not in tables})
+    for number, row in enumerate(found["values"]):
+        show_fields(f"values of channel {number}, {found['unit'] or 'no unit'}", row)
+    for part in ("transform", "base"):
+        show_fields(part, found.get(part, {}))
+    tests = [[name, *test.values()] for name, test in found.get("symmetries", {}).items()]
+    header = ("symmetry", "p", "effect", "outcome")
+    show_rows("symmetries, as the maps show them", header, tests)
+    told = {"note": found["notes"], "quantization": found.get("quantization", [])}
+    for name, lines in told.items():
+        for line in lines:
+            show_fields("", {name: line})
+    if found["refused"]:
+        show_fields("", {"a run would refuse these targets": found["refused"]})
+    if write:
+        show_fields("", {"written": f"{write}; next: farfield run {write} --out runs/NAME"})
 
 
 def report(uri: Uri, as_json: AsJson = False) -> None:
     """Write the report anew from the scores that are stored; nothing is computed again."""
-    from flows.cli.console import OUT, show_json
     from flows.runs.lease_guard import hold_lease
     from flows.runs.lifecycle import stored_settings
     from flows.runs.stages import rewrite_report, summary
@@ -72,7 +128,6 @@ def gallery(
     as_json: AsJson = False,
 ) -> None:
     """Draw real targets beside synthetic maps on one colour scale, as a picture."""
-    from flows.cli.console import OUT, show_json
     from flows.report.publishing import write_gallery
     from ood_core.store.run import RunStore
 
@@ -82,7 +137,6 @@ def gallery(
 
 def verify(uri: Uri, as_json: AsJson = False) -> None:
     """Read every finished shard back and compare it with its receipt."""
-    from flows.cli.console import show_fields, show_json
     from flows.report.inspection import verify_run
     from ood_core.store.files import writing
     from ood_core.store.run import RunStore
@@ -90,5 +144,5 @@ def verify(uri: Uri, as_json: AsJson = False) -> None:
     store = RunStore.open(uri)
     with writing(store.root):
         found = verify_run(store)
-    show_json(found) if as_json else show_fields(f"verified {uri}", found)
+    show(f"verified {uri}", found, as_json)
     raise typer.Exit(5 if found["damaged"] else 0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.console import OUT, show
 from flows.cli.options import (
     AsJson,
     Config,
@@ -19,6 +20,7 @@ from flows.cli.options import (
     load,
     overrides,
 )
+from flows.progress import bars_shown
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings
@@ -34,9 +36,9 @@ def demo(
     show: Annotated[bool, typer.Option(help="Open the report in a browser.")] = True,
 ) -> None:
     """Run the example of Hubble cut-outs on the shipped base, and show the report."""
-    from flows.settings import PROJECT
+    from ood_core.maps.paths import SHIPPED
 
-    settings = load(PROJECT / "examples" / "hubble.yaml", sets, pool, orchestrator)
+    settings = load(SHIPPED / "examples" / "hubble.yaml", sets, pool, orchestrator)
     result = _run_and_show(settings, out, as_json)
     if show and sys.stdout.isatty() and "://" not in result["report"]:
         typer.launch(result["report"])
@@ -45,11 +47,10 @@ def demo(
 
 def plan(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
     """Show what a run would cost, before paying: a probe of two batches, nothing written."""
-    from flows.cli.console import show_fields, show_json
     from flows.runs.cost import estimate_cost
 
     cost = estimate_cost(load(config, sets, None))
-    show_json(cost) if as_json else show_fields(f"plan of {config}", cost)
+    show(f"plan of {config}", cost, as_json)
 
 
 def run(
@@ -74,8 +75,6 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Grow a run to more samples without touching those it has; run it again to resume."""
-    from flows.cli.console import show_fields, show_json
-    from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings, with_samples
     from ood_core.store.run import RunStore
 
@@ -83,7 +82,7 @@ def extend(
     settings = stored_settings(store, overrides(sets, pool, orchestrator))
     with bars_shown():
         result = _extend(store, with_samples(settings, samples))
-    show_json(result) if as_json else show_fields(settings.name, result)
+    show(settings.name, result, as_json)
     raise typer.Exit(exit_of_state(result["state"]))
 
 
@@ -99,8 +98,6 @@ def pretrain(
     """Train a base on its domains; run again after a kill to go on where it stopped."""
     from dataclasses import asdict
 
-    from flows.cli.console import OUT
-    from flows.progress import bars_shown
     from flows.settings import load_recipe
 
     recipe = load_recipe(config, sets or [])
@@ -118,15 +115,13 @@ def pretrain(
 
 
 def _run_and_show(settings: "RunSettings", out: str, as_json: bool) -> dict[str, Any]:
-    from flows.cli.console import show_fields, show_json
     from flows.handle import make
-    from flows.progress import bars_shown
     from ood_core.store.place import place_at
 
     with bars_shown():
         result = make(settings, out)
     result["report"] = str(place_at(result["uri"]) / "report" / "index.html")
-    show_json(result) if as_json else show_fields(settings.name, result)
+    show(settings.name, result, as_json)
     return result
 
 

@@ -3,11 +3,13 @@
 Heavy imports are in the verbs.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.console import show
 from flows.cli.options import AsJson, Uri
+from flows.progress import bars_shown
 
 
 def export(
@@ -36,15 +38,19 @@ def export(
             "not finished."
         ),
     ] = False,
+    mask: Annotated[
+        Literal["none", "resample"],
+        typer.Option(
+            help="resample: pixels are NaN where a target, drawn for each map, lacks them."
+        ),
+    ] = "none",
     as_json: AsJson = False,
 ) -> None:
     """Write the maps of a run as FITS or another format; the same command resumes."""
-    from flows.cli.console import show_fields, show_json
-    from flows.progress import bars_shown
     from flows.tools.export import export_run
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     with bars_shown():
-        found = export_run(store, dest, format, per_file, force)
-    show_json(found) if as_json else show_fields(f"export of {uri}", found)
+        found = export_run(store, dest, format, per_file, force, mask == "resample")
+    show(f"export of {uri}", found, as_json)

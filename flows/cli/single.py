@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.console import OUT, show, show_json, show_rows, shown
 from flows.cli.options import AsJson, OpenSets, Uri
+from flows.progress import bars_shown
 
 
 def replay(
@@ -21,14 +23,13 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Recompute one sample from the run's folder and compare it with the stored one."""
-    from flows.cli.console import show_fields, show_json
     from flows.runs.lifecycle import stored_settings
     from flows.tools.replay import replay_sample
     from ood_core.store.run import RunStore
 
     store = RunStore.open(uri)
     found = replay_sample(store, stored_settings(store, sets or []), sample, alone, out)
-    show_json(found) if as_json else show_fields(f"sample {sample} of {uri}", found)
+    show(f"sample {sample} of {uri}", found, as_json)
     raise typer.Exit(1 if found["outcome"] == "differs" else 0)
 
 
@@ -51,8 +52,6 @@ def walk(
     as_json: AsJson = False,
 ) -> None:
     """Walk between the latents of two targets; write maps, a strip, an animation and numbers."""
-    from flows.cli.console import OUT, show_json, show_rows, shown
-    from flows.progress import bars_shown
     from flows.runs.lifecycle import stored_settings
     from flows.tools.walk import WalkSpec
     from flows.tools.walk import walk as walk_between

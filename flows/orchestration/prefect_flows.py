@@ -74,6 +74,11 @@ class Artifacts:
         get_run_logger().info("%s: %s (%.1f s)", stage, note, seconds)
         self._outer.end(stage, seconds, note)
 
+    def say(self, text: str) -> None:
+        """Log a warning."""
+        get_run_logger().warning("%s", text)
+        self._outer.say(text)
+
     def _update(self, percent: float) -> None:
         if self._artifact is not None:
             self._tell(update_progress_artifact, self._artifact, progress=percent)

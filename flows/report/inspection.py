@@ -85,7 +85,7 @@ def _good(run: RunStore, stage: ShardedStage, receipt: Receipt) -> bool:
 
 def shipped_models() -> list[dict[str, Any]]:
     """The bases that come with the project."""
-    folders = sorted(p.parent for p in (SHIPPED / "models").glob("*/model_index.json"))
+    folders = sorted((SHIPPED / "models").glob("*/"))
     found = []
     for folder in folders:
         model = load_model(str(folder))

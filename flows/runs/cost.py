@@ -39,8 +39,9 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     probe = torch.zeros(PROBE_ROWS, *model.code_shape(shape))
     device = choose_device(settings.execution.device)
     most = settings.execution.max_base_bytes
-    denoiser = load_model(settings.base, device, max_bytes=most).denoiser
-    by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2), probe.to(device))
+    base = load_model(settings.base, device, max_bytes=most)
+    denoiser, shown = base.denoiser, base.show(targets.fit_ranged, root=0)
+    by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2, *shown), probe.to(device))
     network = by_batch[PROBE_ROWS]
     steering = _steering_seconds(method, probe, denoiser.schedule)
     patches = _patch_seconds(method, probe, denoiser.schedule)

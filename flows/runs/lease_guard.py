@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from ood_core.errors import StoreUnreachable
 from ood_core.store.files import writing
-from ood_core.store.lease import BEAT_SECONDS, Lease, require
+from ood_core.store.lease import BEAT_SECONDS, Lease, LeaseProof, require
 from ood_core.store.run import RunStore
 
 UNREACHABLE = (OSError, StoreUnreachable)
@@ -53,6 +53,12 @@ def require_lease() -> int | None:
         return None
     require(lease.folder, lease.number)
     return lease.number
+
+
+def lease_proof() -> LeaseProof | None:
+    """What proves that this driver holds its lease, over and over; None where none was taken."""
+    lease = _held.get()
+    return None if lease is None else LeaseProof(lease.folder, lease.number)
 
 
 def _beat(lease: Lease, over: Event) -> None:

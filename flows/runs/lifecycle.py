@@ -11,7 +11,7 @@ from actors.loading import require_base
 from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import plan_run
 from flows.runs.stages import STAGES, Stage, perform, summary
-from flows.runs.worker_pool import shared_pool
+from flows.runs.worker_pool import require_workers, shared_pool
 from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
 from ood_core.models.loading import load_model
@@ -35,8 +35,11 @@ def make_run(
         InUse: another driver works on it, or took it over.
         RunIncomplete: some shards of a stage failed for good; later stages are not begun.
         StoreUnwritable: the disk is full or read-only, or permission is missing.
+        ServiceLost: the Ray cluster cannot be joined; nothing is written.
     """
     planned = plan_run(settings, out)
+    if not planned.run.exists:
+        require_workers(settings.execution)
     with hold_lease(planned.run, beat):
         planned.settle()
         perform_stages(planned.run, settings, call)

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from actors.pool import ShardFailure
+from actors.pool import Notice, ShardFailure
 from flows.progress import WorkerSeconds, listener, shares
 from flows.report.inputs import card_input, report_input
 from flows.report.publishing import write_report
 from flows.runs.domain import domain_features
-from flows.runs.lease_guard import require_lease
+from flows.runs.lease_guard import lease_proof, require_lease
 from flows.runs.reload import redraw_latents
 from flows.runs.status_card import StatusCard
-from flows.runs.worker_pool import pool_for, worker_count, worker_spec
+from flows.runs.worker_pool import pool_for, worker_spec
 from flows.settings import RunSettings
 from ood_core.config.identity import read_method
 from ood_core.errors import InputError, RunIncomplete
@@ -36,6 +36,8 @@ from ood_core.store.statistics import create_statistics, feature_extractor, read
 from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from ood_core.synthesis.pipeline import fit_mixtures, fit_prior_of
 
+SEAL_SECONDS = 60.0
+"""So often the driver gathers receipts into segments."""
 Stage = Callable[[RunStore, RunSettings], str]
 
 
@@ -102,6 +104,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
         "reasons": decision.reasons,
         "gate": asdict(settings.gate),
         "samples": count,
+        "left_out": [asdict(copy) for copy in result.copies.found],
     }
     write_json(run.root / GATE, content)
     return result.summary
@@ -168,23 +171,32 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
     """
     plan, ledger = run.plan(stage), run.ledger(stage)
     missing = ledger.missing(plan)
+    listed = {failure.shard for failure in ledger.failures(missing)}
+    proof, sealed = lease_proof(), time.monotonic()
     left = sum(len(shard) for shard in missing)
     listener.get().begin(stage, plan.rows, plan.rows - left)
     card = StatusCard(run, stage, left)
-    pool, spent = (
-        pool_for(settings.execution),
-        WorkerSeconds.begin(worker_count(settings.execution)),
-    )
+    pool, spent = pool_for(settings.execution), WorkerSeconds()
     for outcome in pool.run(worker_spec(run, stage, settings), missing):
-        require_lease()
+        if isinstance(outcome, Notice):
+            listener.get().say(outcome.text)
+            continue
+        if proof is not None:
+            proof.require()
         if isinstance(outcome, ShardFailure):
             _list_failure(run, stage, outcome)
             continue
-        spent.add(outcome.parts)
-        ledger.forget(plan[outcome.shard])
+        spent.add(outcome.writer, outcome.parts)
+        if outcome.shard in listed:
+            ledger.forget(plan[outcome.shard])
+        if time.monotonic() - sealed >= SEAL_SECONDS:
+            ledger.seal(plan)
+            sealed = time.monotonic()
         listener.get().advance(stage, len(plan[outcome.shard]))
         card.advance(len(plan[outcome.shard]))
     if missing:
+        require_lease()
+        ledger.seal(plan)
         run.add_split(stage, spent.end())
     receipts = ledger.all(plan)
     there = {receipt.shard for receipt in receipts}
@@ -219,7 +231,6 @@ def _named(failure: Failure) -> str:
 def summary(run: RunStore) -> dict[str, Any]:
     """Where a run stands, for machines; also the result of the flow."""
     plan = run.plan("generate")
-    receipts = run.ledger("generate").all(plan)
     missing = {stage: run.ledger(stage).missing(run.plan(stage)) for stage in SHARDED}
     failed = [f for stage in SHARDED for f in run.ledger(stage).failures(missing[stage])]
     holder = driver(run.lease)
@@ -227,9 +238,10 @@ def summary(run: RunStore) -> dict[str, Any]:
         "uri": str(run.root),
         "name": run.record["name"],
         "identity": run.record["identity"],
-        "state": run.state,
+        "state": run.state_with(sum(len(found) for found in missing.values())),
         "samples_planned": plan.rows,
-        "samples_done": sum(len(plan[r.shard]) for r in receipts),
+        "samples_done": plan.rows - sum(len(shard) for shard in missing["generate"]),
+        "left_out": list(run.left_out),
         "shards_missing": [shard.index for shard in missing["generate"]],
         "stages_missing": {stage: len(found) for stage, found in missing.items()},
         "failures": [asdict(failure) for failure in failed],

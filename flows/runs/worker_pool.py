@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 
 import torch
 
@@ -18,7 +17,6 @@ from flows.settings import Execution, RunSettings
 from ood_core.store.run import RunStore
 from ood_core.store.schema import ShardedStage
 
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _shared: ContextVar[Pool | None] = ContextVar("pool", default=None)
 
 
@@ -45,35 +43,49 @@ def make_pool(execution: Execution) -> Pool:
     from actors.ray_pool import RayPool
 
     return RayPool(
-        workers=worker_count(execution),
+        workers=None if execution.workers == "auto" else execution.workers,
         cpus=execution.cpus_per_worker,
-        gpus=int(_gpus(execution) > 0),
+        gpus=execution.gpus_per_worker,
+        accelerator=execution.accelerator,
+        device=execution.device,
         tries=execution.attempts,
+        patience=execution.patience,
     )
 
 
+def require_workers(execution: Execution) -> None:
+    """Join the cluster that `RAY_ADDRESS` names, before anything is written.
+
+    Raises:
+        ServiceLost: it cannot be joined.
+    """
+    if execution.pool == "ray" and os.environ.get("RAY_ADDRESS"):
+        from actors.ray_cluster import connect
+
+        connect()
+
+
 def worker_count(execution: Execution) -> int:
-    """One actor per GPU, or per CPU slot where there is none; one in this process if inline."""
+    """Workers that would have room: in the cluster that `RAY_ADDRESS` names, or on this machine.
+
+    Raises:
+        ServiceLost: the cluster does not answer.
+    """
     if execution.pool == "inline":
         return 1
     if execution.workers != "auto":
         return execution.workers
-    if gpus := _gpus(execution):
-        return gpus
-    return max(1, _usable_cpus() // execution.cpus_per_worker)
+    from actors.ray_cluster import Demand, slots, usable_cpus
+    from actors.ray_pool import RayPool
 
-
-def _usable_cpus() -> int:
-    """CPUs that this process may use: those it is bound to, and no more than its cgroup's quota."""
-    from psutil import cpu_count
-
-    affinity = getattr(os, "sched_getaffinity", None)
-    bound = len(affinity(0)) if affinity else cpu_count(logical=True) or 1
-    try:
-        quota, period = QUOTA.read_text().split()
-        return min(bound, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup of version 2, or "max"
-        return bound
+    if os.environ.get("RAY_ADDRESS"):
+        pool = make_pool(execution)
+        assert isinstance(pool, RayPool)
+        return slots(pool.demand())
+    gpus = 0 if execution.device == "cpu" else torch.cuda.device_count()
+    here = {"CPU": float(usable_cpus()), "GPU": float(gpus)}
+    wanted = Demand(execution.cpus_per_worker, execution.gpus_per_worker if gpus else 0)
+    return max(1, wanted.room(here))
 
 
 def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> WorkerSpec:
@@ -89,7 +101,3 @@ def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> Wo
         lease=require_lease(),
         max_base_bytes=execution.max_base_bytes,
     )
-
-
-def _gpus(execution: Execution) -> int:
-    return torch.cuda.device_count() if execution.device in ("auto", "cuda") else 0

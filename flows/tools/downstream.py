@@ -251,6 +251,7 @@ def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fi
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     pixels = math.prod(load_targets(run).shape)
     rng = Root.of(run.record["identity"]).child("utility", "samples").generator()
+    numbers = np.setdiff1d(numbers, run.left_out)
     count = min(len(numbers), most, max(1, MAX_PIXELS // pixels))
     return np.sort(rng.permutation(numbers)[:count])
 

@@ -1,6 +1,7 @@
 """Maps of a run in other formats: which runs may be exported, and how far an export is."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,12 @@ UNFINISHED = ("planned", "running", "incomplete")
 
 
 def export_run(
-    run: RunStore, dest: str, format: str | None, per_file: int | None, force: bool
+    run: RunStore,
+    dest: str,
+    format: str | None,
+    per_file: int | None,
+    force: bool,
+    mask: bool = False,
 ) -> dict[str, Any]:
     """Write the maps of a run to a file or a folder of files; a second call resumes.
 
@@ -24,14 +30,17 @@ def export_run(
         format: name of the format; None goes by the ending of `dest`.
         per_file: maps of a file in a folder; None takes about a GiB.
         force: export what the gate refused, or the first samples of a run that is not finished.
+        mask: give each map the missing pixels of a target.
 
     Raises:
         Quarantined: the gate refused the samples.
         RunIncomplete: some samples are missing, or are not judged yet.
-        InputError: an impossible format or place.
+        InputError: an impossible format or place, or targets without masks.
         ShardCorrupt: a stored shard is damaged.
     """
-    source = run_source(run, force)
+    source = replace(run_source(run, force), mask=mask)
+    if mask:
+        _ = source.masks  # refused before anything is written
     plan = plan_export(source, dest, format, per_file)
     events, began = listener.get(), time.monotonic()
     events.begin("export", len(source), 0)

@@ -33,7 +33,7 @@ from ood_core.metrics.novelty import nearest
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.metrics.two_sample import separation
 from ood_core.numerics.random import SeedRange, Stream, generator, normal, root_key
-from ood_core.numerics.sphere import Points, angle, project
+from ood_core.numerics.sphere import angle, project
 from ood_core.report.pictures import Path, Stretch, animation, strip
 from ood_core.report.record import PhysicalMaps
 from ood_core.store.files import as_bytes, write_atomic, write_json, writing
@@ -41,7 +41,7 @@ from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
 from ood_core.store.targets import all_latents, held_targets, read_latents
 from ood_core.synthesis.pipeline import Pipeline, padded
-from ood_core.synthesis.walks import MIN_TARGETS, geodesic, shared_direction, transported
+from ood_core.synthesis.walks import MIN_TARGETS, geodesic, shared_directions, transported
 
 BATCH = 16
 MAX_STEPS = 500
@@ -193,16 +193,12 @@ def _shared(run: RunStore, pipeline: Pipeline, root: int) -> list[dict[str, Any]
     latents, targets = read_latents(run), pipeline.targets.fit_ranged[held_targets(run)]
     if len(latents) < MIN_TARGETS:
         return []
-    points: Points = project(latents)[0]
-    measured = attributes(targets)
-    found = [
-        (name, shared_direction(points, values, generator(root, row, stream=Stream.RESAMPLE)))
-        for row, (name, values) in enumerate(measured.items())
-    ]
-    holm = adjusted([result.p_value for _, result in found])
+    rng = generator(root, 0, stream=Stream.RESAMPLE)
+    found = shared_directions(project(latents)[0], attributes(targets), rng)
+    holm = adjusted([result.p_value for result in found.values()])
     return [
         {"attribute": name, **asdict(result), "adjusted": p}
-        for (name, result), p in zip(found, holm, strict=True)
+        for (name, result), p in zip(found.items(), holm, strict=True)
     ]
 
 

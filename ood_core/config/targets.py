@@ -8,6 +8,93 @@ from ood_core.limits import USUAL, Limits
 
 Symmetry = Literal["flip", "rotate90", "translate"]
 TransformKind = Literal["linear", "log", "asinh"]
+Duplicates = Literal["refuse", "leave_out"]
+Split = Literal["regions", "order"]
+TransformChoice = Literal["linear", "log", "asinh", "auto"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissingSpec:
+    """Pixels without a value: which they are beside NaN, and what becomes of them.
+
+    Attributes:
+        mask: name of a plane, as for `array`, whose pixels are missing where it is not zero.
+        weights: name of a plane whose pixels are missing where it is zero.
+        fill: `nearest` pixel, `gaussian` (the mean given the other pixels, by the spectrum of the
+            fitted maps) or `constant`; null refuses maps with missing pixels.
+        value: of `constant`.
+        limit: largest share of a map's pixels that may be missing.
+    """
+
+    mask: str | None = None
+    weights: str | None = None
+    fill: Literal["nearest", "gaussian", "constant"] | None = None
+    value: float = 0.0
+    limit: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.limit < 1, f"limit: got {self.limit}; expected 0 or more, below 1")
+        require(self.value - self.value == 0, f"value: got {self.value}; expected a finite number")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TilesSpec:
+    """Tiles of a grid that are cut from larger maps.
+
+    Attributes:
+        size: pixels of a side.
+        stride: pixels from one tile to the next; null is `size`.
+        min_coverage: least share of a tile's pixels that must not be missing.
+        split: `regions` holds out one end of the mosaic, with a gap of one size; `order` takes the
+            last tiles, row by row.
+    """
+
+    size: int
+    stride: int | None = None
+    min_coverage: float = 1.0
+    split: Split = "regions"
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, f"size: got {self.size}; expected 1 or more")
+        require(self.stride is None or self.stride >= 1, f"stride: got {self.stride}; expected 1")
+        fine = 0 < self.min_coverage <= 1
+        require(fine, f"min_coverage: got {self.min_coverage}; expected more than 0, at most 1")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutoutsSpec:
+    """Cut-outs around the positions of a catalogue.
+
+    Attributes:
+        catalogue: a table: FITS, VOTable, ECSV or CSV.
+        size: pixels of a side.
+        ra: column of right ascensions, in its unit or in degrees.
+        dec: column of declinations.
+        x: column of pixels along x, 0 being the centre of the first; instead of `ra`.
+        y: column of pixels along y; instead of `dec`.
+        split: as of tiles; `order` is that of the catalogue.
+    """
+
+    catalogue: str
+    size: int
+    ra: str | None = None
+    dec: str | None = None
+    x: str | None = None
+    y: str | None = None
+    split: Split = "regions"
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, f"size: got {self.size}; expected 1 or more")
+        given = [name for name in ("ra", "dec", "x", "y") if getattr(self, name)]
+        require(given in (["ra", "dec"], ["x", "y"]), "expected ra and dec, or x and y")
+
+    @property
+    def on_sky(self) -> bool:
+        """Whether positions are on the sky."""
+        return self.ra is not None
 
 
 @final
@@ -19,11 +106,18 @@ class TargetsSpec:
         path: a file, a folder or a pattern such as `clouds/*.fits`; formats are in
             `docs/targets.md`.
         array: the HDU, the `.npz` member, or the Zarr or HDF5 array, where there is a choice.
+        axes: what each axis of the array is, such as `nyxc`, where they are not (n, c, y, x); in
+            `docs/targets.md`.
         transform: how values are brought to model range; measured on the fit targets, recorded,
-            invertible.
+            invertible. `auto` takes the kind that `farfield inspect` advises.
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
+        duplicates: what becomes of held-out maps that are nearly a fit target, over symmetries,
+            shifts and contrast: `refuse` the targets, or `leave_out` these maps.
+        missing: pixels without a value, and how they are filled.
+        tiles: cuts the files into tiles.
+        cutouts: cuts maps around positions out of the files.
         max_bytes: most bytes of all maps, as stored and as float32.
         max_maps: most maps, and most files, HDUs or members that they lie in.
         max_header_bytes: most bytes of one file that are no pixels.
@@ -31,9 +125,14 @@ class TargetsSpec:
 
     path: str
     array: str | None = None
-    transform: TransformKind = "linear"
+    axes: str | None = None
+    transform: TransformChoice = "linear"
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
+    duplicates: Duplicates = "refuse"
+    missing: MissingSpec = MissingSpec()
+    tiles: TilesSpec | None = None
+    cutouts: CutoutsSpec | None = None
     max_bytes: int = USUAL.max_bytes
     max_maps: int = USUAL.max_maps
     max_header_bytes: int = USUAL.max_header_bytes
@@ -42,6 +141,11 @@ class TargetsSpec:
         require("\0" not in self.path, "path: got a NUL character; correct the path")
         for name in ("max_bytes", "max_maps", "max_header_bytes"):
             require(getattr(self, name) >= 1, f"{name}: expected 1 or more")
+        require(not (self.tiles and self.cutouts), "tiles and cutouts: expected one of them")
+        if self.axes is not None:
+            kept = self.axes.replace("1", "")
+            fine = set("yx") <= set(kept) <= set("ncyx") and len(set(kept)) == len(kept)
+            require(fine, f"axes: got {self.axes!r}; expected y and x, and n, c or 1, each once")
         require(self.held_out > 0, f"held_out: got {self.held_out}; expected more than 0")
         require(
             self.held_out < 1 or float(self.held_out).is_integer(),

@@ -3,7 +3,7 @@
     D_cal(x_t, t) = mu + F^-1 [ sum_i w_i(t, k) F[e_i - mu] ]
 
     e_1 = x_t / alpha      the identity, which keeps texture that the base would wipe out
-    e_2 = D_base(x_t, t)   the frozen base
+    e_2 = D_base(x_t, t)   the frozen base, shown a few targets if it is one that looks at them
     e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
     e_4 = D_cluster(x_t, t)   the same, of the cluster of targets that the map belongs to
     e_5 ... = D_patches(x_t, t)   posterior means under mixtures of Gaussians over their patches
@@ -19,7 +19,7 @@ network changes.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +29,7 @@ from ood_core.arrays import Map, Maps
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.denoiser import Base
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import IdentityRefused
@@ -42,6 +42,12 @@ from ood_core.numerics.symmetry import orbit_size, transform
 Labels = Int[Tensor, " n"]
 Expert = Callable[[Maps, int], Maps]
 ENOUGH = 2**18  # numbers of noised targets from which weights are fitted
+Show = Callable[[Maps], tuple[Any, ...]]
+"""Gives what a base makes of a few of the maps; empty if it looks at none."""
+
+
+def _nothing(maps: Maps) -> tuple[Any, ...]:
+    return ()
 
 
 @final
@@ -88,12 +94,14 @@ class TargetLaws:
     """Exact denoisers of distributions that are fitted to the targets.
 
     One Gaussian, one Gaussian per cluster, and mixtures over patches that were fitted beforehand.
+    `context` is what the base made of a few targets, where it is one that is shown some.
     """
 
     gaussian: GaussianDenoiser
     clusters: tuple[GaussianDenoiser, ...]
     weights: Float[Tensor, " clusters"]
     patches: tuple[PatchDenoiser, ...] = ()
+    context: tuple[Any, ...] = ()
 
     @classmethod
     def fit(
@@ -104,13 +112,17 @@ class TargetLaws:
         n_clusters: int,
         symmetries: Sequence[Symmetry],
         patches: Sequence[PatchMixture] = (),
+        show: Show = _nothing,
     ) -> "TargetLaws":
-        """Fit to maps; `rho` is the stationary share of the Gaussian's covariance."""
+        """Fit to maps, and show them to the base.
+
+        `rho` is the stationary share of the Gaussian's covariance.
+        """
         law = estimate(targets, "spectral_low_rank", rho, symmetries)
         weights, laws = fit_mixture(targets, n_clusters, symmetries)
         clusters = tuple(GaussianDenoiser(schedule, *cluster) for cluster in laws)
         local = tuple(PatchDenoiser(schedule, mixture) for mixture in patches)
-        return cls(GaussianDenoiser(schedule, *law), clusters, weights, local)
+        return cls(GaussianDenoiser(schedule, *law), clusters, weights, local, show(targets))
 
     @classmethod
     def cross_fitted(
@@ -121,10 +133,11 @@ class TargetLaws:
         n_clusters: int,
         symmetries: Sequence[Symmetry],
         patches: Sequence[Sequence[PatchMixture]] = ((), ()),
+        show: Show = _nothing,
     ) -> "list[TargetLaws]":
         """One fit per half of the targets: number `p` has not seen the maps `p::2`."""
         return [
-            cls.fit(seen, schedule, rho, n_clusters, symmetries, mixtures)
+            cls.fit(seen, schedule, rho, n_clusters, symmetries, mixtures, show)
             for seen, mixtures in zip(halves(targets), patches, strict=True)
         ]
 
@@ -176,9 +189,7 @@ def halves(targets: Maps) -> tuple[Maps, Maps]:
 class CalibratedDenoiser:
     """Stack of the experts with band weights, for a batch of maps of known clusters."""
 
-    def __init__(
-        self, base: Denoiser, laws: TargetLaws, bands: BandWeights, labels: Labels
-    ) -> None:
+    def __init__(self, base: Base, laws: TargetLaws, bands: BandWeights, labels: Labels) -> None:
         self._base, self._laws, self.bands = base, laws, bands
         mean = laws.gaussian.mean
         self._groups = Groups.of(labels.cpu(), len(laws.clusters), mean.device)
@@ -200,9 +211,9 @@ class CalibratedDenoiser:
         return estimate
 
 
-EXPERTS: dict[str, Callable[[Denoiser, TargetLaws, Groups], Expert]] = {
+EXPERTS: dict[str, Callable[[Base, TargetLaws, Groups], Expert]] = {
     "identity": lambda base, laws, groups: lambda x_t, t: x_t / float(base.schedule.alpha[t]),
-    "base": lambda base, laws, groups: base,
+    "base": lambda base, laws, groups: lambda x_t, t: base(x_t, t, *laws.context),
     "gaussian": lambda base, laws, groups: laws.gaussian,
     "cluster": lambda base, laws, groups: partial(laws.by_cluster, groups=groups),
 }
@@ -212,7 +223,7 @@ PATCHES = "patches "
 """How names of experts that are mixtures over patches begin; they follow those of `EXPERTS`."""
 
 
-def experts_of(base: Denoiser, laws: TargetLaws, groups: Groups) -> list[Expert]:
+def experts_of(base: Base, laws: TargetLaws, groups: Groups) -> list[Expert]:
     """All experts for a batch of maps of known clusters, in the order of their weights."""
     return [*(make(base, laws, groups) for make in EXPERTS.values()), *laws.patches]
 
@@ -361,7 +372,7 @@ def pruned(
 
 def calibrate_timestep(
     targets: Maps,
-    base: Denoiser,
+    base: Base,
     folds: Sequence[TargetLaws],
     mean: Map,
     t: int,

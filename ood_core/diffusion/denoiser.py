@@ -8,7 +8,7 @@ A denoiser returns the posterior mean `E[x0 | x_t]`, whatever its network predic
     x0-prediction    x0 = output
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -28,6 +28,14 @@ class Denoiser(Protocol):
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return `E[x0 | x_t]` at time index `t`, of the shape of `x_t`."""
+        ...
+
+
+class Base(Denoiser, Protocol):
+    """Posterior mean by a frozen network, which may be one that is shown maps."""
+
+    def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
+        """Return `E[x0 | x_t, context]`; `context` is what the network made of some maps."""
         ...
 
 

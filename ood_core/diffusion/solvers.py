@@ -15,7 +15,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -247,10 +247,10 @@ class CountingDenoiser:
         """Noise schedule of the denoiser inside."""
         return self._inner.schedule
 
-    def __call__(self, x_t: Maps, t: int) -> Maps:
+    def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
         """Return the inner denoiser's answer, adding `n` to `nfe`."""
         self.nfe += len(x_t)
-        return self._inner(x_t, t)
+        return self._inner(x_t, t, *context)
 
 
 def descending(grid: TimeGrid) -> TimeGrid:

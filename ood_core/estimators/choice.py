@@ -1,5 +1,6 @@
 """The prior of a run: the kind that was asked for, or the one that left-out latents favour."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ def _gaussian(latents: Maps, symmetries: Sequence[Symmetry], kind: GaussianKind)
 
 def _mixture(latents: Maps, symmetries: Sequence[Symmetry]) -> Scored:
     prior = fit_mixture_prior(latents, symmetries)
+    if not math.isfinite(prior.held_out_log_density):
+        raise PriorUnderdetermined("a mixture of these latents has no finite likelihood")
     return prior.held_out_log_density, lambda: prior
 
 

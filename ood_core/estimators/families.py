@@ -9,6 +9,7 @@ those of `sklearn.covariance` (`ledoit_wolf`, `oas`), which has no symmetries: t
 map would count as further maps, and the share of shrinkage would come out too small.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from ood_core.estimators.gaussian import (
     fit_truncated,
     is_large,
 )
-from ood_core.estimators.moments import evenly, group_mean, shrunk_mean
+from ood_core.estimators.moments import evenly, group_mean, shrunk_mean, unbiased_residuals
 from ood_core.estimators.sectors import leading_modes, most_modes, sectors
 from ood_core.estimators.spectra import Spectra
 from ood_core.numerics.covariance import Diagonal, LowRank, isotropic
@@ -114,8 +115,7 @@ def _spectral_low_rank(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
 
 def _diagonal(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
     """`(1 - share)` of each pixel's variance, the rest that of its channel."""
-    residuals = maps - group_mean(maps, symmetries)
-    variance = (residuals**2).sum(dim=0) / (len(maps) - 1)
+    variance = (unbiased_residuals(maps, symmetries) ** 2).mean(dim=0)
     pixels = torch.cat(orbit(variance[None], symmetries)).mean(dim=0)
     channels = variance.mean((-2, -1), keepdim=True).expand_as(pixels)
     if "translate" in symmetries:
@@ -134,11 +134,11 @@ def _sample(
     `share` finds it in closed form.
     """
     n, mean = len(maps), shrunk_mean(maps, symmetries)
-    residuals = maps - group_mean(maps, symmetries)
+    residuals = unbiased_residuals(maps, symmetries)
     d = mean.numel()
-    trace = sum(float((row.double() ** 2).sum()) for row in residuals) / (n - 1)
+    trace = sum(float((row.double() ** 2).sum()) for row in residuals) / n
     modes = leading_modes(residuals, symmetries, most_modes(d))
-    values = modes.values * (n / (n - 1))
+    values = modes.values
     rest = max(0.0, trace - float(values.sum())) / d
 
     def at(share: float) -> Law:
@@ -184,7 +184,7 @@ class Gaussian:
 
 
 GAUSSIANS: dict[GaussianKind, Gaussian] = {
-    "isotropic": Gaussian(_isotropic, min_maps=2),
+    "isotropic": Gaussian(_isotropic),
     "diagonal": Gaussian(_diagonal),
     "low_rank": Gaussian(_sample, of_sample=True),
     "ledoit_wolf": Gaussian(partial(_sample, share=Traces.ledoit_wolf), of_sample=True),
@@ -257,7 +257,13 @@ def likeliest(
         / 2
         for index in range(len(folds[0].shares))
     ]
-    best = max(range(len(scores)), key=lambda index: scores[index])
+    finite = [index for index, found in enumerate(scores) if math.isfinite(found)]
+    if not finite:
+        raise PriorUnderdetermined(
+            f"a prior of kind {kind} has no finite likelihood: got maps that are equal, or values "
+            "too large for single precision; expected maps that differ, of about unit variance"
+        )
+    best = max(finite, key=lambda index: scores[index])
     return best, scores[best]
 
 

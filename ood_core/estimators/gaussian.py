@@ -35,7 +35,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, Map, Maps, PerSample
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
-from ood_core.estimators.moments import group_mean
+from ood_core.estimators.moments import group_mean, unbiased_residuals
 from ood_core.estimators.sectors import Modes, leading_modes, most_modes
 from ood_core.estimators.spectra import (
     SPECTRUM_FLOOR,
@@ -65,13 +65,13 @@ def fit_truncated(
     maps: Maps, symmetries: Sequence[Symmetry]
 ) -> Callable[[float], tuple[Map, Stationary | LowRank]]:
     """Fit mean, spectrum and modes once; the law at any stationary share `rho` follows."""
-    unbias = len(maps) / max(1, len(maps) - 1)
-    mean = group_mean(maps, symmetries)
-    own = mode_powers(maps, mean).diagonal().permute(2, 0, 1).real.float() * unbias
+    mean, residuals = group_mean(maps, symmetries), unbiased_residuals(maps, symmetries)
+    powers = mode_powers(residuals, torch.zeros_like(mean))
+    own = powers.diagonal().permute(2, 0, 1).real.float()
     floor = SPECTRUM_FLOOR * float(own.mean())
     power = radial_mean(own).clamp_min(floor)
-    modes = leading_modes(maps - mean, symmetries, most_modes(mean.numel()))
-    values = modes.values * unbias
+    modes = leading_modes(residuals, symmetries, most_modes(mean.numel()))
+    values = modes.values
     left = (power - radial_mean(carried_power(modes.maps, values))).clamp_min(floor)
 
     def at(rho: float) -> tuple[Map, Stationary | LowRank]:
@@ -206,13 +206,12 @@ def estimate(
         return mean, isotropic(float(variance), tuple(mean.shape))
     if is_large(maps, symmetries):
         return fit_truncated(maps, symmetries)(rho)
-    images = torch.cat(orbit(maps, symmetries))
     mean = symmetric_mean(maps, symmetries)
-    residuals = (images - mean) * math.sqrt(len(maps) / max(1, len(maps) - 1))
+    residuals = torch.cat(orbit(unbiased_residuals(maps, symmetries), symmetries))
     stationary = Stationary(rho * band_spectrum(residuals))
     if rho >= 1:
         return mean, stationary
-    return mean, LowRank(stationary, residuals * math.sqrt((1 - rho) / len(images)))
+    return mean, LowRank(stationary, residuals * math.sqrt((1 - rho) / len(residuals)))
 
 
 def is_large(maps: Maps, symmetries: Sequence[Symmetry]) -> bool:

@@ -16,6 +16,7 @@ from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
 from ood_core.estimators.spectra import mode_powers, radial_mean
 from ood_core.numerics.covariance import filtered
+from ood_core.numerics.symmetry import invariant
 
 ENOUGH = 2**23  # numbers of maps for the spectrum of their noise: 42 maps of 3 x 256 x 256
 
@@ -62,7 +63,19 @@ def norms(maps: Maps) -> Norms:
 
 def group_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
     """Mean over maps, then over its images: one constant per channel under translations."""
-    return _symmetrised(maps.mean(dim=0, keepdim=True), symmetries)[0].contiguous()
+    return invariant(maps.mean(dim=0, keepdim=True), symmetries)[0].contiguous()
+
+
+def unbiased_residuals(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
+    """Return `r_i` such that the mean of `r r^T` over maps and images has no bias.
+
+    The mean that is taken off is one over images too. It takes `1/n` of the variance from what the
+    symmetries leave alone and nothing from the rest: only that part is scaled, by
+    `(n / (n - 1))^1/2`.
+    """
+    rest = maps - group_mean(maps, symmetries)
+    gain = math.sqrt(len(maps) / max(1, len(maps) - 1)) - 1
+    return rest + gain * invariant(rest, symmetries)
 
 
 def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
@@ -80,7 +93,7 @@ def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
     mean = group_mean(maps, symmetries)
     if "translate" in symmetries:
         return mean
-    some = _symmetrised(evenly(maps, ENOUGH), symmetries)
+    some = invariant(evenly(maps, ENOUGH), symmetries)
     spread = _power(some - some.mean(dim=0)) * (len(some) / (len(some) - 1))
     seen = radial_mean(_power(mean[None])).clamp_min(torch.finfo().tiny)
     gain = (1 - radial_mean(spread / len(maps)) / seen).clamp(0, 1)
@@ -92,16 +105,6 @@ def evenly(maps: Maps, most: int) -> Maps:
     """Evenly spaced maps of at most `most` numbers together; few ones themselves."""
     step = -(-maps.numel() // most)
     return maps[::step] if step > 1 else maps
-
-
-def _symmetrised(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
-    """Each map averaged over its images: half turns, quarter turns, then flips."""
-    if "translate" in symmetries:
-        return maps.mean((-2, -1), keepdim=True).expand_as(maps)
-    if "rotate90" in symmetries:
-        for quarters in (2, 1):
-            maps = (maps + torch.rot90(maps, quarters, dims=(-2, -1))) / 2
-    return (maps + maps.flip(-1)) / 2 if "flip" in symmetries else maps
 
 
 def _power(maps: Maps) -> Map:

@@ -23,7 +23,9 @@ from torch import Tensor
 from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
 from ood_core.numerics.covariance import CrossStationary, Stationary, wavenumbers
+from ood_core.numerics.symmetry import invariant
 
+ROUNDING = 1e-6  # of the power of a mode: eight times the rounding of single precision
 SPECTRUM_FLOOR = 1e-4  # of the mean power: keeps empty bands invertible
 
 
@@ -80,9 +82,15 @@ class Spectra:
 
     @classmethod
     def measure(cls, maps: Maps, mean: Map, symmetries: Sequence[Symmetry]) -> "Spectra":
-        """Measure about a mean that the symmetries leave alone; unbiased, by `n / (n - 1)`."""
+        """Measure about a mean over maps and images, without bias.
+
+        That mean takes `1 / n` of the power of what the symmetries leave alone, and nothing else:
+        under translations the zero mode's alone.
+        """
         n, c = len(maps), maps.shape[1]
-        modes = symmetrised(mode_powers(maps, mean), symmetries) * (n / max(1, n - 1))
+        still = torch.cat([invariant(block - mean, symmetries) for block in maps.split(BLOCK)])
+        taken = mode_powers(still, torch.zeros_like(mean)) / max(1, n - 1)
+        modes = symmetrised(mode_powers(maps, mean) + taken, symmetries)
         profile = radial_mean(modes.real.flatten(0, 1).float())
         return cls(modes, profile.reshape(c, c, *mean.shape[-2:]).to(modes))
 
@@ -96,13 +104,18 @@ class Spectra:
 
 
 def _floored(power: Power, floor: float) -> Power:
-    """Raise eigenvalues below the floor to it; the factorisation is a quick test for any."""
+    """Raise eigenvalues below the floor to it; the factorisation is a quick test for any.
+
+    No mode is more singular than single precision holds, in which the law is kept.
+    """
     matrices = power.permute(2, 3, 0, 1)
-    lowered = matrices - floor * torch.eye(len(power)).to(matrices)
+    trace = matrices.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    least = (ROUNDING * trace).clamp_min(floor)
+    lowered = matrices - least[..., None, None] * torch.eye(len(power)).to(matrices)
     if not bool(torch.linalg.cholesky_ex(lowered).info.any()):
         return power
     values, vectors = torch.linalg.eigh(matrices)
-    kept: Tensor = (vectors * values.clamp_min(floor)[..., None, :]) @ vectors.mH
+    kept: Tensor = (vectors * values.clamp(min=least[..., None])[..., None, :]) @ vectors.mH
     return kept.permute(2, 3, 0, 1)
 
 

@@ -33,10 +33,13 @@ from torch import Tensor
 from ood_core.arrays import Latents
 from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
+from ood_core.evaluation.copies import FALSE_ALARMS, copy_power
+from ood_core.evaluation.dependence import Dependence
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.memorization import CopyThresholds, check_latents, check_maps
 from ood_core.evaluation.results import (
     Better,
+    CopySearch,
     DomainLeakage,
     EvaluationResult,
     Score,
@@ -138,29 +141,38 @@ def evaluate_features(
     _require_enough(count, len(extractor.fit), len(extractor.held_out))
     fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
     reference = Reference(extractor, Whitening.fit(fit["scattering"]))
-    thresholds = CopyThresholds.calibrate(fit, real, reference.whitening)
+    thresholds = CopyThresholds.calibrate(fit, real, reference.whitening, count)
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
     samples = found.subsample
-    splits = _splits(len(samples["distance"]), len(real["distance"]), root.child("splits"))
+    dependence = Dependence.measure(reference.ordinary(real), root)
+    splits = _splits(len(samples["distance"]), dependence, root.child("splits"))
     scores = with_whole(
         {
             **{s.name: _score(s, samples, real, reference, splits) for s in STATISTICS},
-            "nearest_ratio": _nearest_score(samples["distance"], real["distance"], root),
+            "nearest_ratio": _nearest_score(
+                samples["distance"], real["distance"], root, dependence
+            ),
         },
         found.sums,
         FeatureSums.of(real, reference.whitening),
         extractor,
     )
     moments = reference.moments(samples), reference.moments(real)
-    tests = two_sample_tests(samples, fit, real, moments, root.child("tests"))
+    tests = two_sample_tests(samples, fit, real, moments, root.child("tests"), dependence)
     copies = root.child("memorization")
     memorization = [*check_maps(found.flagged, count, thresholds, extractor, copies)]
     if latents is not None:
         memorization.append(check_latents(*latents, extractor.symmetries, copies))
-    near_copies = found.flagged["near_copy"]
+    single = CopySearch(
+        found.copies,
+        dict(thresholds.single.limits),
+        copy_power(extractor, thresholds.single, copies),
+        FALSE_ALARMS,
+        thresholds.shared,
+    )
     k = power_spectrum(extractor.fit[:1])[0]
     return EvaluationResult(
-        summary=summarize(scores, near_copies, tests, memorization),
+        summary=summarize(scores, single, tests, memorization),
         scores=scores,
         spectrum=SpectrumCurves(k, range_of_maps(samples["power"]), range_of_maps(real["power"])),
         histogram=histograms(found.sums, real, extractor, [split.left for split in splits]),
@@ -169,7 +181,7 @@ def evaluate_features(
         closest=found.closest,
         least_typical=found.least_typical,
         count=count,
-        near_copies=near_copies,
+        copies=single,
         tests=tests,
         memorization=tuple(memorization),
         leakage=None
@@ -189,6 +201,11 @@ class Reference:
     def moments(self, features: Features) -> Float[Tensor, "n f"]:
         """Return whitened scattering moments."""
         return self.whitening(features["scattering"])
+
+    def ordinary(self, features: Features) -> Float[Tensor, "n f"]:
+        """Return what neighbouring maps are alike in: moments, and logarithms of power."""
+        power = features["power"].double().clamp(min=1e-30).log().flatten(1)
+        return torch.cat([self.moments(features), power], dim=1)
 
     def pixels(self, features: Features) -> Float[Tensor, "n c columns"]:
         """Return cumulative fractions of pixels."""
@@ -256,12 +273,13 @@ class _Split:
     right: Int[Tensor, " m"]
 
 
-def _splits(samples: int, held_out: int, root: Root) -> list[_Split]:
-    size = min(held_out // 2, samples)
+def _splits(samples: int, held_out: Dependence, root: Root) -> list[_Split]:
+    """Draw halves of the held-out maps, by blocks where neighbours are alike."""
+    size = min(held_out.count // 2, samples)
     splits = []
     for index in range(SPLITS):
         rng = root.generator(index)
-        real = torch.from_numpy(rng.permutation(held_out))
+        real = held_out.shuffled(rng)
         chosen = torch.from_numpy(rng.permutation(samples)[:size])
         splits.append(_Split(chosen, real[:size], real[size : 2 * size]))
     return splits
@@ -287,13 +305,37 @@ def _score(
     return Score(statistic.name, statistic.title, value, middle, low, high, statistic.better, note)
 
 
-def _nearest_score(samples: Tensor, real: Tensor, root: Root) -> Score:
+def _nearest_score(
+    samples: Tensor, real: Tensor, root: Root, dependence: Dependence | None = None
+) -> Score:
     rng = root.child("nearest_ratio").generator()
-    rows = torch.from_numpy(rng.integers(len(real), size=(RESAMPLES, 2, len(real))))
-    low, high = _quantiles([distance_ratio(real[a], real[b]) for a, b in rows], BAND)
+    held_out = dependence or Dependence(len(real), 1, float(len(real)))
+    alone = Dependence(len(real), 1, float(len(real)))  # samples are independent
+    sizes = (alone, len(samples)), (held_out, len(real))  # the sizes that are compared
+    low, high = _quantiles(
+        [
+            distance_ratio(*(_resampled(real, how, size, rng) for how, size in sizes))
+            for _ in range(RESAMPLES)
+        ],
+        BAND,
+    )
     note = "median distance to the nearest target over that of held-out maps; below 0.9 is copying"
     value = distance_ratio(samples, real)
     return Score("nearest_ratio", "nearest-target ratio", value, 1.0, low, high, "one", note)
+
+
+def _resampled(distances: Tensor, how: Dependence, count: int, rng: np.random.Generator) -> Tensor:
+    """Draw distances with replacement, smoothed in their logarithm with the spread kept.
+
+    Medians of draws without smoothing take few values, and their spread is known badly (Silverman &
+    Young 1987).
+    """
+    logs = distances.double().clamp(min=1e-12).log()
+    spread, width = float(logs.std()), 0.9 * len(logs) ** -0.2
+    drawn = logs[how.drawn(count, rng)] - logs.mean()
+    noise = spread * width * torch.from_numpy(rng.standard_normal(count))
+    smooth: Tensor = (drawn + noise) / (1 + width**2) ** 0.5 + logs.mean()
+    return smooth.exp()
 
 
 def _quantiles(values: Sequence[float], levels: Sequence[float]) -> list[float]:

@@ -12,6 +12,8 @@ measure the samples that it makes. Per map it gives
     distance, target, element                the nearest fit target (`metrics.novelty`)
     shifted, shifted_target, shifted_element, shift_y, shift_x
                  the same with shifts searched, in a map's own units
+    whole, window, piece, and whole_target, window_target, piece_target
+                 the nearest disc of a target, at any angle, by three sizes (`metrics.pieces`)
 
 Floating-point features are float32 as they are stored, so that scores from memory and from disk
 agree.
@@ -37,6 +39,7 @@ from ood_core.metrics.morphology import minkowski_features, peak_features
 from ood_core.metrics.novelty import Reference, Shifted
 from ood_core.metrics.one_point import cumulative, own_units, quantiles, uniform_edges
 from ood_core.metrics.phases import phase_features
+from ood_core.metrics.pieces import PieceSearch
 from ood_core.metrics.scattering import scattering_features
 from ood_core.metrics.spectra import power_spectrum
 
@@ -111,6 +114,7 @@ class FeatureExtractor:
     symmetries: tuple[Symmetry, ...]
     edges: Float[Tensor, "c edges"]
     histogram_edges: Float[Tensor, "c shown"]
+    pieces: PieceSearch
 
     @classmethod
     def of(
@@ -121,12 +125,11 @@ class FeatureExtractor:
         even = uniform_edges(targets, BINS)
         follow = quantiles(targets, torch.linspace(0, 1, QUANTILES))
         edges = torch.cat([follow, even], dim=-1).sort(dim=-1).values
-        return cls(fit, held_out, tuple(symmetries), edges, even)
+        return cls(fit, held_out, tuple(symmetries), edges, even, PieceSearch.of(fit))
 
     def extract(self, maps: AnyMaps) -> Features:
         """Return the features of maps in model range."""
         near = self._near.nearest(maps)
-        shifted = self.nearest_shifted(maps)
         counts = (cumulative(maps, self.edges) * maps[0, 0].numel()).round()
         found = {
             "power": power_spectrum(maps)[1],
@@ -136,13 +139,22 @@ class FeatureExtractor:
             "distance": near.distance,
             "target": near.target.int(),
             "element": near.element.int(),
-            "shifted": shifted.distance,
+            **self.copy_distances(maps),
+        }
+        return {name: v.float() if v.is_floating_point() else v for name, v in found.items()}
+
+    def copy_distances(self, maps: AnyMaps) -> Features:
+        """Return the features by which copies of fit targets are looked for."""
+        shifted, discs = self.nearest_shifted(maps), self.pieces.nearest(maps)
+        return {
+            "shifted": shifted.distance.float(),
             "shifted_target": shifted.target.int(),
             "shifted_element": shifted.element.int(),
             "shift_y": shifted.shift[:, 0].int(),
             "shift_x": shifted.shift[:, 1].int(),
+            **{name: found.distance.float() for name, found in discs.items()},
+            **{f"{name}_target": found.target.int() for name, found in discs.items()},
         }
-        return {name: v.float() if v.is_floating_point() else v for name, v in found.items()}
 
     def nearest_shifted(self, maps: AnyMaps) -> Shifted:
         """Search fit targets with shifts, every map in units of its own.

@@ -1,6 +1,8 @@
 """The gate: whether a data set may be published, by its scores on held-out targets.
 
-A gate without conditions decides nothing: the set is complete, neither published nor quarantined.
+Copies come first: samples that are copies of targets are left out of the set, a set of which too
+many are is quarantined, and one whose copies could not have been seen is undecided. A gate that
+asks nothing of quality publishes nothing: the set is complete.
 Too few held-out targets are an outcome of their own, never a pass; so are tests that could not
 have failed.
 """
@@ -29,35 +31,65 @@ class Decision:
 
 def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
     """Check the conditions of a gate on a result; `held_out` counts the held-out targets."""
-    limits = {
+    quality = {
         "spectrum_error": (gate.spectrum_error, "at most"),
         "c2st": (gate.c2st, "at most"),
         "nearest_ratio": (gate.nearest_ratio, "at least"),
         "unsteered_p": (gate.unsteered_p, "at least"),
-        "copies_p": (gate.copies_p, "at least"),
     }
-    conditions = {name: rule for name, rule in limits.items() if rule[0] is not None}
-    if not conditions:
-        return Decision("complete", ("the gate has no conditions, so nothing is published",))
+    asked = {name: (limit, word) for name, (limit, word) in quality.items() if limit is not None}
+    rates = [check.p_value for check in result.memorization if check.space == COPIES]
+    values = {name: score.value for name, score in result.scores.items()}
+    values |= {"unsteered_p": result.tests.min_p, "copies_p": min(rates, default=1.0)}
+    values |= {"copies": float(result.near_copies)}
+    most = max(1, int(gate.copies * result.count)) if gate.copies else 0
+    limits = {"copies": (float(most), "at most"), "copies_p": (gate.copies_p, "at least")}
+    lines = {name: _line(name, values[name], *rule) for name, rule in {**asked, **limits}.items()}
+    copied = tuple(reason for name, (good, reason) in lines.items() if name in limits and not good)
+    left_out = (f"left out: {_named(result)}",) if result.near_copies else ()
+    if result.near_copies > most:  # a copy is one, however few maps there are to compare
+        return Decision("quarantined", (*copied, *left_out))
+    if not asked and not copied:
+        nothing = "the gate asks nothing of quality, so nothing is published"
+        return Decision("complete", (nothing, *left_out))
+    if unable := _unable(gate, result, held_out, bool(rates)):
+        return Decision("undecided", (unable, *left_out))
+    passed = all(good for good, _ in lines.values())
+    reasons = (*(reason for _, reason in lines.values()), *left_out)
+    return Decision("published" if passed else "quarantined", reasons)
+
+
+def _unable(gate: GateSpec, result: EvaluationResult, held_out: int, rates: bool) -> str | None:
+    """Say why no decision can be made; None where it can."""
     if held_out < gate.min_held_out:
-        few = f"{held_out} held-out targets; the gate needs {gate.min_held_out} to decide"
-        return Decision("undecided", (few,))
+        return f"{held_out} held-out targets; the gate needs {gate.min_held_out} to decide"
     attainable = result.tests.attainable_p
     if gate.unsteered_p is not None and attainable >= gate.unsteered_p:
-        few = f"so few maps give p {attainable:.2g} or more; the gate asks for {gate.unsteered_p:g}"
-        return Decision("undecided", (few,))
-    copies = [check.p_value for check in result.memorization if check.space == COPIES]
-    if gate.copies_p is not None and not copies:
-        return Decision("undecided", ("the scores hold no check for copies in pixels",))
-    values = {name: score.value for name, score in result.scores.items()}
-    values |= {"unsteered_p": result.tests.min_p, "copies_p": min(copies, default=1.0)}
-    reasons, passed = [], True
-    for name, (limit, word) in conditions.items():
-        assert limit is not None, "filtered above"
-        value = values[name]
-        good = value <= limit if word == "at most" else value >= limit
-        passed &= good
-        reasons.append(
-            f"{name} is {value:.3g}, asked {word} {limit:g}: {'met' if good else 'not met'}"
+        return (
+            f"so few maps give p {attainable:.2g} or more; the gate asks for {gate.unsteered_p:g}"
         )
-    return Decision("published" if passed else "quarantined", tuple(reasons))
+    power = {kind: result.copies.power.get(kind) for kind in gate.copy_kinds}
+    if not rates or None in power.values():
+        return "the scores hold no search for copies of the kinds that the gate asks for"
+    weak = [
+        f"{kind} ({p:.2f})" for kind, p in power.items() if p is not None and p < gate.copy_power
+    ]
+    if weak:
+        return (
+            f"the search for copies would not see {', '.join(weak)}: of planted ones it finds less "
+            f"than {gate.copy_power:g}; maps that overlap, or smooth ones, hide them"
+        )
+    return None
+
+
+def _line(name: str, value: float, limit: float, word: str) -> tuple[bool, str]:
+    good = value <= limit if word == "at most" else value >= limit
+    verdict = "met" if good else "not met"
+    return good, f"{name} is {value:.3g}, asked {word} {limit:g}: {verdict}"
+
+
+def _named(result: EvaluationResult) -> str:
+    """The first few copies in words."""
+    shown = [f"sample {c.sample} of target {c.target} ({c.space})" for c in result.copies.found[:5]]
+    more = len(result.copies.found) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

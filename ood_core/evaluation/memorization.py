@@ -1,4 +1,4 @@
-"""Memorisation: are samples copies of fit targets?
+"""Memorisation: do more samples lie near to fit targets than real maps do?
 
 Thresholds are set by real maps; how far they reach is measured with planted copies.
 
@@ -15,8 +15,8 @@ and the rate is nominal closely, if not exactly. Such a check finds a prior that
 again, or mixes of few of them. It says nothing of what decoding adds: a new latent may still be
 decoded to a copy, which the checks of pixels and scattering moments find.
 
-Overlapping cut-outs of fit and held-out targets are near copies of one another: thresholds are then
-small, and copies are missed rather than real maps accused.
+Held-out maps that are copies of fit targets themselves would bring a threshold to 0: those within
+the limits of single copies (`ood_core.evaluation.copies`) are left out and listed.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,9 @@ from torch import Tensor
 
 from ood_core.arrays import Latents
 from ood_core.config.targets import Symmetry
+from ood_core.evaluation.copies import CopyLimits
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
-from ood_core.evaluation.results import NEAR_COPY, MemorizationCheck
+from ood_core.evaluation.results import MemorizationCheck
 from ood_core.metrics.discrepancy import row_distances
 from ood_core.metrics.distances import Whitening
 from ood_core.metrics.novelty import Nearest, nearest
@@ -53,26 +54,36 @@ Distances = Float[Tensor, " m"]
 class CopyThresholds:
     """Distances within which samples count as copies, and the rates at which real maps are.
 
-    `near_copy` is of the distance without shifts, `pixels` with them, `scattering` of whitened
-    scattering moments to those of the fit targets, `targets`.
+    `pixels` is of the distance over group and shifts, `scattering` of whitened scattering moments
+    to those of the fit targets, `targets`. They are set by `held_out` maps. `single` are the limits
+    of single copies; `shared` are held-out maps within these, which are left out.
     """
 
     targets: Float[Tensor, "t f"]
-    near_copy: float
+    single: CopyLimits
+    shared: tuple[int, ...]
+    held_out: int
     pixels: float
     pixels_rate: float
     scattering: float
     scattering_rate: float
 
     @classmethod
-    def calibrate(cls, fit: Features, held_out: Features, whitening: Whitening) -> "CopyThresholds":
-        """Calibrate on held-out maps."""
+    def calibrate(
+        cls, fit: Features, held_out: Features, whitening: Whitening, count: int
+    ) -> "CopyThresholds":
+        """Calibrate on held-out maps, for a set of `count` samples."""
         targets = whitening(fit["scattering"])
+        single = CopyLimits.calibrate(held_out, count)
+        shared = single.within(held_out)
+        kept = ~shared if not bool(shared.all()) else torch.ones_like(shared)
         return cls(
             targets,
-            NEAR_COPY * float(held_out["distance"].min()),
-            *threshold(held_out["shifted"]),
-            *threshold(nearest_distances(whitening(held_out["scattering"]), targets)),
+            single,
+            tuple(shared.nonzero()[:, 0].tolist()),
+            int(kept.sum()),
+            *threshold(held_out["shifted"][kept]),
+            *threshold(nearest_distances(whitening(held_out["scattering"][kept]), targets)),
         )
 
     def within(
@@ -80,7 +91,6 @@ class CopyThresholds:
     ) -> dict[str, Bool[Tensor, " n"]]:
         """Return, per threshold, which samples are within; `whitened` are scattering moments."""
         return {
-            "near_copy": features["distance"] <= self.near_copy,
             "pixels": features["shifted"] <= self.pixels,
             "scattering": nearest_distances(whitened, self.targets) <= self.scattering,
         }
@@ -96,7 +106,7 @@ def check_maps(
     """Return the checks of pixels and of scattering moments of `count` samples."""
 
     def check(space: str, title: str, within: float, rate: float) -> MemorizationCheck:
-        p_value = flag_p_value(flagged[space], count, len(extractor.held_out))
+        p_value = flag_p_value(flagged[space], count, thresholds.held_out)
         return MemorizationCheck(space, title, within, rate, flagged[space], p_value, samples=count)
 
     title, within = "pixels, over symmetries and shifts", thresholds.pixels

@@ -7,7 +7,7 @@ infinite is null, and derived values (`inside`, `rejected`, ...) are written for
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal, TypeVar, final
@@ -27,7 +27,6 @@ from torch import Tensor
 from ood_core.errors import InputError
 
 COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is memorisation
-NEAR_COPY = 0.5  # of the least distance of a held-out map: a single near copy
 ALPHA = 0.05  # significance level of adjusted p-values: false alarms over all families together
 
 Record = TypeVar("Record")
@@ -179,7 +178,8 @@ class Variety:
 class TwoSampleTests:
     """Tests by statistics that no part of the method optimises.
 
-    `samples`, `held_out` and `fit` count the maps compared; `attainable_p` is the least adjusted
+    `samples`, `held_out` and `fit` count the maps compared; `effective` is the number of
+    independent maps that all held-out ones are worth; `attainable_p` is the least adjusted
     p-value that so many maps can give. With too few maps `classifier` is None and `variety` empty.
     """
 
@@ -190,6 +190,7 @@ class TwoSampleTests:
     classifier: ClassifierTest | None
     variety: tuple[Variety, ...]
     fit: int = 0
+    effective: Number = 0.0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -229,6 +230,44 @@ class MemorizationCheck:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A sample so near to a fit target that no real map would be, in the space that shows it best.
+
+    `nearness` is its distance in parts of the limit of that space, 0 to 1.
+    """
+
+    sample: int
+    target: int
+    space: str
+    nearness: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CopySearch:
+    """The search for single copies: what it found, within which limits, and what it can see.
+
+    `found` are all samples within a limit, by number. `limits` are distances by space (`pixels`,
+    `whole`, `window`, `piece`), set by held-out maps such that a set of as many real maps has one
+    within any limit with a probability of about `false_alarms`. `power` has, by kind of copy, the
+    share of planted copies that are found. `shared` are the held-out maps that are copies of fit
+    targets themselves: they set no limits.
+    """
+
+    found: tuple[Copy, ...] = ()
+    limits: Mapping[str, Number] = field(default_factory=dict)
+    power: Mapping[str, float] = field(default_factory=dict)
+    false_alarms: float = 0.0
+    shared: tuple[int, ...] = ()
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Numbers of the samples that are copies."""
+        return tuple(copy.sample for copy in self.found)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class DomainLeakage:
     """Shares of `samples` maps and of held-out maps that look like the base's own domain.
 
@@ -248,10 +287,9 @@ class EvaluationResult:
     """Scores, curves and the maps worth looking at; distances are RMS per pixel in model range.
 
     `summary` is one sentence on what was found, `scores` are by name. `count` samples were
-    measured: sums, `closest`, `least_typical` (sample numbers) and `near_copies`, the number of
-    samples far nearer to a target than any held-out map is, are of all of them; scores, spectra and
-    `nearest_samples` of a random subsample (`ood_core.evaluation.streaming`). `leakage` is None
-    where it was not measured.
+    measured: sums, `closest`, `least_typical` (sample numbers) and `copies` are of all of them;
+    scores, spectra and `nearest_samples` of a random subsample (`ood_core.evaluation.streaming`).
+    `leakage` is None where it was not measured.
     """
 
     summary: str
@@ -263,10 +301,16 @@ class EvaluationResult:
     closest: tuple[ClosestPair, ...]
     least_typical: tuple[int, ...]
     count: int
-    near_copies: int
     tests: TwoSampleTests
+    copies: CopySearch = CopySearch()
     memorization: tuple[MemorizationCheck, ...] = ()
     leakage: DomainLeakage | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def near_copies(self) -> int:
+        """Number of samples that are copies of a target."""
+        return len(self.copies.found)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

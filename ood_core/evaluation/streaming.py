@@ -17,7 +17,7 @@ from torch import Tensor
 from ood_core.errors import TargetError
 from ood_core.evaluation.features import FeatureExtractor, Features, concatenated, picked
 from ood_core.evaluation.memorization import CopyThresholds
-from ood_core.evaluation.results import Band, ClosestPair, HistogramCurves, Score
+from ood_core.evaluation.results import Band, ClosestPair, Copy, HistogramCurves, Score
 from ood_core.metrics.distances import Moments, Whitening, frechet_of_moments
 from ood_core.metrics.one_point import cumulative_distance
 from ood_core.metrics.spectra import spectrum_distance
@@ -75,7 +75,7 @@ class Accumulated:
 
     `subsample` are the features of samples number `drawn`. `closest` are the samples nearest to a
     target, nearest first; `least_typical` have the longest whitened scattering moments. `flagged`
-    counts the samples within each of the thresholds.
+    counts the samples within each of the thresholds, `copies` are all single ones.
     """
 
     sums: FeatureSums
@@ -84,6 +84,7 @@ class Accumulated:
     closest: tuple[ClosestPair, ...]
     least_typical: tuple[int, ...]
     flagged: dict[str, int]
+    copies: tuple[Copy, ...]
 
 
 def accumulate(
@@ -100,7 +101,8 @@ def accumulate(
     """
     drawn = subsample(count, root)
     sums, parts, near, odd = None, [], _Least(), _Least()
-    start, flagged = 0, dict.fromkeys(("near_copy", "pixels", "scattering"), 0)
+    start, flagged = 0, dict.fromkeys(("pixels", "scattering"), 0)
+    copies: list[Copy] = []
     for features in blocks:
         _require_finite(features, start)
         stop = start + len(features["distance"])
@@ -113,6 +115,7 @@ def accumulate(
         odd.add({}, -whitened.square().sum(1), start)
         for name, mask in thresholds.within(features, whitened).items():
             flagged[name] += int(mask.sum())
+        copies += thresholds.single.copies(features, start)
         start = stop
     assert start == count, "blocks hold the features of the whole set"
     assert sums is not None, "checked by the caller"
@@ -126,6 +129,7 @@ def accumulate(
         tuple(ClosestPair(*pair) for pair in pairs),
         tuple(odd.found()[0].tolist()),
         flagged,
+        tuple(copies),
     )
 
 

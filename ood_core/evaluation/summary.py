@@ -5,16 +5,30 @@ from collections.abc import Mapping, Sequence
 from ood_core.evaluation.results import (
     ALPHA,
     COPY_RATIO,
+    CopySearch,
     FamilyTest,
     MemorizationCheck,
     Score,
     TwoSampleTests,
 )
 
+SEEN = 0.8  # share of planted copies of a kind from which the search sees that kind
+UNSEEN = {
+    "verbatim": "copies",
+    "symmetry": "mirrored or turned copies",
+    "shift": "shifted copies",
+    "noise": "noised copies",
+    "contrast": "copies of other contrast",
+    "rotation": "copies turned by a few degrees",
+    "rescaling": "enlarged copies",
+    "window": "windows moved by a quarter side",
+    "quadrant": "quadrants",
+}
+
 
 def summarize(
     scores: Mapping[str, Score],
-    near_copies: int,
+    copies: CopySearch,
     tests: TwoSampleTests,
     memorization: Sequence[MemorizationCheck] = (),
 ) -> str:
@@ -29,7 +43,7 @@ def summarize(
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
     if "nearest_ratio" in scores:
-        parts.append(_novelty(scores["nearest_ratio"], near_copies))
+        parts.append(_novelty(scores["nearest_ratio"], copies))
     parts.extend(_too_near(check) for check in memorization if check.p_value < ALPHA)
     parts.append(_tested(tests))
     sentence = "; ".join(parts) + "."
@@ -62,20 +76,29 @@ def _excess(score: Score) -> str:
     return f"{score.title} ({score.value:.3g} where real maps reach {score.high:.3g}, {margin})"
 
 
-def _novelty(score: Score, near_copies: int) -> str:
+def _novelty(score: Score, copies: CopySearch) -> str:
     ratio = (
         f"the median distance to the nearest target is {score.value:.2f} times that of real maps"
     )
     if score.value < COPY_RATIO:
         return f"samples copy the targets: {ratio}"
-    single = (
-        f"{near_copies} near {'copy' if near_copies == 1 else 'copies'} of a target among the "
-        "samples"
-    )
-    found = f"{single}, though not as a rule" if near_copies else "no copying is seen"
+    found = f"{_copies(copies)}{_unseen(copies)}"
     if score.value > score.high:
         return f"{found}; samples lie further off than real maps do: {ratio}"
     return f"{found}: {ratio}"
+
+
+def _copies(copies: CopySearch) -> str:
+    count = len(copies.found)
+    if not count:
+        return "no copy of a target is seen"
+    return f"{count:,} {'sample is a copy' if count == 1 else 'samples are copies'} of a target"
+
+
+def _unseen(copies: CopySearch) -> str:
+    """Name the kinds of copies that go unseen: half of the planted ones or more."""
+    unseen = [UNSEEN[kind] for kind, share in copies.power.items() if share < SEEN]
+    return f" (a search that would miss {_listed(unseen)})" if unseen else ""
 
 
 def _too_near(check: MemorizationCheck) -> str:

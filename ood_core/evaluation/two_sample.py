@@ -10,7 +10,8 @@ and the area over a threshold is left out, since pixel quantiles fix it.
 
 Features are whitened by the fit targets, which belong to neither side. Each family is tested by the
 energy test of samples against held-out maps; p-values are adjusted for their number (Holm). The
-p-values take maps as independent: overlapping cut-outs make them too small. The same test between
+p-values take maps as exchangeable: where neighbours in the file are alike, only maps a block apart
+are tested (`ood_core.evaluation.dependence`). The same test between
 fit and held-out targets says whether the two splits are exchangeable at all: where they are not,
 samples that were true to the first would differ from the second.
 """
@@ -23,6 +24,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ood_core.evaluation.dependence import Dependence
 from ood_core.evaluation.features import FAMILIES, Family, FeatureArray, Features
 from ood_core.evaluation.results import (
     ALPHA,
@@ -67,8 +69,12 @@ def two_sample_tests(
     held_out: Features,
     steered: tuple[FeatureArray, FeatureArray],
     root: Root,
+    dependence: Dependence | None = None,
 ) -> TwoSampleTests:
     """Test samples against held-out maps; `steered` has whitened scattering moments of both.
+
+    Of held-out maps whose neighbours are alike (`dependence`) one of each block is taken; of fit
+    targets as well where they are compared with held-out ones.
 
     Sets are features of `ood_core.evaluation.features`: of 2 samples, 2 fit and 4 held-out maps at
     least.
@@ -78,13 +84,19 @@ def two_sample_tests(
     first = unsteered[0].name
     sizes = {"samples": samples[first], "held out": held_out[first], "fit": fit[first]}
     order, other, few = (_thinned(len(s), root.child("order", name)) for name, s in sizes.items())
+    held = dependence or Dependence(len(held_out[first]), 1, float(len(held_out[first])))
+    if held.block > 1:
+        other = held.apart(root)
+        other = other[_thinned(len(other), root.child("order", "apart"))]
+    alone = few.sort().values[:: held.block] if held.block > 1 else few
     triples = [
         (samples[f.name][order], held_out[f.name][other], fit[f.name][few]) for f in unsteered
     ]
+    apart = [fit[f.name][alone] for f in unsteered]
     tests, control = [], []
-    for family, (own, real, targets) in zip(unsteered, triples, strict=True):
+    for family, (own, real, targets), some in zip(unsteered, triples, apart, strict=True):
         tests.append(_test(family, *_whitened(own, real, targets), len(unsteered), root))
-        control.append(_exchangeable(family, targets, real, root))
+        control.append(_exchangeable(family, some, real, root))
     raised = adjusted([test.p_value for test in tests])
     raised_control = adjusted([found.p_value for found in control])
     tests = [
@@ -99,6 +111,7 @@ def two_sample_tests(
         samples=len(order),
         held_out=len(other),
         fit=len(few),
+        effective=held.effective,
         families=tuple(tests),
         attainable_p=min(len(unsteered) * attainable_p(len(order), len(other)), 1.0),
         classifier=_classified(own, real),

@@ -79,6 +79,8 @@ class Export:
             "state": about.state,
             "software": software(),
             "samples": len(self.source),
+            "left_out": list(about.left_out),
+            "masked": about.masked,
         }
 
     def parts(self, samples: int) -> dict[str, tuple[int, int]]:

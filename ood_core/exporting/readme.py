@@ -35,6 +35,7 @@ def render_readme(source: Source, format: str, reading: str, files: Sequence[str
         f"{len(source):,} maps of {channels} x {height} x {width} (channel, y, x), float32, in "
         f"{markdown(about.unit) if about.unit else 'no unit'}, as {format}.",
         "",
+        *_without(about.left_out),
         "```python",
         reading.replace("{path}", first),
         "```",
@@ -59,3 +60,10 @@ def render_readme(source: Source, format: str, reading: str, files: Sequence[str
             f"{markdown(column.units)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _without(left_out: Sequence[int]) -> tuple[str, ...]:
+    if not left_out:
+        return ()
+    numbers = ", ".join(map(str, left_out[:SHOWN])) + (" ..." if len(left_out) > SHOWN else "")
+    return (f"Samples that are copies of targets are left out ({len(left_out)}): {numbers}.", "")

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from ood_core.errors import InputError, RunIncomplete, ShardCorrupt
 from ood_core.maps.target_set import TargetSet
+from ood_core.numerics.random import Root
 from ood_core.store.arrays import Column, rows_digest
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.schema import MAP_AXES
+from ood_core.store.targets import load_targets
 
 MAPS = "maps"
 SAMPLE = "sample"
@@ -42,6 +44,8 @@ class About:
         header: FITS header cards of the targets as text, as in `MapSet`.
         target_names: names of the targets; the column `parents` has numbers of them.
         columns: all columns, `sample` first and `maps` last.
+        left_out: numbers of the samples that are copies of targets and no part of the export.
+        masked: whether pixels are NaN where a target, drawn at random for each map, lacks them.
     """
 
     run: str
@@ -52,6 +56,8 @@ class About:
     header: str
     target_names: tuple[str, ...]
     columns: tuple[Column, ...]
+    left_out: tuple[int, ...] = ()
+    masked: bool = False
 
     @property
     def identity(self) -> str:
@@ -84,6 +90,7 @@ class About:
             "state": self.state,
             "seed": -1 if self.seed is None else self.seed,
             "unit": self.unit,
+            **({"mask": "NaN where a target, drawn for each map, lacks it"} if self.masked else {}),
         }
 
 
@@ -159,15 +166,26 @@ class Part:
 @final
 @dataclass(frozen=True)
 class RunSource:
-    """The first `rows` samples of a run, shard by shard, each compared with its receipt."""
+    """The first `rows` samples of a run, shard by shard, each compared with its receipt.
+
+    Copies of targets that validation found are left out; the column `sample` keeps its numbers.
+    With `mask`, each map gets the missing pixels of a fit target: which, depends on the run's
+    identity and the number of the sample alone.
+    """
 
     run: RunStore
     state: str
     rows: int
+    mask: bool = False
     _last: list[tuple[int, Rows]] = field(default_factory=list)
 
+    @cached_property
+    def kept(self) -> NDArray[np.int64]:
+        """Numbers of the samples."""
+        return np.setdiff1d(np.arange(self.rows), self.run.left_out)
+
     def __len__(self) -> int:
-        return self.rows
+        return len(self.kept)
 
     @property
     def rhythm(self) -> int:
@@ -188,6 +206,8 @@ class RunSource:
             header=str(words["header"]),
             target_names=tuple(words["ids"]),
             columns=tuple(sorted(columns, key=lambda c: (c.name == MAPS, c.name != SAMPLE))),
+            left_out=tuple(number for number in self.run.left_out if number < self.rows),
+            masked=self.mask,
         )
 
     def blocks(self, start: int, stop: int) -> Iterator[Rows]:
@@ -197,23 +217,39 @@ class RunSource:
             ShardCorrupt: a shard that is not what its receipt vouches for.
             RunIncomplete: a shard without a receipt.
         """
-        size = self.rhythm
-        for index in range(start // size, -(-stop // size)):
-            first, rows = index * size, self._shard(index)
-            cut = slice(max(start - first, 0), stop - first)
-            yield {name: values[cut] for name, values in rows.items()}
+        size, numbers = self.rhythm, self.kept[start:stop]
+        for index in np.unique(numbers // size).tolist():
+            rows, within = self._shard(index), numbers[numbers // size == index] - index * size
+            yield {name: values[within] for name, values in rows.items()}
 
     def note(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of one small column."""
-        return self.run.table("generate").read(name, slice(start, stop))
+        numbers = self.kept[start:stop]
+        span = slice(int(numbers[0]), int(numbers[-1]) + 1)
+        return self.run.table("generate").read(name, span)[numbers - span.start]
 
     def _shard(self, index: int) -> Rows:
         if self._last and self._last[0][0] == index:  # files may be cut within a shard
             return self._last[0][1]
         shard = self.run.plan("generate")[index]
         rows = self._checked(shard)
+        if self.mask:
+            root, masks = Root.of(self.about.run).child("mask"), self.masks
+            drawn = [int(root.generator(int(i)).integers(len(masks))) for i in rows[SAMPLE]]
+            rows = {**rows, MAPS: np.where(masks[drawn], np.float32(np.nan), rows[MAPS])}
         self._last[:] = [(index, rows)]
         return rows
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """Missing pixels of the fit targets."""
+        targets = load_targets(self.run)
+        if targets.missing is None:
+            raise InputError(
+                f"{self.run.root}: got targets without missing pixels; expected some to draw masks "
+                "from; leave --mask out"
+            )
+        return targets.missing[: targets.fit_count]
 
     def _checked(self, shard: Shard) -> Rows:
         receipt = self.run.ledger("generate").read(shard)

@@ -7,6 +7,7 @@ to BLANK become NaN, which `TargetSet` refuses by name.
 
 import math
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def is_fits(path: str, head: bytes) -> bool:
     return _MAGIC.match(plain_head(head, 80)) is not None
 
 
-def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_fits(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read the maps of a FITS file.
 
     An image is one map (y, x), maps (n, y, x) or maps with channels (n, c, y, x); a binary table
@@ -55,10 +56,34 @@ def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
             (`FRAME*`) or a place in the file, 0 being the first. All that fit are combined in
             order. None takes all HDUs that hold maps, as long as they have one name or none.
         limits: most that may be loaded.
+        axes: what the axes of an image are, in the order of NumPy, as in `as_stack`.
 
     Raises:
         TargetError: a file that is unreadable, damaged or too large, holds no such maps, or HDUs of
             several names of which `array` chooses none.
+    """
+    with opened_fits(path, array, limits) as (hdus, chosen):
+        parts = [_read_hdu(hdus, number, path, len(chosen) == 1, axes) for number in chosen]
+        if 0 not in chosen:  # its cards hold for all extensions
+            header = f"{header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
+            parts[0] = replace(parts[0], header=header)
+    return combine(parts)
+
+
+@contextmanager
+def opened_fits(
+    path: str, array: str | None, limits: Limits, lazily: bool = False
+) -> Iterator[tuple[Any, list[int]]]:
+    """Open a FITS file that is whole, and say which HDUs `array` means, as in `read_fits`.
+
+    Args:
+        path: the file.
+        array: which HDUs.
+        limits: most that may be loaded.
+        lazily: whether parts of the images are read, so that the limits do not apply to all.
+
+    Raises:
+        TargetError: as `read_fits`.
     """
     with _refusing(path, limits):
         from astropy.io import fits
@@ -72,15 +97,12 @@ def read_fits(path: str, array: str | None, limits: Limits) -> MapSet:
                 require_lengths(hdus, path, length)
                 require_whole(hdus, plain, path, length)
                 chosen = _choose(hdus, array, path)
-                _require_room([hdus[number] for number in chosen], path, limits)
-                stream.allow(length)
+                if not lazily:
+                    _require_room([hdus[number] for number in chosen], path, limits)
+                stream.allow(sys.maxsize if lazily else length)
                 for number in chosen:
                     require_sound_tiles(hdus[number], plain, f"{path}, HDU {number}")
-                parts = [_read_hdu(hdus, number, path, len(chosen) == 1) for number in chosen]
-                if 0 not in chosen:  # its cards hold for all extensions
-                    header = f"{_header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
-                    parts[0] = replace(parts[0], header=header)
-    return combine(parts)
+                yield hdus, chosen
 
 
 @contextmanager
@@ -143,12 +165,12 @@ def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
             f"{path}: got {got}, whose HDUs are {_described(hdus)}; expected an image or a table "
             "with a column of two-dimensional arrays; correct `array` or choose another file"
         )
-    if array is None and len({_extname(hdus[number]) for number in found}) > 1:
+    if array is None and len({_kind(hdus[number], number) for number in found}) > 1:
         raise TargetError(
-            f"{path}: got the HDUs {_described(hdus)}, several of which hold images of different "
-            "names, such as maps beside their errors or masks; expected maps of one kind; choose "
-            "with `array`: a name, a name with its number (SCI,2), a pattern of names or a place "
-            "in the file"
+            f"{path}: got the HDUs {_described(hdus)}, several of which hold images that differ in "
+            "name, unit or type, such as maps beside their errors or masks; expected maps of one "
+            "kind; choose with `array`: a name, a name with its number (SCI,2), a pattern of names "
+            "or a place in the file"
         )
     return found
 
@@ -159,9 +181,14 @@ def _is_named(hdu: Any, wanted: str) -> bool:
     return fnmatchcase(name, wanted) or re.sub(r"\s*,\s*", ",", wanted) == f"{name},{hdu.ver}"
 
 
-def _extname(hdu: Any) -> str:
-    """EXTNAME; '' without one, also for the first HDU, which astropy then calls PRIMARY."""
-    return str(hdu.header.get("EXTNAME", "")).strip().upper()
+def _kind(hdu: Any, number: int) -> tuple[str, str, bool]:
+    """What maps of one kind share: EXTNAME, BUNIT, and whether pixels are integers.
+
+    An image in the first HDU is not one of those in the extensions.
+    """
+    name = str(hdu.header.get("EXTNAME", "" if number else "PRIMARY")).strip().upper()
+    whole = bool(hdu.is_image) and int(hdu.header.get("BITPIX", 0)) > 0
+    return name, str(hdu.header.get("BUNIT", "")).strip(), whole
 
 
 def _described(hdus: Any) -> str:
@@ -191,7 +218,7 @@ def _cutout_columns(hdu: Any) -> list[Any]:
     ]
 
 
-def _read_hdu(hdus: Any, number: int, path: str, alone: bool) -> MapSet:
+def _read_hdu(hdus: Any, number: int, path: str, alone: bool, axes: str | None) -> MapSet:
     hdu = hdus[number]
     stem = re.sub(r"\.(fits?|fts)(\.\w+)*$", "", Path(path).name, flags=re.IGNORECASE)
     stem += "" if alone else f":{hdu.name or number}"
@@ -204,9 +231,11 @@ def _read_hdu(hdus: Any, number: int, path: str, alone: bool) -> MapSet:
         column = _cutout_column(hdu, f"{path}, HDU {number}")
         raw, names = hdu.data.view(np.ndarray)[column.name], _ids(hdu)
         null, scale, zero, unit = column.null, column.bscale, column.bzero, column.unit
-    stack = as_stack(_physical(raw, scale, zero, null), f"{path}, HDU {number}")
+    stack = as_stack(
+        physical(raw, scale, zero, null), f"{path}, HDU {number}", axes if hdu.is_image else None
+    )
     ids = names or numbered_ids(stem, len(stack))
-    return MapSet(stack, ids, str(unit or "").strip(), _header_text(hdu), source=path)
+    return MapSet(stack, ids, str(unit or "").strip(), header_text(hdu), source=path)
 
 
 def _cutout_column(hdu: Any, source: str) -> Any:
@@ -227,7 +256,7 @@ def _ids(hdu: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _physical(
+def physical(
     raw: npt.NDArray[Any], scale: float | int | None, zero: float | int | None, null: int | None
 ) -> npt.NDArray[np.float64]:
     """Stored numbers to physical values in float64; missing pixels become NaN."""
@@ -239,6 +268,7 @@ def _physical(
     return values
 
 
-def _header_text(hdu: Any) -> str:
+def header_text(hdu: Any) -> str:
+    """Return the cards of an HDU as text, one per line."""
     text: str = hdu.header.tostring(sep="\n", endcard=False, padding=False)
     return text

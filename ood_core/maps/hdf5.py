@@ -16,7 +16,14 @@ import numpy as np
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps import cf
-from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
+from ood_core.maps.mapset import (
+    CF_NAMES,
+    MapSet,
+    as_stack,
+    choose_array,
+    numbered_ids,
+    require_count,
+)
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _PLACES = (0, 512, 1024, 2048)
@@ -28,13 +35,14 @@ def is_hdf5(path: str, head: bytes) -> bool:
     return any(head[place:].startswith(_MAGIC) for place in _PLACES)
 
 
-def read_hdf5(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_hdf5(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read one data set of maps, (y, x), (n, y, x) or (n, c, y, x).
 
     Args:
         path: the file.
         array: its path in the file, such as `sim/density`; None takes `maps`, or the only one.
         limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`.
 
     Raises:
         TargetError: h5py is not installed, or the file is damaged or too large, or holds no such
@@ -48,7 +56,7 @@ def read_hdf5(path: str, array: str | None, limits: Limits) -> MapSet:
             source = f"{path}, data set {found.name}"
             _require_room(found, source, limits)
             attributes = dict(found.attrs)
-            values = as_stack(cf.unpacked(np.asarray(found[...]), attributes, source), source)
+            values = as_stack(cf.unpacked(np.asarray(found[...]), attributes, source), source, axes)
         unit = cf.text(attributes.get("units", attributes.get("unit", "")))
         ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
         return MapSet(values, ids, unit, "", path)
@@ -85,14 +93,13 @@ def _choose(h5py: Any, file: Any, array: str | None, path: str, limits: Limits) 
         require_count(len(found), path, limits.max_maps)
 
     file.visititems(look)
-    only = next(iter(found), None) if len(found) == 1 else None
-    wanted = array.strip("/") if array else "maps" if "maps" in found else only
-    if wanted not in found:
-        raise TargetError(
-            f"{path}: got the data sets [{listing(sorted(found)) or 'none'}] and targets.array = "
-            f"{array}; expected one data set of maps: name it with targets.array"
-        )
-    return found[wanted]
+    words = {name: {k: cf.text(v) for k, v in _named(item)} for name, item in found.items()}
+    return found[choose_array(words, array, path)]
+
+
+def _named(item: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes that name other data sets."""
+    return ((key, value) for key, value in item.attrs.items() if key in CF_NAMES)
 
 
 def _require_room(found: Any, source: str, limits: Limits) -> None:

@@ -7,7 +7,7 @@ and the header of the file, kept as text so that no card is lost. A `TargetSet` 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -21,6 +21,9 @@ HEADER_END = "END"
 
 MAX_UNIT_LENGTH = 200
 MAX_ID_LENGTH = 1000
+CF_NAMES = ("coordinates", "bounds", "ancillary_variables")
+"""Attributes by which an array names others that go with it, in the CF conventions."""
+_MAX_CHANNELS = 8  # a last axis that short, after longer ones, looks like channels
 _NAMED = 5  # ids spelled out in a message; the rest are counted
 
 
@@ -91,25 +94,97 @@ class MapSet:
         return record.hexdigest()
 
 
-def as_stack(values: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-    """Return an array of one map (y, x), maps (n, y, x) or (n, c, y, x) with all four axes.
+def as_stack(values: npt.NDArray[Any], source: str, axes: str | None = None) -> npt.NDArray[Any]:
+    """Return an array of maps with the four axes (n, c, y, x).
 
     Args:
         values: array as it lies in the file.
         source: file, and part of it, to name in the message.
+        axes: what each axis is: `n` maps, `c` channels, `y`, `x`, or `1` for one of length 1 that
+            is dropped, such as `nyxc`. None means (y, x), (n, y, x) or (n, c, y, x), after leading
+            axes of length 1 where there are more than four.
 
     Raises:
-        TargetError: other numbers of axes, or no pixel at all.
+        TargetError: other axes than these, none of a pixel, or some that look like others.
     """
+    if axes is not None:
+        return _arranged(values, source, axes)
+    shape = values.shape
+    while values.ndim > 4 and values.shape[0] == 1:
+        values = values[0]
     if values.ndim not in (2, 3, 4) or values.size == 0:
         raise TargetError(
-            f"{source}: got an array of shape {values.shape}; expected one map (y, x), maps "
-            "(n, y, x) or maps with channels (n, c, y, x), none of them empty; reshape and save "
-            "the array again, or name another one with `array`"
+            f"{source}: got an array of shape {shape}; expected one map (y, x), maps "
+            "(n, y, x) or maps with channels (n, c, y, x), none of them empty; say what the axes "
+            "are with targets.axes (1 drops one of length 1), or name another array with `array`"
         )
+    _require_usual_axes(values.shape, shape, source)
     if values.ndim == 4:
         return values
     return values[None, None] if values.ndim == 2 else values[:, None]
+
+
+def _arranged(values: npt.NDArray[Any], source: str, axes: str) -> npt.NDArray[Any]:
+    dropped = tuple(place for place, axis in enumerate(axes) if axis == "1")
+    odd = [place for place in dropped if place < values.ndim and values.shape[place] != 1]
+    if values.ndim != len(axes) or odd or values.size == 0:
+        raise TargetError(
+            f"{source}: got an array of shape {values.shape} and axes: {axes}; expected one letter "
+            "for each axis, 1 for those of length 1 alone; correct targets.axes"
+        )
+    kept = axes.replace("1", "")
+    missing = tuple(place for place, axis in enumerate("ncyx") if axis not in kept)
+    order = [kept.index(axis) for axis in "ncyx" if axis in kept]
+    return np.expand_dims(np.squeeze(values, dropped).transpose(order), missing)
+
+
+def _require_usual_axes(kept: tuple[int, ...], shape: tuple[int, ...], source: str) -> None:
+    """Ask where the shape looks as if its axes were others: nobody should guess them."""
+    extra = "1" * (len(shape) - len(kept))
+    choices = ""
+    if len(kept) > 2 and kept[-1] <= _MAX_CHANNELS < min(kept[-3:-1]):
+        choices = "nyxc" if len(kept) == 4 else "yxc or yxn"
+    elif len(kept) == 3 and kept[0] == kept[1] > _MAX_CHANNELS and kept[2] != kept[1]:
+        choices = "yxn, or nyx if that is what they are"
+    elif len(kept) == 4 and kept[0] == 1 and kept[1] > 4:
+        choices = "1nyx for that many maps, or ncyx for one map of so many channels"
+    if choices:
+        raise TargetError(
+            f"{source}: got an array of shape {shape}, whose axes are not plain to see; expected "
+            f"(n, y, x) or (n, c, y, x); say what they are, such as axes: {extra}{choices}"
+        )
+
+
+def choose_array(found: Mapping[str, Mapping[str, Any]], array: str | None, path: str) -> str:
+    """Return the name of the array that holds the maps.
+
+    Arrays that others name as their `coordinates`, `bounds` or `ancillary_variables` (CF) are no
+    maps, unless they are named.
+
+    Args:
+        found: attributes of every array of numbers with two axes or more, by name.
+        array: the name that was given; None takes `maps`, or the only one.
+        path: the file, for messages.
+
+    Raises:
+        TargetError: no such array, or several and none named.
+    """
+    beside = {
+        name
+        for attributes in found.values()
+        for kind in CF_NAMES
+        for name in str(attributes.get(kind, "")).split()
+    }
+    bounds = {name for name in found if name.endswith(("_bnds", "_bounds"))}
+    maps = [name for name in found if name.rpartition("/")[2] not in beside | bounds]
+    only = maps[0] if len(maps) == 1 else None
+    wanted = array.strip("/") if array else "maps" if "maps" in maps else only
+    if wanted is None or wanted not in found:
+        raise TargetError(
+            f"{path}: got the arrays [{listing(sorted(found)) or 'none'}] and targets.array = "
+            f"{array}; expected one array of maps: name it with targets.array"
+        )
+    return wanted
 
 
 def require_count(maps: int, source: str, most: int) -> None:

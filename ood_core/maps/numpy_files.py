@@ -49,13 +49,14 @@ def is_npz(path: str, head: bytes) -> bool:
     return is_zip(head) and (first_member(head) or ".npy").endswith(".npy")
 
 
-def read_npy(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_npy(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read one array of maps, (y, x), (n, y, x) or (n, c, y, x), from a `.npy` file.
 
     Args:
         path: the file.
         array: ignored; the file holds one array.
         limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`.
 
     Raises:
         TargetError: a file that is missing, truncated, too large, or not such an array.
@@ -68,16 +69,17 @@ def read_npy(path: str, array: str | None, limits: Limits) -> MapSet:
                 f"{path}: got {length - stream.tell()} bytes after the end of the array; expected "
                 "none; the file is damaged or holds several arrays: save each in a file of its own"
             )
-        return _as_maps(values, path, path, limits)
+        return _as_maps(as_stack(values, path, axes), path, path, limits)
 
 
-def read_npz(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_npz(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read one member of an `.npz` file, as `read_npy` does.
 
     Args:
         path: the file.
         array: name of the member; may be None when there is only one.
         limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`.
 
     Raises:
         TargetError: as for `read_npy`; a missing member, or several and none named.
@@ -90,7 +92,27 @@ def read_npz(path: str, array: str | None, limits: Limits) -> MapSet:
             metered.allow(os.fstat(stream.fileno()).st_size)
             with archive.open(info) as inner:
                 values = _read_array(cast(BinaryIO, inner), source, info.file_size, limits)
-        return _as_maps(values, source, path, limits)
+        return _as_maps(as_stack(values, source, axes), source, path, limits)
+
+
+def mapped_npy(path: str, limits: Limits) -> npt.NDArray[Any]:
+    """Map the array of a `.npy` file into memory, so that parts of it can be read.
+
+    Raises:
+        TargetError: as `read_npy`, but for the size.
+    """
+    with _refusing(path, limits), open(path, "rb") as stream:
+        metered = Metered(stream, limits.max_header_bytes)
+        shape, fortran, dtype = _read_header(metered, path)
+        _require_numbers(dtype, path)
+        start, length = stream.tell(), os.fstat(stream.fileno()).st_size
+        declared = math.prod(shape) * dtype.itemsize
+        if declared != length - start or not declared:
+            raise TargetError(
+                f"{path}: got {length - start} bytes of data; expected {declared} for shape "
+                f"{shape}; the file is damaged: copy or save it again"
+            )
+        return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
 
 
 @contextmanager
@@ -114,8 +136,7 @@ def _refusing(path: str, limits: Limits) -> Iterator[None]:
         ) from error
 
 
-def _as_maps(values: npt.NDArray[Any], what: str, path: str, limits: Limits) -> MapSet:
-    stack = as_stack(values, what)
+def _as_maps(stack: npt.NDArray[Any], what: str, path: str, limits: Limits) -> MapSet:
     require_count(len(stack), what, limits.max_maps)
     ids = numbered_ids(Path(path).stem, len(stack))
     return MapSet(stack, ids, unit="", header="", source=path)
@@ -152,11 +173,7 @@ def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> n
     """Read an array from a binary stream of `length` bytes, once its header proves harmless."""
     metered = Metered(stream, limits.max_header_bytes)
     shape, fortran, dtype = _read_header(metered, source)
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise TargetError(
-            f"{source}: got an array of type {dtype}; expected real numbers; convert it with "
-            "values.astype('float32') and save it again"
-        )
+    _require_numbers(dtype, source)
     pixels = math.prod(shape)
     declared = pixels * dtype.itemsize
     if max(declared, 4 * pixels) > limits.max_bytes:  # maps are kept as float32
@@ -178,6 +195,14 @@ def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> n
             "copy or save it again"
         )
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _require_numbers(dtype: np.dtype[Any], source: str) -> None:
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise TargetError(
+            f"{source}: got an array of type {dtype}; expected real numbers; convert it with "
+            "values.astype('float32') and save it again"
+        )
 
 
 def _read_header(metered: Metered, source: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -47,8 +47,9 @@ class Quantization:
 
     @classmethod
     def measure(cls, targets: NDArray[np.float32]) -> "Quantization":
-        """Find step and plateaus of maps of shape `(n, c, y, x)`."""
-        channels = np.moveaxis(targets.astype(np.float64), 1, 0).reshape(targets.shape[1], -1)
+        """Find step and plateaus of maps of shape `(n, c, y, x)`; NaN is missing."""
+        moved = np.moveaxis(targets.astype(np.float64), 1, 0)
+        channels = [values[~np.isnan(values)] for values in moved]
         steps = [step_of(values) for values in channels]
         rounded = [_rounded(values, step) for values, step in zip(channels, steps, strict=True)]
         low = [_plateau(values) for values in rounded]

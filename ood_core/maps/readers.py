@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
 
+from ood_core.config.targets import MissingSpec
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps import paths
 from ood_core.maps.fits import is_fits, read_fits
 from ood_core.maps.hdf5 import is_hdf5, read_hdf5
 from ood_core.maps.mapset import MapSet, combine, listing, require_count, require_metadata
+from ood_core.maps.missing import marked
+from ood_core.maps.netcdf3 import is_netcdf3, read_netcdf3
 from ood_core.maps.numpy_files import is_npy, is_npz, read_npy, read_npz
 from ood_core.maps.zarr_files import is_zarr, read_zarr
 
@@ -32,11 +35,12 @@ class Reader:
     Attributes:
         matches: whether a file or folder has this format, from its path and its first bytes (none
             for a folder).
-        read: the maps at a path; takes `array`, which of several, and the limits on what is read.
+        read: the maps at a path; takes `array`, which of several, the limits on what is read, and
+            `axes`, what each axis is.
     """
 
     matches: Callable[[str, bytes], bool]
-    read: Callable[[str, str | None, Limits], MapSet]
+    read: Callable[[str, str | None, Limits, str | None], MapSet]
 
 
 READERS: dict[str, Reader] = {
@@ -45,17 +49,26 @@ READERS: dict[str, Reader] = {
     "NumPy .npz": Reader(is_npz, read_npz),
     "Zarr": Reader(is_zarr, read_zarr),
     "HDF5": Reader(is_hdf5, read_hdf5),
+    "NetCDF 3": Reader(is_netcdf3, read_netcdf3),
 }
 """Every format that targets may have, by name; the first that matches reads."""
 
 
-def read_maps(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_maps(
+    path: str,
+    array: str | None,
+    limits: Limits,
+    axes: str | None = None,
+    missing: MissingSpec | None = None,
+) -> MapSet:
     """Read all maps of the files that a path means, in natural order of the files' names.
 
     Args:
         path: a file, a Zarr folder, a folder of files, or a pattern of them.
         array: which part of each file holds the maps, where a file has several.
         limits: most that may be read, of all files together.
+        axes: what each axis of an array is, as in `as_stack`.
+        missing: names of the planes that say which pixels are missing; these become NaN.
 
     Raises:
         TargetError: no such file, a format that no reader knows, unusable content, or more of it
@@ -64,7 +77,14 @@ def read_maps(path: str, array: str | None, limits: Limits) -> MapSet:
     files, passed_over = _files(path, limits)
     parts, left = [], limits
     for file in files:
-        part = _reader_of(file).read(file, array, left)
+        reader = _reader_of(file)
+        part = reader.read(file, array, left, axes)
+        if missing is not None and (missing.mask or missing.weights):
+            mask, weights = (
+                reader.read(file, name, left, axes).values if name else None
+                for name in (missing.mask, missing.weights)
+            )
+            part = replace(part, values=marked(part.values, mask, weights, file))
         require_metadata(part)
         left = replace(left, max_bytes=left.max_bytes - part.values.nbytes)
         parts.append(part)
@@ -77,6 +97,15 @@ def read_maps(path: str, array: str | None, limits: Limits) -> MapSet:
         )
         found = replace(found, notes=(*found.notes, note))
     return found
+
+
+def files_of(path: str, limits: Limits) -> list[str]:
+    """Return the files that a path means, in natural order of their names.
+
+    Raises:
+        TargetError: there are none, or more than the limits allow.
+    """
+    return _files(path, limits)[0]
 
 
 def _files(path: str, limits: Limits) -> tuple[list[str], list[str]]:
@@ -130,7 +159,7 @@ def _reader_of(path: str) -> Reader:
     reader = _known_reader(path)
     if reader is None:
         begins = (
-            "a folder" if os.path.isdir(path) else f"content that begins with {_head(path, 16)!r}"
+            "a folder" if os.path.isdir(path) else f"content that begins with {head_of(path, 16)!r}"
         )
         raise TargetError(
             f"{path}: got {begins}; expected {_known()}: convert the maps, narrow the pattern, or "
@@ -140,11 +169,12 @@ def _reader_of(path: str) -> Reader:
 
 
 def _known_reader(path: str) -> Reader | None:
-    head = _head(path, HEAD_BYTES)
+    head = head_of(path, HEAD_BYTES)
     return next((reader for reader in READERS.values() if reader.matches(path, head)), None)
 
 
-def _head(path: str, size: int) -> bytes:
+def head_of(path: str, size: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a plain file; of anything else, none."""
     if not os.path.isfile(path):  # reading from a pipe would wait for ever
         return b""
     try:

@@ -16,18 +16,33 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.arrays import Maps, row_major
-from ood_core.config.targets import Symmetry, TargetsSpec, TransformKind
+from ood_core.config.targets import (
+    CutoutsSpec,
+    Duplicates,
+    MissingSpec,
+    Symmetry,
+    TargetsSpec,
+    TilesSpec,
+    TransformChoice,
+)
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
+from ood_core.maps.advice import chosen_transform
+from ood_core.maps.duplicates import near_duplicates
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
+from ood_core.maps.missing import Mask, filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
+from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
 
 MIN_TARGETS = 4
 """Maps of each split, at least."""
 MIN_SIDE = 16
 """Pixels of a side, or codes of one, at least: symmetries and wavelets need them."""
+
+NOTHING = MissingSpec()
+"""Maps with missing pixels are refused."""
 
 Values = NDArray[np.float32]
 
@@ -94,6 +109,7 @@ class TargetSet:
         model_range: all maps in model range, float32, shape (n, c, y, x).
         codes: codes of all maps, for a model with an autoencoder; else None.
         notes: what a user should know of these maps; also given as `TargetWarning`.
+        missing: which pixels the files lacked, shape (n, c, y, x); None where they lacked none.
     """
 
     values: Values
@@ -107,6 +123,7 @@ class TargetSet:
     model_range: Maps
     codes: Maps | None = None
     notes: tuple[str, ...] = ()
+    missing: NDArray[np.bool_] | None = None
 
     @classmethod
     def read(
@@ -114,9 +131,13 @@ class TargetSet:
         path: str,
         *,
         array: str | None = None,
-        transform: TransformKind = "linear",
+        axes: str | None = None,
+        transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        missing: MissingSpec = NOTHING,
+        tiles: TilesSpec | None = None,
+        cutouts: CutoutsSpec | None = None,
         max_bytes: int = USUAL.max_bytes,
         max_maps: int = USUAL.max_maps,
     ) -> Self:
@@ -127,10 +148,16 @@ class TargetSet:
                 of them. `$NAME` and `~` are replaced. Files are read in natural order of their
                 names.
             array: which HDU, member or array holds the maps, where a file has several.
-            transform: how values are stretched on their way to model range.
+            axes: what each axis of the array is, such as `nyxc`, where the order is another than
+                (n, c, y, x).
+            transform: how values are stretched on their way to model range; `auto` takes
+                the advice of `ood_core.maps.advice`.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
+            missing: pixels without a value, and how they are filled.
+            tiles: cuts the files into tiles.
+            cutouts: cuts maps around the positions of a catalogue.
             max_bytes: most bytes of all maps together, as stored and as float32.
             max_maps: most maps, and files or parts of files that they lie in.
 
@@ -141,9 +168,13 @@ class TargetSet:
         spec = TargetsSpec(
             path=str(path),
             array=array,
+            axes=axes,
             transform=transform,
             symmetries=tuple(symmetries),
             held_out=held_out,
+            missing=missing,
+            tiles=tiles,
+            cutouts=cutouts,
             max_bytes=max_bytes,
             max_maps=max_maps,
         )
@@ -158,9 +189,11 @@ class TargetSet:
         ids: Sequence[str] | None = None,
         header: str = "",
         source: str = "arrays",
-        transform: TransformKind = "linear",
+        transform: TransformChoice = "linear",
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
+        duplicates: Duplicates = "refuse",
+        missing: MissingSpec = NOTHING,
     ) -> Self:
         """Take maps from memory.
 
@@ -170,9 +203,12 @@ class TargetSet:
             ids: one name per map; None numbers them.
             header: FITS header cards as text, one per line.
             source: where the maps came from, for messages.
-            transform: how values are stretched on their way to model range.
+            transform: how values are stretched on their way to model range; `auto` takes
+                the advice of `ood_core.maps.advice`.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
+            duplicates: `refuse` held-out maps that are nearly fit targets, or `leave_out` these.
+            missing: how NaN is filled.
 
         Raises:
             ConfigError: an impossible argument.
@@ -181,27 +217,41 @@ class TargetSet:
         stack = as_stack(np.asarray(values), source)
         names = tuple(ids) if ids is not None else numbered_ids("map", len(stack))
         spec = TargetsSpec(
-            path=source, transform=transform, symmetries=tuple(symmetries), held_out=held_out
+            path=source,
+            transform=transform,
+            symmetries=tuple(symmetries),
+            held_out=held_out,
+            duplicates=duplicates,
+            missing=missing,
         )
         return cls._measured(MapSet(stack, names, unit, header, source), spec)
 
     @classmethod
     def of(cls, spec: TargetsSpec) -> Self:
         """Read the maps that a configuration names, as `read` does."""
-        return cls._measured(read_maps(spec.path, spec.array, spec.limits), spec)
+        if spec.tiles or spec.cutouts:
+            return cls._measured(*cut_maps(spec))
+        return cls._measured(
+            read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing), spec
+        )
 
     @classmethod
     def _measured(cls, maps: MapSet, spec: TargetsSpec) -> Self:
         """Check maps, measure the transform on the fit split, and bring all to model range."""
         _require_known(spec)
-        _require_pixels(maps)
         fit = spec.fit_count(len(maps))
         _require_split(maps, fit)
-        notes = (*maps.notes, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        values, missing, told = filled(maps.values, maps.ids, fit, spec.missing, maps.source)
+        known, maps = maps.values[:fit], replace(maps, values=values)
+        _require_pixels(maps)
+        maps, missing = _without_copies(maps, missing, fit, spec)
+        notes = (*maps.notes, *told, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        kind, reasons = chosen_transform(spec.transform, known)
+        notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
-            transform = RangeTransform.measure(spec.transform, maps.values[:fit])
+            transform = RangeTransform.measure(kind, known[~np.isnan(known)])
             ranged = torch.from_numpy(transform.forward(maps.values))
         except TargetError as error:
             raise TargetError(f"{maps.source}: {error}") from error
@@ -216,6 +266,7 @@ class TargetSet:
             fit_count=fit,
             model_range=ranged,
             notes=notes,
+            missing=missing,
         )
 
     def __len__(self) -> int:
@@ -256,7 +307,12 @@ class TargetSet:
     @cached_property
     def quantization(self) -> Quantization:
         """How the numbers of the fit split are rounded and cut off."""
-        return Quantization.measure(self.fit)
+        return Quantization.measure(self.known[: self.fit_count])
+
+    @property
+    def known(self) -> Values:
+        """All maps, NaN where the files lacked a pixel."""
+        return self.values if self.missing is None else np.where(self.missing, np.nan, self.values)
 
     def physical(self, maps: Maps | Values) -> Values:
         """Bring maps from model range to `unit`."""
@@ -271,12 +327,15 @@ class TargetSet:
         return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
 
     def digest(self) -> str:
-        """SHA-256 of shape, values, unit, ids and header, as 64 hexadecimal digits.
+        """SHA-256 of shape, values, missing pixels, unit, ids and header, as 64 hexadecimal digits.
 
         What can be declared otherwise for the same maps does not enter: symmetries, transform and
         split are parts of a run's identity of their own.
         """
-        return MapSet(self.values, self.ids, self.unit, self.header, self.source).digest()
+        whole = MapSet(self.values, self.ids, self.unit, self.header, self.source).digest()
+        if self.missing is None:
+            return whole
+        return hashlib.sha256(whole.encode() + np.packbits(self.missing).tobytes()).hexdigest()
 
     def check(self, model: SizeLimits | None = None) -> None:
         """Refuse maps that are not square, or that do not fit a model.
@@ -314,10 +373,10 @@ def _require_known(spec: TargetsSpec) -> None:
             f"symmetries: got {listing(list(map(repr, unknown)))}; expected some of "
             f"{', '.join(get_args(Symmetry))}, as a list"
         )
-    if spec.transform not in get_args(TransformKind):
+    if spec.transform not in get_args(TransformChoice):
         raise TargetError(
             f"transform: got {spec.transform!r}; expected one of "
-            f"{', '.join(get_args(TransformKind))}"
+            f"{', '.join(get_args(TransformChoice))}"
         )
 
 
@@ -336,7 +395,7 @@ def _require_pixels(maps: MapSet) -> None:
     if bad.any():
         names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
         raise TargetError(
-            f"{maps.source}: got {bad.sum()} NaN or infinite pixels in {len(names)} of {len(maps)} "
+            f"{maps.source}: got {bad.sum()} infinite pixels in {len(names)} of {len(maps)} "
             f"maps ({listing(names)}); expected finite float32 values; fill or mask these pixels "
             "yourself, or leave these maps out"
         )
@@ -388,6 +447,40 @@ def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:
         f"{maps.source}: {len(pairs)} maps are identical to others of the same split "
         f"({listing(names)}): each counts as often as it is given; give each map once",
     )
+
+
+def _without_copies(
+    maps: MapSet, missing: Mask | None, fit: int, spec: TargetsSpec
+) -> tuple[MapSet, Mask | None]:
+    """Refuse held-out maps that are nearly fitted ones, or leave them out.
+
+    Raises:
+        TargetError: there are such maps, or too few others.
+    """
+    if spec.duplicates == "refuse":
+        _duplicates(maps, fit)  # identical ones have an error of their own
+    pairs = near_duplicates(maps.values, fit, spec.symmetries)
+    if not pairs:
+        return maps, missing
+    names = [f"{maps.ids[held]} = {maps.ids[target]}" for held, target in pairs]
+    if spec.duplicates == "refuse":
+        raise TargetError(
+            f"{maps.source}: got {len(pairs)} held-out maps that are nearly fitted ones "
+            f"({listing(names)}), up to symmetries, shifts, contrast and little noise; expected "
+            "different maps, or the comparison with held-out maps means nothing; give each map "
+            "once, or set targets.duplicates to leave_out"
+        )
+    out = {held for held, _ in pairs}
+    kept = [row for row in range(len(maps)) if row not in out]
+    note = f"{maps.source}: left out {len(pairs)} held-out maps that are nearly fitted ones"
+    left = replace(
+        maps,
+        values=maps.values[kept],
+        ids=tuple(maps.ids[row] for row in kept),
+        notes=(*maps.notes, f"{note} ({listing(names)})"),
+    )
+    _require_split(left, fit)
+    return left, missing if missing is None else missing[kept]
 
 
 def _require_fit(source: str, shape: tuple[int, int, int], model: SizeLimits) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from ood_core.errors import TargetError
 from ood_core.limits import Limits, Metered, TooMuch
 from ood_core.maps import cf
-from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
+from ood_core.maps.mapset import MapSet, as_stack, choose_array, numbered_ids, require_count
 from ood_core.maps.numpy_files import first_member, is_zip
 
 if TYPE_CHECKING:  # imported when a folder is read, so that other formats do without Zarr
@@ -48,25 +48,28 @@ def is_zarr(path: str, head: bytes) -> bool:
     return any(os.path.isfile(os.path.join(path, name)) for name in _OF_FOLDERS)
 
 
-def read_zarr(path: str, array: str | None, limits: Limits) -> MapSet:
+def read_zarr(path: str, array: str | None, limits: Limits, axes: str | None = None) -> MapSet:
     """Read one array of maps of a Zarr folder, of format 2 or 3, or of a zip archive of one.
 
     Args:
         path: folder of a group or of an array, or the archive.
         array: name of the array in the group; None takes `maps`, or the only one.
         limits: most that may be loaded.
+        axes: what its axes are, as in `as_stack`.
 
     Raises:
         TargetError: a folder that is damaged or too large, holds links, or holds no such array.
     """
     with _refusing(path):
         if os.path.isdir(path):
-            return _read_folder(Path(path), path, array, limits)
+            return _read_folder(Path(path), path, array, limits, axes)
         with tempfile.TemporaryDirectory(prefix="farfield-") as folder:
-            return _read_folder(_unzipped(path, Path(folder), limits), path, array, limits)
+            return _read_folder(_unzipped(path, Path(folder), limits), path, array, limits, axes)
 
 
-def _read_folder(root: Path, path: str, array: str | None, limits: Limits) -> MapSet:
+def _read_folder(
+    root: Path, path: str, array: str | None, limits: Limits, axes: str | None
+) -> MapSet:
     import zarr
 
     from ood_core.maps.zarr_codecs import bounded
@@ -80,7 +83,7 @@ def _read_folder(root: Path, path: str, array: str | None, limits: Limits) -> Ma
     stored = np.asarray(bounded(found, path)[...])
     attributes = _attributes(found)
     source = f"{path}, array {found.path or '/'}"
-    values = as_stack(cf.unpacked(stored, attributes, source), path)
+    values = as_stack(cf.unpacked(stored, attributes, source), path, axes)
     ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
     unit = cf.text(attributes.get("units", ""))
     return MapSet(values, ids, unit, "", path, _absent_chunks(found, source))
@@ -213,12 +216,7 @@ def _choose(group: "zarr.Group", root: Path, path: str, array: str | None) -> "F
     known = [name for name in folders if any((root / name / f).is_file() for f in _OF_ARRAYS)]
     members = {name: group[name] for name in known}
     maps = [name for name, m in members.items() if isinstance(m, zarr.Array) and m.ndim >= 2]
-    wanted = array or ("maps" if "maps" in maps else maps[0] if len(maps) == 1 else None)
-    if wanted not in maps:
-        raise TargetError(
-            f"{path}: got the arrays [{listing(maps) or 'none'}] and targets.array = {array}; "
-            "expected one array of maps: name it with targets.array"
-        )
+    wanted = choose_array({name: dict(members[name].attrs) for name in maps}, array, path)
     chosen = members[wanted]
     assert isinstance(chosen, zarr.Array), "filtered above"
     return chosen
@@ -226,7 +224,7 @@ def _choose(group: "zarr.Group", root: Path, path: str, array: str | None) -> "F
 
 def _require_room(found: "Found", path: str, limits: Limits) -> None:
     """Compare the array with the limits, its chunks in full: the last ones are stored so."""
-    if found.dtype.kind not in "biuf" or found.ndim not in (2, 3, 4):
+    if found.dtype.kind not in "biuf" or not 2 <= found.ndim <= 8:
         raise TargetError(
             f"{path}: got an array of shape {found.shape[:9]} and type {str(found.dtype)[:50]}; "
             "expected real numbers of shape (y, x), (n, y, x) or (n, c, y, x); save the maps so"

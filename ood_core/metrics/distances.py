@@ -9,9 +9,11 @@ Features are whitened first by the spread of a reference set, so that the distan
 on their units: centred, divided by their standard deviations, and rotated by the inverse root of
 their correlation, which is shrunk towards the identity (Ledoit & Wolf 2004). The shrinkage is what
 makes 64 reference rows of 100 features usable: directions that the reference does not span are
-left at the scale of the others instead of being blown up. The distance is biased upwards for small
-sets, so compare it only at equal set sizes, as `ood_core.evaluation.evaluate` does with split
-halves.
+left at the scale of the others instead of being blown up. Features that do not vary in the
+reference, up to the rounding of single precision, as those of a constant channel, are left out:
+they have no scale. Pixel values of such a channel are compared all the same. The distance is biased
+upwards for small sets, so compare it only at equal set sizes, as `ood_core.evaluation.evaluate`
+does with split halves.
 
 Moments of parts of a set merge to those of the whole, in any order and grouping, up to rounding in
 float64. With counts `n`, means `m` and scatter matrices `S = sum (x - m)(x - m)'` of two parts
@@ -30,6 +32,7 @@ from torch import Tensor
 
 from ood_core.errors import TargetError
 
+RESOLUTION = 1e-6  # of a feature: single precision, in which maps and features are stored
 FLAT = 1e-3  # of the median spread: a feature flatter than this is not blown up further
 
 
@@ -80,11 +83,16 @@ class Whitening:
             raise TargetError(f"got {len(reference)} reference rows; expected at least 2")
         rows = reference.double()
         mean, spread = rows.mean(0), rows.std(0)
-        spread = spread.clamp(min=max(FLAT * float(spread.median()), 1e-12))
-        correlation, _ = ledoit_wolf(((rows - mean) / spread).numpy())
+        varies = spread > RESOLUTION * (1 + mean.abs())
+        if not bool(varies.any()):
+            return cls(mean, rows.new_zeros(len(mean), len(mean)))
+        spread = spread.clamp(min=FLAT * float(spread[varies].median()))[varies]
+        correlation, _ = ledoit_wolf(((rows - mean)[:, varies] / spread).numpy())
         values, vectors = torch.linalg.eigh(torch.from_numpy(correlation))
         root = vectors * values.clamp(min=1e-9).rsqrt() @ vectors.T
-        return cls(mean, root / spread[:, None])
+        matrix = rows.new_zeros(len(mean), len(mean))
+        matrix[torch.outer(varies, varies)] = (root / spread[:, None]).flatten()
+        return cls(mean, matrix)
 
     def __call__(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         """Whiten rows of features."""

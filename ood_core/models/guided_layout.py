@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ood_core.errors import BaseModelError
 from ood_core.models.imported import Imported
+from ood_core.models.weights import differences
 
 
 @final
@@ -231,7 +232,6 @@ _USUAL_SIZES: dict[tuple[float, ...], int] = {
     (1, 2, 3, 4): 64,
     (1, 2, 2, 2): 32,
 }
-_LISTED = 12  # misfits that an error spells out
 
 
 def is_guided(state: Mapping[str, Tensor]) -> bool:
@@ -247,7 +247,6 @@ def from_guided(
     heads: int | None = None,
     new_attention_order: bool = False,
     noise_schedule: GuidedSchedule = "linear",
-    steps: int = 1000,
 ) -> Imported:
     """Rename, and where needed reorder, the weights of an unconditional network.
 
@@ -263,9 +262,7 @@ def from_guided(
         heads: attention heads (`num_heads`), for networks that fix their number instead.
         new_attention_order: whether queries, keys and values are split before the heads
             (`use_new_attention_order`) and not within each.
-        noise_schedule: linear (betas from 1e-4 to 0.02 at 1000 steps) or cosine.
-        steps: length of the noise schedule; the network must have been trained on its indices
-            as they are (with other than 1000 steps, `rescale_timesteps=False`).
+        noise_schedule: linear (betas from 1e-4 to 0.02) or cosine, of 1000 steps.
 
     Raises:
         BaseModelError: missing, surplus or ill-shaped weights, a setting that `UNet2DModel` cannot
@@ -287,26 +284,17 @@ def from_guided(
     return Imported(
         unet=_unet(layout, _size(layout, size), head),
         state=converted,
-        scheduler=_scheduler(noise_schedule, steps),
+        scheduler=_scheduler(noise_schedule),
     )
 
 
 def _refuse_misfits(state: Mapping[str, Tensor], layers: list[Layer]) -> None:
     expected = {f"{layer.theirs}.weight": layer.shape for layer in layers}
     expected |= {f"{layer.theirs}.bias": layer.shape[:1] for layer in layers}
-    misfits = [f"{key} is missing" for key in expected if key not in state]
-    misfits += [
-        f"{key} has shape {tuple(state[key].shape)}, not {shape}"
-        for key, shape in expected.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    misfits += [f"{key} has no place" for key in state if key not in expected]
-    if misfits:
-        more = ["..."] if len(misfits) > _LISTED else []
+    if wrong := differences(expected, state):
         raise BaseModelError(
-            f"got {len(misfits)} weights that do not fit: {'; '.join(misfits[:_LISTED] + more)}; "
-            "expected those of an unconditional guided-diffusion network: check that the "
-            "checkpoint is complete"
+            f"got weights that do not fit: {wrong}; expected those of an unconditional "
+            "guided-diffusion network: check that the checkpoint is complete"
         )
 
 
@@ -392,20 +380,12 @@ def _unet(layout: Layout, size: int, head: int) -> dict[str, Any]:
     }
 
 
-def _scheduler(noise_schedule: GuidedSchedule, steps: int) -> dict[str, Any]:
+def _scheduler(noise_schedule: GuidedSchedule) -> dict[str, Any]:
     if noise_schedule not in get_args(GuidedSchedule):
         raise BaseModelError(
             f"got noise_schedule {noise_schedule!r}; expected one of {get_args(GuidedSchedule)}"
         )
-    if steps <= 20:  # where the last beta of the linear schedule reaches 1
-        raise BaseModelError(f"got {steps} steps; expected more than 20, such as 1000")
-    common = {"num_train_timesteps": steps, "prediction_type": "epsilon", "clip_sample": False}
+    common = {"num_train_timesteps": 1000, "prediction_type": "epsilon", "clip_sample": False}
     if noise_schedule == "cosine":
         return common | {"beta_schedule": "squaredcos_cap_v2"}
-    # Betas are rates per step of a fixed whole (Nichol & Dhariwal 2021, section 3.4).
-    scale = 1000 / steps
-    return common | {
-        "beta_schedule": "linear",
-        "beta_start": 1e-4 * scale,
-        "beta_end": 0.02 * scale,
-    }
+    return common | {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}

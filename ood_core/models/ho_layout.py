@@ -58,7 +58,7 @@ def is_ho(state: dict[str, Tensor]) -> bool:
 def from_ho(state: dict[str, Tensor], size: int | None = None) -> Imported:
     """Convert weights; widths, depth and places of attention are read off their names and shapes.
 
-    Names that are no part of the layout are kept as unexpected ones, for `write_imported` to list.
+    Names that are no part of the layout are kept, for `write_imported` to list as left over.
 
     Args:
         state: weights by name, without prefixes.

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 
 from ood_core.errors import BaseModelError
 from ood_core.models.networks import outline_network, save_network
-
-SHOWN = 5
+from ood_core.models.weights import differences, listing, shapes_of
 
 
 @final
@@ -59,14 +57,16 @@ def assemble(imported: Imported) -> nn.Module:
     """Return the network with its weights, in float32.
 
     Raises:
-        BaseModelError: missing, unexpected or misshapen weights, or weights that are not finite
+        BaseModelError: weights that are missing, left over or of another shape, or are not finite
             numbers: all of them in one error, by their names in diffusers.
     """
     network, state = outline_network(imported.unet), imported.state
-    wrong = list(_differences(network.state_dict(), state))
+    wrong = differences(shapes_of(network), state)
+    if not wrong and (bad := [name for name, value in state.items() if not _is_finite(value)]):
+        wrong = f"{len(bad)} not of finite numbers ({listing(bad)})"
     if wrong:
         raise BaseModelError(
-            f"weights do not make the network: got {'; '.join(wrong)}; expected exactly those of "
+            f"weights do not make the network: got {wrong}; expected exactly those of "
             "a UNet2DModel (names as there); check that the file is whole and of this layout"
         )
     network.load_state_dict({name: _own(value) for name, value in state.items()}, assign=True)
@@ -77,26 +77,6 @@ def _own(value: Tensor) -> Tensor:
     """A float32 copy: weights of a file may share memory, and safetensors takes none that do."""
     kept = value.detach()
     return kept.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-
-
-def _differences(expected: dict[str, Tensor], got: dict[str, Tensor]) -> Iterator[str]:
-    """One phrase for each way in which the weights differ from what the network needs."""
-    shared = [name for name in expected if name in got]
-    fitting = [name for name in shared if got[name].shape == expected[name].shape]
-    kinds = {
-        "missing": [name for name in expected if name not in got],
-        "unexpected": [name for name in got if name not in expected],
-        "misshapen": [
-            f"{name} {tuple(got[name].shape)}, not {tuple(expected[name].shape)}"
-            for name in shared
-            if got[name].shape != expected[name].shape
-        ],
-        "not of finite numbers": [name for name in fitting if not _is_finite(got[name])],
-    }
-    for kind, names in kinds.items():
-        if names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            yield f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{more})"
 
 
 def _is_finite(value: Tensor) -> bool:

@@ -6,18 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
 
+import numpy as np
 import torch
 
+from ood_core.arrays import Maps
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError
 from ood_core.limits import BASE_BYTES
 from ood_core.maps.paths import SHIPPED
 from ood_core.models.autoencoder import Autoencoder, Shape, autoencoder_folder, load_autoencoder
 from ood_core.models.galaxygrad import PREFIX, find_weights, packaged, read_mixer
+from ood_core.models.in_context import CLASS as IN_CONTEXT
+from ood_core.models.in_context import DIVISOR, EXAMPLES, InContextNetwork, read_in_context
 from ood_core.models.networks import Patched, read_network
 from ood_core.models.pretrained import Parametrisation, PretrainedDenoiser
 from ood_core.models.schedulers import SettingRuling, read_scheduler, suit_network
-from ood_core.models.weights import weights_file
+from ood_core.models.weights import read_weights, weights_file
+from ood_core.numerics.random import Root
 
 LARGEST_JSON = 2**22
 
@@ -30,7 +35,7 @@ class BaseModel:
     Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels; with
     `fixed_size`, sides of exactly `size` pixels. The denoiser of a latent base works on the codes
     that its autoencoder `codes` makes of maps. `prediction` names the parametrisation,
-    preconditioning included.
+    preconditioning included. `examples` is the number of maps that it can be shown.
     """
 
     denoiser: PretrainedDenoiser
@@ -44,6 +49,7 @@ class BaseModel:
     size_multiple: int
     fixed_size: bool = False
     codes: Autoencoder | None = None
+    examples: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -56,6 +62,18 @@ class BaseModel:
         codes = None if self.codes is None else self.codes.to(device)
         return replace(self, denoiser=self.denoiser.to(device), codes=codes)
 
+    @torch.no_grad()
+    def show(self, maps: Maps, root: int) -> tuple[Any, ...]:
+        """Return what the network makes of `examples` of the maps, in model range.
+
+        Which ones is decided by `root`. Empty if the network looks at none.
+        """
+        if self.examples == 0:
+            return ()
+        order = Root(root).child("examples").generator().permutation(len(maps))
+        shown = maps[np.sort(order[: self.examples])].to(self.device)
+        return (cast(InContextNetwork, self.denoiser.network).context(shown),)
+
     def code_shape(self, shape: Shape) -> Shape:
         """Shape of what the denoiser sees of a map of this shape: the same, or that of its code."""
         return shape if self.codes is None else self.codes.code_shape(shape)
@@ -67,7 +85,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     max_bytes: int = BASE_BYTES,
 ) -> BaseModel:
-    """Load a diffusers folder or hub id, of pixels or codes, or a packaged `galaxygrad:NAME`.
+    """Load a diffusers folder or hub id, one that this project trained, or `galaxygrad:NAME`.
 
     Args:
         source: the base; nothing in its files is run.
@@ -97,6 +115,8 @@ def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes
     folder = _folder(source)
     unet_dir = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = _read_json(unet_dir / "config.json", source)
+    if config.get("_class_name") == IN_CONTEXT:
+        return _load_in_context(unet_dir, config, source, where, dtype, max_bytes)
     reading = read_scheduler(_scheduler_config(folder, unet_dir, source))
     schedule, parametrisation, rulings = suit_network(reading, config)
     weights = weights_file(unet_dir, source)
@@ -118,6 +138,33 @@ def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes
         source=source,
         size_multiple=fold * 2 ** (len(known.block_out_channels) - 1),
         codes=codes,
+    )
+
+
+def _load_in_context(
+    folder: Path,
+    config: dict[str, Any],
+    source: str,
+    where: torch.device,
+    dtype: torch.dtype,
+    max_bytes: int,
+) -> BaseModel:
+    """A network that is shown examples; it takes any noise level, so its schedule is ours."""
+    schedule, weights = NoiseSchedule.linear(), weights_file(folder, source)
+    inner = read_in_context(config, read_weights(weights, source, max_bytes), source)
+    network = InContextNetwork(inner, schedule).to(where)
+    digest = weights_digest(weights, "v_prediction", schedule)
+    return BaseModel(
+        denoiser=PretrainedDenoiser(network, schedule, "v_prediction", dtype),
+        digest=hashlib.sha256(f"{digest} {EXAMPLES} examples".encode()).hexdigest(),
+        channels=1,
+        size=_square(config["sample_size"], source),
+        parameters=sum(p.numel() for p in network.parameters()),
+        prediction="v_prediction",
+        rulings=(),
+        source=source,
+        size_multiple=DIVISOR,
+        examples=EXAMPLES,
     )
 
 

@@ -12,7 +12,7 @@ import copy
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import nn
@@ -103,26 +103,31 @@ class PretrainedDenoiser:
         return PretrainedDenoiser(network, self._schedule, self._parametrisation, self._dtype)
 
     @torch.no_grad()
-    def __call__(self, x_t: Maps, t: int) -> Maps:
-        """Return `E[x0 | x_t]`; state in float32, network in the dtype given at construction."""
+    def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
+        """Return `E[x0 | x_t]`; state in float32, network in the dtype given at construction.
+
+        `context` is what `BaseModel.show` returned, for a network that is shown maps.
+        """
         alpha, sigma = float(self._schedule.alpha[t]), float(self._schedule.sigma[t])
         match self._parametrisation:
             case Score(unit_range=True):
-                return x_t + sigma**2 / 2 * self._output((x_t + 1) / 2, sigma / 2)
+                return x_t + sigma**2 / 2 * self._output((x_t + 1) / 2, sigma / 2, *context)
             case Score():
-                return x_t + sigma**2 * self._output(x_t, sigma)
+                return x_t + sigma**2 * self._output(x_t, sigma, *context)
             case Edm() as edm:
-                output = self._output(edm.c_in(sigma) * x_t, math.log(sigma) / 4)
+                output = self._output(edm.c_in(sigma) * x_t, math.log(sigma) / 4, *context)
                 return edm.c_skip(sigma) * x_t + edm.c_out(sigma) * output
             case prediction:
-                return clean_from_output(self._output(x_t, t), x_t, alpha, sigma, prediction)
+                output = self._output(x_t, t, *context)
+                return clean_from_output(output, x_t, alpha, sigma, prediction)
 
-    def _output(self, x: Maps, time: int | float) -> Maps:
+    def _output(self, x: Maps, time: int | float, *context: Any) -> Maps:
         """The network's output in float32, without the variances that some networks add to it."""
         # A plain number would be uploaded with every call, and cut to a whole one.
-        when = torch.full((), time, device=x.device)
+        host = getattr(self.network, "host_time", False)
+        when = time if host else torch.full((), time, device=x.device)
         plain = self._dtype == torch.float32
         with nullcontext() if plain else torch.autocast(x.device.type, self._dtype):
-            output = self.network(x, when).sample
+            output = self.network(x, when, *context).sample
         means: Maps = output[:, : x.shape[1]].float().contiguous()  # as everything outside is
         return means

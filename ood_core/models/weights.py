@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ood_core.models.checkpoints import load_pickled, require_bytes
 
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SHOWN = 8
+Shapes = Mapping[str, tuple[int, ...]]
 
 _ATTENTION = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
 _NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -94,31 +95,35 @@ def require_exactly(network: nn.Module, state: dict[str, Tensor], source: str) -
     Raises:
         BaseModelError: weights that are missing, left over, or of another shape: all in one error.
     """
-    wrong = list(_differences(network.state_dict(), state))
-    if wrong:
+    if wrong := differences(shapes_of(network), state):
         raise BaseModelError(
-            f"{source}: weights do not fit the network: {'; '.join(wrong)}; expected exactly those "
+            f"{source}: weights do not fit the network: {wrong}; expected exactly those "
             f"of the {type(network).__name__} that config.json describes: check that both files "
             "are of one base"
         )
 
 
-def _differences(needed: dict[str, Tensor], given: dict[str, Tensor]) -> Iterator[str]:
-    shapes = {
-        name: f"{name} has {tuple(given[name].shape)}, not {tuple(value.shape)}"
-        for name, value in needed.items()
-        if name in given and given[name].shape != value.shape
-    }
+def shapes_of(network: nn.Module) -> Shapes:
+    """Shapes of the weights that a network needs, by name."""
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def differences(needed: Shapes, given: Mapping[str, Tensor]) -> str:
+    """How weights differ from those that are needed, in words; '' where they do not."""
+    shapes = {name: tuple(value.shape) for name, value in given.items()}
     kinds = {
-        "missing": sorted(needed.keys() - given.keys()),
-        "left over": sorted(given.keys() - needed.keys()),
-        "of another shape": list(shapes.values()),
+        "missing": sorted(needed.keys() - shapes.keys()),
+        "left over": sorted(shapes.keys() - needed.keys()),
+        "of another shape": [
+            f"{name} has {shapes[name]}, not {shape}"
+            for name, shape in needed.items()
+            if shapes.get(name, shape) != shape
+        ],
     }
-    for kind, names in kinds.items():
-        if names:
-            yield f"{len(names)} {kind} ({_listing(names)})"
+    return "; ".join(f"{len(n)} {kind} ({listing(n)})" for kind, n in kinds.items() if n)
 
 
-def _listing(names: Sequence[str]) -> str:
+def listing(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

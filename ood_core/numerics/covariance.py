@@ -134,8 +134,8 @@ class Stationary:
 class CrossStationary:
     """Channels that vary together: a Hermitian matrix of channels per mode of the transform.
 
-    `power[a, b, ky, kx]` is `E F_a(k) F_b(k)^*`, complex, positive definite, and `P(-k)` is the
-    conjugate of `P(k)`, so that real maps stay real.
+    `power[a, b, ky, kx]` is `E F_a(k) F_b(k)^*`, complex, positive up to rounding, and `P(-k)`
+    is the conjugate of `P(k)`, so that real maps stay real.
     """
 
     power: Complex[Tensor, "c c y x"]
@@ -145,7 +145,8 @@ class CrossStationary:
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues `(y, x, c)` and eigenvectors `(y, x, c, c)`, in double precision."""
         values, vectors = torch.linalg.eigh(self.power.permute(2, 3, 0, 1).to(torch.complex128))
-        return values, vectors
+        rounding = torch.finfo(self.power.real.dtype).eps * values.amax(-1, keepdim=True)
+        return torch.maximum(values, rounding.clamp_min(1e-300)), vectors
 
     def power_of(self, exponent: float) -> "CrossStationary":
         """Return `C^exponent`."""

@@ -36,6 +36,16 @@ def orbit(maps: Maps, symmetries: Sequence[Symmetry]) -> list[Maps]:
     return [image.contiguous() for image in images]
 
 
+def invariant(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
+    """Return the mean of each map over its images: its part that the symmetries leave alone."""
+    if "translate" in symmetries:
+        return maps.mean((-2, -1), keepdim=True).expand_as(maps)
+    if "rotate90" in symmetries:
+        for quarters in (2, 1):
+            maps = (maps + torch.rot90(maps, quarters, dims=(-2, -1))) / 2
+    return (maps + maps.flip(-1)) / 2 if "flip" in symmetries else maps
+
+
 def transform(maps: Maps, element: int, symmetries: Sequence[Symmetry]) -> Maps:
     """Apply group element number `element` (as ordered by `orbit`) to all maps."""
     turns = 4 if "rotate90" in symmetries else 1

@@ -23,13 +23,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ood_core.arrays import Maps, PerSample
+from ood_core.models.in_context import EXAMPLES, LOG_NOISE_RANGE, Examples, Sizes
 from ood_core.numerics.random import Stream, generator, root_key
-from ood_core.pretraining.in_context import Examples, Sizes
 from ood_core.pretraining.world_fields import Rng
 from ood_core.pretraining.worlds import FAMILIES, draw_world
 
 LOG_NOISE_MEAN, LOG_NOISE_SPREAD = -0.3, 1.5
-LOG_NOISE_RANGE = (-4.5, 4.0)
 GAIN_SPREAD, OFFSET_SPREAD = 0.25, 0.1
 SYMMETRIES = 8  # of the square
 
@@ -52,7 +51,7 @@ class InContextSpec:
     kinds: int = 4
     maps: int = 12
     fewest: int = 2
-    most: int = 12
+    most: int = EXAMPLES
     unshown: float = 0.12
     block: int = 48
     passes: int = 3

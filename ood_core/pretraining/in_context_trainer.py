@@ -28,11 +28,8 @@ import torch
 from torch import Tensor
 
 from ood_core.errors import InputError
-from ood_core.pretraining.in_context import (
-    InContextDenoiser,
-    load_denoiser,
-    save_denoiser,
-)
+from ood_core.models.in_context import InContextDenoiser, InContextNetwork, save_in_context
+from ood_core.models.loading import load_model
 from ood_core.pretraining.in_context_batches import (
     Batch,
     Blocks,
@@ -111,16 +108,16 @@ def start(spec: InContextSpec, device: str = "cpu", weights: Path | None = None)
 
     Raises:
         BaseModelError: the weights cannot be read.
-        InputError: they are of a network of other sizes.
+        InputError: they are of another network, or of other sizes.
     """
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed % 2**63)
         network = InContextDenoiser(spec.sizes)
     if weights is not None:
-        other = load_denoiser(weights)
-        if other.sizes != spec.sizes:
-            raise InputError(f"{weights}: got sizes {other.sizes}; expected {spec.sizes}")
-        network.load_state_dict(other.state_dict())
+        base = load_model(str(weights)).denoiser.network
+        if not isinstance(base, InContextNetwork) or base.inner.sizes != spec.sizes:
+            raise InputError(f"{weights}: got another network; expected one of {spec.sizes}")
+        network.load_state_dict(base.inner.state_dict())
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(
@@ -288,7 +285,7 @@ def export(out: Path, destination: Path) -> None:
         "finished": state.finished,
         "validation": json.loads(lines[-1])["validation"] if lines else None,
     }
-    save_denoiser(state.average, destination, about)
+    save_in_context(state.average, state.spec.size, destination, about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ood_core.arrays import Maps, PerSample
+from ood_core.models.in_context import Examples, InContextDenoiser
 from ood_core.numerics.random import Stream, generator, root_key
-from ood_core.pretraining.in_context import Examples, InContextDenoiser
 from ood_core.pretraining.in_context_batches import (
     LOG_NOISE_MEAN,
     LOG_NOISE_SPREAD,

@@ -230,6 +230,35 @@ def contact_sheet(
     return _saved(figure, kind, "Left: real targets. Right: SYNTHETIC maps.")
 
 
+def target_sheet(values: PhysicalMaps, unit: str, name: str, kind: str = "png") -> bytes:
+    """Draw the first channel of real maps, taken at even steps, and how their values lie.
+
+    Args:
+        values: real maps, in physical units; pixels that are not finite are missing.
+        unit: physical unit; '' says that there is none.
+        name: of the set.
+        kind: `png`, `svg` or `pdf`.
+    """
+    finite = values[:, 0][np.isfinite(values[:, 0])].astype(np.float64)
+    stretch = Stretch.fit(finite)
+    width = 2 * SHEET_COLUMNS * CELL + 0.6
+    figure = Figure(figsize=(width, SHEET_ROWS * CELL + 1.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    chosen = even_rows(len(values), SHEET_ROWS * SHEET_COLUMNS)
+    _tiles(left, [stretch(shrink(values[i, 0], LARGEST_SIDE)) for i in chosen], SHEET_ROWS)
+    left.set_title(f"{len(chosen)} of {len(values):,} maps", color=LIGHT.ink, fontsize=11)
+    right.hist(stretch(finite), bins=128, color=LIGHT.real)
+    right.set_yscale("log")
+    places, ticks = zip(*stretch.ticks(), strict=True)
+    right.set_xticks(list(places), labels=[short(value) for value in ticks])
+    right.set_title("values of all pixels, on the colour scale", color=LIGHT.ink, fontsize=11)
+    right.set_xlabel(" ".join(unit.split()) or "no unit", color=LIGHT.ink, parse_math=False)
+    right.set_ylabel("pixels", color=LIGHT.ink)
+    figure.suptitle(" ".join(name.split()), fontsize=13, color=LIGHT.ink, parse_math=False)
+    _colour_bar(figure, [left], stretch, unit)
+    return _saved(figure, kind, "Real maps.")
+
+
 def _tiles(axes: Axes, levels: list[Float[np.ndarray, "y x"]], rows: int) -> None:
     """Show maps in a grid from the top left, each upright: its row 0 at the bottom."""
     height, width = levels[0].shape

@@ -15,19 +15,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
-from zarr.storage import ObjectStore
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from ood_core.errors import ShardCorrupt
-from ood_core.store.files import exists, remove
+from ood_core.store.files import exists, remove, write_atomic
+from ood_core.store.ledger import Receipt
 from ood_core.store.objects import ObjectPlace, answering
-from ood_core.store.place import Place
+from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard
 
 CHUNK_BYTES = 2**20
@@ -45,20 +47,6 @@ class Column:
     dtype: str
     long_name: str
     units: str = "1"
-
-
-class Span(Protocol):
-    """Rows `start <= row < stop`: of a shard, or of a receipt."""
-
-    @property
-    def start(self) -> int:
-        """First row."""
-        ...
-
-    @property
-    def stop(self) -> int:
-        """Row after the last one."""
-        ...
 
 
 @final
@@ -87,7 +75,7 @@ class Table:
             )
             for column in columns:
                 _create_array(group, column, row_axis, rows, shard_rows)
-            _consolidate(group)
+            consolidate(group)
         return cls(path)
 
     @property
@@ -101,22 +89,14 @@ class Table:
         with answering(self.path):
             return dict(self._group().attrs)
 
-    def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
-        """Write one whole shard of every array; return the digest of its bytes.
-
-        `rows` are those of the shard, or of its full capacity: in a short last shard the rows
-        beyond the table's end are stored with it and show when the table grows. Bytes that are
-        there already are replaced at once, so that a crash while a finished shard is written again
-        loses nothing. They come from the caller's own copy: a buffer that changes later does not
-        matter once this returns.
-        """
+    def writer(self) -> "ShardWriter":
+        """What writes shards of this table; its metadata are read once, now."""
         with answering(self.path):
-            group = self._group(mode="r+")
-            for name, values in rows.items():
-                if len(values) not in (len(shard), shard.capacity):
-                    raise ValueError(f"{name}: got {len(values)} rows for a shard of {len(shard)}")
-                self._replace(_array(group, name), shard, values)
-        return rows_digest(rows)
+            return ShardWriter(self.path, dict(self._group().arrays()))
+
+    def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
+        """Write one whole shard of every array; see `ShardWriter.write`."""
+        return self.writer().write(shard, rows)
 
     def grow(self, rows: int) -> None:
         """Make every array `rows` long: metadata only, no shard is read or written.
@@ -125,13 +105,13 @@ class Table:
         again.
         """
         with answering(self.path):
-            group = self._group("r+")
+            group = self._group("r+", consolidated=False)
             shown = self._group(consolidated=True)
             if all(array.shape[0] == rows for _, array in shown.arrays()):
                 return
             for _, array in group.arrays():
                 array.resize((rows, *array.shape[1:]))
-            _consolidate(group)
+            consolidate(group)
 
     def read(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """Read rows of one array.
@@ -159,26 +139,19 @@ class Table:
     def rows(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Read rows of every array; rows beyond the table's end included.
 
+        A store that is far away is asked for all arrays at once.
+
         Raises:
             ShardCorrupt: the stored bytes cannot be decoded.
         """
         with answering(self.path):
             arrays = {name: _reaching(array, stop) for name, array in self._group().arrays()}
-            return {name: self._decoded(a, slice(start, stop)) for name, a in arrays.items()}
+            read = each(self.path, lambda a: self._decoded(a, slice(start, stop)), arrays.values())
+            return dict(zip(arrays, read, strict=True))
 
-    def digest(self, span: Span) -> str:
+    def digest(self, rows: Shard | Receipt) -> str:
         """Digest of stored rows, as `write` returned it; rows beyond the table's end included."""
-        return rows_digest(self.rows(span.start, span.stop))
-
-    def _replace(self, array: "zarr.Array[Any]", shard: Shard, values: NDArray[Any]) -> None:
-        stop = shard.start + len(values)
-        reaching = _reaching(array, stop)
-        try:
-            self._decoded(reaching, slice(shard.start, stop))
-        except ShardCorrupt:  # zarr would read it before it writes
-            key = array.metadata.encode_chunk_key((shard.index, *(0,) * (array.ndim - 1)))
-            remove(self.path / array.basename / key)
-        reaching[shard.start : stop] = values
+        return rows_digest(self.rows(rows.start, rows.stop))
 
     def _decoded(self, array: "zarr.Array[Any]", rows: slice | NDArray[np.int64]) -> NDArray[Any]:
         try:
@@ -190,10 +163,56 @@ class Table:
                 "`farfield verify` to find the shard and `farfield run` to renew it"
             ) from error
 
-    def _group(self, mode: Any = "r", consolidated: bool = False) -> zarr.Group:
+    def _group(self, mode: Any = "r", consolidated: bool | None = None) -> zarr.Group:
         return zarr.open_group(
             zarr_store(self.path), mode=mode, zarr_format=3, use_consolidated=consolidated
         )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ShardWriter:
+    """Writes whole shards of a table's arrays; nothing is read first."""
+
+    path: Place
+    arrays: Mapping[str, "zarr.Array[Any]"]
+
+    def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
+        """Write one whole shard of every array; return the digest of its bytes.
+
+        `rows` are those of the shard, or of its full capacity: in a short last shard the rows
+        beyond the table's end are stored with it and show when the table grows. Bytes that are
+        there already are replaced at once, so that a crash while a finished shard is written again
+        loses nothing. They are encoded in memory, and so from the caller's own copy: a buffer that
+        changes later does not matter once this returns.
+        """
+        for name, values in rows.items():
+            if len(values) not in (len(shard), shard.capacity):
+                raise ValueError(f"{name}: got {len(values)} rows for a shard of {len(shard)}")
+        with answering(self.path):
+            files = [self._encoded(name, shard, values) for name, values in rows.items()]
+            each(self.path, lambda file: _store(*file), files)
+        return rows_digest(rows)
+
+    def _encoded(
+        self, name: str, shard: Shard, values: NDArray[Any]
+    ) -> tuple[Place, Buffer | None]:
+        """The file of a shard and its content; none where all values are the fill value."""
+        kept: dict[str, Buffer] = {}
+        stop = shard.start + len(values)
+        stored = self.arrays[name].metadata
+        metadata = stored.update_shape((stop, *stored.shape[1:]))
+        memory: Any = zarr.AsyncArray(metadata=metadata, store_path=StorePath(MemoryStore(kept)))
+        zarr.Array(memory)[shard.start : stop] = values
+        key = metadata.encode_chunk_key((shard.index, *(0,) * (len(stored.shape) - 1)))
+        return self.path / name / key, kept.get(key)
+
+
+def _store(path: Place, content: Buffer | None) -> None:
+    if content is None:
+        remove(path)
+    else:
+        write_atomic(path, content.to_bytes(), flush=False)  # see `persist_shard`
 
 
 def zarr_store(place: Place) -> str | Store:
@@ -252,7 +271,8 @@ def _reaching(array: "zarr.Array[Any]", stop: int) -> "zarr.Array[Any]":
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
 
 
-def _consolidate(group: zarr.Group) -> None:
+def consolidate(group: zarr.Group) -> None:
+    """Repeat the metadata of all arrays in that of the group, so that one read gives all."""
     with warnings.catch_warnings():  # the layout changes nowhere else, so it cannot go stale
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(group.store)
@@ -272,7 +292,7 @@ def persist_tables(root: Place) -> None:
             persist(table, root)
 
 
-def persist_shard(table: Table, shard: Shard) -> None:
+def persist_shard(table: "Table | ShardWriter", shard: Shard) -> None:
     """Flush one shard of every array of a table; an object store needs no flush."""
     top = table.path
     if isinstance(top, Path):

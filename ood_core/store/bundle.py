@@ -13,10 +13,10 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from ood_core.store.arrays import persist, zarr_store
+from ood_core.store.arrays import consolidate, persist, zarr_store
 from ood_core.store.files import PARTIAL, exists, remove, remove_tree, write_atomic
 from ood_core.store.objects import ObjectPlace, answering
-from ood_core.store.place import Place
+from ood_core.store.place import Place, each
 
 Named = tuple[tuple[str, ...], NDArray[Any]]
 ROOT = "zarr.json"
@@ -31,11 +31,14 @@ def write_bundle(path: Place, arrays: Mapping[str, Named], attributes: Mapping[s
         _rename(path, arrays, attributes)
 
 
-def read_bundle(path: Place) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return all arrays and attributes of a group."""
+def read_bundle(path: Place, first: str = "") -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return arrays whose names begin with `first`, and the attributes of a group."""
     with answering(path):
         group = zarr.open_group(zarr_store(path), mode="r", zarr_format=3)
-        return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
+        wanted = [(name, array) for name, array in group.arrays() if name.startswith(first)]
+        values = each(path, lambda found: np.asarray(found[1][:]), wanted)
+        names = (name for name, _ in wanted)
+        return dict(zip(names, values, strict=True)), dict(group.attrs)
 
 
 def read_attributes(path: Place) -> dict[str, Any]:
@@ -73,3 +76,4 @@ def _fill(store: str | Store, arrays: Mapping[str, Named], attributes: Mapping[s
     group = zarr.create_group(store=store, attributes=dict(attributes))
     for name, (axes, values) in arrays.items():
         group.create_array(name=name, data=np.ascontiguousarray(values), dimension_names=axes)
+    consolidate(group)

@@ -44,11 +44,15 @@ def names(folder: Place) -> list[str]:
     return sorted(path.name for path in folder.glob("*"))
 
 
-def last_written(folder: Place) -> float:
-    """Seconds since 1970 at which the last file of a folder was written, by the place's clock."""
+def written(folder: Place) -> dict[str, float]:
+    """Seconds since 1970 at which each file of a folder was written, by the place's clock."""
     if isinstance(folder, ObjectPlace):
-        return max(folder.objects().values())
-    return max(path.stat().st_mtime for path in folder.glob("*"))
+        return folder.objects()
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_mtime for entry in entries}
+    except FileNotFoundError:
+        return {}
 
 
 def remove(path: Place) -> None:
@@ -80,7 +84,7 @@ def move(source: Place, target: Place) -> None:
         source.rename(target)
 
 
-def write_atomic(path: Place, content: bytes) -> None:
+def write_atomic(path: Place, content: bytes, flush: bool = True) -> None:
     """Write to a temporary file, flush to disk, rename: readers see the old file or the new one.
 
     Every writer has a temporary file of its own, so two may write the same file at once.
@@ -92,7 +96,9 @@ def write_atomic(path: Place, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            _flush(file, content)
+            file.write(content)
+            if flush:
+                _flush(file)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)  # a full disk needs the space
@@ -111,7 +117,8 @@ def write_new(path: Place, content: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as file:
-            _flush(file, content)
+            file.write(content)
+            _flush(file)
     except FileExistsError:
         return False
     except OSError:
@@ -120,8 +127,7 @@ def write_new(path: Place, content: bytes) -> bool:
     return True
 
 
-def _flush(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
+def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 

@@ -74,9 +74,9 @@ def write_patches(run: RunStore, patches: PatchLaws) -> None:
     write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes, "strides": strides})
 
 
-def read_patches(run: RunStore) -> PatchLaws:
-    """Read what `write_patches` wrote."""
-    arrays, attributes = read_bundle(run.root / "patches.zarr")
+def read_patches(run: RunStore, halves: bool = True) -> PatchLaws:
+    """Read what `write_patches` wrote, with or without the laws of halves of the targets."""
+    arrays, attributes = read_bundle(run.root / "patches.zarr", "" if halves else "every")
     shapes, strides = attributes["shapes"], attributes["strides"]
 
     def mixtures(targets: str) -> Mixtures:
@@ -93,6 +93,8 @@ def read_patches(run: RunStore) -> PatchLaws:
             for (side, scale), stride in zip(shapes, strides, strict=True)
         )
 
+    if not halves:
+        return PatchLaws(mixtures("every"), ((), ()))
     return PatchLaws(mixtures("every"), (mixtures("without_even"), mixtures("without_odd")))
 
 

@@ -10,6 +10,7 @@ where there are no renames both files may be there, and the run is free. No lock
 two machines would have to agree on is needed, and any store with a conditional put will do.
 """
 
+import math
 import os
 import secrets
 import socket
@@ -28,6 +29,8 @@ from ood_core.store.place import Place
 BEAT_SECONDS = 5.0
 PATIENCE = 6
 """Beats of an owner that may fail to appear before another driver takes over."""
+PROOF_SECONDS = 1.0
+"""So long a lease counts as held once it was seen to be."""
 LOOKS = 10
 """How often a waiter looks per beat."""
 HELD, FREE = ".json", ".free"
@@ -138,6 +141,30 @@ def require(folder: Place, number: int) -> None:
         "stops here and writes nothing more: leave the run to the other driver, or run the same "
         "command again once that has ended"
     )
+
+
+@final
+class LeaseProof:
+    """A lease that was seen to be held not long ago: it is not asked for with every shard.
+
+    A lease is lost after `PATIENCE` beats of silence at the earliest, or with its process; what is
+    written within `PROOF_SECONDS` of that has the bytes that the next owner would write.
+    """
+
+    def __init__(self, folder: Place, number: int) -> None:
+        self._folder, self._number = folder, number
+        self._seen = -math.inf
+
+    def require(self) -> None:
+        """Check that the lease is held, if that was last seen too long ago.
+
+        Raises:
+            InUse: another driver took over, or the lease was removed.
+        """
+        now = time.monotonic()
+        if now - self._seen >= PROOF_SECONDS:
+            require(self._folder, self._number)
+            self._seen = now
 
 
 def highest(folder: Place) -> int:

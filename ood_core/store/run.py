@@ -2,8 +2,8 @@
 
 run.json  plan.json  gate.json  timings.json  split.json  utility.json
 targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
-receipts/STAGE/00042.json      failures/STAGE/00042.json      lease/00007.json      report/
-README.md  croissant.json  ro-crate-metadata.json
+receipts/STAGE/00042.json      segments/STAGE/00003.json      failures/STAGE/00042.json
+lease/00007.json      report/      README.md  croissant.json  ro-crate-metadata.json
 
 Growth of a run: more samples in the same place, and nothing that is stored is touched.
 
@@ -177,9 +177,21 @@ class RunStore:
         return dict(read_json(path)) if exists(path) else {}
 
     @property
+    def left_out(self) -> tuple[int, ...]:
+        """Numbers of the samples that are copies of targets: no part of the set."""
+        gate = self.root / GATE
+        found = read_json(gate).get("left_out", ()) if exists(gate) else ()
+        return tuple(int(copy["sample"]) for copy in found)
+
+    @property
     def state(self) -> State:
         """Where the run stands, by the store alone."""
-        missing = sum(len(self.ledger(stage).missing(self.plan(stage))) for stage in SHARDED)
+        return self.state_with(
+            sum(len(self.ledger(stage).missing(self.plan(stage))) for stage in SHARDED)
+        )
+
+    def state_with(self, missing: int) -> State:
+        """Where the run stands with so many shards missing."""
         total = sum(len(self.plan(stage)) for stage in SHARDED)
         gate = self.root / GATE
         if missing == 0 and exists(gate):

@@ -30,15 +30,21 @@ SHARDED: dict[ShardedStage, StageTable] = {
 
 
 def target_columns(
-    shape: Shape, unit: str, code_shape: tuple[int, ...] | None = None
+    shape: Shape, unit: str, code_shape: tuple[int, ...] | None = None, missing: bool = False
 ) -> list[Column]:
-    """`targets.zarr`: maps as given and in model range, the split, and codes for a latent base."""
+    """`targets.zarr`: maps, also in model range, the split, missing pixels, codes of a latent base.
+
+    Missing pixels are filled in `values`.
+    """
     columns = [
         Column("target", (), (), "int64", "number of the target in file order"),
         Column("values", MAP_AXES, shape, "float32", "target in physical units", unit or "1"),
         Column("maps", MAP_AXES, shape, "float32", "target in model range"),
         Column("held_out", (), (), "int8", "1 where the target is held out, 0 where it is fitted"),
     ]
+    if missing:
+        about = "1 where the files lack the pixel, which is filled in values"
+        columns.append(Column("missing", MAP_AXES, shape, "int8", about))
     if code_shape is not None:
         columns.append(Column("codes", CODE_AXES, code_shape, "float32", "code of the target"))
     return columns
@@ -99,6 +105,6 @@ def statistics_columns(channels: int, edges: int, floats: int, pixels: int) -> l
     return [
         Column("statistics", ("statistic",), (floats,), "float32", "see the attribute layout"),
         Column("pixels", ("channel", "edge"), (channels, edges), counts, meaning),
-        Column("nearest", ("place",), (6,), "int32", near),
+        Column("nearest", ("place",), (9,), "int32", near),
         Column("copy", (), (), "int8", copied),
     ]

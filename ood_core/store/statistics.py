@@ -25,9 +25,12 @@ from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
 
-DEFINITION = 1
+DEFINITION = 2
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
-NEAREST = ("target", "element", "shifted_target", "shifted_element", "shift_y", "shift_x")
+NEAREST = (
+    "target", "element", "shifted_target", "shifted_element", "shift_y", "shift_x",
+    "whole_target", "window_target", "piece_target",
+)  # fmt: skip
 BLOCK_ROWS = 8192  # read at once, which bounds the memory
 
 Layout = list[tuple[str, tuple[int, ...]]]

@@ -29,13 +29,15 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
     if targets.codes is not None:
         rows["codes"] = targets.codes.numpy()
     code_shape = None if targets.codes is None else tuple(targets.codes.shape[1:])
+    if targets.missing is not None:
+        rows["missing"] = targets.missing.astype(np.int8)
     plan = ShardPlan(count, count)
     table = Table.create(
         run.root / "targets.zarr",
         "target",
         plan.rows,
         plan.shard_rows,
-        target_columns(targets.shape, targets.unit, code_shape),
+        target_columns(targets.shape, targets.unit, code_shape, "missing" in rows),
         {
             "transform": targets.transform.as_dict(),
             "symmetries": list(targets.symmetries),
@@ -52,21 +54,21 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
 
 def load_targets(run: RunStore) -> TargetSet:
     """Read the targets of a run."""
-    table, attributes = run.targets, run.targets.attributes
-    fit = int((table.read("held_out") == 0).sum())
-    encoded = "codes" in dict(table.arrays())
+    attributes = run.targets.attributes
+    rows = run.targets.rows(0, len(attributes["ids"]))
     return TargetSet(
-        values=table.read("values"),
+        values=rows["values"],
         ids=tuple(attributes["ids"]),
         unit=str(attributes["unit"]),
         header=str(attributes["header"]),
         source=str(attributes["source"]),
         transform=RangeTransform.from_dict(attributes["transform"]),
         symmetries=tuple(attributes["symmetries"]),
-        fit_count=fit,
-        model_range=torch.from_numpy(table.read("maps")),
-        codes=torch.from_numpy(table.read("codes")) if encoded else None,
+        fit_count=int((rows["held_out"] == 0).sum()),
+        model_range=torch.from_numpy(rows["maps"]),
+        codes=torch.from_numpy(rows["codes"]) if "codes" in rows else None,
         notes=tuple(attributes["notes"]),
+        missing=rows["missing"].astype(bool) if "missing" in rows else None,
     )
 
 
@@ -80,16 +82,17 @@ def all_latents(run: RunStore) -> Latents:
     return torch.from_numpy(run.table("invert").read("latents"))
 
 
-def held_targets(run: RunStore) -> list[int]:
+def held_targets(run: RunStore, targets: TargetSet | None = None) -> list[int]:
     """Numbers of the fit targets whose round trip holds: those of `read_latents`."""
-    lost = set(failed_round_trips(run))
+    lost = set(failed_round_trips(run, targets))
     return [row for row in range(run.plan("invert").rows) if row not in lost]
 
 
-def failed_round_trips(run: RunStore) -> list[int]:
+def failed_round_trips(run: RunStore, targets: TargetSet | None = None) -> list[int]:
     """Numbers of the fit targets whose round trip fails by the rule of `held`."""
+    targets = targets or load_targets(run)
     limit = read_method(run.record["identity_record"]).round_trip_limit
     error = torch.from_numpy(run.table("invert").read("error"))
-    spread = load_targets(run).fit_ranged.flatten(1).std(dim=1)
+    spread = targets.fit_ranged.flatten(1).std(dim=1)
     good = held(error, spread, limit)
     return torch.nonzero(~good)[:, 0].tolist()

@@ -11,7 +11,7 @@ another; both use these functions, so there is one way to make a sample.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import numpy as np
@@ -29,6 +29,7 @@ from ood_core.denoising.calibrated import (
     BandWeights,
     CalibratedDenoiser,
     Labels,
+    Show,
     TargetLaws,
     band_knots,
     calibrate_timestep,
@@ -106,7 +107,8 @@ class Pipeline:
     `base` counts the evaluations of `network`, which may be a wrapped one. `experts` and `weights`
     belong to the calibrated denoiser; `weights` is None before calibration. `codes` is the
     autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
-    top of the grid to the time index of the latents where the method teleports.
+    top of the grid to the time index of the latents where the method teleports. `show` gives what
+    the base makes of a few maps, chosen by the root.
     """
 
     base: CountingDenoiser
@@ -121,6 +123,7 @@ class Pipeline:
     experts: TargetLaws | None
     weights: BandWeights | None
     shortcut: Shortcut | None
+    show: Show
 
     @classmethod
     def of(
@@ -142,10 +145,12 @@ class Pipeline:
         `plan` and `patches` are needed where the method calibrates.
         """
         schedule, experts = model.denoiser.schedule, None
+        show = partial(model.show, root=root)
         if plan is not None:
             experts = TargetLaws.fit(
-                targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches
-            )
+                targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches,
+                show,
+            )  # fmt: skip
             experts = on_device(experts, device)
         evaluated = model.denoiser if network is None else network
         return cls(
@@ -161,6 +166,7 @@ class Pipeline:
             experts=experts,
             weights=weights,
             shortcut=_shortcut(model.denoiser, experts, targets.fit_seen[0].shape, method, device),
+            show=show,
         )
 
     def calibrated(self, weights: BandWeights) -> "Pipeline":
@@ -288,8 +294,9 @@ class Calibrator:
         self._pipeline, self._spec = pipeline, spec
         self._mean, self._plan = experts.gaussian.mean, plan
         folds = TargetLaws.cross_fitted(
-            seen, schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries, halves
-        )
+            seen, schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries, halves,
+            pipeline.show,
+        )  # fmt: skip
         self._folds = [on_device(fold, pipeline.device) for fold in folds]
         self._seen = seen.to(pipeline.device)
 

@@ -10,11 +10,12 @@ mean of all latents, where directions can be compared:
     shared = mean cosine between the transported directions of different pairs
 
 No latent is in two pairs, so that no end point is shared. The null distribution is that of the same
-number for pairs of targets at random. If attribute and latents are independent, the lowest and
-the highest third are random ones, and the p-value is exact (Phipson & Smyth 2010).
+number for pairs of targets at random, one for all attributes. If attribute and latents are
+independent, the lowest and the highest third are random ones, and the p-value is exact (Phipson &
+Smyth 2010).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -86,13 +87,13 @@ class Shared:
     p_value: float
 
 
-def shared_direction(
+def shared_directions(
     points: Points,
-    attribute: Float[np.ndarray, " n"],
+    attributes: Mapping[str, Float[np.ndarray, " n"]],
     rng: np.random.Generator,
     permutations: int = PERMUTATIONS,
-) -> Shared:
-    """Test whether latents from low to high values of an attribute share a direction.
+) -> dict[str, Shared]:
+    """Test for each attribute whether latents from its low to its high values share a direction.
 
     Raises:
         TargetError: fewer than `MIN_TARGETS` points.
@@ -103,16 +104,18 @@ def shared_direction(
         )
     inner, _ = coordinates(points)
     mean = frechet_mean(inner)[None]
-    pairs, order = len(points) // 3, np.argsort(attribute, kind="stable")
-    low, high = order[:pairs], order[-pairs:]
-    found = mean_cosine(inner, mean, low, rng.permutation(high))
-    null = []
+    pairs, drawn = len(points) // 3, []
     for _ in range(permutations):
         some = rng.permutation(len(points))
-        null.append(mean_cosine(inner, mean, some[:pairs], some[pairs : 2 * pairs]))
-    below, above = np.quantile(null, [0.025, 0.975])
-    p_value = (1 + sum(value >= found for value in null)) / (1 + permutations)
-    return Shared(pairs, found, float(below), float(above), float(p_value))
+        drawn.append(mean_cosine(inner, mean, some[:pairs], some[pairs : 2 * pairs]))
+    null, shared = np.array(drawn), {}
+    below, above = (float(value) for value in np.quantile(null, [0.025, 0.975]))
+    for name, values in attributes.items():
+        order = np.argsort(values, kind="stable")
+        found = mean_cosine(inner, mean, order[:pairs], rng.permutation(order[-pairs:]))
+        p_value = (1 + int((null >= found).sum())) / (1 + permutations)
+        shared[name] = Shared(pairs, found, below, above, p_value)
+    return shared
 
 
 def mean_cosine(

@@ -249,6 +249,31 @@ def test_folds_have_not_seen_the_maps_that_they_are_judged_on() -> None:
         assert not torch.equal(before.gaussian(x_t, 300), other.gaussian(x_t, 300))
 
 
+def test_a_base_is_never_shown_the_map_that_it_denoises() -> None:
+    """What a fold shows the base lacks the maps that the fold is judged on; later it sees all."""
+    targets, seen = fields(16, 1), []
+
+    def show(maps: Maps) -> tuple[Maps]:
+        return (maps,)
+
+    class Base:
+        schedule = LINEAR
+
+        def __call__(self, x_t: Maps, t: int, *context: Maps) -> Maps:
+            seen.append((x_t, context[0]))
+            return x_t
+
+    folds = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, (), show=show)
+    calibrate_timestep(targets, Base(), folds, MEAN, 0, SPEC, (), 7)
+    assert len(seen) >= 2  # both folds; later draws go without an expert that the first one prunes
+    for x_t, shown in seen:  # at the first index noise is a hundredth of the signal
+        away = torch.cdist(x_t.flatten(1), shown.flatten(1)) / SIDE
+        assert len(shown) == 8 and away.min() > 0.1
+        assert torch.cdist(x_t.flatten(1), targets.flatten(1)).min() / SIDE < 0.03
+    whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, (), show=show)
+    assert torch.equal(whole.context[0], targets)
+
+
 def test_weights_are_a_function_of_targets_timestep_and_root() -> None:
     targets, folds = fields(8, 1), [laws(EXACT)] * 2
 

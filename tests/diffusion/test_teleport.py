@@ -54,11 +54,11 @@ def test_a_line_through_a_shortcut_is_the_line_of_many_steps() -> None:
     """On the law's own denoiser nothing is lost above the grid; elsewhere the wrong law shows."""
     low, high, x0 = 600, 1024, randn(3, *SHAPE, seed=6)
     right = Shortcut(Teleport(SCHEDULE, law().mean, law().covariance), low, high)
-    grid = grid_of(1024)[: low + 1]
+    grid = grid_of(512)[: low // 2 + 1]
     short = invert(law(), x0, grid, 4, shortcut=right)
-    full = invert(law(), x0, grid_of(1024), 4)
-    # The steps that the shortcut replaces: 424 first-order steps of 0.0056 in ln s.
-    torch.testing.assert_close(short.latents, full.latents, rtol=0, atol=0.01)
+    full = invert(law(), x0, grid_of(512), 4)
+    # The steps that the shortcut replaces: 212 first-order steps of 0.011 in ln s.
+    torch.testing.assert_close(short.latents, full.latents, rtol=0, atol=0.02)
     assert float(short.error.max()) < 1e-4
     back = decode(law(), "ddim", short.latents, grid, shortcut=right)
     torch.testing.assert_close(back, short.round_trip, rtol=0, atol=1e-9)

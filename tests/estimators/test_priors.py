@@ -194,7 +194,7 @@ def test_a_stored_form_without_an_arm_is_refused(form: str | None, tmp_path: Pat
         read_prior(path)
 
 
-@pytest.mark.parametrize(("kind", "needed"), [("isotropic", 2), ("spectral_low_rank", 4)])
+@pytest.mark.parametrize(("kind", "needed"), [("isotropic", 4), ("spectral_low_rank", 4)])
 def test_too_few_maps_are_refused_with_a_remedy(kind: str, needed: int) -> None:
     with pytest.raises(PriorUnderdetermined, match=f"at least {needed}.*add targets"):
         fit_gaussian(maps(needed - 1, *SHAPE), kind)

@@ -12,6 +12,7 @@ from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError, TargetError
 from ood_core.evaluation.evaluate import evaluate, evaluate_maps
 from ood_core.evaluation.results import (
+    CopySearch,
     EvaluationResult,
     MemorizationCheck,
     Score,
@@ -52,7 +53,7 @@ def test_the_same_distribution_lies_inside_every_band(same_distribution: Evaluat
     }
     assert same_distribution.near_copies == 0
     assert (
-        "no copying is seen" in same_distribution.summary
+        "no copy of a target is seen" in same_distribution.summary
         and "outside" not in same_distribution.summary
     )
     assert "shows no difference that so many maps could reveal" in same_distribution.summary
@@ -94,7 +95,7 @@ def test_one_copy_among_fresh_maps_is_named() -> None:
     report = check(samples)
     first = report.closest[0]
     assert (first.sample, first.target, first.element, first.distance) == (41, 9, 1, 0.0)
-    assert report.near_copies == 1 and "1 near copy" in report.summary
+    assert report.near_copies == 1 and "1 copy of a target" in report.summary
 
 
 def test_the_least_typical_sample_is_the_foreign_one() -> None:
@@ -184,11 +185,11 @@ def test_the_summary_names_the_excess() -> None:
     bad = Score("fsd", "FSD", 30.0, 8.0, 6.0, 10.0, "lower", "")
     far = Score("nearest_ratio", "ratio", 1.6, 1.0, 0.9, 1.1, "one", "")
     assert summarize(
-        {"fsd": bad, "nearest_ratio": far}, 0, TwoSampleTests(2, 4, (), 1.0, None, ())
+        {"fsd": bad, "nearest_ratio": far}, CopySearch(), TwoSampleTests(2, 4, (), 1.0, None, ())
     ) == (
-        "Outside the band: FSD (30 where real maps reach 10, 3.0 times it); no copying is seen;"
-        " samples lie further off than real maps do: the median distance to the nearest target is"
-        " 1.60 times that of real maps; too few maps to test what was not steered."
+        "Outside the band: FSD (30 where real maps reach 10, 3.0 times it); no copy of a target"
+        " is seen; samples lie further off than real maps do: the median distance to the nearest"
+        " target is 1.60 times that of real maps; too few maps to test what was not steered."
     )
 
 
@@ -198,6 +199,6 @@ def test_the_summary_does_not_hide_samples_that_lie_too_near() -> None:
     near = MemorizationCheck("scattering", "scattering moments", 5.0, 0.01, 517, 1e-12)
     chance = MemorizationCheck("pixels", "pixels", 0.5, 0.01, 9, 0.6)
     said = "by scattering moments, 517 samples lie nearer to a target than 99 % of real maps do"
-    found = summarize({}, 0, none, (chance, near))
+    found = summarize({}, CopySearch(), none, (chance, near))
     assert said in found.replace("By", "by", 1)
-    assert "nearer to a target" not in summarize({}, 0, none, (chance,))
+    assert "nearer to a target" not in summarize({}, CopySearch(), none, (chance,))

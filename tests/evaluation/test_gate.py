@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ood_core.config.gate import GateSpec
+from ood_core.config.gate import KINDS_OF_COPIES, GateSpec
 from ood_core.evaluation.gate import decide
 from ood_core.evaluation.results import (
     Band,
+    Copy,
+    CopySearch,
     EvaluationResult,
     FamilyTest,
     HistogramCurves,
@@ -27,6 +29,9 @@ def two_sample(*adjusted: float, attainable_p: float = 0.004) -> TwoSampleTests:
     return TwoSampleTests(64, 64, tuple(tests), attainable_p, None, ())
 
 
+SEEN = CopySearch(power=dict.fromkeys(KINDS_OF_COPIES, 1.0))
+
+
 def result(tests: TwoSampleTests | None = None, **values: float) -> EvaluationResult:
     curve = torch.zeros(1, 2)
     band = Band(curve, curve, curve)
@@ -42,8 +47,9 @@ def result(tests: TwoSampleTests | None = None, **values: float) -> EvaluationRe
         closest=(),
         least_typical=(),
         count=64,
-        near_copies=0,
         tests=tests or two_sample(1.0),
+        memorization=(MemorizationCheck("pixels", "pixels", 0.5, 0.01, 0, 1.0),),
+        copies=SEEN,
         summary="",
     )
 
@@ -75,8 +81,46 @@ def test_flagged_copies_in_pixels_can_be_a_condition(p: float, outcome: str) -> 
     pixels = MemorizationCheck("pixels", "pixels", 0.5, 0.01, 9, p)
     near = MemorizationCheck("scattering", "moments", 5.0, 0.01, 500, 1e-9)  # steered there
     found = replace(SCORES, memorization=(pixels, near))
-    assert decide(GateSpec(copies_p=0.05), found, 30).outcome == outcome
-    assert decide(GateSpec(copies_p=0.05), SCORES, 30).outcome == "undecided"  # not looked for
+    gate = GateSpec(spectrum_error=0.2, copies_p=0.05)
+    assert decide(gate, found, 30).outcome == outcome
+    unlooked = replace(SCORES, memorization=(near,))
+    assert decide(gate, unlooked, 30).outcome == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("gate", "copies", "outcome"),
+    [
+        (GateSpec(), 1, "complete"),
+        (GateSpec(spectrum_error=0.2), 1, "published"),
+        (GateSpec(), 2, "quarantined"),
+        (GateSpec(spectrum_error=0.2), 2, "quarantined"),
+        (GateSpec(spectrum_error=0.2, copies=0.05), 3, "published"),
+        (GateSpec(spectrum_error=0.2, copies=0.05), 4, "quarantined"),
+        (GateSpec(spectrum_error=0.2, copies=0), 1, "quarantined"),
+    ],
+)
+def test_copies_are_left_out_and_too_many_are_refused(
+    gate: GateSpec, copies: int, outcome: str
+) -> None:
+    """Of 64 samples, one or the share that is asked, whichever is more."""
+    found = replace(SEEN, found=tuple(Copy(3 + n, 7, "pixels", 0.0) for n in range(copies)))
+    decision = decide(gate, replace(SCORES, copies=found), 30)
+    assert decision.outcome == outcome
+    assert decision.reasons[-1].startswith("left out: sample 3 of target 7 (pixels)")
+    if outcome == "quarantined":  # however few maps there are to compare
+        assert decide(gate, replace(SCORES, copies=found), 5).outcome == outcome
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.8, "published"), (0.75, "undecided")])
+def test_a_search_without_power_decides_nothing(share: float, outcome: str) -> None:
+    weak = replace(SEEN, power={**SEEN.power, "noise": share, "quadrant": 0.0})
+    decision = decide(GateSpec(spectrum_error=0.2), replace(SCORES, copies=weak), 30)
+    assert decision.outcome == outcome
+    assert outcome == "published" or "noise (0.75)" in decision.reasons[0]
+    unmeasured = replace(SCORES, copies=CopySearch())
+    assert decide(GateSpec(spectrum_error=0.2), unmeasured, 30).outcome == "undecided"
+    strict = GateSpec(spectrum_error=0.2, copy_kinds=("quadrant",))
+    assert decide(strict, replace(SCORES, copies=weak), 30).outcome == "undecided"
 
 
 def test_a_limit_that_is_just_reached_is_met() -> None:
@@ -88,7 +132,7 @@ def test_one_condition_that_fails_is_enough() -> None:
     gate = GateSpec(spectrum_error=0.2, c2st=0.55, nearest_ratio=0.9)
     decision = decide(gate, SCORES, 30)
     assert decision.outcome == "quarantined"
-    assert [reason.endswith(": met") for reason in decision.reasons] == [True, False, True]
+    assert [r.endswith(": met") for r in decision.reasons] == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize(("held_out", "outcome"), [(29, "undecided"), (30, "published")])

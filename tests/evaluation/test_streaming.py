@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.errors import TargetError
+from ood_core.evaluation.copies import SPACES, CopyLimits
 from ood_core.evaluation.features import Features, concatenated, picked
 from ood_core.evaluation.memorization import CopyThresholds
 from ood_core.evaluation.streaming import (
@@ -23,6 +24,7 @@ from tests.oracles import fields
 from tests.strategies import repeatable
 
 COUNT, FEATURES = 60, 5
+PLACED = tuple(SPACES.values())
 
 
 def rows(count: int = COUNT, seed: int = 0) -> Features:
@@ -35,7 +37,9 @@ def rows(count: int = COUNT, seed: int = 0) -> Features:
         "scattering": torch.from_numpy(1e3 + rng.standard_normal((count, FEATURES))).float(),
         "distance": torch.from_numpy(rng.gamma(4.0, size=count).round(1)).float(),
         "shifted": torch.from_numpy(rng.gamma(4.0, size=count)).float(),
+        **{n: torch.from_numpy(rng.gamma(4.0, size=count)).float() for n in PLACED[1:]},
         "target": torch.arange(count).int(),
+        **{f"{n}_target": torch.arange(count).int() + k for k, n in enumerate(PLACED)},
         "element": torch.arange(count).int() % 3,
     }
 
@@ -74,8 +78,8 @@ def test_sums_merge_in_any_grouping_and_order(cuts, random) -> None:
 
 
 THRESHOLDS = CopyThresholds(
-    WHITENING(rows(9, 8)["scattering"]), 2.0, pixels=3.0, pixels_rate=0.01, scattering=2.0,
-    scattering_rate=0.01,
+    WHITENING(rows(9, 8)["scattering"]), CopyLimits(dict.fromkeys(SPACES, 1.5)), (), 60,
+    pixels=3.0, pixels_rate=0.01, scattering=2.0, scattering_rate=0.01,
 )  # fmt: skip
 
 
@@ -92,10 +96,13 @@ def test_a_pass_does_not_depend_on_its_blocks(cuts) -> None:
     assert one.flagged == other.flagged
     near = torch.cdist(WHITENING(WHOLE["scattering"]), THRESHOLDS.targets).amin(1)
     assert one.flagged == {
-        "near_copy": int((WHOLE["distance"] <= 2.0).sum()),
         "pixels": int((WHOLE["shifted"] <= 3.0).sum()),
         "scattering": int((near <= 2.0).sum()),
     }
+    least, space = torch.stack([WHOLE[name] for name in PLACED]).min(0)
+    expected = [(i, i + int(space[i])) for i in range(COUNT) if least[i] <= 1.5]
+    assert one.copies == other.copies and expected
+    assert [(c.sample, c.target) for c in one.copies] == expected
     assert one.subsample.keys() == WHOLE.keys()
     assert all(one.subsample[name].equal(WHOLE[name]) for name in WHOLE)
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ood_core.evaluation import two_sample
 from ood_core.evaluation.features import FAMILIES, Family
-from ood_core.evaluation.results import TwoSampleTests
+from ood_core.evaluation.results import CopySearch, TwoSampleTests
 from ood_core.evaluation.summary import summarize
 from ood_core.evaluation.two_sample import attainable_p, two_sample_tests
 from ood_core.numerics.random import Root
@@ -79,7 +79,7 @@ def test_scrambled_phases_are_told_apart_by_every_family() -> None:
     for test in found.families[:4]:
         assert test.distance > test.detectable_distance > 0  # what is rejected was to be seen
         assert test.adjusted == pytest.approx(0.004)
-    sentence = summarize({}, 0, found)
+    sentence = summarize({}, CopySearch(), found)
     assert "differ from real maps in the bispectrum, phase coherence" in sentence.lower()
 
 
@@ -96,10 +96,12 @@ def test_targets_of_two_laws_are_told_apart_from_one_another() -> None:
     found = compared(lognormal(60, 6), lognormal(40, 5), two_kinds(60, 7))
     differ = {test.name for test in found.families if test.targets_differ}
     assert {"bispectrum", "phases", "minkowski"} <= differ & rejected(found)
-    assert "fit and held-out targets themselves differ in the bispectrum" in summarize({}, 0, found)
+    assert "fit and held-out targets themselves differ in the bispectrum" in summarize(
+        {}, CopySearch(), found
+    )
     same = compared(lognormal(60, 6), lognormal(40, 5), lognormal(60, 7))
     assert not any(test.targets_differ for test in same.families)
-    assert "themselves" not in summarize({}, 0, same)
+    assert "themselves" not in summarize({}, CopySearch(), same)
     assert found.families[-1].targets_adjusted is None  # of what is steered, nothing is asked
 
 
@@ -155,7 +157,10 @@ def test_few_and_small_maps_have_a_clear_outcome() -> None:
     assert not few.conclusive and few.classifier is None and few.variety == ()
     assert few.attainable_p == pytest.approx(4 / 15)
     assert all(math.isinf(test.detectable_shift) for test in few.families[:4])
-    assert rejected(few) == set() and "too few maps to test" in summarize({}, 0, few).lower()
+    assert (
+        rejected(few) == set()
+        and "too few maps to test" in summarize({}, CopySearch(), few).lower()
+    )
     small = torch.from_numpy(fields.rng(1).standard_normal((60, 2, 6, 7)))
     found = compared(small[:20], small[20:40], small[40:])
     names = ["minkowski", "peaks", "channels", "scattering"]

@@ -37,7 +37,7 @@ from tests.faults.crash_points import (
 from tests.faults.drivers import without_validation
 
 STAGES = ("planning", "calibrate", "invert", "fit", "generate", "validate")
-STRIDE = 8
+STRIDE = 16
 """One in so many moments of each stage is resumed from, besides those named by a test."""
 
 

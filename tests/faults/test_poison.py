@@ -171,11 +171,18 @@ def test_a_failing_shard_is_tried_again_after_the_others(ready, monkeypatch):
 def deadly():
     """An actor's body that dies of one shard; local, so that it travels by value."""
 
+    import ray
+
+    from actors.ray_pool import Arrival
+
     class Deadly:
-        def run(self, turn, spec, shard):
+        def prepare(self, turn, spec):
+            return Arrival("here", ray.get_runtime_context().get_node_id())
+
+        def run(self, shard):
             if shard.index == 1:
                 os._exit(1)
-            return Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
+            return Receipt("generate", shard.index, shard.start, shard.stop, "", 0, 0.0, "")
 
     return Deadly
 

@@ -87,8 +87,10 @@ def test_blank_pixels_become_nan_and_are_refused(tmp_path: Path) -> None:
     expected = 2.0 * np.arange(24) + 1
     expected[17] = np.nan
     np.testing.assert_array_equal(maps.values.ravel(), expected)
-    with pytest.raises(TargetError, match=r"m\.fits: got 1 NaN .*\(m:1\)"):
-        TargetSet.read(path)
+    many = [save(tmp_path / f"n{n}.fits", scaled_image(BZERO=n, BLANK=17)) for n in range(4)]
+    assert len(many) == 4
+    with pytest.raises(TargetError, match=r"got 4 NaN .*\(n0:1 .*, n1:1 "):
+        TargetSet.read(str(tmp_path / "n?.fits"))
 
 
 def test_header_is_kept_card_by_card(tmp_path: Path) -> None:

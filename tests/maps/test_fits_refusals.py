@@ -41,9 +41,9 @@ def test_missing_extension(tmp_path: Path, array: str) -> None:
     refused([fits.PrimaryHDU(CUBE)], tmp_path, array, f"'{array}'.*0 PRIMARY.*correct `array`")
 
 
-@pytest.mark.parametrize("shape", [(5,), (1, 1, 1, 4, 5)])
+@pytest.mark.parametrize("shape", [(5,), (2, 1, 1, 4, 5)])
 def test_other_numbers_of_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    refused([fits.PrimaryHDU(np.ones(shape))], tmp_path, None, "shape .*expected one map.*reshape")
+    refused([fits.PrimaryHDU(np.ones(shape))], tmp_path, None, "shape .*expected one map.*axes")
 
 
 @pytest.mark.parametrize("names", [("SCI", "ERR"), ("", "UNCERT"), ("A", "A", "B"), ("X", "")])
@@ -73,7 +73,12 @@ def test_extensions_that_differ(tmp_path: Path) -> None:
     refused(hdus, tmp_path, None, r"shape \(1, 2, 5\).*expected \(1, 4, 5\).*`array`")
     hdus[2] = fits.ImageHDU(CUBE)
     hdus[2].header["BUNIT"] = "K"
-    refused(hdus, tmp_path, None, "unit 'K'; expected ''.*one unit")
+    refused(hdus, tmp_path, None, "1 .*, 2 .* differ in name, unit or type")
+    refused(hdus, tmp_path, "*", "unit 'K'; expected ''.*one unit")
+    hdus[2] = fits.ImageHDU((CUBE > 3).astype(np.int16))  # as a mask is stored
+    refused(hdus, tmp_path, None, "1 .*, 2 .* differ in name, unit or type")
+    hdus = [fits.PrimaryHDU(CUBE), fits.ImageHDU(0.1 * CUBE)]
+    refused(hdus, tmp_path, None, "0 PRIMARY .*, 1 .* differ in name, unit or type")
 
 
 def test_two_columns_of_cutouts(tmp_path: Path) -> None:

@@ -40,9 +40,7 @@ def test_one_of_several_by_its_path(h5py: Any, tmp_path: Path, array: str) -> No
     path = saved(h5py, tmp_path / "m.h5", sim__a=FIELDS, sim__b=FIELDS + 1)
     np.testing.assert_array_equal(read_maps(path, array, USUAL).values[:, 0], FIELDS + 1)
     for wanted in (None, "c", "sim"):
-        with pytest.raises(
-            TargetError, match=r"got the data sets \[sim/a, sim/b\].*targets\.array"
-        ):
+        with pytest.raises(TargetError, match=r"got the arrays \[sim/a, sim/b\].*targets\.array"):
             read_maps(path, wanted, USUAL)
 
 
@@ -98,7 +96,7 @@ def test_values_in_other_files_are_refused(h5py: Any, tmp_path: Path) -> None:
         read_maps(str(tmp_path / "b.h5"), None, USUAL)
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["maps"] = h5py.ExternalLink(path, "maps")
-    with pytest.raises(TargetError, match=r"got the data sets \[none\]"):
+    with pytest.raises(TargetError, match=r"got the arrays \[none\]"):
         read_maps(str(tmp_path / "c.h5"), None, USUAL)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ood_core.errors import TargetError
+from ood_core.config.targets import TargetsSpec
+from ood_core.errors import ConfigError, TargetError
 from ood_core.maps.mapset import MapSet, as_stack, combine, numbered_ids
 
 
@@ -71,10 +72,62 @@ def test_stack_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(stack.ravel(), values.ravel())
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (1, 1, 1, 4, 4), (0, 4, 4)])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 1, 1, 4, 4), (0, 4, 4)])
 def test_stack_refuses_other_axes(shape: tuple[int, ...]) -> None:
     with pytest.raises(TargetError, match=r"x\.npy.*expected.*`array`"):
         as_stack(np.zeros(shape), "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "order"),
+    [
+        ((6, 16, 12, 3), "nyxc", (0, 3, 1, 2)),
+        ((16, 12, 6), "yxn", (2, 0, 1)),
+        ((3, 16, 12), "cyx", (0, 1, 2)),
+        ((1, 6, 1, 16, 12), "1n1yx", (0, 1, 2, 3, 4)),
+        ((12, 16), "xy", (1, 0)),
+    ],
+)
+def test_axes_that_are_said(shape: tuple[int, ...], axes: str, order: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    stack = as_stack(values, "x.npy", axes)
+    side = dict(zip(axes, shape, strict=True))
+    assert stack.shape == (side.get("n", 1), side.get("c", 1), side["y"], side["x"])
+    np.testing.assert_array_equal(stack.ravel(), values.transpose(order).ravel())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 16, 16), (1, 1, 1, 16, 16), (1, 4, 3, 16, 16)])
+def test_leading_axes_of_length_one_are_dropped(shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    if shape[2] > 4:  # maps of a cube, or channels of one map?
+        with pytest.raises(TargetError, match=r"axes: 11?nyx for that many maps"):
+            as_stack(values, "x.npy")
+    else:
+        np.testing.assert_array_equal(as_stack(values, "x.npy"), values[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((6, 16, 16, 3), "axes: nyxc"),
+        ((6, 16, 16, 1), "axes: nyxc"),
+        ((16, 16, 3), "axes: yxc or yxn"),
+        ((16, 16, 40), "axes: yxn"),
+    ],
+)
+def test_channels_last_are_asked_about(shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(TargetError, match=rf"x\.npy: got .*not plain to see.*{words}"):
+        as_stack(np.zeros(shape), "x.npy")
+
+
+def test_axes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(TargetError, match="axes: nyxc; expected one letter for each axis"):
+        as_stack(np.zeros((6, 16, 16)), "x.npy", "nyxc")
+    with pytest.raises(TargetError, match="1 for those of length 1 alone"):
+        as_stack(np.zeros((2, 6, 16, 16)), "x.npy", "1nyx")
+    for axes in ("nyy", "nx", "nyxz", ""):
+        with pytest.raises(ConfigError, match="expected y and x"):
+            TargetsSpec(path="x.npy", axes=axes)
 
 
 def test_numbered_ids() -> None:

@@ -186,26 +186,24 @@ def test_a_written_folder_loads_as_a_base(tmp_path: Path) -> None:
     assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
-def linear(steps: int) -> Tensor:
-    betas = torch.linspace(0.1, 20, steps, dtype=torch.float64) / steps
-    return torch.cumprod(1 - betas, 0)
+def linear() -> Tensor:
+    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
 
-def cosine(steps: int) -> Tensor:
+def cosine() -> Tensor:
     """Nichol & Dhariwal (2021), eq. 17, betas below 0.999."""
-    points = torch.arange(steps + 1, dtype=torch.float64) / steps
+    points = torch.arange(1001, dtype=torch.float64) / 1000
     bar = torch.cos((points + 0.008) / 1.008 * torch.pi / 2) ** 2
     return torch.cumprod((bar[1:] / bar[:-1]).clamp(min=0.001), 0)
 
 
 @pytest.mark.parametrize("closed_form", [linear, cosine])
-@pytest.mark.parametrize("steps", [1000, 4000])
-def test_the_schedule_is_the_trained_one(closed_form: Callable[[int], Tensor], steps: int) -> None:
+def test_the_schedule_is_the_trained_one(closed_form: Callable[[], Tensor]) -> None:
     state = shapes_only(DOG).state_dict()
     name = closed_form.__name__
-    imported = from_guided(state, size=16, head_channels=16, noise_schedule=name, steps=steps)
+    imported = from_guided(state, size=16, head_channels=16, noise_schedule=name)
     schedule, prediction, _ = read_scheduler(imported.scheduler)
     assert prediction == "epsilon"
     # Betas are float32 in diffusers: thousands of products of 6e-8, and as much again where
     # 1 - beta = 0.001 has lost four digits.
-    torch.testing.assert_close(schedule.alpha**2, closed_form(steps), rtol=1e-3, atol=0)
+    torch.testing.assert_close(schedule.alpha**2, closed_form(), rtol=1e-3, atol=0)

@@ -35,12 +35,10 @@ def test_every_misfit_is_listed(dog: State) -> None:
     with pytest.raises(BaseModelError) as caught:
         from_guided(state, **DOG.untold())
     message = str(caught.value)
-    assert message.startswith("got 4 weights that do not fit: ")
     for misfit in (
-        "input_blocks.2.0.out_layers.3.bias is missing",
-        "middle_block.1.qkv.weight is missing",
-        "output_blocks.0.0.skip_connection.weight has shape (64, 128, 3, 3), not (64, 128, 1, 1)",
-        "input_blocks.2.0.op.weight has no place",
+        "2 missing (input_blocks.2.0.out_layers.3.bias, middle_block.1.qkv.weight)",
+        "1 of another shape (output_blocks.0.0.skip_connection.weight has (64, 128, 3, 3), not",
+        "1 left over (input_blocks.2.0.op.weight)",
         "expected those of an unconditional guided-diffusion network",
     ):
         assert misfit in message
@@ -49,9 +47,8 @@ def test_every_misfit_is_listed(dog: State) -> None:
 def test_a_long_list_is_cut(dog: State) -> None:
     state = {key: value for key, value in dog.items() if not key.endswith(".bias")}
     lost = len(dog) - len(state)
-    with pytest.raises(BaseModelError, match=rf"got {lost} weights .*; \.\.\.; expected") as caught:
+    with pytest.raises(BaseModelError, match=rf"{lost} missing .* and {lost - 8} more\)"):
         from_guided(state, **DOG.untold())
-    assert str(caught.value).count("is missing") == 12
 
 
 def without(*patterns: str) -> Callable[[State], State]:
@@ -109,7 +106,6 @@ def test_networks_that_upsample_are_refused(dog: State) -> None:
         ({"size": 20}, "got size 20; expected a multiple of 8"),
         ({"size": 0}, "got size 0; expected a multiple of 8"),
         ({"noise_schedule": "zigzag"}, "noise_schedule 'zigzag'; expected one of"),
-        ({"steps": 20}, "got 20 steps; expected more than 20"),
     ],
 )
 def test_arguments_that_do_not_suit_are_refused(

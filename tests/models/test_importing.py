@@ -40,17 +40,17 @@ BAD: dict[str, tuple[Callable[[State], State], str]] = {
         lambda s: without(s, "mid.attn_1.q.bias"),
         r"got 1 missing \(mid_block\.attentions\.0\.to_q\.bias\); expected exactly",
     ),
-    "unexpected": (
+    "left over": (
         lambda s: {**s, "extra.weight": torch.ones(1)},
-        r"got 1 unexpected \(extra\.weight \(not of this layout\)\); expected",
+        r"got 1 left over \(extra\.weight \(not of this layout\)\); expected",
     ),
     "by its name in diffusers": (
         lambda s: {**s, "conv_norm_out.weight": torch.ones(64)},
-        r"got 1 unexpected \(conv_norm_out\.weight \(not of this layout\)\); expected",
+        r"got 1 left over \(conv_norm_out\.weight \(not of this layout\)\); expected",
     ),
-    "misshapen": (
+    "of another shape": (
         lambda s: {**s, "norm_out.bias": torch.ones(65)},
-        r"got 1 misshapen \(conv_norm_out\.bias \(65,\), not \(64,\)\); expected",
+        r"got 1 of another shape \(conv_norm_out\.bias has \(65,\), not \(64,\)\); expected",
     ),
     "all three at once": (
         lambda s: {
@@ -58,7 +58,7 @@ BAD: dict[str, tuple[Callable[[State], State], str]] = {
             "extra": torch.ones(1),
             "norm_out.bias": torch.ones(65),
         },
-        r"got 1 missing \(conv_out\.bias\); 1 unexpected \(extra .*\); 1 misshapen \(conv_norm",
+        r"got 1 missing \(conv_out\.bias\); 1 left over \(extra .*\); 1 of another shape \(conv",
     ),
     "not a number": (one_bad_number, r"got 1 not of finite numbers \(mid_block\.attentions\.0"),
     "integers": (
@@ -96,11 +96,11 @@ BAD: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "pooled instead of strided": (
         lambda s: without(s, "down.0.downsample.conv.weight", "down.0.downsample.conv.bias"),
-        r"got 2 missing \(down_blocks\.0\.downsamplers\.0\.conv\.weight",
+        r"got 2 missing \(down_blocks\.0\.downsamplers\.0\.conv\.bias",
     ),
     "wide shortcuts": (
         lambda s: {n.replace("nin_shortcut", "conv_shortcut"): v for n, v in s.items()},
-        r"missing \(down_blocks\.1.*unexpected \(down\.1\.block\.0\.conv_shortcut\.weight \(not",
+        r"missing \(down_blocks\.1.*left over \(down\.1\.block\.0\.conv_shortcut\.bias \(not",
     ),
     "half of it": (
         lambda s: {n: v for n, v in s.items() if not n.startswith("up.1")},

@@ -6,7 +6,7 @@ import torch
 
 from ood_core.errors import TargetError
 from ood_core.numerics.sphere import frechet_mean, project
-from ood_core.synthesis.walks import mean_cosine, shared_direction
+from ood_core.synthesis.walks import Shared, mean_cosine, shared_directions
 from tests.strategies import randn
 
 
@@ -18,9 +18,14 @@ def latents(n: int, d: int, seed: int, planted: float = 0.0) -> tuple[torch.Tens
     return project(rows.reshape(n, 1, 1, d))[0], values.numpy()
 
 
+def shared(points: torch.Tensor, values: np.ndarray, seed: int, permutations: int) -> Shared:
+    rng = np.random.default_rng(seed)
+    return shared_directions(points, {"attribute": values}, rng, permutations)["attribute"]
+
+
 def test_a_planted_direction_is_shared() -> None:
     points, values = latents(45, 400, 1, planted=6.0)
-    found = shared_direction(points, values, np.random.default_rng(0), permutations=199)
+    found = shared(points, values, 0, 199)
     assert found.pairs == 15
     assert found.cosine > found.null_high
     assert found.p_value == 1 / 200
@@ -31,8 +36,7 @@ def test_independent_latents_share_none_and_p_values_are_uniform() -> None:
     p_values = []
     for seed in range(60):
         points, values = latents(12, 30, 100 + 3 * seed)
-        rng = np.random.default_rng(seed)
-        p_values.append(shared_direction(points, values, rng, permutations=39).p_value)
+        p_values.append(shared(points, values, seed, 39).p_value)
     share = np.mean(np.array(p_values) <= 0.25)
     assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 60)
 
@@ -58,4 +62,4 @@ def test_the_mean_cosine_is_that_of_all_pairs_of_directions() -> None:
 def test_few_latents_make_no_pairs() -> None:
     points, values = latents(8, 30, 6)
     with pytest.raises(TargetError, match="9 or more"):
-        shared_direction(points, values, np.random.default_rng(0))
+        shared(points, values, 0, 9)

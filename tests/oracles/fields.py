@@ -6,6 +6,7 @@ Wavenumbers are in radians per pixel here; `power` is a function of them.
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from scipy.integrate import quad
 from scipy.special import erfc
 
@@ -89,3 +90,14 @@ def tomita(levels: Array, s0: float, s1: float) -> Array:
             g**2 * levels * bell / (2 * np.pi) ** 1.5,
         ]
     )
+
+
+def power_law(
+    n: int, side: int, slope: float = 2.5, seed: int = 0, spread: float = 0.5
+) -> torch.Tensor:
+    """Windows `(n, 1, y, x)` of Gaussian fields twice as wide with a spectrum `k^-slope`."""
+    k = wavenumbers(2 * side)
+    k[0, 0] = np.inf
+    power = k**-slope
+    drawn = gaussian(n, 2 * side, lambda _: spread**2 * power / power.mean(), seed)
+    return torch.from_numpy(drawn[..., :side, :side].astype(np.float32)).contiguous()

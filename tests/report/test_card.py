@@ -61,7 +61,6 @@ def some_card() -> CardInput:
         closest=(),
         least_typical=(),
         count=2,
-        near_copies=0,
         tests=TwoSampleTests(2, 2, (), 0.5, None, ()),
         summary="Outside the band: classifier test.",
     )

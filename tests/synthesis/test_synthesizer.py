@@ -205,7 +205,8 @@ def test_it_needs_no_ray_no_prefect_no_zarr(base, tmp_path):
 import sys
 import ood_core as ff
 targets = ff.TargetSet.read({str(tmp_path / "maps.npy")!r})
-method = ff.Method(steps=2, steering=None)
+calibration = ff.CalibrationSpec(draws=1, patches=2, n_clusters=1)
+method = ff.Method(steps=2, calibration=calibration, steering=None)
 synth = ff.Synthesizer(ff.load_model({str(base)!r}), method, batch=4)
 assert synth.fit(targets, progress=False).sample(2, progress=False).shape == (2, 1, 16, 16)
 loaded = {{"ray", "prefect", "zarr", "obstore"}} & set(sys.modules)

@@ -1,41 +1,61 @@
 """How many workers a machine gets: no more than the CPUs that this process may use."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from flows.runs import worker_pool
+from actors.ray_cluster import Demand
 from flows.runs.worker_pool import worker_count
-from flows.settings import Execution
+from flows.settings import Execution, parse
+from ood_core.errors import ConfigError
+
+COUNT = (
+    "from flows.runs.worker_pool import worker_count; from flows.settings import Execution; "
+    "print(worker_count(Execution(device='cpu', cpus_per_worker={each})))"
+)
 
 
-@pytest.fixture
-def cpus(monkeypatch, tmp_path):
-    def bound(count, quota="max 100000"):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
-        (tmp_path / "cpu.max").write_text(quota)
-        monkeypatch.setattr(worker_pool, "QUOTA", tmp_path / "cpu.max")
-
-    return bound
+@pytest.mark.parametrize("each", [1, 2])
+def test_one_cpu_gives_one_worker(each):
+    """As `taskset -c 0` does."""
+    one = min(os.sched_getaffinity(0))
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT.format(each=each)],
+        preexec_fn=lambda: os.sched_setaffinity(0, {one}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1"
 
 
 @pytest.mark.parametrize(
-    ("count", "quota", "each", "workers"),
+    ("demand", "resources", "room"),
     [
-        (8, "max 100000", 1, 8),
-        (1, "max 100000", 1, 1),  # taskset -c 0
-        (8, "200000 100000", 1, 2),  # docker --cpus 2
-        (8, "50000 100000", 1, 1),  # half a CPU is one worker
-        (8, "max 100000", 3, 2),
-        (2, "max 100000", 4, 1),
+        (Demand(1), {"CPU": 8}, 8),
+        (Demand(3), {"CPU": 8}, 2),
+        (Demand(4), {"CPU": 2}, 0),
+        (Demand(0.1), {"CPU": 2}, 20),
+        (Demand(1, 1), {"CPU": 8, "GPU": 2}, 2),
+        (Demand(1, 1), {"CPU": 1, "GPU": 4}, 1),
+        (Demand(1, 1), {"CPU": 8}, 0),
+        (Demand(1, 0.3), {"CPU": 8, "GPU": 2}, 6),  # three on each; a fourth would need both
+        (Demand(1, 2), {"CPU": 8, "GPU": 3}, 1),
+        (Demand(1, 1, "H100"), {"CPU": 8, "GPU": 2}, 0),
+        (Demand(1, 1, "H100"), {"CPU": 8, "GPU": 2, "accelerator_type:H100": 1}, 2),
     ],
 )
-def test_affinity_and_quota_bound_the_workers(cpus, count, quota, each, workers):
-    cpus(count, quota)
-    assert worker_count(Execution(device="cpu", cpus_per_worker=each)) == workers
+def test_room_of_a_node(demand, resources, room):
+    assert demand.room(resources) == room
 
 
-def test_a_number_that_was_set_is_taken(cpus):
-    cpus(1)
+def test_a_number_that_was_set_is_taken():
     assert worker_count(Execution(device="cpu", workers=5)) == 5
     assert worker_count(Execution(device="cpu", workers=5, pool="inline")) == 1
+
+
+def test_a_part_of_two_gpus_is_refused(tiny_dict):
+    with pytest.raises(ConfigError, match="part of one GPU"):
+        parse(tiny_dict(execution={"gpus_per_worker": 1.5}))

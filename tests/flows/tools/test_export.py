@@ -124,3 +124,36 @@ def test_an_unknown_picture_is_refused(farfield, unbroken, tmp_path):
         answer = farfield("gallery", unbroken, "--out", tmp_path / name)
         assert answer.code == 2 and ".svg or .pdf" in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_of_the_targets_come_back_on_the_samples(farfield, config, tiny_dict, tmp_path):
+    """Every mask is one of a fit target's, in every export the same; nothing else changes."""
+    maps = np.load(tiny_dict()["targets"]["path"]).astype("f4")
+    for number, field in enumerate(maps):
+        field[..., number % 7, 3:6] = np.nan
+    np.save(tmp_path / "holes.npy", maps)
+    targets = {"path": str(tmp_path / "holes.npy"), "missing": {"fill": "gaussian"}}
+    done = farfield("run", config(targets=targets), "--out", tmp_path / "run")
+    assert done.code in (0, 3, 4), done.err
+    assert "miss pixels" in done.err
+    words = ("--force", "--mask", "resample", "--format", "npz")
+    for place, more in (("a", ()), ("b", ("--per-file", 3))):
+        assert farfield("export", tmp_path / "run", tmp_path / place, *words, *more).code == 0
+    whole = np.concatenate([np.load(p)["maps"] for p in sorted((tmp_path / "a").glob("*.npz"))])
+    cut = np.concatenate([np.load(p)["maps"] for p in sorted((tmp_path / "b").glob("*.npz"))])
+    np.testing.assert_array_equal(whole, cut)
+    run = RunStore(tmp_path / "run")
+    masks = run.targets.read("missing")[run.targets.read("held_out") == 0].astype(bool)
+    known = {mask.tobytes() for mask in masks}
+    drawn = {np.isnan(sample).tobytes() for sample in whole}
+    assert drawn <= known and len(drawn) > 1
+    np.testing.assert_array_equal(
+        whole[~np.isnan(whole)], stored(tmp_path / "run")[~np.isnan(whole)]
+    )
+    assert np.isfinite(stored(tmp_path / "run")).all()
+
+
+def test_masks_need_targets_with_missing_pixels(farfield, unbroken, tmp_path):
+    answer = farfield("export", unbroken, tmp_path / "m.npz", "--mask", "resample")
+    assert answer.code == 2 and "without missing pixels" in answer.err
+    assert list(tmp_path.iterdir()) == []

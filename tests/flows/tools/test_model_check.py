@@ -34,23 +34,27 @@ def results(found):
     return {row["check"]: row["result"] for row in found["checks"]}
 
 
-def test_the_shipped_base_is_what_it_says(farfield, tmp_path):
-    out = tmp_path / "checked"
+@pytest.mark.parametrize(
+    ("name", "digest", "domain"),
+    [("dead-leaves-32", "note", "dead leaves"), ("in-context-worlds", "pass", "procedural worlds")],
+)
+def test_a_shipped_base_is_what_it_says(farfield, tmp_path, name, digest, domain):
+    out, folder = tmp_path / "checked", SHIPPED.parent / name
     answer = farfield(
-        "models", "check", SHIPPED, "--samples", 2, "--steps", 6, "--out", out, "--json"
+        "models", "check", folder, "--samples", 2, "--steps", 6, "--out", out, "--json"
     )
     found = json.loads(answer.out)
     assert answer.code == 0, found["checks"]
     assert found["passed"] is True
     assert results(found) == {
-        "digest": "note",  # none is stated
+        "digest": digest,  # a note where none is stated
         "prediction type": "pass",
         "denoises": "pass",
         "noise levels": "pass",
         "values": "pass",
     }
-    assert found["base"]["digest"] == load_model(str(SHIPPED)).digest
-    assert found["domain"] == "dead leaves"
+    assert found["base"]["digest"] == load_model(str(folder)).digest
+    assert found["domain"] == domain
     assert found["round_trips"][0]["nfe"] == 4
     assert found["cost"][0]["ms_per_map"] > 0
     assert json.loads((out / "check.json").read_text()) == found

@@ -74,7 +74,7 @@ def test_a_walk_leads_from_one_round_trip_to_the_other(farfield, inverted, tmp_p
         assert "SYNTHETIC" in still.text["Description"]
 
 
-def test_separability_is_measured_once_and_told(farfield, inverted):
+def test_separability_and_shared_attributes_are_of_the_run_and_not_of_the_walk(farfield, inverted):
     first = json.loads(farfield("walk", inverted, "--from", 0, "--to", 1, "--json").out)
     found = first["separability"]
     assert (found["in_domain"], found["targets"], found["t_max"]) == (12, 12, 400)
@@ -85,29 +85,22 @@ def test_separability_is_measured_once_and_told(farfield, inverted):
     assert found["spectra"]["auc"] > 0.95 and found["spectra"]["p_value"] <= 0.01
     place = RunStore.open(inverted).root / "walks" / "separability.json"
     before = place.stat().st_mtime_ns
-    again = json.loads(farfield("walk", inverted, "--from", 0, "--to", 2, "--json").out)
-    assert again["separability"] == found and place.stat().st_mtime_ns == before
-    assert json.loads(farfield("inspect", inverted, "--json").out)["separability"] == found
+    shared = first["shared_attributes"]
+    assert [row["attribute"] for row in shared] == ["mean", "spread", "small scales", "centre"]
+    assert all(row["p_value"] <= row["adjusted"] <= 1 for row in shared)
     shown = farfield("walk", inverted, "--from", 0, "--to", 2)
     assert shown.code == 0 and "at t_max 400" in shown.out
+    again = json.loads((place.parent / "many-0-to-many-2" / "walk.json").read_text())
+    assert again["separability"] == found and place.stat().st_mtime_ns == before
+    assert again["shared_attributes"] == shared
+    assert json.loads(farfield("inspect", inverted, "--json").out)["separability"] == found
 
 
 def test_searched_timesteps_are_printed_as_configuration(farfield, inverted):
     answer = farfield("models", "timesteps", inverted, "--steps", 2, "--maps", 2)
-    assert answer.code == 0 and "method: {timesteps: [" in answer.out
-    shared = json.loads(
-        farfield("models", "timesteps", inverted, "--steps", 2, "--maps", 2, "--json").out
-    )
-    assert len(shared["timesteps"]) == 3
-
-
-def test_attributes_that_targets_share_are_tested(farfield, inverted):
-    first = json.loads(farfield("walk", inverted, "--from", 0, "--to", 1, "--json").out)
-    again = json.loads(farfield("walk", inverted, "--from", 0, "--to", 2, "--json").out)
-    shared = first["shared_attributes"]
-    assert [row["attribute"] for row in shared] == ["mean", "spread", "small scales", "centre"]
-    assert all(row["p_value"] <= row["adjusted"] <= 1 for row in shared)
-    assert shared == again["shared_attributes"]
+    assert answer.code == 0
+    grid = json.loads(answer.out.partition("{timesteps: ")[2].partition("}")[0])
+    assert len(grid) == 3 and grid == sorted(grid)
 
 
 def test_a_walk_disturbs_nothing(farfield, ready, unbroken, tiny):

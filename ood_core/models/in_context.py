@@ -15,19 +15,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ood_core.arrays import Maps, PerSample
-from ood_core.errors import BaseModelError
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.models.weights import FILES, require_exactly
 
-WEIGHTS_NAME, CONFIG_NAME = "weights.safetensors", "config.json"
+CLASS = "InContextDenoiser"
+EXAMPLES = 12
+"""Maps of a kind that the network is shown: the most that it was trained to look at."""
+LOG_NOISE_RANGE = (-4.5, 4.0)
+"""Least and largest `ln(sigma/alpha)` that it was trained at."""
 DIVISOR = 4  # sides of maps are multiples of this
 QUANTILES = 16
 FREQUENCIES = 32
@@ -157,6 +161,36 @@ class InContextDenoiser(nn.Module):
         return v
 
 
+class Velocity(NamedTuple):
+    """Output in the form that diffusers networks have."""
+
+    sample: Maps
+
+
+@final
+class InContextNetwork(nn.Module):
+    """`v` at the time indices of a schedule, with what is known of one kind, or of none.
+
+    Levels beyond those that the network was trained at are replaced by the nearest one.
+    """
+
+    def __init__(self, inner: InContextDenoiser, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.inner = inner
+        levels = (schedule.sigma / schedule.alpha).log().clamp(*LOG_NOISE_RANGE)
+        self.register_buffer("log_noise", levels.float(), persistent=False)
+
+    def context(self, examples: Maps) -> Context:
+        """Encode examples of one kind, in model range."""
+        return self.inner.context(examples[None])
+
+    def forward(self, x_t: Maps, t: Tensor | int, context: Context | None = None) -> Velocity:
+        """Predict `v` of maps, at one index or at one for each."""
+        known = self.inner.null_context(1) if context is None else context
+        levels = self.get_buffer("log_noise")[t]
+        return Velocity(self.inner(x_t, levels.expand(len(x_t)), known))
+
+
 class ExampleEncoder(nn.Module):
     """Examples to tokens of two sizes and a vector of their common traits.
 
@@ -269,32 +303,34 @@ class SelfAttention(nn.Module):
         return looked
 
 
-def save_denoiser(network: InContextDenoiser, folder: Path, about: Mapping[str, Any]) -> None:
-    """Write half-precision weights, and the sizes and `about` as JSON, into a folder."""
+def save_in_context(
+    network: InContextDenoiser, size: int, folder: Path, about: Mapping[str, Any]
+) -> None:
+    """Write half-precision weights, and their configuration with `about` as JSON, into a folder.
+
+    `size` is the side of the maps that it was trained on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     halves = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    save_file(halves, folder / WEIGHTS_NAME)
-    config = {"sizes": network.sizes.as_dict(), **about}
-    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n")
+    save_file(halves, folder / FILES[0])
+    sizes = network.sizes.as_dict()
+    config = {"_class_name": CLASS, "sample_size": size, "sizes": sizes, **about}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def load_denoiser(folder: Path) -> InContextDenoiser:
-    """Read what `save_denoiser` wrote; weights in single precision, frozen, for evaluation.
+def read_in_context(
+    config: Mapping[str, Any], state: dict[str, Tensor], source: str
+) -> InContextDenoiser:
+    """Build the network that `save_in_context` wrote, in float32.
 
     Raises:
-        BaseModelError: files are missing, unreadable or of another network.
+        BaseModelError: weights that are not those of the sizes in the configuration.
     """
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text())
+    with torch.device("meta"):  # sizes may be any; memory is taken by weights that fit alone
         network = InContextDenoiser(Sizes.from_dict(config["sizes"]))
-        weights = load_file(folder / WEIGHTS_NAME)
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise BaseModelError(
-            f"{folder}: cannot be read as an in-context base ({error}); "
-            f"expected {CONFIG_NAME} and {WEIGHTS_NAME} of one export"
-        ) from error
-    return network.eval().requires_grad_(False)
+    require_exactly(network, state, source)
+    network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    return network
 
 
 PLACES = 3  # channels that say where a pixel is: y, x and the distance from the centre

@@ -1,0 +1,190 @@
+"""The Ray cluster that this process works with: joining it, and room for workers there."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import joblib
+import ray
+from ray._raylet import Config  # type: ignore[attr-defined]
+from ray.exceptions import RayError
+
+from ood_core.errors import ServiceLost
+
+JOIN_SECONDS = 25.0
+"""A cluster that has not answered for so long is not there."""
+OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
+MODE = "RAY_AUTH_MODE"
+TOKEN = Path(".ray/auth_token")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one worker asks for: CPUs, GPUs (whole ones, or a part of one) and their type."""
+
+    cpus: float = 1
+    gpus: float = 0
+    accelerator: str = ""
+
+    def room(self, resources: Mapping[str, float]) -> int:
+        """Workers that a node with such resources has room for."""
+        if self.accelerator and not resources.get(f"accelerator_type:{self.accelerator}"):
+            return 0
+        rooms = [_times(resources.get("CPU", 0), self.cpus)]
+        if self.gpus:
+            rooms.append(_times(resources.get("GPU", 0), self.gpus))
+        return min(rooms)
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        kind = f" {self.accelerator}" if self.accelerator else ""
+        return f"{self.cpus:g} CPU{gpus}{kind}"
+
+
+def _times(there: float, each: float) -> int:
+    """How often `each` fits; a part of a GPU is never taken from two of them."""
+    if each < 1:
+        return int(there) * int(1 / each + 1e-6)
+    return int(there / each + 1e-6)
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: those it is bound to, and no more than its cgroup's quota."""
+    return int(joblib.cpu_count())
+
+
+def connect(cpus: int = 0) -> None:
+    """Join the cluster that `RAY_ADDRESS` names, or start a local one with at least `cpus`.
+
+    A local one listens on the loopback interface alone.
+
+    Raises:
+        ServiceLost: no cluster answers, it refuses us, or none can be started here.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if address and address != "local":
+            _adopt_token_mode(address)
+            ray.init(log_to_driver=False, configure_logging=False)
+            return
+        ray.init(
+            "local",
+            num_cpus=max(cpus, usable_cpus()),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+        )
+    except (RayError, OSError, RuntimeError, ValueError, SystemExit) as error:
+        if isinstance(error, ServiceLost):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise (_not_joined(address, reason) if address else _not_started(reason)) from error
+    with suppress(OSError):  # Ray leaves it readable by everybody
+        (Path.home() / TOKEN).chmod(0o600)
+
+
+def _adopt_token_mode(address: str) -> None:
+    """See that the cluster answers, and use a token if it asks for one.
+
+    Ray does not tell by itself: a client without a token is refused by a cluster with one, and one
+    with a token gets no worker from a cluster without.
+
+    Raises:
+        ServiceLost: it does not answer, or refuses us.
+    """
+    if address.startswith("ray://"):
+        raise _not_joined(address, "an address of Ray Client; expected HOST:PORT")
+    end, said = time.monotonic() + JOIN_SECONDS, ""
+    for mode in (os.environ[MODE],) if MODE in os.environ else ("disabled", "token"):
+        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+        try:
+            answer = subprocess.run(
+                [*command, "--address", address],
+                env={**os.environ, MODE: mode},
+                capture_output=True,
+                text=True,
+                timeout=max(1.0, end - time.monotonic()),
+            )
+        except subprocess.TimeoutExpired:
+            raise _not_joined(address, f"no answer in {JOIN_SECONDS:g} s") from None
+        if answer.returncode == 0:
+            os.environ[MODE] = mode
+            Config.initialize("")  # Ray has read the mode when it was imported
+            return
+        errors = [line for line in answer.stderr.split("\n") if "Error: " in line]
+        said = said or (errors[-1] if errors else "no answer")
+        if "AuthenticationError" not in said:
+            break
+    raise _not_joined(address, said.partition(" Note:")[0][:300])
+
+
+def _not_joined(address: str, reason: str) -> ServiceLost:
+    return ServiceLost(
+        f"RAY_ADDRESS={address}: the Ray cluster cannot be joined ({reason}). Likely causes: "
+        "(1) no `ray start --head` runs there, or the port is closed; "
+        "(2) the cluster asks for a token, and this machine has none or another: copy "
+        "~/.ray/auth_token from the head and set RAY_AUTH_MODE=token on all machines; "
+        "(3) this machine is no node of the cluster, or its Ray or Python is of another version "
+        f"than {ray.__version__} here: `ray start --address={address}` says which. "
+        "Unset RAY_ADDRESS for a Ray of this machine alone"
+    )
+
+
+def _not_started(reason: str) -> ServiceLost:
+    return ServiceLost(
+        f"no local Ray can be started ({reason}); expected room in memory and in the folder for "
+        f"temporary files, and a home folder that can be written for {TOKEN}: set RAY_TMPDIR or "
+        "HOME, or take `--pool inline` for the same bytes without Ray"
+    )
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Nodes that are alive."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def slots(demand: Demand) -> int:
+    """Workers that all nodes together have room for, whoever uses them now."""
+    return sum(demand.room(node["Resources"]) for node in nodes())
+
+
+def resources(found: Mapping[str, float]) -> str:
+    """What there is of CPUs and GPUs, in words."""
+    gpus = f", {found['GPU']:g} GPU" if found.get("GPU") else ""
+    return f"{found.get('CPU', 0):g} CPU{gpus}"
+
+
+def there_is() -> str:
+    """What the cluster has and what of it is free, in words."""
+    everything, free = ray.cluster_resources(), ray.available_resources()
+    return f"{len(nodes())} nodes with {resources(everything)}, free {resources(free)}"
+
+
+def require_node() -> None:
+    """Check that this driver's own node is alive: without it no actor ever starts again.
+
+    Raises:
+        ServiceLost: it is not. Other nodes may come and go, and the cluster replaces them.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    if any(node["NodeID"] == here for node in nodes()):
+        return
+    raise ServiceLost(
+        "the Ray node of this driver died (its raylet was killed, or ran out of memory); expected "
+        "it to live as long as the run. What is stored is kept: run the same command again"
+    )

@@ -1,0 +1,192 @@
+"""Single copies: is any one sample a copy of a fit target, and what kinds of copies would be seen?
+
+A limit is set per space by the distances of held-out maps to the fit targets, far below any of them
+(`ood_core.numerics.tails`), such that a set of real maps of the same number has a sample within any
+limit with a probability of about `FALSE_ALARMS`. Fewer than a tenth of the held-out maps that are
+copies of fit targets themselves (duplicates in the data) cannot bring the limit to 0; they are
+listed. More can: no copy would be seen then, and the power says so.
+
+Power is measured with planted copies of `KINDS`. A kind whose copies lie no nearer than real maps
+do, as small pieces of smooth maps, is a kind that this search does not see on these targets.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.ndimage import affine_transform
+from torch import Tensor
+
+from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
+from ood_core.evaluation.results import Copy
+from ood_core.numerics.random import Root
+from ood_core.numerics.symmetry import orbit_size, transform
+from ood_core.numerics.tails import limit
+
+FALSE_ALARMS = 0.01  # probability that a set of real maps has a sample within a limit
+SPACES = {
+    "pixels": "shifted", "whole": "whole", "window": "window", "piece": "piece",
+}  # fmt: skip
+"""Features by space: the whole map over group and shifts, and discs of three sizes."""
+ROUNDING, DISC_ROUNDING = 1e-5, 3e-3  # of distances of equal pixels, and of equal discs
+PLANTED = 20  # copies of each kind
+
+Pixels = np.ndarray[Any, Any]
+Plant = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CopyLimits:
+    """Distances within which a sample is a copy, by space."""
+
+    limits: Mapping[str, float]
+
+    @classmethod
+    def calibrate(cls, held_out: Features, count: int) -> "CopyLimits":
+        """Set the limits for a set of `count` samples by the features of held-out maps."""
+        rarity = FALSE_ALARMS / (max(count, 1) * len(SPACES))
+        return cls({space: limit(held_out[name], rarity) for space, name in SPACES.items()})
+
+    def nearness(self, features: Features) -> Float[Tensor, "n spaces"]:
+        """Distances in parts of the limits.
+
+        Equal pixels are a copy within any limit. Discs that are equal in real maps, as where maps
+        have two values, tell nothing: there is no such space then.
+        """
+        columns = []
+        for space, name in SPACES.items():
+            near, within = features[name].double(), self.limits[space]
+            parts = near / max(within, 1e-300)
+            if space == "pixels":
+                parts = torch.where(near > ROUNDING, parts, 0)
+            elif within < DISC_ROUNDING:
+                parts = torch.full_like(parts, math.inf)
+            columns.append(parts)
+        return torch.stack(columns, dim=1)
+
+    def within(self, features: Features) -> Bool[Tensor, " n"]:
+        """Whether each map is a copy in any space."""
+        return self.nearness(features).amin(1) <= 1
+
+    def copies(self, features: Features, start: int = 0) -> list[Copy]:
+        """Return the copies among maps, which are numbered from `start`."""
+        nearness, space = self.nearness(features).min(1)
+        names = list(SPACES)
+        return [
+            Copy(
+                start + row,
+                int(features[f"{SPACES[names[int(space[row])]]}_target"][row]),
+                names[int(space[row])],
+                float(nearness[row]),
+            )
+            for row in (nearness <= 1).nonzero()[:, 0].tolist()
+        ]
+
+
+def copy_power(extractor: FeatureExtractor, limits: CopyLimits, root: Root) -> dict[str, float]:
+    """Return the share of planted copies that are found, by kind."""
+    return {
+        kind: float(
+            limits.within(extractor.copy_distances(planted(extractor, kind, root))).double().mean()
+        )
+        for kind in KINDS
+    }
+
+
+def planted(
+    extractor: FeatureExtractor, kind: str, root: Root, count: int = PLANTED, number: int = 0
+) -> AnyMaps:
+    """Return copies of fit targets of one kind of `KINDS`; `number` tells apart sets.
+
+    Quadrants are set into held-out maps, which supply the rest.
+    """
+    rng = root.child("planted", kind).generator(number)
+    rows = rng.permutation(len(extractor.fit))[:count]
+    others = rng.integers(len(extractor.held_out), size=len(rows))
+    made = []
+    for row, other in zip(rows, others, strict=True):
+        target, real = extractor.fit[int(row)], extractor.held_out[int(other)]
+        if kind in TURNED:
+            element = int(rng.integers(orbit_size(extractor.symmetries)))
+            target = transform(target[None], element, extractor.symmetries)[0]
+        made.append(KINDS[kind](target.numpy(), real.numpy(), rng))
+    return torch.from_numpy(np.stack(made).astype(np.float32))
+
+
+def _shifted(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    shift = [int(rng.integers(side)) for side in target.shape[-2:]]
+    return np.roll(target, shift, (-2, -1))
+
+
+def _noised(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    spread = target.std((-2, -1), keepdims=True)
+    noised: Pixels = target + 0.1 * spread * rng.standard_normal(target.shape)
+    return noised
+
+
+def _contrasted(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    other: Pixels = target * rng.uniform(0.6, 1.6) + target.std() * rng.uniform(-1, 1)
+    return other
+
+
+def _window(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    """Move by a quarter side both ways; what comes into view mirrors what is there."""
+    height, width = target.shape[-2:]
+    dy, dx = (int(rng.choice([-1, 1])) * (side // 4) for side in (height, width))
+    pads = [(0, 0), (max(dy, 0), max(-dy, 0)), (max(dx, 0), max(-dx, 0))]
+    framed = np.pad(target, pads, mode="symmetric")
+    top, left = max(-dy, 0), max(-dx, 0)
+    moved: Pixels = framed[:, top : top + height, left : left + width]
+    return moved
+
+
+def _quadrant(target: Pixels, real: Pixels, rng: np.random.Generator) -> Pixels:
+    half = [side // 2 for side in target.shape[-2:]]
+    corners = [
+        (y, x) for y in (0, target.shape[-2] - half[0]) for x in (0, target.shape[-1] - half[1])
+    ]
+    (y, x), (top, left) = (corners[int(rng.integers(4))] for _ in range(2))
+    made = real.copy()
+    made[:, top : top + half[0], left : left + half[1]] = target[
+        :, y : y + half[0], x : x + half[1]
+    ]
+    return made
+
+
+def _rotated(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    angle = float(np.deg2rad(rng.choice([-1, 1]) * rng.uniform(3, 20)))
+    turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    return _mapped(target, np.array(turn))
+
+
+def _rescaled(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    return _mapped(target, np.eye(2) / rng.uniform(1.03, 1.15))
+
+
+def _mapped(target: Pixels, matrix: np.ndarray[Any, Any]) -> Pixels:
+    """Take every pixel from `matrix` times its place about the middle, by cubic splines."""
+    middle = (np.array(target.shape[-2:]) - 1) / 2
+    offset = middle - matrix @ middle
+    return np.stack([affine_transform(c, matrix, offset, order=3, mode="mirror") for c in target])
+
+
+TURNED = ("symmetry", "shift", "noise", "contrast")  # under a random group element as well
+KINDS: dict[str, Plant] = {
+    "verbatim": lambda target, real, rng: target,
+    "symmetry": lambda target, real, rng: target,
+    "shift": _shifted,
+    "noise": _noised,
+    "contrast": _contrasted,
+    "rotation": _rotated,
+    "rescaling": _rescaled,
+    "window": _window,
+    "quadrant": _quadrant,
+}
+"""Kinds of copies: as it is; under the declared symmetries; with a periodic shift; with noise of a
+tenth of its spread; of other contrast and brightness; turned by 3 to 20 degrees; enlarged by 3 to
+15 %; a window moved by a quarter side both ways; a quadrant set into another map."""

@@ -1,0 +1,75 @@
+"""Near duplicates across the splits: held-out maps that are fit targets, or nearly so.
+
+Every map is averaged down to `GRID` pixels and brought to its own mean and spread, so that contrast
+does not matter. Its distance from a target is `(2 - 2 r)^1/2`; `r` is the highest correlation with
+the images under the declared symmetries and all periodic shifts. A held-out map is a near duplicate
+within the limit that real maps set (`ood_core.numerics.tails`), and at most `MOST`; within
+`SURELY`, unless all maps are that much alike.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ood_core.config.targets import Symmetry
+from ood_core.numerics.symmetry import orbit
+from ood_core.numerics.tails import limit
+
+GRID = 32  # pixels of a side that are compared
+CANDIDATES = 4  # images that are shifted, those of the most alike moduli
+FALSE_ALARMS = 0.01  # probability that a set of different maps has a near duplicate
+MOST = 0.3  # a correlation of 0.955
+SURELY = 0.02  # noise of two per cent of a map's spread
+ALIKE = 0.2  # median distance under which all maps are alike
+
+
+def near_duplicates(
+    values: NDArray[np.float32], fit: int, symmetries: Sequence[Symmetry]
+) -> list[tuple[int, int]]:
+    """Return pairs of a held-out map and the fitted one that it nearly is, by row."""
+    own = _own_units(_shrunk(torch.from_numpy(values)))
+    distance, target = _nearest(own[fit:], own[:fit], symmetries)
+    within = min(MOST, limit(distance, FALSE_ALARMS / len(distance)))
+    if float(distance.median()) > ALIKE:
+        within = max(within, SURELY)
+    rows = (distance <= within).nonzero()[:, 0].tolist()
+    return [(fit + row, int(target[row])) for row in rows]
+
+
+def _shrunk(maps: Tensor) -> Tensor:
+    factor = max(1, min(maps.shape[-2:]) // GRID)
+    blocks = [
+        torch.nn.functional.avg_pool2d(m[None].double(), factor) if factor > 1 else m[None].double()
+        for m in maps
+    ]
+    return torch.cat(blocks)
+
+
+def _own_units(maps: Tensor) -> Tensor:
+    rest = maps - maps.mean((-2, -1), keepdim=True)
+    scale = rest.abs().amax((-2, -1), keepdim=True).clamp(min=1e-300)
+    rest = rest / scale  # so that squares of huge and tiny values stay finite
+    spread = rest.square().mean((-2, -1), keepdim=True).sqrt()
+    return torch.where(spread > 0, rest / spread, 0)
+
+
+def _nearest(
+    held: Tensor, fit: Tensor, symmetries: Sequence[Symmetry]
+) -> tuple[Float[Tensor, " m"], Tensor]:
+    square = held.shape[-1] == held.shape[-2]
+    images = torch.cat(orbit(fit, [s for s in symmetries if square or s != "rotate90"]))
+    own, others = torch.fft.rfft2(held), torch.fft.rfft2(images)
+    bounds = own.abs().flatten(1) @ others.abs().flatten(1).T
+    likely = bounds.topk(min(CANDIDATES, len(images)), dim=1).indices
+    size, pixels = held.shape[-2:], held[0].numel()
+    best, which = [], []
+    for row, columns in enumerate(likely):
+        matches = torch.fft.irfft2((own[row] * others[columns].conj()).sum(1), s=size)
+        height, at = (matches.flatten(1).amax(1) / pixels).max(0)
+        best.append(2 - 2 * height)
+        which.append(int(columns[at]) % len(fit))
+    return torch.stack(best).clamp(min=0).sqrt(), torch.tensor(which)

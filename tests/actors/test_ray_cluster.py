@@ -1,0 +1,234 @@
+"""Clusters of several nodes, which come, go, are too small or cannot work: real raylets here."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from actors.pool import Notice
+from actors.ray_cluster import Demand, slots
+from actors.ray_pool import RayPool
+from actors.workers import build
+from ood_core.errors import InputError, InUse, RunIncomplete
+from ood_core.store.ledger import Receipt
+from tests.contracts.pool import missing, spec_of
+from tests.contracts.store import answers, assert_honest
+
+pytestmark = [pytest.mark.actors, pytest.mark.timeout(240)]
+SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head without CPUs, which this process is the driver of; nodes are added by tests."""
+    ray.shutdown()
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
+    monkeypatch.setenv("RAY_ADDRESS", found.address)
+    ray.init(found.address, log_to_driver=False, configure_logging=False)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def add(cluster, **resources):
+    return cluster.add_node(wait=True, **{"num_cpus": 1, **SMALL, **resources})
+
+
+def outcomes(pool, root):
+    """Receipts and notices of a whole stage."""
+    found = list(pool.run(spec_of(root), missing(root)))
+    receipts = [one for one in found if isinstance(one, Receipt)]
+    return receipts, [one.text for one in found if isinstance(one, Notice)]
+
+
+def test_a_killed_node_costs_its_shards_in_flight_and_the_run_goes_on(cluster, ready, unbroken):
+    """With one try: they are not charged. Nobody waits for a node that does not come back."""
+    nodes = [add(cluster), add(cluster)]
+    run = RayPool(workers=2, tries=1).run(spec_of(ready), missing(ready))
+    first = next(one for one in run if isinstance(one, Receipt))
+    pid = int(first.writer.rpartition(":")[2])
+    mine = [n for n in nodes if n.node_id == node_of(pid)]
+    cluster.remove_node(mine[0], allow_graceful=False)
+    rest = list(run)
+    receipts = [first, *(one for one in rest if isinstance(one, Receipt))]
+    assert sorted(one.shard for one in receipts) == [0, 1, 2]
+    assert first.writer not in {one.writer for one in receipts[1:]}
+    assert answers(ready) == answers(unbroken)
+    assert_honest(ready)
+
+
+def node_of(pid):
+    """The node that a worker's process belongs to, by its raylet's command line."""
+    words = " ".join(psutil.Process(pid).parent().cmdline())
+    return next(node["NodeID"] for node in ray.nodes() if node["RayletSocketName"] in words)
+
+
+def test_a_node_that_is_added_takes_part(cluster, ready, unbroken):
+    """There is none at first: the run says so, and waits."""
+    run = RayPool().run(spec_of(ready), missing(ready))
+    notice = next(run)
+    assert isinstance(notice, Notice) and "1 CPU each" in notice.text
+    assert "1 nodes with 0 CPU" in notice.text
+    add(cluster)
+    assert {one.shard for one in run if isinstance(one, Receipt)} == {0, 1, 2}
+    assert answers(ready) == answers(unbroken)
+
+
+def test_what_cannot_be_placed_is_said_and_the_run_goes_on(cluster, ready, unbroken):
+    add(cluster)
+    receipts, notices = outcomes(RayPool(workers=3), ready)
+    assert len({one.writer for one in receipts}) == 1
+    said = "asked for 3 workers of 1 CPU each; the cluster has room for 1 "
+    assert [text.startswith(said) for text in notices].count(True) == 1
+    assert answers(ready) == answers(unbroken)
+
+
+def test_a_run_that_nobody_can_work_for_ends_incomplete_with_the_reason(cluster, ready):
+    add(cluster)
+    with pytest.raises(
+        RunIncomplete, match=r"workers of 1 CPU and 2 GPU H100 .* 2 nodes with 1 CPU"
+    ):
+        list(
+            RayPool(gpus=2, accelerator="H100", device="cuda", patience=3).run(
+                spec_of(ready), missing(ready)
+            )
+        )
+    assert len(missing(ready)) == 3
+
+
+def test_slots_are_those_of_the_cluster(cluster):
+    """Two nodes of 1 CPU and 4 GPUs: eight GPUs that this process does not see; mixed nodes."""
+    for _ in range(2):
+        add(cluster, num_cpus=4, num_gpus=4)
+    add(cluster, num_cpus=3)
+    assert slots(Demand(1, 1)) == 8
+    assert slots(Demand(1, 0.5)) == 8  # as many as there are CPUs beside the GPUs
+    assert slots(Demand(2, 1)) == 4
+    assert slots(Demand(1, 3)) == 2
+    assert slots(Demand(2)) == 5
+    assert slots(Demand(1, 1, "H100")) == 0
+    assert RayPool(gpus=1).demand() == Demand(1, 1)
+    assert RayPool(gpus=1, device="cpu").demand() == Demand(1)
+    assert RayPool(gpus=8).demand() == Demand(1)  # no node has so many
+
+
+def test_a_host_that_does_not_see_the_run_is_named_and_left_out(cluster, ready, unbroken, tmp_path):
+    """Its home is another folder. One of the others does the work; all alike end the run."""
+    (tmp_path / "empty").mkdir()
+    spec = replace(spec_of(ready), uri="~/ready")
+    add(cluster, env_vars={"HOME": str(tmp_path / "empty")})
+    with pytest.raises(InputError, match=f"{socket.gethostname()} sees no run at"):
+        list(RayPool().run(spec, missing(ready)))
+    add(cluster, env_vars={"HOME": str(tmp_path)})
+    found = list(RayPool().run(spec, missing(ready)))
+    notices = [one.text for one in found if isinstance(one, Notice)]
+    assert any(text.startswith(f"{socket.gethostname()} is left out") for text in notices)
+    assert len({one.writer for one in found if isinstance(one, Receipt)}) == 1
+    assert answers(ready) == answers(unbroken)
+
+
+def test_a_copy_of_the_run_on_another_disk_is_no_place_to_work(ready):
+    """The driver's lease is not there."""
+    with pytest.raises(InUse):
+        build(replace(spec_of(ready), lease=7))
+
+
+JOIN = """
+import time
+began = time.monotonic()
+from actors.ray_cluster import Demand, connect, slots
+from ood_core.errors import ServiceLost
+try:
+    connect()
+    print("room for", slots(Demand()))
+except ServiceLost as error:
+    print(error)
+print(time.monotonic() - began)
+"""
+
+
+def join(home, address, **more):
+    """What a driver with a home of its own says when it joins, and the seconds that it took."""
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN],
+        env={**kept, "HOME": str(home), "RAY_ADDRESS": address, **more},
+        capture_output=True,
+        text=True,
+    )
+    *said, seconds = done.stdout.strip().split("\n")
+    return " ".join(said), float(seconds)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """Address of a cluster that asks for a token, and a home that has it."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("0123456789abcdef0123456789abcdef")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--num-cpus=3", "--include-dashboard=false", "--block"]
+    head = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            f"--port={port}",
+            *options,
+        ],
+        env={**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"{ray.util.get_node_ip_address()}:{port}"
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex((address.partition(":")[0], port)) == 0:
+                break
+        time.sleep(0.2)
+    yield address, home
+    head.terminate()
+    head.wait(timeout=60)
+
+
+def test_a_cluster_with_a_token_is_joined_by_whoever_has_it(guarded):
+    """As on every machine where Ray has run before."""
+    address, home = guarded
+    said, _ = join(home, address)
+    assert said == "room for 3"
+
+
+def test_a_cluster_without_a_token_is_joined_by_whoever_has_one(cluster, guarded):
+    add(cluster)
+    said, _ = join(guarded[1], cluster.address)
+    assert said == "room for 1"
+
+
+def test_without_the_token_one_error_says_so(guarded, tmp_path):
+    said, _ = join(tmp_path, guarded[0])
+    assert f"RAY_ADDRESS={guarded[0]}: the Ray cluster cannot be joined" in said
+    assert "token is missing or incorrect" in said
+    assert "(1) no `ray start --head`" in said and "(2) the cluster asks for a token" in said
+
+
+def test_an_address_where_nobody_answers_is_given_up(tmp_path):
+    """A port that is open and says nothing is the slowest of all."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        said, seconds = join(tmp_path, f"127.0.0.1:{mute.getsockname()[1]}")
+    assert "the Ray cluster cannot be joined (no answer in 25 s)" in said
+    assert seconds < 60  # 30, and what a busy machine adds

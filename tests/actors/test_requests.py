@@ -1,0 +1,70 @@
+"""What a run costs an object store: requests, counted by a real server."""
+
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+
+from actors.workers import build
+from flows.runs import stages
+from flows.runs.lease_guard import hold_lease
+from ood_core.store.files import write_atomic
+from ood_core.store.ledger import Receipt
+from ood_core.store.objects import ObjectPlace
+from ood_core.store.plan import ShardPlan
+from ood_core.store.run import RunStore
+from tests.contracts.pool import spec_of
+
+
+@pytest.fixture
+def stored(bucket, ready):
+    """A run in a bucket that has everything but samples."""
+    place = ObjectPlace(bucket, "run")
+    for path in (path for path in ready.rglob("*") if path.is_file()):
+        write_atomic(place / str(path.relative_to(ready)), path.read_bytes())
+    return RunStore(place)
+
+
+def test_a_shard_is_written_without_a_look_at_what_is_there(stored, ready, object_server):
+    """A request per array, one for the receipt, and one for the lease at most each second."""
+    plan = stored.plan("generate")
+    with hold_lease(stored) as lease:
+        spec = replace(spec_of(ready), uri=str(stored.root), lease=lease.number)
+        object_server.reset()
+        worker = build(spec)
+        built = len(object_server.requests)
+        for shard in plan:
+            object_server.reset()
+            worker.run(shard)
+            kinds = Counter(request.split()[0] for request in object_server.requests)
+            beats = [request for request in object_server.requests if "/lease/" in request]
+            arrays = len(stored.table("generate").arrays()) + len(stored.statistics.arrays())
+            assert kinds["PUT"] + kinds["POST"] + kinds["DELETE"] - len(beats) <= arrays + 1
+            assert kinds["GET"] + kinds["HEAD"] <= 1 + len(beats)
+    assert built <= 50
+
+
+class NoWork:
+    """A pool whose model does nothing, and which stores nothing."""
+
+    def run(self, spec, shards):
+        for shard in shards:
+            yield Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
+
+    def standing(self):
+        return nullcontext(self)
+
+
+def test_the_driver_asks_nothing_of_the_store_for_a_receipt(
+    stored, tiny, object_server, monkeypatch
+):
+    monkeypatch.setattr(stages, "pool_for", lambda _: NoWork())
+    counts = []
+    with hold_lease(stored, every=1000):
+        for shards in (50, 500):
+            monkeypatch.setattr(RunStore, "plan", lambda *_, n=shards: ShardPlan(4 * n, 4))
+            object_server.reset()
+            stages._sharded(stored, "generate", tiny())
+            counts.append(len(object_server.requests))
+    assert counts[1] <= counts[0] + 5  # the lease is looked at every second
