@@ -4,9 +4,11 @@ All are dimensionless, in model range and float32 unless a docstring says otherw
 `n` samples, `c` channels, `y` rows and `x` columns.
 """
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -26,12 +28,27 @@ def row_major(value: T) -> T:
     product adds up. So everything that is fitted gets the order in which it comes back from a file:
     a fit in memory and the same fit read from a file give the same bits.
     """
+    return _mapped(value, Tensor.contiguous)
+
+
+def on_device(value: T, device: torch.device | str) -> T:
+    """Return a fitted record, tensor or tuple of them with every tensor on a device.
+
+    A part that is no record but has `to` moves itself.
+    """
+    return _mapped(value, lambda tensor: tensor.to(device), device)
+
+
+def _mapped(value: T, change: Callable[[Tensor], Tensor], device: Any = None) -> T:
     found: Any = value
     if isinstance(value, Tensor):
-        found = value.contiguous()
+        found = change(value)
     elif isinstance(value, tuple):
-        found = tuple(row_major(part) for part in value)
+        found = tuple(_mapped(part, change, device) for part in value)
+    elif device is not None and hasattr(value, "to"):
+        found = value.to(device)
     elif is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: row_major(getattr(value, f.name)) for f in fields(value)}
+        names = (f.name for f in fields(value) if f.init)
+        parts = {name: _mapped(getattr(value, name), change, device) for name in names}
         found = replace(cast(Any, value), **parts)
     return cast(T, found)

@@ -18,7 +18,7 @@ network changes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
@@ -41,6 +41,7 @@ from ood_core.numerics.symmetry import orbit_size, transform
 
 Labels = Int[Tensor, " n"]
 Expert = Callable[[Maps, int], Maps]
+ENOUGH = 2**18  # numbers of noised targets from which weights are fitted
 Show = Callable[[Maps], tuple[Any, ...]]
 """Gives what a base makes of a few of the maps; empty if it looks at none."""
 
@@ -50,13 +51,33 @@ def _nothing(maps: Maps) -> tuple[Any, ...]:
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class BandWeights:
     """Weights per timestep, band and expert; `knots` are band centres in cycles per pixel."""
 
     noise_to_signal: Float[Tensor, " timesteps"]
     knots: Float[Tensor, " bands"]
     weights: Float[Tensor, "timesteps bands experts"]
+
+    def gains(
+        self, noise_to_signal: float, y: int, x: int, device: torch.device | str
+    ) -> tuple[list[int], Float[Tensor, "evaluated y half"]]:
+        """Experts that are evaluated, and their gain per mode of a half spectrum, on a device.
+
+        Those of one timestep are made and moved once.
+        """
+        place = noise_to_signal, y, x, str(device)
+        if place not in self._made:
+            weights = self.at(noise_to_signal)
+            evaluated = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
+            hats = hat_functions(self.knots, y, x)[..., : x // 2 + 1]
+            gains = torch.einsum("be,byx->eyx", weights[:, evaluated], hats)
+            self._made[place] = evaluated, gains.to(device)
+        return self._made[place]
+
+    @cached_property
+    def _made(self) -> dict[tuple[float, int, int, str], tuple[list[int], Tensor]]:
+        return {}
 
     def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
         """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last timestep."""
@@ -125,16 +146,38 @@ class TargetLaws:
         laws = [(cluster.mean, cluster.covariance) for cluster in self.clusters]
         return nearest_cluster(maps, self.weights, laws)
 
-    def by_cluster(self, x_t: Maps, t: int, labels: Labels) -> Maps:
+    def by_cluster(self, x_t: Maps, t: int, groups: "Groups") -> Maps:
         """Denoise every map by the Gaussian of its own cluster."""
-        if not bool(((labels >= 0) & (labels < len(self.clusters))).all()):
-            raise ValueError(f"got labels beyond the {len(self.clusters)} clusters: {labels}")
-        clean = torch.empty_like(x_t)
-        for number, cluster in enumerate(self.clusters):
-            rows = torch.nonzero(labels == number)[:, 0].to(x_t.device)
-            if len(rows):
-                clean[rows] = cluster(x_t[rows], t)
-        return clean
+        parts = x_t[groups.order].split(groups.counts)
+        clean = [
+            cluster(part, t)
+            for cluster, part in zip(self.clusters, parts, strict=True)
+            if len(part)
+        ]
+        return torch.cat(clean)[groups.back]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Maps of a batch sorted by their clusters: `maps[order]`, `counts` of each, and `back`."""
+
+    counts: list[int]
+    order: Labels
+    back: Labels
+
+    @classmethod
+    def of(cls, labels: Labels, clusters: int, device: torch.device | str = "cpu") -> "Groups":
+        """Sort labels, which lie on the host, and move the orders to a device.
+
+        Raises:
+            ValueError: labels of no cluster.
+        """
+        if not bool(((labels >= 0) & (labels < clusters)).all()):
+            raise ValueError(f"got labels beyond the {clusters} clusters: {labels}")
+        order = labels.argsort(stable=True)
+        counts = torch.bincount(labels, minlength=clusters).tolist()
+        return cls(counts, order.to(device), order.argsort().to(device))
 
 
 def halves(targets: Maps) -> tuple[Maps, Maps]:
@@ -147,7 +190,9 @@ class CalibratedDenoiser:
     """Stack of the experts with band weights, for a batch of maps of known clusters."""
 
     def __init__(self, base: Base, laws: TargetLaws, bands: BandWeights, labels: Labels) -> None:
-        self._base, self._laws, self.bands, self._labels = base, laws, bands, labels
+        self._base, self._laws, self.bands = base, laws, bands
+        mean = laws.gaussian.mean
+        self._groups = Groups.of(labels.cpu(), len(laws.clusters), mean.device)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -156,23 +201,21 @@ class CalibratedDenoiser:
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
-        mean = self._laws.gaussian.mean.to(x_t)
-        weights = self.bands.at(self.schedule.noise_to_signal(t))
-        evaluated = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
-        experts = experts_of(self._base, self._laws, self._labels)
-        modes = expert_modes(x_t, t, [experts[number] for number in evaluated], mean)
-        hats = hat_functions(self.bands.knots, x_t.shape[-2], x_t.shape[-1])
-        gains = torch.einsum("be,byx->eyx", weights[:, evaluated], hats).to(x_t)
-        stacked = (modes * gains[:, None, None]).sum(dim=0)
-        estimate: Tensor = mean + torch.fft.ifft2(stacked).real
+        mean, (y, x) = self._laws.gaussian.mean.to(x_t), x_t.shape[-2:]
+        ratio = self.schedule.noise_to_signal(t)
+        evaluated, gains = self.bands.gains(ratio, y, x, x_t.device)
+        experts = experts_of(self._base, self._laws, self._groups)
+        seen = torch.stack([experts[number](x_t, t) for number in evaluated]) - mean
+        modes = torch.fft.rfft2(seen) * gains[:, None, None].to(x_t.dtype)
+        estimate: Tensor = mean + torch.fft.irfft2(modes.sum(dim=0), s=(y, x))
         return estimate
 
 
-EXPERTS: dict[str, Callable[[Base, TargetLaws, Labels], Expert]] = {
-    "identity": lambda base, laws, labels: lambda x_t, t: x_t / float(base.schedule.alpha[t]),
-    "base": lambda base, laws, labels: lambda x_t, t: base(x_t, t, *laws.context),
-    "gaussian": lambda base, laws, labels: laws.gaussian,
-    "cluster": lambda base, laws, labels: partial(laws.by_cluster, labels=labels),
+EXPERTS: dict[str, Callable[[Base, TargetLaws, Groups], Expert]] = {
+    "identity": lambda base, laws, groups: lambda x_t, t: x_t / float(base.schedule.alpha[t]),
+    "base": lambda base, laws, groups: lambda x_t, t: base(x_t, t, *laws.context),
+    "gaussian": lambda base, laws, groups: laws.gaussian,
+    "cluster": lambda base, laws, groups: partial(laws.by_cluster, groups=groups),
 }
 """Experts that every calibration has, by name, for a batch of maps of known clusters."""
 BASE = list(EXPERTS).index("base")
@@ -180,9 +223,9 @@ PATCHES = "patches "
 """How names of experts that are mixtures over patches begin; they follow those of `EXPERTS`."""
 
 
-def experts_of(base: Base, laws: TargetLaws, labels: Labels) -> list[Expert]:
+def experts_of(base: Base, laws: TargetLaws, groups: Groups) -> list[Expert]:
     """All experts for a batch of maps of known clusters, in the order of their weights."""
-    return [*(make(base, laws, labels) for make in EXPERTS.values()), *laws.patches]
+    return [*(make(base, laws, groups) for make in EXPERTS.values()), *laws.patches]
 
 
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
@@ -246,15 +289,33 @@ class NormalEquations:
     def of(cls, modes: Tensor, clean: Tensor, knots: Float[Tensor, " bands"]) -> "NormalEquations":
         """Sum over maps; `modes` is `(experts, n, c, y, x)`, `clean` `(n, c, y, x)`, complex."""
         hats = hat_functions(knots, *clean.shape[-2:]).double().to(clean.device)
-        flat = modes.flatten(1, 2).to(torch.complex128)
-        target = clean.flatten(0, 1).to(torch.complex128)
-        cross = torch.einsum("inyx,jnyx->ijyx", flat.conj(), flat).real
-        right = torch.einsum("inyx,nyx->iyx", flat.conj(), target).real
+        flat, target = modes.flatten(1, 2), clean.flatten(0, 1)
+        # In float64: what experts leave is a small difference of these sums.
+        pairs = torch.view_as_real(flat).double().movedim(-1, 1).flatten(1, 2)
+        aim = torch.view_as_real(target).double().movedim(-1, 0).flatten(0, 1)
+        cross = torch.stack([(one * pairs).sum(dim=1) for one in pairs]).flatten(2)
+        right, power = (aim * pairs).sum(dim=1).flatten(1), aim.square().sum(dim=0).flatten()
+        bands = hats.flatten(1)
+        both = (bands[:, None] * bands[None, :]).flatten(0, 1)  # hats of neighbours overlap
+        gram = (both @ cross.flatten(0, 1).T).unflatten(0, (len(knots), len(knots)))
         return cls(
-            gram=torch.einsum("byx,dyx,ijyx->bidj", hats, hats, cross),
-            moment=torch.einsum("byx,iyx->bi", hats, right),
-            signal=torch.einsum("byx,nyx->b", hats, target.abs() ** 2),
-            power=float((target.abs() ** 2).sum()),
+            gram=gram.unflatten(2, (len(modes), len(modes))).permute(0, 2, 1, 3),
+            moment=bands @ right.T,
+            signal=bands @ power,
+            power=float(power.sum()),
+        )
+
+    def plus(self, other: "NormalEquations", among: Sequence[int]) -> "NormalEquations":
+        """Add the sums over further maps, which some of the experts were evaluated on."""
+        gram, moment = torch.zeros_like(self.gram), torch.zeros_like(self.moment)
+        part = torch.tensor(among, device=gram.device)
+        moment[:, part] = other.moment
+        gram[:, part[:, None], :, part[None, :]] = other.gram.permute(1, 3, 0, 2)
+        return NormalEquations(
+            self.gram + gram,
+            self.moment + moment,
+            self.signal + other.signal,
+            self.power + other.power,
         )
 
     def solved(
@@ -288,7 +349,14 @@ def fit_weights(
     raises the error least.
     """
     system = NormalEquations.of(modes, clean, knots)
-    among = list(range(len(modes)))
+    return pruned(system, range(len(modes)), ridge, prune_tolerance)[0].float().cpu()
+
+
+def pruned(
+    system: NormalEquations, among: Sequence[int], ridge: float, prune_tolerance: float
+) -> tuple[Float[Tensor, "bands experts"], list[int]]:
+    """Weights of those experts `among` some that are kept, and which these are."""
+    among = list(among)
     weights, error = system.solved(ridge, among)
     most = error * (1 + prune_tolerance)
     while prune_tolerance and len(among) > 1:
@@ -299,7 +367,7 @@ def fit_weights(
             break
         weights = fewer[gone][0]
         among.remove(gone)
-    return weights.float().cpu()
+    return weights, among
 
 
 def calibrate_timestep(
@@ -312,20 +380,32 @@ def calibrate_timestep(
     symmetries: Sequence[Symmetry],
     root: int,
 ) -> Float[Tensor, "bands experts"]:
-    """Fit the weights of one timestep on noised targets; `folds[p]` has not seen targets `p::2`."""
-    mean = mean.to(targets)
+    """Fit the weights of one timestep on noised targets; `folds[p]` has not seen targets `p::2`.
+
+    Targets are noised `spec.draws` times, or as often as `ENOUGH` numbers take: the regression
+    counts modes, and larger maps have more of each band. Experts that the first draw prunes are
+    not evaluated in the others.
+    """
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
-    modes, clean = [], []
-    labels = [laws.assign(targets[parity::2]) for parity, laws in enumerate(folds)]
-    for draw in range(spec.draws):
+    knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
+    groups = [
+        Groups.of(laws.assign(targets[parity::2]).cpu(), len(laws.clusters), targets.device)
+        for parity, laws in enumerate(folds)
+    ]
+    system: NormalEquations | None = None
+    among = list(range(len(experts_of(base, folds[0], groups[0]))))
+    weights = torch.empty(0)
+    for draw in range(min(spec.draws, -(-ENOUGH // targets.numel()))):
+        modes, clean = [], []
         for parity, laws in enumerate(folds):
             element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
             x0 = transform(targets[parity::2], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
-            modes.append(expert_modes(x_t, t, experts_of(base, laws, labels[parity]), mean))
+            experts = experts_of(base, laws, groups[parity])
+            modes.append(expert_modes(x_t, t, [experts[i] for i in among], mean))
             clean.append(torch.fft.fft2(x0 - mean))
-    knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
-    return fit_weights(
-        torch.cat(modes, dim=1), torch.cat(clean), knots, spec.ridge, spec.prune_tolerance
-    )
+        found = NormalEquations.of(torch.cat(modes, dim=1), torch.cat(clean), knots)
+        system = found if system is None else system.plus(found, among)
+        weights, among = pruned(system, among, spec.ridge, spec.prune_tolerance)
+    return weights.float().cpu()

@@ -22,7 +22,8 @@ themselves; a random `u` to begin with has part of it, with phases that no stati
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -38,12 +39,12 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.gaussian import band_spectrum, symmetric_mean
 from ood_core.metrics.scattering import Scattering
 from ood_core.numerics.covariance import filtered
-from ood_core.numerics.random import SeedRange, Stream, generator, normal
+from ood_core.numerics.random import SeedRange, StepNoise, Stream, uniform
 from ood_core.numerics.symmetry import orbit
 
 QUANTILES = 24
 BANDS = 9
-ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
+HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
@@ -57,7 +58,9 @@ class Statistics:
     def __init__(self, size: int, radial_bins: int = 0) -> None:
         self._scattering = Scattering(size, thinned=True)
         hats = hat_functions(band_knots(size, size, BANDS), size, size)
-        self._bands = hats / hats.sum((-2, -1), keepdim=True)
+        hats = hats / hats.sum((-2, -1), keepdim=True) / size**2
+        hats[:, 0, 0] = 0  # power about the mean
+        self._bands = half_sums(hats)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
         self._rings = ring_means(size, radial_bins)
         self._shape = (size, size)
@@ -68,8 +71,8 @@ class Statistics:
 
     def low_k(self, channels: int) -> Bool[Tensor, " f"]:
         """Which statistics are those of `LOW_K`."""
-        parts = self.by_name(torch.zeros(1, channels, *self._shape))
-        marks = {name: torch.zeros(part.shape) for name, part in parts.items()}
+        zeros = torch.zeros(1, channels, *self._shape, device=self._bands.device)
+        marks = {name: torch.zeros(part.shape) for name, part in self.by_name(zeros).items()}
         for name, which in LOW_K.items():
             marks[name][..., which] = 1
         return torch.cat([mark.flatten(1) for mark in marks.values()], dim=1)[0] > 0
@@ -79,18 +82,34 @@ class Statistics:
         flat = maps.flatten(2)
         mean, spread = flat.mean(-1), flat.std(-1)
         standard = (flat - mean[..., None]) / spread[..., None].clamp_min(1e-3)
-        power = (torch.fft.fft2(maps - mean[..., None, None], norm="ortho").abs() ** 2).float()
-        bands = torch.einsum("ncyx,byx->ncb", power, self._bands.to(maps))
-        quantiles = flat.sort(dim=-1).values[..., self._ranks.to(maps.device)]
+        modes = torch.fft.rfft2(maps)
+        power = modes.real.square() + modes.imag.square()
+        bands = power.flatten(2) @ self._bands.flatten(1).T
+        quantiles = flat.sort(dim=-1).values.index_select(-1, self._ranks)
         return {
             "scattering": self._scattering.log_moments(maps),
             "bands": 0.5 * torch.log(bands + 1e-6),
             "mean": mean,
             "spread": torch.log(spread + 1e-3),
-            "skewness": (standard**3).mean(-1),
+            "skewness": (standard * standard * standard).mean(-1),
             "quantiles": quantiles,
-            "rings": torch.einsum("ncyx,ryx->ncr", maps, self._rings.to(maps)),
+            "rings": flat @ self._rings.flatten(1).T,
         }
+
+    def to(self, device: torch.device | str) -> "Statistics":
+        """Move to a device."""
+        moved = copy(self)
+        for name in ("_scattering", "_bands", "_ranks", "_rings"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+
+def half_sums(weights: Float[Tensor, "k y x"]) -> Float[Tensor, "k y half"]:
+    """Weights of even functions of the modes, for sums over half of the spectrum alone."""
+    width = weights.shape[-1]
+    half = weights[..., : width // 2 + 1].clone()
+    half[..., 1 : (width + 1) // 2] *= 2
+    return half
 
 
 def ring_means(size: int, count: int) -> Float[Tensor, "rings y x"]:
@@ -149,15 +168,19 @@ class StatisticAims:
         `near` has the first parent of each sample, whose latent it was made of; without it, parents
         are drawn at random.
         """
-        aims, parents = [], []
-        for row, i in enumerate(seeds):
-            rng = generator(seeds.root, i, stream=Stream.STATISTIC)
-            first = int(rng.integers(len(self.values)))
-            first = first if near is None else int(near[row])
-            second = int(self.neighbours[first, int(rng.integers(self.neighbours.shape[1]))])
-            aims.append(torch.lerp(self.values[first], self.values[second], float(rng.random())))
-            parents.append((first % self.targets, second % self.targets))
-        return torch.stack(aims), torch.tensor(parents)
+        drawn = uniform(seeds, 3, stream=Stream.STATISTIC)
+        first = (drawn[:, 0] * len(self.values)).long() if near is None else near.long()
+        choice = (drawn[:, 1] * self.neighbours.shape[1]).long()
+        second = self.neighbours[first, choice]
+        start, end = (self.values[row.to(self.values.device)] for row in (first, second))
+        share = drawn[:, 2:].float().to(self.values.device)
+        return torch.lerp(start, end, share), torch.stack([first, second], dim=1) % self.targets
+
+    def to(self, device: torch.device | str) -> "StatisticAims":
+        """Move to a device; aims are still chosen on the host."""
+        moved = (self.values, self.spread, self.low_k, self.power)
+        values, spread, low_k, power = (tensor.to(device) for tensor in moved)
+        return replace(self, values=values, spread=spread, low_k=low_k, power=power)
 
 
 @final
@@ -172,12 +195,17 @@ class SteeredDenoiser:
         aims: StatisticAims,
         spec: SteeringSpec,
         seeds: SeedRange | None = None,
+        timesteps: Sequence[int] = (),
     ) -> None:
         if spec.start and (seeds is None or len(seeds) != len(aim)):
             raise ValueError(f"got seeds {seeds} for {len(aim)} aims; expected as many")
-        self._inner, self._statistics, self._spec, self._seeds = inner, statistics, spec, seeds
+        self._inner, self._statistics, self._spec = inner, statistics, spec
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
         self._weight = torch.where(aims.low_k, spec.low_k_weight, 1.0)
+        self._noise = None
+        if seeds is not None and spec.start:
+            steered = [t for t in timesteps if self._steers(t)]
+            self._noise = StepNoise(seeds, Stream.STEERING, steered)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -187,40 +215,39 @@ class SteeredDenoiser:
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the steered clean estimate."""
         x0 = self._inner(x_t, t)
-        noise_to_signal = self.schedule.noise_to_signal(t)
-        if noise_to_signal > self._spec.sigma_max:
+        if not self._steers(t):
             return x0
-        rows = len(x0) if x0.is_cuda else ROWS
-        aims, starts = self._aim.to(x0).split(rows), self._starts(x0, t).split(rows)
-        blocks = zip(x0.split(rows), aims, starts, strict=True)
-        return torch.cat([self._pull(*block, noise_to_signal=noise_to_signal) for block in blocks])
+        rows = HOST_ROWS if x0.device.type == "cpu" else len(x0)
+        starts = torch.zeros_like(x0)
+        if self._noise is not None:
+            starts = self._spec.start * self._noise.at(t, x0)
+        ratio = self.schedule.noise_to_signal(t)
+        left_open = self._power / (self._power / ratio**2 + 1)
+        blocks = zip(x0.split(rows), self._aim.split(rows), starts.split(rows), strict=True)
+        return torch.cat([self._pull(*block, left_open.sqrt()) for block in blocks])
 
     def distance(self, maps: Maps) -> PerSample:
         """Root-mean-square distance to the aims, in spreads of the targets."""
         return self._gaps(maps, self._aim).square().mean(dim=1).sqrt()
 
+    def _steers(self, t: int) -> bool:
+        return self.schedule.noise_to_signal(t) <= self._spec.sigma_max
+
     def _gaps(self, maps: Maps, aim: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
-        return (self._statistics(maps) - aim.to(maps)) / self._spread.to(maps)
+        return (self._statistics(maps) - aim) / self._spread
 
-    def _starts(self, x0: Maps, t: int) -> Maps:
-        """Where the Adam steps of every map begin, in posterior coordinates."""
-        if self._seeds is None or not self._spec.start:
-            return torch.zeros_like(x0)
-        white = normal(self._seeds, x0.shape[1:], attempt=t, stream=Stream.STEERING)
-        return self._spec.start * white.to(x0)
+    def _pull(self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, gain: Map) -> Maps:
+        """Take the Adam steps, from `start` in posterior coordinates.
 
-    def _pull(
-        self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, *, noise_to_signal: float
-    ) -> Maps:
-        x0 = x0.detach()
-        left_open = self._power / (self._power / noise_to_signal**2 + 1)
-        gain = left_open.sqrt().to(x0)
-        with torch.enable_grad():
-            u = start.detach().clone().requires_grad_(True)
-            adam = torch.optim.Adam([u], lr=self._spec.rate)
-            for _ in range(self._spec.steps):
-                adam.zero_grad(set_to_none=True)
-                gaps = self._gaps(x0 + filtered(u, gain), aim) * self._weight.to(x0)
-                gaps.square().mean(dim=1).sum().backward()
-                adam.step()
-        return x0 + filtered(u.detach(), gain)
+        The filter is its own adjoint, so the gradient by `u` is the filtered gradient by the map.
+        """
+        x0, u = x0.detach(), start.detach().clone()
+        adam = torch.optim.Adam([u], lr=self._spec.rate)
+        for _ in range(self._spec.steps):
+            maps = (x0 + filtered(u, gain)).requires_grad_(True)
+            with torch.enable_grad():
+                gaps = self._gaps(maps, aim) * self._weight
+                (by_map,) = torch.autograd.grad(gaps.square().mean(dim=1).sum(), maps)
+            u.grad = filtered(by_map, gain)
+            adam.step()
+        return x0 + filtered(u, gain)

@@ -10,7 +10,9 @@ For data `N(mu, C)` and `y = x_t / alpha_t`, `s = sigma_t / alpha_t`:
 import math
 from typing import final
 
-from ood_core.arrays import Map, Maps, PerSample
+import torch
+
+from ood_core.arrays import Map, Maps, PerSample, on_device
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.numerics.covariance import Covariance
 
@@ -27,6 +29,11 @@ class GaussianDenoiser:
     def schedule(self) -> NoiseSchedule:
         """Noise schedule the time indices refer to."""
         return self._schedule
+
+    def to(self, device: torch.device | str) -> "GaussianDenoiser":
+        """Move to a device."""
+        mean, covariance = on_device((self.mean, self.covariance), device)
+        return GaussianDenoiser(self._schedule, mean, covariance)
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return `E[x0 | x_t]`."""

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ood_core.arrays import Maps
+from ood_core.arrays import Maps, on_device
 from ood_core.diffusion.schedule import NoiseSchedule
 
-ROWS = 1024  # patches at once: their products fit into the cache, which halves the time
+HOST_ROWS = 1024  # patches at once: their products fit into the cache, which halves the time
+DEVICE_VALUES = 2**30  # of such a product on a GPU, 4 GiB
 
 
 @final
@@ -54,6 +55,10 @@ class PatchDenoiser:
         """Noise schedule the time indices refer to."""
         return self._schedule
 
+    def to(self, device: torch.device | str) -> "PatchDenoiser":
+        """Move to a device."""
+        return PatchDenoiser(self._schedule, on_device(self.mixture, device))
+
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the average over patches of `E[patch | x_t]`."""
         y = x_t / float(self._schedule.alpha[t])
@@ -70,7 +75,7 @@ class PatchDenoiser:
         wide = F.pad(y, (edge, more[0], edge, more[1]), mode="reflect")
         seen = F.unfold(wide, side, stride=stride)
         rows = seen.transpose(1, 2).reshape(-1, seen.shape[1])
-        clean = torch.cat([self._posterior(block, noise) for block in rows.split(ROWS)])
+        clean = self._posterior(rows, noise)
         back = clean.view(len(y), -1, seen.shape[1]).transpose(1, 2)
         total = F.fold(back, wide.shape[-2:], side, stride=stride)
         count = F.fold(torch.ones_like(back[:1]), wide.shape[-2:], side, stride=stride)
@@ -78,15 +83,27 @@ class PatchDenoiser:
 
     def _posterior(self, rows: Float[Tensor, "n d"], noise: float) -> Float[Tensor, "n d"]:
         """`E[p | y]` of noised patches."""
-        mixture = self.mixture
-        values, means = mixture.values.to(rows), mixture.means.to(rows)
-        vectors = mixture.vectors.to(rows)
-        total = values + noise**2
-        whiten = vectors / total.sqrt()[:, None, :]
-        count, size = means.shape
-        away = (rows @ whiten.permute(1, 0, 2).reshape(size, -1)).view(-1, count, size)
-        away = away - torch.einsum("kd,kde->ke", means, whiten)
-        odds = mixture.weights.to(rows).log() - 0.5 * (away.square().sum(-1) + total.log().sum(-1))
-        share = odds.softmax(-1)
-        pull = (share[..., None] * away * (values / total.sqrt())).flatten(1)
-        return share @ means + pull @ vectors.transpose(1, 2).reshape(-1, size)
+        law = on_device(self.mixture, rows.device)
+        total = law.values + noise**2
+        whiten = law.vectors / total.sqrt()[:, None, :]
+        count, size = law.means.shape
+        into = whiten.permute(1, 0, 2).reshape(size, -1)
+        back = law.vectors.transpose(1, 2).reshape(-1, size)
+        centre = torch.bmm(law.means[:, None], whiten)[:, 0]
+        even = law.weights.log() - 0.5 * total.log().sum(-1)
+        shrink = law.values / total.sqrt()
+
+        def cleaned(block: Tensor) -> Tensor:
+            away = (block @ into).view(-1, count, size) - centre
+            share = (even - 0.5 * away.square().sum(-1)).softmax(-1)
+            pull = (share[..., None] * away * shrink).flatten(1)
+            return share @ law.means + pull @ back
+
+        return torch.cat([cleaned(block) for block in rows.split(block_rows(rows, count))])
+
+
+def block_rows(rows: Float[Tensor, "n d"], count: int) -> int:
+    """Patches that are cleaned at once: what fits into the cache of a CPU, or a GPU's memory."""
+    if rows.device.type == "cpu":
+        return HOST_ROWS
+    return max(1, DEVICE_VALUES // (count * rows.shape[1]))

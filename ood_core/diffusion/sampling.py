@@ -22,11 +22,11 @@ from ood_core.diffusion.solvers import (
     last,
 )
 from ood_core.diffusion.teleport import Shortcut
-from ood_core.numerics.random import SeedRange
+from ood_core.numerics.random import SeedRange, StepNoise, Stream
 
 
 class SolverClass(Protocol):
-    """A class of solvers; one that adds noise is built from seeds, and from `eta` if it has one."""
+    """A class of solvers; one that adds noise is built from it, and from `eta` if it has one."""
 
     @property
     def nfe_per_step(self) -> int:
@@ -85,7 +85,8 @@ def decode(
         return end / float(schedule.alpha[first])
     if seeds is None or len(seeds) != len(latents):
         raise ValueError(f"got seeds {seeds} for {len(latents)} latents; expected as many")
-    noisy = kind(seeds, eta) if eta else kind(seeds)
+    noise = StepNoise(seeds, Stream.SOLVER, down.tolist()[:-1])
+    noisy = kind(noise, eta) if eta else kind(noise)
     return denoiser(noisy.read(last(denoiser, noisy, start, down)), first)
 
 

@@ -41,6 +41,10 @@ class NoiseSchedule:
         betas = torch.linspace(first, last, steps, dtype=torch.float64)
         return cls.variance_preserving(torch.cumprod(1 - betas, dim=0))
 
+    def to(self, device: torch.device | str) -> "NoiseSchedule":
+        """This schedule, on the host, whose numbers steer loops on any device."""
+        return self
+
     def __len__(self) -> int:
         return len(self.alpha)
 

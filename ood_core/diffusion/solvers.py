@@ -24,7 +24,7 @@ from torch import Tensor
 from ood_core.arrays import Maps, PerSample, TimeGrid
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.numerics.random import SeedRange, Stream, normal
+from ood_core.numerics.random import StepNoise
 
 State = TypeVar("State")
 
@@ -45,7 +45,7 @@ class Solver(Protocol[State]):
 
     @property
     def adds_noise(self) -> bool:
-        """Whether steps draw fresh noise, from seeds that the solver is built with."""
+        """Whether steps draw fresh noise, which the solver is built with."""
         ...
 
     def init(self, x: Maps) -> State:
@@ -185,14 +185,14 @@ class FixedPointDdim:
 
     def init(self, x: Maps) -> Implicit:
         """Wrap the starting point."""
-        return Implicit(x, None, torch.zeros(len(x)))
+        return Implicit(x, None, torch.zeros(len(x), device=x.device))
 
     def step(self, denoiser: Denoiser, state: Implicit, s: int, t: int) -> Implicit:
         """Advance from index `s` to index `t`."""
         schedule = denoiser.schedule
         guess = state.x0 if state.x0 is not None else state.x / float(schedule.alpha[s])
         y = ddim_step(schedule, state.x, guess, s, t)
-        x0, residual = guess, torch.full((len(y),), math.inf).to(y)
+        x0, residual = guess, torch.full((len(y),), math.inf, dtype=y.dtype, device=y.device)
         last: tuple[Maps, Maps] | None = None
         for _ in range(self.iterations):
             x0 = denoiser(y, t)
@@ -201,7 +201,7 @@ class FixedPointDdim:
             y = image if last is None else image - _mix(gap, last[1]) * (image - last[0])
             last = (image, gap)
             residual = gap.flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
-        return Implicit(y, x0, torch.maximum(state.residual, residual.cpu()))
+        return Implicit(y, x0, torch.maximum(state.residual, residual))
 
     def read(self, state: Implicit) -> Maps:
         """Return the current point."""
@@ -269,7 +269,7 @@ class StochasticDdim:
     which is exact for a clean map that `D` knows.
     """
 
-    seeds: SeedRange
+    noise: StepNoise
     eta: float = 1.0
     order: ClassVar[int] = 1
     nfe_per_step: ClassVar[int] = 1
@@ -290,9 +290,8 @@ class StochasticDdim:
         left = (q / r) ** 2
         fresh = self.eta * q * math.sqrt(1 - left)
         keep = left if self.eta == 1 else math.sqrt(q**2 - fresh**2) / r
-        noise = _noise(self.seeds, state, s)
         y = keep * state / float(schedule.alpha[s]) + (1 - keep) * denoiser(state, s)
-        return float(schedule.alpha[t]) * (y + fresh * noise)
+        return float(schedule.alpha[t]) * (y + fresh * self.noise.at(s, state))
 
     def read(self, state: Maps) -> Maps:
         """Return the current point."""
@@ -309,7 +308,7 @@ class DpmSolver2MSde:
     with `h = ln(r/q)`, and `h'` and `D'` of the step before. The first step is ancestral.
     """
 
-    seeds: SeedRange
+    noise: StepNoise
     order: ClassVar[int] = 2
     nfe_per_step: ClassVar[int] = 1
     adds_noise: ClassVar[bool] = True
@@ -328,13 +327,9 @@ class DpmSolver2MSde:
         if state.before is not None:
             guess = x0 + (h / (2 * state.log_step)) * (x0 - state.before)
         y = keep * state.x / float(schedule.alpha[s]) + (1 - keep) * guess
-        y = y + q * math.sqrt(1 - keep) * _noise(self.seeds, state.x, s)
+        y = y + q * math.sqrt(1 - keep) * self.noise.at(s, state.x)
         return Multistep(float(schedule.alpha[t]) * y, x0, h)
 
     def read(self, state: Multistep) -> Maps:
         """Return the current point."""
         return state.x
-
-
-def _noise(seeds: SeedRange, like: Maps, index: int) -> Maps:
-    return normal(seeds, like.shape[1:], attempt=index, stream=Stream.SOLVER).to(like)

@@ -23,7 +23,7 @@ from ood_core.estimators.families import ANNULI_GRID, fit_family, likeliest, sco
 from ood_core.estimators.gaussian import Law, estimate
 from ood_core.estimators.moments import evenly
 from ood_core.numerics.covariance import Covariance
-from ood_core.numerics.random import SeedRange, Stream, generator, normal
+from ood_core.numerics.random import SeedRange, Stream, normal, uniform
 
 MIN_MEMBERS = 4
 MAX_CLUSTERS = 6
@@ -80,9 +80,9 @@ class MixturePrior:
 
     def members(self, seeds: SeedRange, attempt: int = 0) -> Labels:
         """Return which law each sample is drawn from."""
-        uniform = [generator(seeds.root, i, attempt, Stream.COMPONENT).random() for i in seeds]
         edges = self.weights.double().cumsum(0)[:-1]
-        return torch.searchsorted(edges, torch.tensor(uniform, dtype=torch.float64), right=True)
+        drawn = uniform(seeds, 1, attempt, Stream.COMPONENT)[:, 0].contiguous()
+        return torch.searchsorted(edges, drawn, right=True)
 
 
 def fit_mixture(maps: Maps, n_clusters: int, symmetries: Sequence[Symmetry] = ()) -> Mixture:

@@ -25,6 +25,7 @@ report and card follow, and no random number of another family changes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -35,7 +36,7 @@ from ood_core.config.targets import Symmetry
 from ood_core.metrics.bispectrum import bispectrum_features
 from ood_core.metrics.channels import channel_features
 from ood_core.metrics.morphology import minkowski_features, peak_features
-from ood_core.metrics.novelty import Shifted, nearest, nearest_shifted
+from ood_core.metrics.novelty import Reference, Shifted
 from ood_core.metrics.one_point import cumulative, own_units, quantiles, uniform_edges
 from ood_core.metrics.phases import phase_features
 from ood_core.metrics.pieces import PieceSearch
@@ -99,9 +100,11 @@ FAMILIES: dict[str, Family] = {
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FeatureExtractor:
     """Measures maps by the targets `fit` and `held_out`, all in model range.
+
+    Maps that are measured lie on the device of the targets.
 
     `histogram_edges` are the even edges of the figure; `edges` holds them too, in rising order.
     """
@@ -126,7 +129,7 @@ class FeatureExtractor:
 
     def extract(self, maps: AnyMaps) -> Features:
         """Return the features of maps in model range."""
-        near = nearest(maps, self.fit, self.symmetries)
+        near = self._near.nearest(maps)
         counts = (cumulative(maps, self.edges) * maps[0, 0].numel()).round()
         found = {
             "power": power_spectrum(maps)[1],
@@ -159,7 +162,15 @@ class FeatureExtractor:
         Without that, faint maps would be near to all faint targets, and no threshold would tell
         copies of bright ones from real maps. A copy of other brightness or contrast is one too.
         """
-        return nearest_shifted(own_units(maps), own_units(self.fit), self.symmetries)
+        return self._near_in_own_units.nearest_shifted(own_units(maps))
+
+    @cached_property
+    def _near(self) -> Reference:
+        return Reference(self.fit, self.symmetries)
+
+    @cached_property
+    def _near_in_own_units(self) -> Reference:
+        return Reference(own_units(self.fit), self.symmetries)
 
     def _beyond(self, maps: AnyMaps) -> Float[Tensor, "n c 2"]:
         pixels = maps.double().flatten(-2)

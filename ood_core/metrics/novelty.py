@@ -11,10 +11,17 @@ transforms. Since `(a * b)_s <= sum_k |F_a| |F_b| / N` at every shift, the dista
 it from below, at the price of one product of matrices. Only the images with the least bounds are
 correlated: the bound of a copy is its noise, so that copies are among them, while the distance of a
 map that is no copy may come out too large, never too small.
+
+Images of targets are not made: `|q - g t| = |g^-1 q - t|`, so the few queries are turned instead of
+the targets, whose transforms are kept (`Reference`). The search is in float32; the distance of what
+it found is measured anew in float64, so that a copy is at distance 0 exactly. Of images that are
+equally near to seven digits either may be found.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -24,10 +31,10 @@ from torch import Tensor
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
-from ood_core.numerics.symmetry import orbit, orbit_size, transform
+from ood_core.numerics.symmetry import inverse, orbit, orbit_size, turned_shift
 
 Targets = Float[Tensor, "targets c y x"]
-BLOCK_VALUES = 2**23  # float64 values held at once on either side of a product
+BLOCK_VALUES = 2**21  # of turned queries that are held at once, times a few: near to the cache
 CANDIDATES = 8  # images that are correlated with a map
 
 
@@ -44,50 +51,6 @@ class Nearest:
     element: Int[Tensor, " n"]
 
 
-def nearest(
-    queries: Maps,
-    targets: Targets,
-    symmetries: Sequence[Symmetry],
-    block_values: int = BLOCK_VALUES,
-) -> Nearest:
-    """Search all targets under all group elements, in blocks of bounded memory."""
-    if not len(targets):
-        raise TargetError("got no targets; expected at least 1 to measure novelty against")
-    rows = max(1, block_values // max(1, queries[0].numel() if len(queries) else 1))
-    blocks = [
-        _nearest_block(block, targets, symmetries, rows) for block in torch.split(queries, rows)
-    ]
-    return Nearest(
-        torch.cat([b.distance for b in blocks]),
-        torch.cat([b.target for b in blocks]),
-        torch.cat([b.element for b in blocks]),
-    )
-
-
-def _nearest_block(
-    queries: Maps, targets: Targets, symmetries: Sequence[Symmetry], rows: int
-) -> Nearest:
-    # Centring keeps the expanded square |q|^2 - 2 q.t + |t|^2 from cancelling.
-    centre = float(targets.mean())
-    flat = queries.double().flatten(1) - centre
-    best = torch.full((len(queries),), torch.inf, dtype=torch.float64)
-    target = torch.zeros(len(queries), dtype=torch.long)
-    element = torch.zeros_like(target)
-    winner = torch.empty_like(flat)
-    for start in range(0, len(targets), rows):
-        for number, images in enumerate(orbit(targets[start : start + rows], symmetries)):
-            image = images.double().flatten(1) - centre
-            square = image.square().sum(1) - 2 * flat @ image.T
-            value, index = square.min(1)
-            closer = value < best
-            best = torch.where(closer, value, best)
-            target = torch.where(closer, index + start, target)
-            element = torch.where(closer, torch.full_like(element, number), element)
-            winner[closer] = image[index[closer]]
-    # Measured anew from the difference itself, so that a copy is at distance 0 exactly.
-    return Nearest((flat - winner).square().mean(1).sqrt(), target, element)
-
-
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Shifted:
@@ -102,6 +65,134 @@ class Shifted:
     shift: Int[Tensor, "n 2"]
 
 
+@final
+class Reference:
+    """Targets as they are searched, on their device: prepared once, asked many times.
+
+    Raises:
+        TargetError: there are no targets.
+    """
+
+    def __init__(self, targets: Targets, symmetries: Sequence[Symmetry]) -> None:
+        if not len(targets):
+            raise TargetError("got no targets; expected at least 1 to measure novelty against")
+        self._targets, self._symmetries = targets, tuple(symmetries)
+        self._turns = [inverse(g, symmetries) for g in range(orbit_size(symmetries))]
+        # Centring keeps the expanded square |q|^2 - 2 q.t + |t|^2 from cancelling.
+        self._centre = targets.double().mean()
+
+    def nearest(self, queries: Maps, block_values: int = BLOCK_VALUES) -> Nearest:
+        """Search all targets under all group elements."""
+        rows = max(1, block_values // self._targets[0].numel() // len(self._turns))
+        found = [self._nearest(block) for block in queries.split(rows)]
+        return Nearest(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def nearest_shifted(self, queries: Maps, block_values: int = BLOCK_VALUES) -> Shifted:
+        """Search targets under group and shifts."""
+        rows = max(1, block_values // self._targets[0].numel() // len(self._turns))
+        found = [self._shifted(block) for block in queries.split(rows)]
+        return Shifted(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def _centred(self, maps: Maps) -> Maps:
+        return (maps.double() - self._centre).float()
+
+    @cached_property
+    def _flat(self) -> tuple[Float[Tensor, "targets d"], Float[Tensor, " targets"]]:
+        """Centred targets in rows, and their squares."""
+        flat = self._centred(self._targets).flatten(1)
+        return flat, flat.square().sum(1)
+
+    @cached_property
+    def _modes(self) -> Tensor:
+        """Half spectra of centred targets, `(targets, c, y, half)`."""
+        modes: Tensor = torch.fft.rfft2(self._centred(self._targets))
+        return modes
+
+    @cached_property
+    def _moduli(self) -> tuple[Float[Tensor, "targets d"], Float[Tensor, " targets"]]:
+        moduli = self._moduli_of(self._modes)
+        return moduli, moduli.square().sum(1)
+
+    def _moduli_of(self, modes: Tensor) -> Tensor:
+        """Moduli in rows, scaled so that squares add up to those over the whole plane."""
+        twice = torch.full(modes.shape[-1:], math.sqrt(2), device=modes.device)
+        width = self._targets.shape[-1]
+        twice[:: width // 2 if width % 2 == 0 else width] = 1  # no mode but itself is its conjugate
+        return (modes.abs() * twice).flatten(1)
+
+    def _turned(self, maps: Maps) -> Float[Tensor, "elements n c y x"]:
+        """Image `g` of all maps is turned back by element `g`."""
+        images = orbit(maps, self._symmetries)
+        return torch.stack([images[turn] for turn in self._turns])
+
+    def _nearest(self, queries: Maps) -> tuple[Tensor, ...]:
+        flat, square = self._flat
+        turned = self._turned(self._centred(queries)).flatten(2)
+        apart = square - 2 * turned @ flat.T  # (elements, n, targets)
+        best = apart.transpose(0, 1).flatten(1).argmin(1)
+        element, target = best // len(flat), best % len(flat)
+        gap = self._pairs(queries, element) - self._targets[target].double()
+        return gap.square().flatten(1).mean(1).sqrt(), target, element
+
+    def _shifted(self, queries: Maps) -> tuple[Tensor, ...]:
+        count, size = len(self._targets), queries.shape[-2:]
+        turned = self._turned(self._centred(queries))
+        modes = torch.fft.rfft2(turned)
+        moduli, square = self._moduli
+        bound = square - 2 * self._moduli_of(modes.flatten(0, 1)) @ moduli.T
+        bound = bound.unflatten(0, (len(turned), -1)).transpose(0, 1).flatten(1)
+        most = min(CANDIDATES, bound.shape[1])
+        seen = bound.topk(most, dim=1, largest=False, sorted=False).indices.sort(dim=1).values
+        element, target = seen // count, seen % count
+        row = torch.arange(len(queries), device=queries.device)
+        product = modes[element, row[:, None]] * self._modes[target].conj()
+        match = torch.fft.irfft2(product.sum(2), s=size).flatten(-2)  # channels shift together
+        height, place = match.max(-1)
+        best = (self._flat[1][target] - 2 * height).argmin(1, keepdim=True)
+        place, element, target = (x.gather(1, best)[:, 0] for x in (place, element, target))
+        shift = torch.stack([place // size[1], place % size[1]], dim=1)
+        gap = self._pairs(queries, element) - rolled(self._targets[target].double(), shift)
+        distance = gap.square().flatten(1).mean(1).sqrt()
+        ways = [turned_shift(shift, g, self._symmetries) for g in range(len(self._turns))]
+        turned_back = torch.stack(ways)[element, row] % torch.tensor(size, device=shift.device)
+        return distance, target, element, turned_back
+
+    def _pairs(self, queries: Maps, element: Int[Tensor, " n"]) -> Float[Tensor, "n c y x"]:
+        """Every query turned back by its own element, float64."""
+        places = self._places[element][:, None].expand(-1, queries.shape[1], -1)
+        return queries.double().flatten(2).gather(2, places).view(queries.shape)
+
+    @cached_property
+    def _places(self) -> Int[Tensor, "elements pixels"]:
+        """Pixels of a map in the order of its images, `_turned`."""
+        height, width = self._targets.shape[-2:]
+        pixels = torch.arange(height * width, device=self._targets.device)
+        return self._turned(pixels.view(1, 1, height, width)).flatten(1)
+
+
+def rolled(maps: Maps, shift: Int[Tensor, "n 2"]) -> Maps:
+    """Roll every map by its own shift (y, x)."""
+    height, width = maps.shape[-2:]
+    y = (torch.arange(height, device=maps.device) - shift[:, :1]) % height
+    x = (torch.arange(width, device=maps.device) - shift[:, 1:]) % width
+    row = torch.arange(len(maps), device=maps.device)[:, None, None]
+    return maps[row, :, y[:, :, None], x[:, None, :]].movedim(-1, 1)
+
+
+def nearest(
+    queries: Maps,
+    targets: Targets,
+    symmetries: Sequence[Symmetry],
+    block_values: int = BLOCK_VALUES,
+) -> Nearest:
+    """Search all targets under all group elements, in blocks of bounded memory.
+
+    Raises:
+        TargetError: there are no targets.
+    """
+    return Reference(targets, symmetries).nearest(queries, block_values)
+
+
 def nearest_shifted(
     queries: Maps,
     targets: Targets,
@@ -111,81 +202,9 @@ def nearest_shifted(
     """Search targets under group and shifts, in blocks of bounded memory.
 
     Raises:
-        TargetError: There are no targets.
+        TargetError: there are no targets.
     """
-    if not len(targets):
-        raise TargetError("got no targets; expected at least 1 to measure novelty against")
-    most = min(CANDIDATES, len(targets) * orbit_size(symmetries))
-    rows = max(1, block_values // max(1, most * targets[0].numel()))
-    found = [
-        _shifted_block(block, targets, symmetries, most, block_values)
-        for block in torch.split(queries, rows)
-    ]
-    return Shifted(
-        torch.cat([f.distance for f in found]),
-        torch.cat([f.target for f in found]),
-        torch.cat([f.element for f in found]),
-        torch.cat([f.shift for f in found]),
-    )
-
-
-def _shifted_block(
-    queries: Maps, targets: Targets, symmetries: Sequence[Symmetry], most: int, block_values: int
-) -> Shifted:
-    centre = float(targets.mean())
-    own = queries.double() - centre
-    target, element = _candidates(own, targets, symmetries, centre, most, block_values)
-    images = _images(targets, target, element, symmetries).double() - centre
-    size = tuple(queries.shape[-2:])
-    product = torch.fft.rfft2(own)[:, None] * torch.fft.rfft2(images).conj()
-    match = torch.fft.irfft2(product.sum(2), s=size).flatten(-2)  # channels shift together
-    height, place = match.max(-1)
-    square = own.square().flatten(1).sum(1)[:, None] + images.square().flatten(2).sum(2)
-    best = (square - 2 * height).argmin(1, keepdim=True)
-    place = place.gather(1, best)[:, 0]
-    shift = torch.stack([place // size[1], place % size[1]], dim=1)
-    # Measured anew from the difference itself, so that a copy is at distance 0 exactly.
-    distance = [
-        (own[i] - images[i, int(best[i])].roll(tuple(shift[i].tolist()), (-2, -1))).square().mean()
-        for i in range(len(own))
-    ]
-    target, element = (index.gather(1, best)[:, 0] for index in (target, element))
-    return Shifted(torch.stack(distance).sqrt(), target, element, shift)
-
-
-def _candidates(
-    own: Tensor,
-    targets: Targets,
-    symmetries: Sequence[Symmetry],
-    centre: float,
-    most: int,
-    block_values: int,
-) -> tuple[Int[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Targets and elements whose moduli lie nearest to those of each query."""
-    moduli = torch.fft.fft2(own).abs().flatten(1)
-    bounds, target, element = [], [], []
-    rows = max(1, block_values // targets[0].numel())
-    for start in range(0, len(targets), rows):
-        for number, image in enumerate(orbit(targets[start : start + rows], symmetries)):
-            other = torch.fft.fft2(image.double() - centre).abs().flatten(1)
-            bounds.append(other.square().sum(1) - 2 * moduli @ other.T)
-            target.append(torch.arange(start, start + len(image)))
-            element.append(torch.full((len(image),), number))
-    least = torch.cat(bounds, dim=1).topk(most, dim=1, largest=False).indices
-    return torch.cat(target)[least], torch.cat(element)[least]
-
-
-def _images(
-    targets: Targets,
-    target: Int[Tensor, "n k"],
-    element: Int[Tensor, "n k"],
-    symmetries: Sequence[Symmetry],
-) -> Float[Tensor, "n k c y x"]:
-    found = targets[target.flatten()].clone()
-    for number in element.unique().tolist():
-        which = element.flatten() == number
-        found[which] = transform(found[which], number, symmetries)
-    return found.reshape(*target.shape, *targets.shape[1:])
+    return Reference(targets, symmetries).nearest_shifted(queries, block_values)
 
 
 def nearest_ratio(

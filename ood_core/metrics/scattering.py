@@ -8,8 +8,9 @@ thinned by `2^j`, which cut off outer parts of the bands: half of the work, othe
 """
 
 import math
+from copy import copy
 from functools import cache
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from torch import Tensor
 from ood_core.arrays import Maps
 
 MIN_MODULUS = 1e-3  # of model range: keeps logarithms of empty bands finite
+TINY = 1e-12  # square of a modulus whose gradient is still finite
 
 
 @final
@@ -32,9 +34,9 @@ class Scattering:
         self.size, self.scales, self.orientations = size, scales, orientations
         self._strides = tuple(2 ** (j if thinned else max(0, j - 1)) for j in range(scales))
         full = [morlet_bank(size, j, orientations) for j in range(scales)]
-        self._bank = [
-            crop(bank, size // stride) for bank, stride in zip(full, self._strides, strict=True)
-        ]
+        sides = [size // stride for stride in self._strides]
+        thin = [_half_bank(_thinned(b, n)) for b, n in zip(full, sides, strict=True)]
+        self._banks = tuple(thin)
 
     def log_moments(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Log means and log spreads of first-order, log means of second-order moduli.
@@ -42,33 +44,122 @@ class Scattering:
         Channels are concatenated: `f = c (2 J L + L^2 J (J-1) / 2)`.
         """
         n, c = maps.shape[:2]
-        spectrum = torch.fft.fft2(maps.reshape(n * c, *maps.shape[-2:]))
-        first = [self._energy(spectrum, j, 0) for j in range(self.scales)]
-        moduli = [energy.sqrt() for energy in first]
-        means = [u.mean((-2, -1)) for u in moduli]
-        features = [_log(mean) for mean in means]
-        features += [
-            0.5 * torch.log((energy.mean((-2, -1)) - mean**2).clamp_min(0) + MIN_MODULUS**2)
-            for energy, mean in zip(first, means, strict=True)
+        found = _Moments.apply(  # type: ignore[no-untyped-call]
+            maps.reshape(n * c, 1, *maps.shape[-2:]), *self._banks
+        )
+        means, energies = found[: self.scales], torch.cat(found[self.scales :], dim=1)
+        first = torch.cat([mean[:, 0] for mean in means], dim=1)
+        variance = (energies - first * first).clamp_min(0)
+        by_pair = [
+            means[k][:, 1 + j * self.orientations : 1 + (j + 1) * self.orientations].flatten(1)
+            for j in range(self.scales)
+            for k in range(j + 1, self.scales)
         ]
-        for j, u in enumerate(moduli[:-1]):
-            inner = torch.fft.fft2(u)
-            features += [
-                _log(self._energy(inner, k, j).sqrt().mean((-2, -1)))
-                for k in range(j + 1, self.scales)
-            ]
-        return torch.cat([f.reshape(n * c, -1) for f in features], dim=1).reshape(n, -1)
+        logs = torch.log(torch.cat([first, *by_pair], dim=1) + MIN_MODULUS)
+        spreads = 0.5 * torch.log(variance + MIN_MODULUS**2)
+        count = first.shape[1]
+        parts = [logs[:, :count], spreads, logs[:, count:]]
+        return torch.cat(parts, dim=1).reshape(n, -1)
 
-    def _energy(self, spectrum: Tensor, scale: int, grid: int) -> Tensor:
-        """`|spectrum * psi_scale|^2` in pixels, all orientations.
+    def to(self, device: torch.device | str) -> "Scattering":
+        """Move the filters to a device."""
+        moved = copy(self)
+        moved._banks = tuple(bank.to(device) for bank in self._banks)
+        return moved
 
-        The spectrum lies on the grid of wavelets of scale `grid`, 0 for the map itself.
-        """
-        side = self.size // self._strides[scale]
-        thinned = (side * self._strides[grid] / self.size) ** 2
-        bank = self._bank[scale].to(spectrum.device) * thinned
-        response = torch.fft.ifft2(crop(spectrum, side)[..., None, :, :] * bank)
-        return torch.view_as_real(response).square().sum(-1) + 1e-12
+
+class _Moments(torch.autograd.Function):
+    """Mean moduli `(n, inputs, l)` of every scale, then mean energies `(n, l)` of first order.
+
+    Inputs of a scale are the map and the moduli of all finer ones, so that all that lies on one
+    grid is filtered at once. A real map and a filter with a real transform `B` give
+    `F^-1(S Be) + i F^-1(-i S Bo)`, with the even and odd parts of `B`: two real transforms, of half
+    the modes. The adjoint of a filter is the filter with conjugate modes, so with `y` and `u = |y|`
+    the gradient is
+
+        sum over parts and filters of  F^-1( conj(B) F(dL/du y / u) )
+
+    which takes a third of the launches of autograd and keeps nothing in between.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, *banks: Tensor) -> tuple[Tensor, ...]:
+        kept, means, energies = [], [], []
+        modes = torch.fft.rfft2(maps, norm="forward")
+        for scale, bank in enumerate(banks):
+            side = bank.shape[-2]
+            modes = _cut(modes, side)
+            y = torch.fft.irfft2(modes[:, :, None, None] * bank, s=(side, side), norm="forward")
+            real, imaginary = y.unbind(2)
+            energy = torch.addcmul(real.square().add_(TINY), imaginary, imaginary)
+            energies.append(energy[:, 0].mean((-2, -1)))
+            u = energy.sqrt_()
+            means.append(u.mean((-2, -1)))
+            kept += [y, u]
+            if scale + 1 < len(banks):
+                modes = torch.cat([modes, torch.fft.rfft2(u[:, 0], norm="forward")], dim=1)
+        ctx.save_for_backward(*kept, *banks)
+        ctx.side = maps.shape[-1]
+        return (*means, *energies)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scales = len(grads) // 2
+        saved, banks = ctx.saved_tensors[: 2 * scales], ctx.saved_tensors[2 * scales :]
+        above: Tensor | None = None  # gradient by the modes of the inputs of the next scale
+        for scale in reversed(range(scales)):
+            y, u, bank = saved[2 * scale], saved[2 * scale + 1], banks[scale]
+            side, inputs = bank.shape[-2], u.shape[1]
+            pull = (grads[scale] / side**2)[..., None, None] / u
+            pull[:, 0] += (grads[scales + scale] * (2 / side**2))[..., None, None]
+            if above is not None:
+                wider = _widened(above, side)
+                pull[:, 0].addcdiv_(torch.fft.irfft2(wider[:, inputs:], s=(side, side)), u[:, 0])
+            modes = torch.fft.rfft2(y * pull[:, :, None])
+            modes = (modes * bank.conj()).sum((2, 3))
+            above = modes if above is None else modes.add_(wider[:, :inputs])
+        assert above is not None, "there are scales"
+        wider = _widened(above, ctx.side)
+        return torch.fft.irfft2(wider, s=(ctx.side, ctx.side)), *(None for _ in banks)
+
+
+def _thinned(bank: Float[Tensor, "l y x"], side: int) -> Float[Tensor, "l y x"]:
+    """The modes of a thinned grid, without its Nyquist modes: each stands for two of the full."""
+    modes = crop(bank, side).clone()
+    if side % 2 == 0 and side < bank.shape[-1]:
+        modes[:, side // 2] = 0
+        modes[:, :, side // 2] = 0
+    return modes
+
+
+def _half_bank(bank: Float[Tensor, "l y x"]) -> Tensor:
+    """Half-spectrum factors of the real and the imaginary part of a response, `(2, l, y, half)`."""
+    turned = bank.flip((-2, -1)).roll((1, 1), (-2, -1))
+    even, odd = (bank + turned) / 2, (bank - turned) / 2
+    both = torch.stack([torch.complex(even, 0 * even), torch.complex(0 * odd, -odd)])
+    return both[..., : bank.shape[-1] // 2 + 1].contiguous()
+
+
+def _cut(modes: Tensor, side: int) -> Tensor:
+    """Keep the lowest modes of a half spectrum: those of a grid of `side` pixels."""
+    size = modes.shape[-2]
+    if side == size:
+        return modes
+    low, columns = (side + 1) // 2, side // 2 + 1
+    rows = [modes[..., :low, :columns], modes[..., size - side // 2 :, :columns]]
+    return torch.cat(rows, dim=-2)
+
+
+def _widened(modes: Tensor, size: int) -> Tensor:
+    """Place a half spectrum in that of a finer grid of `size` pixels, whose other modes are 0."""
+    side = modes.shape[-2]
+    if side == size:
+        return modes
+    low = (side + 1) // 2
+    wide = modes.new_zeros(*modes.shape[:-2], size, size // 2 + 1)
+    wide[..., :low, : modes.shape[-1]] = modes[..., :low, :]
+    wide[..., size - side // 2 :, : modes.shape[-1]] = modes[..., low:, :]
+    return wide
 
 
 def scattering_features(maps: Maps) -> Float[Tensor, "n f"]:
@@ -108,9 +199,6 @@ def crop(spectrum: Tensor, side: int) -> Tensor:
     size = spectrum.shape[-1]
     if side == size:
         return spectrum
-    keep = torch.cat([torch.arange((side + 1) // 2), torch.arange(size - side // 2, size)])
-    return spectrum[..., keep, :][..., keep]
-
-
-def _log(u: Tensor) -> Tensor:
-    return torch.log(u + MIN_MODULUS)
+    low, high = (side + 1) // 2, size - side // 2
+    rows = torch.cat([spectrum[..., :low, :], spectrum[..., high:, :]], dim=-2)
+    return torch.cat([rows[..., :low], rows[..., high:]], dim=-1)

@@ -7,10 +7,11 @@ an `AutoencoderKL`, the encoder's output before quantisation of a `VQModel`, who
 quantisation.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -45,6 +46,10 @@ class Autoencoder:
     scale: float
     shift: float
     digest: str
+
+    def to(self, device: torch.device | str) -> "Autoencoder":
+        """A copy on a device."""
+        return replace(self, network=copy.deepcopy(self.network).to(device))
 
     def encode(self, maps: Maps) -> Maps:
         """Return the codes `(n, code_channels, y / factor, x / factor)` of maps in model range."""

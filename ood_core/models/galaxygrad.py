@@ -118,6 +118,8 @@ class MixerNoise(nn.Module):
         super().__init__()
         self.score, self._schedule, self._longest = score, schedule, longest
 
+    host_time = True  # of its schedule, which lies there
+
     def forward(self, x_t: Maps, t: int) -> NoiseEstimate:
         """Return the estimate of the noise in `x_t` at index `t`."""
         time = -2 * math.log(float(self._schedule.alpha[t]))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -57,6 +57,11 @@ class BaseModel:
         """Where its network is."""
         device: torch.device = next(self.denoiser.network.parameters()).device
         return device
+
+    def to(self, device: torch.device | str) -> "BaseModel":
+        """A copy on a device."""
+        codes = None if self.codes is None else self.codes.to(device)
+        return replace(self, denoiser=self.denoiser.to(device), codes=codes)
 
     @torch.no_grad()
     def show(self, maps: Maps, root: int) -> tuple[Any, ...]:

@@ -8,7 +8,9 @@ The second line is Tweedie's formula for `x = x0 + sigma eps`, the networks thos
 2021 (score SDE; NCSN++). The third is Karras et al. 2022, table 1 and eq. 7.
 """
 
+import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -95,6 +97,11 @@ class PretrainedDenoiser:
         """Noise schedule the network was trained on."""
         return self._schedule
 
+    def to(self, device: torch.device | str) -> "PretrainedDenoiser":
+        """A copy on a device."""
+        network = copy.deepcopy(self.network).to(device)
+        return PretrainedDenoiser(network, self._schedule, self._parametrisation, self._dtype)
+
     @torch.no_grad()
     def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
         """Return `E[x0 | x_t]`; state in float32, network in the dtype given at construction.
@@ -116,9 +123,11 @@ class PretrainedDenoiser:
 
     def _output(self, x: Maps, time: int | float, *context: Any) -> Maps:
         """The network's output in float32, without the variances that some networks add to it."""
-        # As a plain number a real-valued time would be cut to a whole one in `UNet2DModel`.
-        when = time if isinstance(time, int) else torch.tensor(time, device=x.device)
-        with torch.autocast(x.device.type, self._dtype, self._dtype != torch.float32):
+        # A plain number would be uploaded with every call, and cut to a whole one.
+        host = getattr(self.network, "host_time", False)
+        when = time if host else torch.full((), time, device=x.device)
+        plain = self._dtype == torch.float32
+        with nullcontext() if plain else torch.autocast(x.device.type, self._dtype):
             output = self.network(x, when, *context).sample
         means: Maps = output[:, : x.shape[1]].float().contiguous()  # as everything outside is
         return means

@@ -176,8 +176,8 @@ class CrossStationary:
 
     def plus_white(self, variance: float) -> "CrossStationary":
         """Return `C + variance * I`."""
-        eye = torch.eye(len(self.power))[:, :, None, None]
-        return type(self)(self.power + variance * eye.to(self.power))
+        eye = torch.eye(len(self.power), dtype=self.power.dtype, device=self.power.device)
+        return type(self)(self.power + variance * eye[:, :, None, None])
 
     def logdet(self) -> float:
         """Return `ln det C`."""
@@ -211,10 +211,16 @@ class LowRank:
         return self.base.solve(self.factors.double()).flatten(1)
 
     @cached_property
+    def _dual_inverse(self) -> Tensor:
+        """`(I + F base^-1 F^T)^-1`."""
+        return torch.cholesky_inverse(self._cholesky)
+
+    @cached_property
     def _cholesky(self) -> Tensor:
         """Cholesky factor of the dual `I + F base^-1 F^T`."""
         dual = self._flat(self._solved) @ self._solved.T
-        factor: Tensor = torch.linalg.cholesky(dual + torch.eye(len(dual)).to(dual))
+        eye = torch.eye(len(dual), dtype=dual.dtype, device=dual.device)
+        factor: Tensor = torch.linalg.cholesky(dual + eye)
         return factor
 
     def apply(self, x: Maps) -> Maps:
@@ -224,10 +230,9 @@ class LowRank:
 
     def solve(self, x: Maps) -> Maps:
         """Return `C^-1 x` by the Woodbury identity."""
-        solved = self._solved.to(x.device)
-        projected = x.flatten(1).double() @ solved.T
-        inner: Tensor = torch.cholesky_solve(projected.T, self._cholesky.to(x.device)).T
-        return self.base.solve(x) - (inner @ solved).to(x).reshape(x.shape)
+        projected = x.flatten(1).double() @ self._solved.T
+        low = (projected @ self._dual_inverse) @ self._solved
+        return self.base.solve(x) - low.to(x.dtype).reshape(x.shape)
 
     def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
         """Return `base^(1/2) white + sum_i factors_i f_i`."""
@@ -252,7 +257,9 @@ def filtered(x: Maps, gain: Map) -> Maps:
     """Multiply the Fourier modes of real maps by a real, even gain."""
     if x.numel() == 0:  # the transform refuses empty batches
         return x
-    maps: Tensor = torch.fft.ifft2(torch.fft.fft2(x) * gain.to(x)).real
+    modes = torch.fft.rfft2(x)
+    half = gain[..., : modes.shape[-1]].to(x)
+    maps: Tensor = torch.fft.irfft2(modes * half, s=x.shape[-2:])
     return maps
 
 

@@ -8,6 +8,8 @@ estimators, not by `orbit`.
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
@@ -46,4 +48,24 @@ def invariant(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
 
 def transform(maps: Maps, element: int, symmetries: Sequence[Symmetry]) -> Maps:
     """Apply group element number `element` (as ordered by `orbit`) to all maps."""
-    return orbit(maps, symmetries)[element % orbit_size(symmetries)]
+    turns = 4 if "rotate90" in symmetries else 1
+    element %= orbit_size(symmetries)
+    turned = torch.rot90(maps, element % turns, dims=(-2, -1))
+    return (turned.flip(-1) if element >= turns else turned).contiguous()
+
+
+def inverse(element: int, symmetries: Sequence[Symmetry]) -> int:
+    """Return the element that undoes one; mirror images undo themselves."""
+    turns = 4 if "rotate90" in symmetries else 1
+    return -element % turns if element < turns else element
+
+
+def turned_shift(
+    shift: Int[Tensor, "n 2"], element: int, symmetries: Sequence[Symmetry]
+) -> Int[Tensor, "n 2"]:
+    """Return shifts `s'` (y, x) for which the image of a map rolled by `s` is rolled by `s'`."""
+    turns = 4 if "rotate90" in symmetries else 1
+    y, x = shift.unbind(1)
+    for _ in range(element % turns):
+        y, x = -x, y
+    return torch.stack([y, -x if element >= turns else x], dim=1)

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, row_major
+from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, on_device, row_major
 from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.calibrated import (
@@ -151,6 +151,7 @@ class Pipeline:
                 targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches,
                 show,
             )  # fmt: skip
+            experts = on_device(experts, device)
         evaluated = model.denoiser if network is None else network
         return cls(
             base=CountingDenoiser(evaluated),
@@ -179,10 +180,10 @@ class Pipeline:
         return CalibratedDenoiser(self.base, self.experts, self.weights, labels)
 
     def labels(self, maps: Maps) -> Labels:
-        """The cluster of each clean map or code; all zero where the method has no clusters."""
+        """The cluster of each clean map or code, on the host; all zero without clusters."""
         if self.experts is None:
             return torch.zeros(len(maps), dtype=torch.int64)
-        return self.experts.assign(maps)
+        return self.experts.assign(maps.to(self.device)).cpu()
 
     def decode(self, denoiser: Denoiser, latents: Latents, seeds: SeedRange) -> Maps:
         """Decode latents on the device, one per seed, to what the denoiser works on."""
@@ -292,10 +293,11 @@ class Calibrator:
         seen, schedule = pipeline.targets.fit_seen, pipeline.base.schedule
         self._pipeline, self._spec = pipeline, spec
         self._mean, self._plan = experts.gaussian.mean, plan
-        self._folds = TargetLaws.cross_fitted(
+        folds = TargetLaws.cross_fitted(
             seen, schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries, halves,
             pipeline.show,
         )  # fmt: skip
+        self._folds = [on_device(fold, pipeline.device) for fold in folds]
         self._seen = seen.to(pipeline.device)
 
     def weights_at(self, t: int) -> Float[Tensor, "bands experts"]:
@@ -358,10 +360,9 @@ class Sampler:
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
         bins = radial_bins(steering, symmetries)
-        self._statistics = Statistics(seen.shape[-1], bins)
-        self._aims = StatisticAims.measure(
-            self._statistics, seen, pipeline.targets.symmetries, neighbours
-        )
+        statistics = Statistics(seen.shape[-1], bins)
+        aims = StatisticAims.measure(statistics, seen, pipeline.targets.symmetries, neighbours)
+        self._statistics, self._aims = statistics.to(pipeline.device), aims.to(pipeline.device)
         self._labels = pipeline.labels(seen)
 
     def sample(self, seeds: SeedRange) -> Samples:
@@ -376,7 +377,8 @@ class Sampler:
         aim, parents = self._aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
         plain = pipeline.denoiser(self._labels[parents[:, 0]])
         spec = steering or SteeringSpec()
-        steered = SteeredDenoiser(plain, self._statistics, aim, self._aims, spec, seeds)
+        steps = pipeline.timesteps.tolist()[::-1]
+        steered = SteeredDenoiser(plain, self._statistics, aim, self._aims, spec, seeds, steps)
         denoiser = plain if steering is None else steered
         made = pipeline.decode(denoiser, drawn.latents.to(pipeline.device), seeds)
         return Samples(

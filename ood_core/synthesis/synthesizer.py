@@ -275,19 +275,44 @@ class Synthesizer:
                 f"{path}: was fitted with another model ({state['model']}) than {model.source}: "
                 "its weights or its schedule differ; load that one"
             )
-        made = cls(model, read_method(record), batch=batch)
         targets = _targets_of(state["targets"])
         plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
         if plan is not None:
             named = by_name(weights.weights, plan.experts, str(path))
             plan = replace(plan, experts=in_order(plan.experts))
             weights = replace(weights, weights=named)
-        pipeline = made._pipeline(made._encoded(targets), digest(record), plan, patches, weights)
-        latents, held, prior = state["latents"], tuple(state["held"]), state["prior"]
+        made = cls(model, read_method(record), batch=batch)
+        return made._restored(
+            targets, record, plan, patches, weights, state["latents"], tuple(state["held"]),
+            state["prior"],
+        )  # fmt: skip
+
+    def to(self, device: torch.device | str) -> "Synthesizer":
+        """The same on a device, to which all that sampling needs is moved here and now."""
+        made = type(self)(self.model.to(device), self.method, batch=self.batch)
+        if (fit := self._fitted) is None:
+            return made
+        return made._restored(
+            fit.targets, fit.record, fit.pipeline.plan, fit.patches, fit.pipeline.weights,
+            fit.latents, fit.held, fit.prior,
+        )  # fmt: skip
+
+    def _restored(
+        self,
+        targets: TargetSet,
+        record: dict[str, Any],
+        plan: ExpertPlan | None,
+        patches: PatchMixtures,
+        weights: BandWeights | None,
+        latents: Latents,
+        held: tuple[int, ...],
+        prior: FittedPrior,
+    ) -> "Synthesizer":
+        pipeline = self._pipeline(self._encoded(targets), digest(record), plan, patches, weights)
         kept = latents[list(held)]
         sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
-        made._fitted = _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
-        return made
+        self._fitted = _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
+        return self
 
     @property
     def _fit(self) -> _Fit:

@@ -21,7 +21,7 @@ from ood_core.diffusion.solvers import (
     descending,
     last,
 )
-from ood_core.numerics.random import SeedRange, Stream, normal
+from ood_core.numerics.random import SeedRange, StepNoise, Stream, normal
 from tests.contracts.solver import (
     HIGH,
     LOW,
@@ -38,10 +38,16 @@ from tests.oracles import gaussian
 from tests.strategies import randn
 
 SEEDS = SeedRange(11, 0, 4)
+
+
+def noise_of(seeds: SeedRange) -> StepNoise:
+    return StepNoise(seeds, Stream.SOLVER)
+
+
 KINDS: dict[str, tuple[Callable[[SeedRange], Solver[Any]], float, bool]] = {
-    "eta 0.3": (lambda seeds: StochasticDdim(seeds, 0.3), 0.3, False),
-    "ancestral": (StochasticDdim, 1.0, False),
-    "dpmpp_2m_sde": (DpmSolver2MSde, 1.0, True),
+    "eta 0.3": (lambda seeds: StochasticDdim(noise_of(seeds), 0.3), 0.3, False),
+    "ancestral": (lambda seeds: StochasticDdim(noise_of(seeds)), 1.0, False),
+    "dpmpp_2m_sde": (lambda seeds: DpmSolver2MSde(noise_of(seeds)), 1.0, True),
 }
 
 
@@ -138,7 +144,7 @@ class Zero:
 
 def test_without_fresh_noise_it_is_ddim() -> None:
     x, grid = randn(4, 1, 1, 2, seed=5), descending(grid_of(32))
-    found = last(mixture_denoiser(), StochasticDdim(SEEDS, 0.0), x, grid)
+    found = last(mixture_denoiser(), StochasticDdim(noise_of(SEEDS), 0.0), x, grid)
     expected = last(mixture_denoiser(), Ddim(), x, grid)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -146,4 +152,4 @@ def test_without_fresh_noise_it_is_ddim() -> None:
 @pytest.mark.parametrize("eta", [-0.1, 1.1])
 def test_an_eta_beyond_its_range_is_refused(eta: float) -> None:
     with pytest.raises(ValueError, match="expected 0 to 1"):
-        StochasticDdim(SEEDS, eta)
+        StochasticDdim(noise_of(SEEDS), eta)

@@ -9,15 +9,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from ood_core.numerics.random import (
     Root,
     SeedRange,
     Stream,
+    _tensor_words,
     generator,
     normal,
     normal_like,
+    normals,
     root_key,
+    uniform,
+    words,
 )
 from tests.strategies import repeatable, roots, splits
 
@@ -25,15 +30,69 @@ SHAPE = (1, 3, 4)
 
 
 @repeatable
-@given(roots, st.integers(0, 2**40), st.integers(0, 50), st.sampled_from(Stream))
-def test_numbers_are_those_of_philox(root: int, index: int, attempt: int, stream: Stream) -> None:
-    bits = np.random.Philox(
-        key=np.array([root, index], dtype=np.uint64),
-        counter=np.array([0, 0, attempt, int(stream)], dtype=np.uint64),
-    )
-    expected = np.random.Generator(bits).standard_normal(SHAPE, dtype=np.float32)
-    drawn = normal(SeedRange(root, index, index + 1), SHAPE, attempt, stream)
-    np.testing.assert_array_equal(drawn[0].numpy(), expected)
+@given(
+    roots, st.integers(0, 2**40), st.integers(1, 5), st.integers(1, 21),
+    st.lists(st.integers(0, 999), min_size=1, max_size=3), st.sampled_from(Stream),
+)  # fmt: skip
+def test_words_are_those_of_philox_by_either_way(
+    root: int, start: int, n: int, count: int, attempts: list[int], stream: Stream
+) -> None:
+    """NumPy's counter run by hand, the rows of NumPy, and tensor arithmetic: the same bits."""
+    seeds, blocks = SeedRange(root, start, start + n), -(-count // 4)
+    by_hand = [
+        np.random.Philox(
+            key=np.array([root, 0], dtype=np.uint64),
+            counter=np.array([i * blocks, blocks, attempt, int(stream)], dtype=np.uint64),
+        ).random_raw(4 * blocks)
+        for attempt in attempts
+        for i in range(start, start + n)
+    ]
+    expected = torch.from_numpy(np.array(by_hand).view(np.int64)).flatten()
+    whole = words(seeds, count, attempts, stream)
+    assert whole.shape == (len(attempts), n, count)
+    rows = expected.view(len(attempts), n, -1)[..., :count]
+    assert torch.equal(whole, rows)
+    by_tensors = _tensor_words(seeds, blocks, attempts, stream, torch.device("cpu"))
+    assert torch.equal(by_tensors.flatten(), expected)
+
+
+def test_known_answers_of_philox() -> None:
+    """Zeros and ones of Random123's `kat_vectors`, philox4x64 with 10 rounds."""
+    zero = np.random.Philox(key=[0, 0], counter=[2**64 - 1] * 4).random_raw(4)
+    assert hex(int(zero[0])) == "0x16554d9eca36314c"
+    ours = _tensor_words(SeedRange(0, 0, 1), 1, [0], Stream.LATENT, torch.device("cpu"))
+    theirs = np.random.Philox(key=[0, 0], counter=[0, 1, 0, 0]).random_raw(4)
+    assert ours.flatten().tolist() == theirs.view(np.int64).tolist()
+
+
+def test_normals_are_those_of_box_and_muller() -> None:
+    """In exact order of operations by `math`, to one unit in the last place of the radius."""
+    seeds = SeedRange(9, 3, 8)
+    drawn = words(seeds, 6, stream=Stream.SOLVER)[0]
+    made = normal(seeds, SHAPE, stream=Stream.SOLVER).flatten(1)
+    for row, made_row in zip(drawn.tolist(), made.tolist(), strict=True):
+        unsigned = [word % 2**64 for word in row]
+        radius = [math.sqrt(-2 * math.log(((w >> 24) + 0.5) / 2**40)) for w in unsigned]
+        angle = [math.tau * (w % 2**24) / 2**24 for w in unsigned]
+        cosines = [r * math.cos(a) for r, a in zip(radius, angle, strict=True)]
+        sines = [r * math.sin(a) for r, a in zip(radius, angle, strict=True)]
+        for value, want, size in zip(made_row, cosines + sines, radius * 2, strict=True):
+            assert abs(value - want) <= 2**-23 * size
+
+
+def test_several_attempts_at_once_are_each_of_them() -> None:
+    seeds, attempts = SeedRange(4, 2, 5), (7, 0, 3)
+    rows = normals(seeds, SHAPE, attempts, Stream.STEERING)
+    for row, attempt in zip(rows, attempts, strict=True):
+        assert torch.equal(row, normal(seeds, SHAPE, attempt, Stream.STEERING))
+
+
+def test_uniform_numbers_fill_the_unit_interval() -> None:
+    drawn = uniform(SeedRange(3, 0, 5000), 2, stream=Stream.STATISTIC)
+    assert drawn.shape == (5000, 2) and drawn.dtype == torch.float64
+    assert float(drawn.min()) >= 0 and float(drawn.max()) < 1
+    assert kstest(drawn.flatten().numpy(), "uniform").pvalue > 1e-4
+    assert kstest(drawn.flatten().numpy() ** 1.1, "uniform").pvalue < 1e-4  # negative control
 
 
 @repeatable
@@ -75,6 +134,9 @@ def test_neighbours_in_every_direction_are_independent() -> None:
 def test_draws_are_standard_normal() -> None:
     drawn = normal(SeedRange(5, 0, 200), (10, 10)).double().flatten()
     n = len(drawn)
+    assert kstest(drawn.numpy(), "norm").pvalue > 1e-4
+    halves = drawn.view(200, 2, 50)  # cosines and sines of the same words
+    assert correlation(*halves.transpose(0, 1).flatten(1).numpy()) < 5
     assert abs(float(drawn.mean())) < 5 / math.sqrt(n)
     assert abs(float(drawn.var()) - 1) < 5 * math.sqrt(2 / n)
     assert abs(float((drawn**4).mean()) - 3) < 5 * math.sqrt(96 / n)  # variance of x^4 is 96

@@ -1,0 +1,83 @@
+"""What sampling asks of a device, counted where there is none: `benchmarks/speed/traffic.py`."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ood_core as ff
+from benchmarks.speed.traffic import DEVICE, OnDevice, Recorder
+from ood_core.numerics.random import SeedRange
+from ood_core.synthesis.pipeline import Sampler
+
+
+@pytest.fixture(scope="module")
+def synth(base, tiny):
+    """Fitted to the targets of the tiny run; every expert is evaluated at every timestep."""
+    settings = tiny()
+    targets = ff.TargetSet.of(settings.targets)
+    made = ff.Synthesizer(ff.load_model(str(base)), settings.method, batch=4)
+    made.fit(targets, progress=False)
+    fit = made._fit
+    weights = fit.pipeline.weights.weights
+    every = replace(fit.pipeline.weights, weights=(weights + 1 / weights.shape[-1]) / 2)
+    return made._restored(
+        fit.targets, fit.record, fit.pipeline.plan, fit.patches, every,
+        fit.latents, fit.held, fit.prior,
+    )  # fmt: skip
+
+
+def recorded(synth, n: int) -> tuple[Recorder, torch.Tensor]:
+    """Counts of one batch on the device, after another one there, and its maps."""
+    with Recorder():
+        sampler = synth.to(DEVICE)._fit.sampler
+        sampler.sample(SeedRange(1, 0, n))
+    with Recorder() as recorder:
+        made = sampler.sample(SeedRange(1, 0, n)).maps
+    assert isinstance(made, OnDevice)
+    return recorder, made.numbers
+
+
+def test_a_batch_is_uploaded_once_and_never_read(synth):
+    """Latents, and where aims and clusters lie: nothing per timestep, and no path names the CPU."""
+    recorder, _ = recorded(synth, 4)
+    assert recorder.count("reads") == 0
+    assert recorder.count("uploads") <= 8
+    places = " ".join(recorder.by_place["uploads"])
+    assert "_pull" not in places and "__call__" not in places
+
+
+def test_launches_do_not_grow_with_the_batch(synth):
+    few, many = (recorded(synth, n)[0].count("launches") for n in (8, 24))
+    assert few == many
+
+
+def test_the_device_makes_the_samples_of_the_cpu(synth):
+    """Without steering, whose steps by the sign of a gradient blow rounding up."""
+
+    def sampled(some):
+        fit = some._fit
+        pipeline = replace(fit.pipeline, method=replace(some.method, steering=None))
+        kept = fit.latents[list(fit.held)]
+        sampler = Sampler(pipeline, fit.prior.prior, fit.prior.geometry, kept, fit.held)
+        return sampler.sample(SeedRange(1, 0, 4)).maps
+
+    expected = sampled(synth)
+    with Recorder():
+        found = sampled(synth.to(DEVICE))
+    # A few steps whose float32 errors (1e-6 of values below 4) a step amplifies by less than 10.
+    torch.testing.assert_close(found.numbers, expected, rtol=0, atol=1e-3)
+
+
+def test_the_recorder_sees_what_it_counts():
+    """Negative controls: an upload, a read, and tensors of both devices."""
+    with Recorder() as recorder:
+        x = torch.ones(3).to(DEVICE)
+        float(x.sum())
+        x.cpu()
+        torch.zeros(2, device=DEVICE)
+        with pytest.raises(RuntimeError, match="beside one of the device"):
+            x * torch.ones(3)
+    assert {k: c.total() for k, c in recorder.by_place.items()} == {
+        "launches": 3, "uploads": 1, "reads": 2,
+    }  # fmt: skip
