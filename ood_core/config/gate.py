@@ -24,6 +24,9 @@ class GateSpec:
     Attributes:
         spectrum_error: most that the mean absolute log ratio of power spectra may be. None, not
             asked: how exact a spectrum must be depends on what the maps are for.
+        pixel_wasserstein: most that the Wasserstein distance of pixel values may be, in standard
+            deviations of real pixels. None, not asked. The tests behind `unsteered_p` take every
+            map in units of its own, so they do not see another brightness or contrast; this does.
         nearest_ratio: least ratio of distances to the nearest fit target, samples to real maps; 1
             is as novel as real maps, below 0.9 is copying. None: steered maps may be less typical.
         c2st: most that the accuracy of the two-sample classifier may be; 0.5 is perfect. None: it
@@ -46,6 +49,7 @@ class GateSpec:
     """
 
     spectrum_error: float | None = None
+    pixel_wasserstein: float | None = None
     nearest_ratio: float | None = None
     c2st: float | None = None
     unsteered_p: float | None = None

@@ -33,6 +33,7 @@ def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
     """Check the conditions of a gate on a result; `held_out` counts the held-out targets."""
     quality = {
         "spectrum_error": (gate.spectrum_error, "at most"),
+        "pixel_wasserstein": (gate.pixel_wasserstein, "at most"),
         "c2st": (gate.c2st, "at most"),
         "nearest_ratio": (gate.nearest_ratio, "at least"),
         "unsteered_p": (gate.unsteered_p, "at least"),

@@ -17,9 +17,9 @@ def test_one_copy_is_found_and_six_are_too_many(kind: str) -> None:
     assert (six.outcome, six.found) == ("quarantined", set(range(6)))
 
 
-@pytest.mark.parametrize("fault", [law(3.5), law(1.5)])
+@pytest.mark.parametrize("fault", [law(3.5), law(1.5), law(2.5, offset=1.0)])
 def test_another_law_is_not_published(fault: Fault) -> None:
-    """Smoother and rougher."""
+    """Smoother, rougher, brighter; the last one is not seen in maps in units of their own."""
     assert judge(fault, 0, 64, SIDE).outcome == "quarantined"
 
 

@@ -54,7 +54,7 @@ def result(tests: TwoSampleTests | None = None, **values: float) -> EvaluationRe
     )
 
 
-SCORES = result(spectrum_error=0.1, c2st=0.6, nearest_ratio=0.95)
+SCORES = result(spectrum_error=0.1, pixel_wasserstein=0.3, c2st=0.6, nearest_ratio=0.95)
 
 
 def test_a_gate_without_conditions_publishes_nothing() -> None:
@@ -65,7 +65,12 @@ def test_a_gate_without_conditions_publishes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("name", "met", "missed"),
-    [("spectrum_error", 0.2, 0.05), ("c2st", 0.7, 0.55), ("nearest_ratio", 0.9, 1.0)],
+    [
+        ("spectrum_error", 0.2, 0.05),
+        ("pixel_wasserstein", 0.4, 0.2),
+        ("c2st", 0.7, 0.55),
+        ("nearest_ratio", 0.9, 1.0),
+    ],
 )
 def test_every_limit_binds_in_its_own_direction(name: str, met: float, missed: float) -> None:
     good = decide(GateSpec(**{name: met}), SCORES, 30)
