@@ -156,7 +156,7 @@ def test_no_direction_is_certain(least: float) -> None:
 
 def test_patches_leave_no_pixel_out() -> None:
     """A law that believes the map gives it back, wherever its patches begin."""
-    y = randn(2, 1, 17, 17, seed=13)
+    y = randn(2, 1, 17, 17, seed=13).float()
     for side in (4, 5, 7, 8):
         stride = patch_stride(side)
         assert stride == {4: 2, 5: 2, 7: 3, 8: 3}[side]

@@ -95,7 +95,7 @@ def test_one_copy_among_fresh_maps_is_named() -> None:
     report = check(samples)
     first = report.closest[0]
     assert (first.sample, first.target, first.element, first.distance) == (41, 9, 1, 0.0)
-    assert report.near_copies == 1 and "1 copy of a target" in report.summary
+    assert report.near_copies == 1 and "1 sample is a copy of a target" in report.summary
 
 
 def test_the_least_typical_sample_is_the_foreign_one() -> None:

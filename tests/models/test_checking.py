@@ -91,7 +91,7 @@ def test_the_type_is_recognised_whatever_is_declared(
 def test_the_shipped_base_predicts_v() -> None:
     shipped = Path(__file__).parents[2] / "models" / "dead-leaves-32"
     network = load_model(str(shipped)).denoiser.network
-    found = measured(network, "epsilon", side=32, count=2, steps=6)
+    found = measured(network, "epsilon", side=32, count=8, steps=6)
     assert recognised(found) == "v_prediction"
     assert found["v_prediction"].useful and found["v_prediction"].noise_fits
     assert not found["epsilon"].useful and not found["sample"].useful

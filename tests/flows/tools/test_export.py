@@ -70,7 +70,7 @@ def test_an_unfinished_run_is_refused_unless_forced(farfield, finished, ready, t
     [
         ("m.jpg", (), "no format has"),
         ("m", (), "--format"),
-        ("m.fits", ("--format", "hf"), "expected one of"),
+        ("m.fits", ("--format", "hf"), "expected .parquet"),
         ("s3://bucket/m.fits", (), "path on this machine"),
     ],
 )

@@ -41,7 +41,7 @@ def results(found):
 def test_a_shipped_base_is_what_it_says(farfield, tmp_path, name, digest, domain):
     out, folder = tmp_path / "checked", SHIPPED.parent / name
     answer = farfield(
-        "models", "check", folder, "--samples", 2, "--steps", 6, "--out", out, "--json"
+        "models", "check", folder, "--samples", 8, "--steps", 6, "--out", out, "--json"
     )
     found = json.loads(answer.out)
     assert answer.code == 0, found["checks"]

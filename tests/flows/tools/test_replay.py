@@ -146,7 +146,7 @@ def test_the_examples_of_the_data_schema_give_the_stored_sample(unbroken):
     text = (PROJECT / "docs" / "data_schema.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text.partition("By hand: sample `i`")[2], re.DOTALL)
     assert len(blocks) == 2
-    code = "".join(blocks).replace("runs/demo", str(unbroken)).replace("17", "6").replace("18", "7")
+    code = "".join(blocks).replace("17", "6").replace("18", "7").replace("runs/demo", str(unbroken))
     found: dict[str, object] = {}
     exec(code, found)
     stored = RunStore(unbroken).table("generate").read("maps")[6]
