@@ -31,7 +31,9 @@ from tests.contracts.pool import spec_of
 from tests.contracts.store import marks
 
 MAX_SAMPLES = 22  # samples, in six shards of 4
-FILES = 5 + 1  # renames of a shard: one per array and the receipt
+FILES = 4 + 5 + 1  # renames of a shard: arrays of statistics and of samples, and the receipt;
+# refusals are all 0 here, which needs no file
+GROWTH = 1 + (4 + 1) + (6 + 1)  # of a growth: the plan, metadata of arrays and of their tables
 places = st.integers(0, 5)
 
 
@@ -69,7 +71,12 @@ class AnyOrder(RuleBasedStateMachine):
         shutil.copytree(ready, place)
         self.run = RunStore(place)
         self.truth = truth
-        self.workers = [replace(worker, store=self.run) for worker in workers]
+        places = {
+            "store": self.run,
+            "table": self.run.table("generate").writer(),
+            "statistics": self.run.statistics.writer(),
+        }
+        self.workers = [replace(worker, **places) for worker in workers]
 
     def shard(self, index):
         plan = self.run.plan("generate")
@@ -116,7 +123,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert marks(self.root) == before
 
     @precondition(lambda self: self.run.plan("generate").rows < MAX_SAMPLES)
-    @rule(number=st.integers(0, FILES))
+    @rule(number=st.integers(0, GROWTH - 1))
     def crash_of_a_growth(self, number):
         """A driver dies before it has planned, or between two tables."""
         with at_rename(number, kill), pytest.raises(Killed):

@@ -155,7 +155,7 @@ def test_progress_that_no_server_hears_costs_no_shard(monkeypatch):
 
     monkeypatch.setattr(prefect_flows, "ARTIFACT_SECONDS", -1.0)  # tell everything
     heard = Heard()
-    artifacts = prefect_flows.Artifacts(heard)
+    artifacts = prefect_flows.Artifacts(heard, "tiny")
     gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(updates=gone):
         with pytest.raises(TransportError):

@@ -104,14 +104,17 @@ def test_artifacts_tell_progress_outcome_and_report(flow_run):
 
 def test_automations_hear_what_became_of_a_set(flow_run):
     """The event is named after the outcome, and names the data set."""
-    from prefect.events.filters import EventFilter, EventNameFilter
+    from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
 
-    wanted = EventFilter(event=EventNameFilter(name=["farfield.complete"]))
+    root, state = flow_run
+    mine = EventRelatedFilter(id=[f"prefect.flow-run.{state.state_details.flow_run_id}"])
+    wanted = EventFilter(event=EventNameFilter(name=["farfield.complete"]), related=mine)
     end = time.monotonic() + 60
     while time.monotonic() < end and not (found := read("read_events", wanted, limit=10).events):
         time.sleep(0.5)
-    assert found[0].resource.id == "farfield-tiny-set"
-    assert found[0].payload["uri"] == str(flow_run[0])
+    (event,) = found
+    assert event.resource.id == "farfield-tiny-set"
+    assert event.payload["uri"] == str(root)
 
 
 def test_a_stage_is_begun_again_when_the_store_is_back(prefect_api, finished, tiny, monkeypatch):
