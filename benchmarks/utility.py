@@ -65,7 +65,7 @@ def main() -> None:
     settings = parse(
         {
             "name": "slopes",
-            "base": "models/in-context-worlds",
+            "base": "models/dead-leaves-32",
             "targets": {
                 "path": str(maps), "transform": "log", "symmetries": ["flip", "rotate90"],
                 "held_out": HELD_OUT,

@@ -3,7 +3,7 @@
     import ood_core as ff
 
     targets = ff.TargetSet.read("clouds/*.fits", transform="asinh", held_out=0.5)
-    model = ff.load_model("models/in-context-worlds")
+    model = ff.load_model("models/dead-leaves-32")
     synth = ff.Synthesizer(model, ff.Method(steps=12)).fit(targets, seed=0)
     maps = synth.sample(256)
     print(ff.evaluate(maps, targets).summary)

@@ -58,7 +58,7 @@ class CalibrationSpec:
     ridge: float = 1e-3
     n_clusters: int = 4
     patches: int = 24
-    prune_tolerance: float = 0.005
+    prune_tolerance: float = 0.01
     min_variance: float = 1e-4
 
     def __post_init__(self) -> None:

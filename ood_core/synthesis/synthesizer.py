@@ -1,6 +1,6 @@
 """The method as one object: fit it to a few dozen targets, then draw as many maps as are wanted.
 
-    model = load_model("models/in-context-worlds")
+    model = load_model("models/dead-leaves-32")
     synth = Synthesizer(model, Method(steps=12)).fit(targets, seed=0)
     maps = synth.sample(256)
 

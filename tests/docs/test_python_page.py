@@ -23,7 +23,7 @@ def small(tmp_path: Path, base: Path, tiny_dict, monkeypatch) -> dict[str, str]:
     return {
         "examples/targets/hubble.fits": str(tmp_path / "maps.npy"),
         "held_out=320": "held_out=20",
-        "models/in-context-worlds": str(base),
+        "models/dead-leaves-32": str(base),
         "ff.Method(steps=12)": "ff.Method(steps=2, steering=None)",
         "synth.sample(256)": "synth.sample(48)",
         "side=6": "side=4",
