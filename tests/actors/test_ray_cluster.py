@@ -53,8 +53,8 @@ def test_a_killed_node_costs_its_shards_in_flight_and_the_run_goes_on(cluster, r
     nodes = [add(cluster), add(cluster)]
     run = RayPool(workers=2, tries=1).run(spec_of(ready), missing(ready))
     first = next(one for one in run if isinstance(one, Receipt))
-    pid = int(first.writer.rpartition(":")[2])
-    mine = [n for n in nodes if n.node_id == node_of(pid)]
+    raylet = psutil.Process(int(first.writer.rpartition(":")[2])).parent().cmdline()
+    mine = [n for n in nodes if f"--raylet_socket_name={n.raylet_socket_name}" in raylet]
     cluster.remove_node(mine[0], allow_graceful=False)
     rest = list(run)
     receipts = [first, *(one for one in rest if isinstance(one, Receipt))]
@@ -62,12 +62,6 @@ def test_a_killed_node_costs_its_shards_in_flight_and_the_run_goes_on(cluster, r
     assert first.writer not in {one.writer for one in receipts[1:]}
     assert answers(ready) == answers(unbroken)
     assert_honest(ready)
-
-
-def node_of(pid):
-    """The node that a worker's process belongs to, by its raylet's command line."""
-    words = " ".join(psutil.Process(pid).parent().cmdline())
-    return next(node["NodeID"] for node in ray.nodes() if node["RayletSocketName"] in words)
 
 
 def test_a_node_that_is_added_takes_part(cluster, ready, unbroken):
