@@ -43,7 +43,7 @@ class CalibrationSpec:
     """How the experts and their weights are fitted.
 
     Attributes:
-        draws: noised copies per target at each noise level.
+        draws: most noised copies per target at each noise level; large maps need fewer.
         bands: bands of wavenumber, each with its own weights.
         ridge: penalty of the weights' regression, relative to the power of the maps in a band.
         n_clusters: largest number of clusters of targets.

@@ -6,7 +6,6 @@ The package that reads them, asdf, is optional. Arrays that lie in other files a
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,14 @@ import numpy as np
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
-from ood_core.maps.mapset import MapSet, as_stack, choose_array, numbered_ids, require_count
+from ood_core.maps.mapset import (
+    MapSet,
+    as_stack,
+    choose_array,
+    numbered_ids,
+    reading,
+    require_count,
+)
 
 _MAX_DEPTH = 20
 
@@ -37,7 +43,7 @@ def read_asdf(path: str, array: str | None, limits: Limits, axes: str | None = N
         TargetError: asdf is not installed, or the file is damaged or too large, or holds no such
             array.
     """
-    with _refusing(path):
+    with reading(path, "ASDF", "asdf"):
         import asdf
 
         with (
@@ -84,23 +90,3 @@ def _arrays(node: Any, place: str, depth: int) -> Iterator[tuple[str, tuple[Any,
         for key, value in node.items():
             if key not in ("asdf_library", "history"):
                 yield from _arrays(value, f"{place}/{key}".strip("/"), depth + 1)
-
-
-@contextmanager
-def _refusing(path: str) -> Iterator[None]:
-    """Turn a missing package, and whatever a damaged file makes it raise, into a TargetError."""
-    try:
-        yield
-    except TargetError:
-        raise
-    except ImportError as error:
-        raise TargetError(
-            f"{path}: got an ASDF file; expected the package asdf to read it; install it with pip "
-            "install 'farfield[asdf]', or save the maps with numpy.save"
-        ) from error
-    except Exception as error:  # of YAML, blocks and decompressors
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TargetError(
-            f"{path}: got a file that cannot be read as ASDF ({reason}); expected a complete file; "
-            "check the path, or copy or download the file again"
-        ) from error

@@ -7,7 +7,6 @@ unpacked by the HDF5 library itself, which takes as much memory as the chunk dec
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ood_core.maps.mapset import (
     as_stack,
     choose_array,
     numbered_ids,
+    reading,
     require_count,
 )
 
@@ -48,7 +48,7 @@ def read_hdf5(path: str, array: str | None, limits: Limits, axes: str | None = N
         TargetError: h5py is not installed, or the file is damaged or too large, or holds no such
             data set.
     """
-    with _refusing(path):
+    with reading(path, "HDF5", "hdf5"):
         import h5py
 
         with h5py.File(path, "r") as file:
@@ -60,26 +60,6 @@ def read_hdf5(path: str, array: str | None, limits: Limits, axes: str | None = N
         unit = cf.text(attributes.get("units", attributes.get("unit", "")))
         ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
         return MapSet(values, ids, unit, "", path)
-
-
-@contextmanager
-def _refusing(path: str) -> Iterator[None]:
-    """Turn a missing package, and whatever a damaged file makes it raise, into a TargetError."""
-    try:
-        yield
-    except TargetError:
-        raise
-    except ImportError as error:
-        raise TargetError(
-            f"{path}: got an HDF5 or NetCDF file; expected the package h5py to read it; install it "
-            "with pip install 'farfield[hdf5]', or save the maps with numpy.save"
-        ) from error
-    except Exception as error:  # the library raises OSError, KeyError, RuntimeError and others
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise TargetError(
-            f"{path}: got a file that cannot be read as HDF5 ({reason}); expected a complete file; "
-            "check the path, or copy or download the file again"
-        ) from error
 
 
 def _choose(h5py: Any, file: Any, array: str | None, path: str, limits: Limits) -> Any:

@@ -6,8 +6,6 @@ own, which are honoured; the package that reads TIFF, tifffile, is optional.
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import numpy as np
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
-from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
+from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, reading, require_count
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -46,7 +44,7 @@ def read_png(path: str, array: str | None, limits: Limits, axes: str | None = No
         TargetError: a file that is damaged or too large, has a palette or transparency, or channels
             of 16 bits.
     """
-    with _refusing(path, "PNG"):
+    with reading(path, "PNG", "tiff"):
         from PIL import Image
 
         with open(path, "rb") as file:
@@ -78,7 +76,7 @@ def read_tiff(path: str, array: str | None, limits: Limits, axes: str | None = N
         TargetError: tifffile is not installed, or the file is damaged or too large, or its series
             and axes leave a choice.
     """
-    with _refusing(path, "TIFF"):
+    with reading(path, "TIFF", "tiff"):
         import tifffile
 
         with tifffile.TiffFile(path) as file:
@@ -115,26 +113,6 @@ def _axes(series: Any, path: str) -> str:
             "one of channels at most; split the file"
         )
     return axes
-
-
-@contextmanager
-def _refusing(path: str, kind: str) -> Iterator[None]:
-    """Turn a missing package, and whatever a damaged file makes it raise, into a TargetError."""
-    try:
-        yield
-    except TargetError:
-        raise
-    except ImportError as error:
-        raise TargetError(
-            f"{path}: got a {kind} file; expected a package to read it ({error.name}); install it "
-            "with pip install 'farfield[tiff]', or save the maps with numpy.save"
-        ) from error
-    except Exception as error:  # decoders raise anything
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TargetError(
-            f"{path}: got a file that cannot be read as {kind} ({reason}); expected a complete "
-            "image; check the path, or copy or save it again"
-        ) from error
 
 
 def _require_room(pixels: int, path: str, limits: Limits) -> None:

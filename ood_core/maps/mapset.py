@@ -7,7 +7,8 @@ and the header of the file, kept as text so that no card is lost. A `TargetSet` 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -25,6 +26,36 @@ CF_NAMES = ("coordinates", "bounds", "ancillary_variables")
 """Attributes by which an array names others that go with it, in the CF conventions."""
 _MAX_CHANNELS = 8  # a last axis that short, after longer ones, looks like channels
 _NAMED = 5  # ids spelled out in a message; the rest are counted
+
+
+@contextmanager
+def reading(path: str, kind: str, extra: str = "") -> Iterator[None]:
+    """Turn a missing package, and whatever a damaged file makes its reader raise, into an error.
+
+    Args:
+        path: the file, for messages.
+        kind: what it is read as, such as HDF5.
+        extra: extra of this package that installs the reader.
+
+    Raises:
+        TargetError: the package is missing, or the file cannot be read.
+    """
+    try:
+        yield
+    except TargetError:
+        raise
+    except ImportError as error:
+        article = "an" if kind[0] in "AH" else "a"
+        raise TargetError(
+            f"{path}: got {article} {kind} file; expected the package {error.name} to read it; "
+            f"install it with pip install 'farfield[{extra}]', or save the maps with numpy.save"
+        ) from error
+    except Exception as error:  # parsers, decoders and decompressors raise anything
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        raise TargetError(
+            f"{path}: got a file that cannot be read as {kind} ({reason}); expected a complete "
+            "file; check the path, or copy or download the file again"
+        ) from error
 
 
 @final

@@ -13,7 +13,14 @@ import numpy as np
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps import cf
-from ood_core.maps.mapset import MapSet, as_stack, choose_array, numbered_ids, require_count
+from ood_core.maps.mapset import (
+    MapSet,
+    as_stack,
+    choose_array,
+    numbered_ids,
+    reading,
+    require_count,
+)
 
 
 def is_netcdf3(path: str, head: bytes) -> bool:
@@ -35,29 +42,20 @@ def read_netcdf3(path: str, array: str | None, limits: Limits, axes: str | None 
     """
     from scipy.io import netcdf_file
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a map of the file that closes when it is dropped
-            with netcdf_file(path, mmap=True, maskandscale=False) as file:
-                found = {
-                    name: {key: _plain(value) for key, value in item._attributes.items()}
-                    for name, item in file.variables.items()
-                    if len(item.shape) >= 2 and item.data.dtype.kind in "iuf"
-                }
-                name = choose_array(found, array, path)
-                variable = file.variables[name]
-                source = f"{path}, variable {name}"
-                _require_room(variable.shape, variable.data.dtype.itemsize, source, limits)
-                stored = np.array(variable.data, dtype=variable.data.dtype.newbyteorder("="))
-                del variable
-    except TargetError:
-        raise
-    except Exception as error:  # the parser raises anything
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise TargetError(
-            f"{path}: got a file that cannot be read as NetCDF 3 ({reason}); expected a complete "
-            "file; check the path, or copy or download the file again"
-        ) from error
+    with reading(path, "NetCDF 3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a map of the file that closes when it is dropped
+        with netcdf_file(path, mmap=True, maskandscale=False) as file:
+            found = {
+                name: {key: _plain(value) for key, value in item._attributes.items()}
+                for name, item in file.variables.items()
+                if len(item.shape) >= 2 and item.data.dtype.kind in "iuf"
+            }
+            name = choose_array(found, array, path)
+            variable = file.variables[name]
+            source = f"{path}, variable {name}"
+            _require_room(variable.shape, variable.data.dtype.itemsize, source, limits)
+            stored = np.array(variable.data, dtype=variable.data.dtype.newbyteorder("="))
+            del variable
     attributes = found[name]
     values = as_stack(cf.unpacked(stored, attributes, source), source, axes)
     unit = cf.text(attributes.get("units", ""))
