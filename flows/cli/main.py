@@ -31,7 +31,12 @@ VERBS: Mapping[str, Verbs] = {
     },
     "Evaluate": {"validate": evaluate.validate, "utility": evaluate.utility},
     "Hand on": {"export": out.export},
-    "Single samples": {"replay": single.replay, "walk": single.walk},
+    "Single maps": {
+        "replay": single.replay,
+        "walk": single.walk,
+        "inpaint": single.inpaint,
+        "field": single.field,
+    },
     "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy},
     "Develop": {"schema": develop.schema, "bench": develop.bench},
 }

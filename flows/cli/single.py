@@ -1,4 +1,4 @@
-"""Verbs about single samples: recompute one, walk between two targets.
+"""Verbs about single maps: recompute a sample, walk between two targets, fill maps, make fields.
 
 Heavy imports are in the verbs.
 """
@@ -31,6 +31,53 @@ def replay(
     found = replay_sample(store, stored_settings(store, sets or []), sample, alone, out)
     show(f"sample {sample} of {uri}", found, as_json)
     raise typer.Exit(1 if found["outcome"] == "differs" else 0)
+
+
+def inpaint(
+    uri: Uri,
+    maps: Annotated[str, typer.Argument(help="Maps of the targets' size; NaN is drawn.")],
+    out: Annotated[str, typer.Option(help="File to write; its ending says the format.")],
+    draws: Annotated[int, typer.Option(help="Draws per map.")] = 16,
+    seed: Annotated[int, typer.Option(help="Another one gives other draws.")] = 0,
+    array: Annotated[
+        str | None, typer.Option(help="Which part of the file, where it has several.")
+    ] = None,
+    sets: OpenSets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the pixels that maps lack, given those that they have, as often as is asked."""
+    from flows.runs.lifecycle import stored_settings
+    from flows.tools.given import inpaint_file
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    settings = stored_settings(store, sets or [])
+    found = inpaint_file(store, settings, maps, array, draws, seed, out)
+    show(f"{maps}, filled by {uri}", found, as_json)
+
+
+def field(
+    uri: Uri,
+    size: Annotated[str, typer.Option(help="Rows and columns, such as 1024x1024.")],
+    out: Annotated[str, typer.Option(help="File to write; its ending says the format.")],
+    number: Annotated[int, typer.Option(help="Which field of this size, from 0.")] = 0,
+    periodic: Annotated[bool, typer.Option(help="Opposite borders continue one another.")] = False,
+    sets: OpenSets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a field larger than the targets, of targets that are the same everywhere."""
+    from flows.runs.lifecycle import stored_settings
+    from flows.tools.given import field_file
+    from ood_core.errors import ConfigError
+    from ood_core.store.run import RunStore
+
+    rows, _, columns = size.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise ConfigError(f"--size: got {size!r}; expected rows and columns, such as 1024x1024")
+    store, sides = RunStore.open(uri), (int(rows), int(columns))
+    settings = stored_settings(store, sets or [])
+    found = field_file(store, settings, sides, number, periodic, out)
+    show(f"a field of {uri}", found, as_json)
 
 
 def walk(

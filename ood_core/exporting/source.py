@@ -292,8 +292,8 @@ class MemorySource:
         """Take maps in the unit of the targets that they were made from.
 
         Raises:
-            InputError: no maps of shape (n, c, y, x) or (n, y, x), or of another size than the
-                targets.
+            InputError: no maps of shape (n, c, y, x) or (n, y, x), of other channels than the
+                targets, or smaller.
         """
         values = np.asarray(maps)
         values = values[:, None] if values.ndim == 3 else values
@@ -302,10 +302,11 @@ class MemorySource:
                 f"got an array of shape {values.shape} and type {values.dtype}; expected maps, "
                 "real numbers of shape (n, c, y, x) or (n, y, x)"
             )
-        if targets is not None and values.shape[1:] != targets.shape:
+        if targets is not None and not _may_be_of(values.shape[1:], targets.shape):
             raise InputError(
                 f"got maps of shape {values.shape[1:]} (channels, y, x); expected "
-                f"{targets.shape} as the targets have; give the targets that they were made from"
+                f"{targets.shape} as the targets have, or a field of the same channels and no "
+                "fewer pixels; give the targets that they were made from"
             )
         unit = "" if targets is None else targets.unit
         rows = {SAMPLE: np.arange(len(values), dtype=np.int64), MAPS: values.astype("f4")}
@@ -354,3 +355,8 @@ def software() -> str:
 def gathered(blocks: Sequence[Rows]) -> Rows:
     """Blocks that follow one another, as one."""
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _may_be_of(shape: tuple[int, ...], targets: tuple[int, ...]) -> bool:
+    """Whether maps, or fields that are larger, can be made from targets (channels, y, x)."""
+    return shape[0] == targets[0] and all(a >= b for a, b in zip(shape, targets, strict=True))

@@ -60,6 +60,7 @@ class Stream(IntEnum):
     SOURCE = 8
     COMPONENT = 9
     STEERING = 10
+    KNOWN = 11
 
 
 @final

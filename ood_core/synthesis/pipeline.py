@@ -342,7 +342,8 @@ class Samples:
 class Sampler:
     """Draws, decodes and steers samples; sample `i` is a function of the root key and `i` alone.
 
-    `latents` are those of the fit targets in `held`, whose round trip holds.
+    `latents` are those of the fit targets in `held`, whose round trip holds. `aims` are those that
+    samples are steered towards.
     """
 
     def __init__(
@@ -362,7 +363,7 @@ class Sampler:
         bins = radial_bins(steering, symmetries)
         statistics = Statistics(seen.shape[-1], bins)
         aims = StatisticAims.measure(statistics, seen, pipeline.targets.symmetries, neighbours)
-        self._statistics, self._aims = statistics.to(pipeline.device), aims.to(pipeline.device)
+        self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
         self._labels = pipeline.labels(seen)
 
     def sample(self, seeds: SeedRange) -> Samples:
@@ -371,15 +372,13 @@ class Sampler:
         Every sample has two parents, whether it is steered towards them or not: the first decides
         its cluster, and `aim_distance` is measured from the aim that both define.
         """
-        pipeline, steering = self._pipeline, self._pipeline.method.steering
+        pipeline = self._pipeline
         drawn = draw(self._sampler, seeds, self._geometry, self._latents)
         sources = self._held[drawn.kept.sources]
-        aim, parents = self._aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
-        plain = pipeline.denoiser(self._labels[parents[:, 0]])
-        spec = steering or SteeringSpec()
-        steps = pipeline.timesteps.tolist()[::-1]
-        steered = SteeredDenoiser(plain, self._statistics, aim, self._aims, spec, seeds, steps)
-        denoiser = plain if steering is None else steered
+        steered, plain, parents = self._denoisers(
+            seeds, sources[:, 0] if sources.shape[1] else None
+        )
+        denoiser = plain if pipeline.method.steering is None else steered
         made = pipeline.decode(denoiser, drawn.latents.to(pipeline.device), seeds)
         return Samples(
             seeds=seeds,
@@ -391,6 +390,23 @@ class Sampler:
             sources=sources,
             source_weights=drawn.kept.weights,
         )
+
+    def denoiser(self, seeds: SeedRange) -> Denoiser:
+        """The denoiser of a batch of samples: steered, if the method steers."""
+        steered, plain, _ = self._denoisers(seeds)
+        return plain if self._pipeline.method.steering is None else steered
+
+    def _denoisers(
+        self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
+    ) -> tuple[SteeredDenoiser, Denoiser, Int[Tensor, "n 2"]]:
+        """Denoisers of a batch with and without steering, and the parents that set its aims."""
+        pipeline = self._pipeline
+        aim, parents = self.aims.draw(seeds, near)
+        plain = pipeline.denoiser(self._labels[parents[:, 0]])
+        spec = pipeline.method.steering or SteeringSpec()
+        steps = pipeline.timesteps.tolist()[::-1]
+        steered = SteeredDenoiser(plain, self._statistics, aim, self.aims, spec, seeds, steps)
+        return steered, plain, parents
 
 
 def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:

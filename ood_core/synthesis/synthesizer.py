@@ -29,6 +29,8 @@ from ood_core.maps.target_set import TargetSet
 from ood_core.maps.transforms import RangeTransform
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
+from ood_core.synthesis.fields import make_field
+from ood_core.synthesis.inpainting import inpaint
 from ood_core.synthesis.pipeline import (
     Calibrator,
     ExpertPlan,
@@ -168,6 +170,65 @@ class Synthesizer:
         """Make the sample with this number, `(c, y, x)`, in the targets' unit."""
         one: NDArray[np.float32] = self.sample(1, number, progress=False)[0]
         return one
+
+    def inpaint(
+        self,
+        maps: NDArray[np.floating[Any]],
+        draws: int = 16,
+        *,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> NDArray[np.float32]:
+        """Draw the pixels that are NaN, given all others of the same map, which stay as they are.
+
+        Draw `j` of map `i` is a function of the identity, of `seed`, of the map, of `i` and of `j`.
+
+        Args:
+            maps: in the targets' unit, `(n, c, y, x)` of the targets' size.
+            draws: how many per map.
+            seed: another one gives other draws.
+            progress: whether to show a bar.
+
+        Returns:
+            Float32, `(n, draws, c, y, x)`.
+
+        Raises:
+            InputError: not fitted; a method without calibration or a latent model; maps of another
+                shape, without or with nothing but NaN, or that miss too many pixels.
+        """
+
+        def shown(rows: range) -> Iterable[int]:
+            return _bar(rows, "inpainting", progress, unit="map")
+
+        return inpaint(
+            self._fit.pipeline, self.identity, maps, draws, seed, batch=self.batch, each=shown
+        )
+
+    def field(
+        self, height: int, width: int, *, number: int = 0, periodic: bool = False
+    ) -> NDArray[np.float32]:
+        """Make a field of any size, `(c, height, width)`, of targets that are the same everywhere.
+
+        Field `i` is a function of the identity, of its size and of `i`. It is denoised in windows
+        of the targets' size, half of which overlap; waves longer than the targets have the power
+        of the longest wave in them.
+
+        Args:
+            height: rows.
+            width: columns.
+            number: which field.
+            periodic: whether opposite borders continue one another; the sides must then be
+                multiples of half a target's.
+
+        Raises:
+            InputError: not fitted; targets whose mean map is not the same everywhere; a latent
+                model; a size that cannot be.
+        """
+        fitted = self._fit
+        return make_field(
+            fitted.pipeline, fitted.sampler, self.identity, (height, width), number,
+            periodic=periodic, batch=self.batch,
+        )  # fmt: skip
 
     def _batches(
         self, start: int, stop: int, progress: bool

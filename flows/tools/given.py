@@ -1,0 +1,88 @@
+"""What a fitted run makes beside its samples: the rest of maps that are known in part, and fields.
+
+Nothing of this is judged by the run's gate, so every result says what the gate made of the run.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from actors.workers import load_sampler
+from flows.runs.reload import fitted_pipeline
+from flows.settings import RunSettings
+from ood_core.errors import InputError, RunIncomplete
+from ood_core.exporting.exports import plan_export
+from ood_core.exporting.source import MemorySource
+from ood_core.limits import USUAL
+from ood_core.maps.readers import read_maps
+from ood_core.store.run import RunStore
+from ood_core.synthesis.fields import make_field
+from ood_core.synthesis.inpainting import inpaint
+from ood_core.synthesis.pipeline import Pipeline
+
+
+def inpaint_file(
+    run: RunStore,
+    settings: RunSettings,
+    path: str,
+    array: str | None,
+    draws: int,
+    seed: int,
+    out: str,
+) -> dict[str, Any]:
+    """Read maps with NaN, draw what they lack and write all draws, those of the first map first.
+
+    Raises:
+        InputError: maps that cannot be read or inpainted, or an impossible place.
+        RunIncomplete: the run is not fitted yet.
+    """
+    pipeline = _fitted(run, settings, out)
+    maps = read_maps(path, array, USUAL)
+    if maps.unit != pipeline.targets.unit:
+        raise InputError(
+            f"{path}: got maps in {maps.unit or 'no unit'}; expected "
+            f"{pipeline.targets.unit or 'no unit'}, as the targets of {run.root} have; convert them"
+        )
+    made = inpaint(pipeline, run.record["identity"], maps.values, draws, seed)
+    _write(np.concatenate(list(made)), pipeline, out, "inpainted")
+    names = {"maps": list(maps.ids), "draws": draws, "seed": seed}
+    return {**names, "missing": float(np.isnan(maps.values).mean()), **_about(run, out)}
+
+
+def field_file(
+    run: RunStore,
+    settings: RunSettings,
+    size: tuple[int, int],
+    number: int,
+    periodic: bool,
+    out: str,
+) -> dict[str, Any]:
+    """Make one field, `(rows, columns)`, and write it.
+
+    Raises:
+        InputError: targets or a size of which no field can be made, or an impossible place.
+        RunIncomplete: the run is not fitted yet.
+    """
+    pipeline = _fitted(run, settings, out)
+    sampler = load_sampler(run, pipeline)
+    made = make_field(pipeline, sampler, run.record["identity"], size, number, periodic=periodic)
+    _write(made[None], pipeline, out, "field")
+    about = {"size": list(size), "number": number, "periodic": periodic}
+    return {**about, "unit": pipeline.targets.unit, **_about(run, out)}
+
+
+def _fitted(run: RunStore, settings: RunSettings, out: str) -> Pipeline:
+    """Load what was fitted, and refuse a place of an unknown format before the work begins."""
+    pipeline = fitted_pipeline(run, settings)
+    if not run.has_prior:
+        raise RunIncomplete(f"{run.root}: the prior is not fitted; `farfield run` it first")
+    plan_export(MemorySource.of(pipeline.targets.fit[:1], pipeline.targets), out, None)
+    return pipeline
+
+
+def _write(maps: Any, pipeline: Pipeline, out: str, name: str) -> None:
+    plan_export(MemorySource.of(maps, pipeline.targets, name), out, None).write()
+
+
+def _about(run: RunStore, out: str) -> dict[str, Any]:
+    return {"run": run.record["identity"], "gate": run.state, "out": out}

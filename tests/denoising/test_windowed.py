@@ -1,0 +1,56 @@
+"""Windows of a field: their estimates add up to what one denoiser of the whole would say."""
+
+import pytest
+import torch
+
+from ood_core.denoising.windowed import WindowedDenoiser, corners
+from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.numerics.covariance import Diagonal, isotropic
+
+SCHEDULE = NoiseSchedule.linear()
+WINDOW, FIELD = (8, 6), (24, 15)
+
+
+def white_denoiser(window):
+    return GaussianDenoiser(SCHEDULE, torch.full((2, *window), 0.3), isotropic(0.5, (2, *window)))
+
+
+def test_a_denoiser_that_looks_at_single_pixels_gives_the_same_in_windows():
+    """The weights of all windows add up to 1 at every pixel, borders of the torus included."""
+    places = corners(WINDOW, FIELD)
+    assert len(places) == len(set(places)) == (24 // 4) * (15 // 3)
+    x_t = torch.randn(1, 2, *FIELD, generator=torch.Generator().manual_seed(0))
+    counts = [7, 23]
+    windowed = WindowedDenoiser([white_denoiser(WINDOW)] * 2, counts, WINDOW, FIELD)
+    whole = white_denoiser(FIELD)
+    for t in (50, 700):
+        assert torch.allclose(windowed(x_t, t), whole(x_t, t), atol=1e-6)
+
+
+def test_each_window_is_denoised_by_its_own_denoiser():
+    """Every pixel lies in four windows. The control for the test before: means that differ."""
+    places = corners((4, 4), (8, 8))
+    means = torch.arange(16.0)
+    inner = [
+        GaussianDenoiser(SCHEDULE, mean.expand(1, 4, 4), Diagonal(torch.full((1, 4, 4), 1e-8)))
+        for mean in means
+    ]
+    windowed = WindowedDenoiser(inner, [1] * 16, (4, 4), (8, 8))
+    found = windowed(torch.zeros(1, 1, 8, 8), 10)[0, 0]
+    at = {place: number for number, place in enumerate(places)}
+    share = torch.sin((torch.arange(4) + 0.5) * torch.pi / 4) ** 2
+    by_hand = torch.zeros(8, 8)
+    for (y, x), number in at.items():
+        for i in range(4):
+            for j in range(4):
+                by_hand[(y + i) % 8, (x + j) % 8] += share[i] * share[j] * means[number]
+    assert torch.allclose(found, by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("window", "field"), [((5, 4), (10, 8)), ((4, 4), (9, 8)), ((8, 8), (4, 8))]
+)
+def test_windows_that_do_not_tile_a_field_are_refused(window, field):
+    with pytest.raises(ValueError, match="expected even ones that tile it"):
+        corners(window, field)

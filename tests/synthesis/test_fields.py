@@ -1,0 +1,72 @@
+"""Fields larger than the targets: their size, their borders and what they are a function of."""
+
+import numpy as np
+import pytest
+
+import ood_core as ff
+from ood_core.errors import InputError
+from tests.fields import smooth_fields
+
+
+@pytest.fixture(scope="module")
+def targets():
+    return ff.TargetSet.from_arrays(smooth_fields(24))
+
+
+@pytest.fixture(scope="module")
+def synth(base, targets):
+    method = ff.Method(steps=4, steering=None, calibration=ff.CalibrationSpec(draws=1, patches=0))
+    model = ff.load_model(str(base))
+    return ff.Synthesizer(model, method, batch=7).fit(targets, progress=False)
+
+
+def seam(field: np.ndarray, period: int) -> float:
+    """Mean step from column to column across borders, over that everywhere."""
+    steps = np.abs(np.diff(field, axis=1)).mean(axis=0)
+    return float(steps[period - 1 :: period].mean() / steps.mean())
+
+
+def test_fields_of_any_size_without_seams(synth, targets):
+    """The control: maps laid side by side have seams."""
+    field = synth.field(41, 50)
+    assert field.shape == (1, 41, 50) and field.dtype == np.float32 and np.isfinite(field).all()
+    tiled = np.concatenate(list(synth.sample(9, progress=False)[:, 0]), axis=1)
+    assert seam(field[0], 8) < 1.15 and seam(tiled, 16) > 1.3
+    assert 0.4 < field.std() / targets.values.std() < 2.5
+
+
+def test_a_field_is_a_function_of_its_number(synth):
+    one = synth.field(32, 32, number=1)
+    assert np.array_equal(one, synth.field(32, 32, number=1))
+    assert not np.allclose(one, synth.field(32, 32, number=2))
+
+
+def test_opposite_borders_of_a_periodic_field_continue_one_another(synth):
+    """The control: a field that is not periodic, rolled the same way."""
+
+    def at_the_border(field):
+        steps = np.abs(np.diff(np.roll(field[0], 8, axis=1), axis=1)).mean(axis=0)
+        return steps[7] / np.delete(steps, 7).mean()
+
+    assert at_the_border(synth.field(64, 64, periodic=True)) < 1.5
+    assert at_the_border(synth.field(64, 64)) > 1.5
+
+
+@pytest.mark.parametrize(
+    ("size", "number", "periodic"),
+    [((8, 16), 0, False), ((16, 16), -1, False), ((16, 20), 0, True)],
+)
+def test_a_size_that_cannot_be_is_refused(synth, size, number, periodic):
+    with pytest.raises(InputError, match="field: got"):
+        synth.field(*size, number=number, periodic=periodic)
+
+
+def test_targets_that_are_not_the_same_everywhere_are_refused(base):
+    """Maps that are bright in their centres."""
+    bump = np.zeros((16, 16), np.float32)
+    bump[6:10, 6:10] = 10
+    targets = ff.TargetSet.from_arrays(smooth_fields(24) + bump)
+    method = ff.Method(steps=4, steering=None, calibration=ff.CalibrationSpec(draws=1, patches=0))
+    synth = ff.Synthesizer(ff.load_model(str(base)), method).fit(targets, progress=False)
+    with pytest.raises(InputError, match="mean map varies by"):
+        synth.field(32, 32)
