@@ -2,7 +2,8 @@
 
 A field begins as a Gaussian one of the targets' spectrum, noised to the top of the grid, and is
 denoised in overlapping windows (`ood_core.denoising.windowed`), each steered towards an aim of its
-own. Waves longer than the targets are not known from them: there the spectrum goes on flat.
+own. Waves longer than the targets stay as they begin: Gaussian, of a power between that of the
+targets' longest waves and that of their means.
 """
 
 from typing import final
@@ -57,8 +58,9 @@ class FieldMaker:
         for count in counts:
             inner.append(self._sampler.denoiser(SeedRange(root ^ 1, at, at + count)))
             at += count
-        denoiser = WindowedDenoiser(inner, counts, self._window, whole)
-        start, grid = self._latent(seeds, whole), self._pipeline.timesteps
+        start, grid = self._begin(seeds, whole), self._pipeline.timesteps
+        denoiser = WindowedDenoiser(inner, counts, self._window, whole, start)
+        start = self._noised(start, seeds)
         made = decode(denoiser, "ancestral", start, grid, seeds)
         return made[..., : size[0], : size[1]]
 
@@ -67,24 +69,27 @@ class FieldMaker:
         y, x = (half * (-(-side // half) + 1) for side, half in zip(size, self._half, strict=True))
         return y, x
 
-    def _latent(self, seeds: SeedRange, size: tuple[int, int]) -> Latents:
-        """A Gaussian field of the targets' spectrum, noised to the top of the grid."""
-        pipeline, shape = self._pipeline, (len(self._mean), *size)
-        schedule, device, top = pipeline.base.schedule, pipeline.device, int(pipeline.timesteps[-1])
+    def _begin(self, seeds: SeedRange, size: tuple[int, int]) -> Maps:
+        """A Gaussian field of the targets' spectrum."""
+        device, shape = self._pipeline.device, (len(self._mean), *size)
         field = normal(seeds, shape, 0, Stream.LATENT, device)
-        white = normal(seeds, shape, 0, Stream.FACTOR, device)
-        clean = self._mean + filtered(field, self._spectrum(size).sqrt())
+        return self._mean.to(device) + filtered(field, self._spectrum(size).sqrt())
+
+    def _noised(self, clean: Maps, seeds: SeedRange) -> Latents:
+        """The latents at the top of the grid of a clean field."""
+        schedule, top = self._pipeline.base.schedule, int(self._pipeline.timesteps[-1])
+        white = normal(seeds, clean.shape[1:], 0, Stream.FACTOR, clean.device)
         alpha, sigma = float(schedule.alpha[top]), float(schedule.sigma[top])
         noised: Latents = (alpha * clean + sigma * white) / schedule.scale(top)
         return noised
 
     def _spectrum(self, size: tuple[int, int]) -> Map:
-        """The targets' isotropic power at the wavenumbers of a field, flat below their lowest."""
+        """The targets' isotropic power at the wavenumbers of a field."""
         power = self._sampler.aims.power.cpu().double()
-        k = wavenumbers(*self._window).flatten()[1:].numpy()
+        k = wavenumbers(*self._window).flatten().numpy()
         order = np.argsort(k)
         at = wavenumbers(*size).numpy()
-        rows = [np.interp(at, k[order], row.flatten()[1:].numpy()[order]) for row in power]
+        rows = [np.interp(at, k[order], row.flatten().numpy()[order]) for row in power]
         return torch.from_numpy(np.stack(rows)).float()
 
 

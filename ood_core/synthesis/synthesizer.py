@@ -210,8 +210,8 @@ class Synthesizer:
         """Make a field of any size, `(c, height, width)`, of targets that are the same everywhere.
 
         Field `i` is a function of the identity, of its size and of `i`. It is denoised in windows
-        of the targets' size, half of which overlap; waves longer than the targets have the power
-        of the longest wave in them.
+        of the targets' size, half of which overlap; waves longer than the targets are Gaussian, of
+        a power between that of the targets' longest waves and that of their means.
 
         Args:
             height: rows.
