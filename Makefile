@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test check lint bench docs constraints moon
+.PHONY: setup demo test check lint bench gpu-check gpu-train docs constraints moon
 
 setup: $(STAMP)
 
@@ -39,6 +39,16 @@ check: lint
 bench: setup
 	$(BIN)/farfield bench speed
 	$(BIN)/farfield bench scale
+
+# On a machine with a GPU, in 8 minutes: what it makes of the way down. Elsewhere it says that there is none.
+gpu-check: setup
+	timeout 480 $(BIN)/python -m benchmarks.speed.gpu
+
+# Go on with training the base that is shown examples, or begin from the shipped one; its state is in training/in-context.
+MINUTES ?= 60
+gpu-train: setup
+	$(BIN)/python -m ood_core.pretraining.in_context_trainer training/in-context --minutes $(MINUTES) --workers 4 \
+		--start-from models/in-context-worlds --export training/in-context/export
 
 # The site, into site/: open site/index.html. Not part of the tests.
 docs: $(VENV)/.docs

@@ -1,5 +1,6 @@
 """The pipeline of a stored run, loaded onto a device."""
 
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,25 @@ from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 from ood_core.synthesis.pipeline import ExpertPlan, Pipeline, choose_device
 
+NUMBERS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+"""Number types of the network by the names of `execution.dtype`."""
+
+
+def set_numbers(device: torch.device, dtype: str) -> None:
+    """Set how a GPU multiplies: in full float32 unless `tf32` is asked for, and always alike.
+
+    By torch's own default convolutions round to TF32, and the fastest algorithm wins, which may
+    add up in another order every time.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
 
 def load_pipeline(
     run: RunStore, base: str, device: str, dtype: str, max_base_bytes: int = BASE_BYTES
@@ -28,7 +48,8 @@ def load_pipeline(
     """
     record = run.record
     where = choose_device(device)
-    model = load_model(base, where, getattr(torch, dtype), max_base_bytes)
+    set_numbers(where, dtype)
+    model = load_model(base, where, NUMBERS[dtype], max_base_bytes)
     require_base(model, record)
     method = read_method(record["identity_record"])
     plan, weights = None, None

@@ -34,7 +34,7 @@ from ray.exceptions import (
 
 from actors.pool import Notice, Outcome, ShardFailure
 from actors.workers import Worker, WorkerSpec, build
-from ood_core.errors import FarfieldError, RunIncomplete
+from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
 from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
 
@@ -129,6 +129,8 @@ class _Actor:
                 return Arrival(host, node)
             self._worker = None  # frees what the stage before held
             try:
+                granted = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+                require_grant(spec.device, len(granted))
                 self._worker, self._turn = build(spec), turn
             except Exception as error:
                 own = isinstance(error, FarfieldError)
@@ -139,6 +141,21 @@ class _Actor:
         """Run one shard of the stage that was prepared last."""
         assert self._worker is not None, "shards go to actors that have answered"
         return self._worker.run(shard)
+
+
+def require_grant(device: str, gpus: int) -> None:
+    """Check that Ray gave an actor GPUs if, and only if, it computes on them.
+
+    Else all actors of a host would share its first GPU, or one would lie idle.
+
+    Raises:
+        ConfigError: it did not.
+    """
+    if (device == "cuda") != (gpus > 0):
+        raise ConfigError(
+            f"got device {device} and {gpus} GPUs from Ray for this worker; expected GPUs for cuda "
+            "alone: set execution.device or execution.gpus_per_worker"
+        )
 
 
 @final

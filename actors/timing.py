@@ -6,6 +6,7 @@ Seconds are counted per shard, in parts:
 |---|---|
 | `build` | loading base and fits, with the first shard of a stage |
 | `wait` | nothing to do, since the last shard was computed or stored |
+| `draw` | latents and aims of samples |
 | `compute` | rows of the shard |
 | `network` | that part of `compute` which the base's network takes |
 | `fetch` | bringing them from the device, in physical units |
@@ -13,7 +14,7 @@ Seconds are counted per shard, in parts:
 | `encode` | compressing, digesting and handing rows to the store |
 | `write` | flushing them to disk |
 
-All but the first three may overlap with the computation of the next shard.
+All but `build`, `wait` and `compute` may overlap with the computation of another shard.
 """
 
 import time
@@ -81,11 +82,12 @@ class Turns:
         self._free = time.monotonic()
 
     @contextmanager
-    def take(self, network: TimedDenoiser) -> Iterator[Parts]:
-        """Wait for the turn; the parts are filled in when it ends."""
+    def take(self, network: TimedDenoiser, draw: float = 0.0) -> Iterator[Parts]:
+        """Wait for the turn, after `draw` seconds of drawing; parts are filled in when it ends."""
         with self._lock:
             began = time.monotonic()
-            parts = {"build": self._build, "wait": max(0.0, began - self._free)}
+            wait = max(0.0, began - self._free - draw)
+            parts = {"build": self._build, "wait": wait, "draw": draw}
             self._build = 0.0
             network.take()
             try:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -20,6 +21,7 @@ from actors.loading import load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
 from ood_core.errors import InputError, StoreUnwritable
 from ood_core.limits import BASE_BYTES
+from ood_core.numerics.memory import device_full
 from ood_core.numerics.random import SeedRange
 from ood_core.store.arrays import ShardWriter, persist_shard
 from ood_core.store.files import writing
@@ -36,12 +38,15 @@ from ood_core.store.statistics import (
 )
 from ood_core.store.statistics import statistics_rows as extracted_rows
 from ood_core.store.targets import all_latents, held_targets
-from ood_core.synthesis.pipeline import Calibrator, Pipeline, Sampler
+from ood_core.synthesis.pipeline import Calibrator, Drawn, Pipeline, Sampler
 
 Rows = Mapping[str, NDArray[Any]]
+OF_SHARD = ("draw", "compute", "fetch", "measure", "encode", "write")
 INVERTED = ("latents", "round_trip", "error", "residual")
 Pending = Callable[[], Rows]
 """Rows that are computed, and may be on their way from the device."""
+Begun = Callable[[], Pending]
+"""Work on a shard up to where the device is needed; calling it computes."""
 
 
 @final
@@ -86,14 +91,14 @@ def build(spec: WorkerSpec) -> Worker:
     if isinstance(run.root, Path) and not os.access(run.root, os.W_OK):
         raise StoreUnwritable(f"{run.root} cannot be written to; expected permission and room")
     pipeline = load_pipeline(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
-    compute = ROWS[spec.stage](run, pipeline)
+    begin = ROWS[spec.stage](run, pipeline)
     measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None
     turns = Turns(time.monotonic() - began)
     table = run.table(spec.stage).writer()
     statistics = None if measure is None else run.statistics.writer()
     proof = None if spec.lease is None else LeaseProof(run.lease, spec.lease)
     return ShardWorker(
-        run, spec.stage, pipeline, compute, table, turns, spec.threads, proof, measure, statistics
+        run, spec.stage, pipeline, begin, table, turns, spec.threads, proof, measure, statistics
     )
 
 
@@ -103,13 +108,13 @@ class ShardWorker:
     """One stage's computation with its store: bytes first, receipt last.
 
     `measure` gives the statistics that are stored beside a shard of samples. Threads may share a
-    worker: one of them computes, while others store what they have computed.
+    worker: one of them computes, while others draw what they will compute, or store what they have.
     """
 
     store: RunStore
     stage: ShardedStage
     pipeline: Pipeline
-    compute: Callable[[Shard], Pending]
+    begin: Callable[[Shard], Begun]
     table: ShardWriter
     turns: Turns
     threads: int
@@ -121,27 +126,40 @@ class ShardWorker:
         """Compute, store and vouch for one shard.
 
         Raises:
+            DeviceFull: the device's memory is too small, even for parts of the shard.
             FloatingPointError: some rows are not finite; nothing is stored.
             InUse: another driver took over; nothing is stored.
             StoreUnwritable: the disk is full or read-only, or permission is missing.
         """
         torch.set_num_threads(self.threads)  # a setting of each thread; rounding depends on it
-        with self.turns.take(_clock(self.pipeline)) as parts:
-            before = self.pipeline.base.nfe
-            pending = self.compute(shard)
-            nfe = self.pipeline.base.nfe - before
-        with timed(parts, "fetch"):
-            rows = pending()
+        drawing: Parts = {}
+        with timed(drawing, "draw"):
+            begun = self.begin(shard)
+        try:
+            with self.turns.take(_clock(self.pipeline), **drawing) as parts:
+                before = self.pipeline.base.nfe
+                pending = begun()
+                nfe, at_once = self.pipeline.base.nfe - before, self.pipeline.memory.rows or 0
+            with timed(parts, "fetch"):
+                rows = pending()
+        except torch.OutOfMemoryError as error:
+            raise device_full(f"{self.stage}, shard {shard.index}", error) from error
         _require_finite(rows, shard)
         with timed(parts, "measure"):
             statistics = None if self.measure is None else self.measure(rows)
         if self.lease is not None:
             self.lease.require()
         with writing(self.store.root):
-            return self._store(shard, rows, statistics, nfe, parts)
+            return self._store(shard, rows, statistics, nfe, parts, at_once)
 
     def _store(
-        self, shard: Shard, rows: Rows, statistics: Rows | None, nfe: int, parts: Parts
+        self,
+        shard: Shard,
+        rows: Rows,
+        statistics: Rows | None,
+        nfe: int,
+        parts: Parts,
+        at_once: int,
     ) -> Receipt:
         vouched = ""
         with timed(parts, "encode"):
@@ -159,10 +177,11 @@ class ShardWorker:
             stop=shard.start + len(next(iter(rows.values()))),
             digest=digest,
             nfe=nfe,
-            seconds=sum(parts[name] for name in ("compute", "fetch", "measure", "encode", "write")),
+            seconds=sum(seconds for name, seconds in parts.items() if name in OF_SHARD),
             writer=f"{socket.gethostname()}:{os.getpid()}",
             statistics=vouched,
             parts={name: round(seconds, 6) for name, seconds in parts.items()},
+            micro_batch=at_once,
         )
         self.store.ledger(self.stage).write(receipt)
         self.turns.stored()
@@ -182,7 +201,7 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
         raise FloatingPointError(f"{name}: not finite in rows {', '.join(map(str, bad))}")
 
 
-def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
+def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:
     """Rows of the calibration: one timestep per shard."""
     spec, schedule = pipeline.method.calibration, pipeline.base.schedule
     halves = read_patches(run).halves if spec is not None and spec.patches else ((), ())
@@ -198,10 +217,10 @@ def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pen
             "weights": torch.stack(weights).numpy(),
         }
 
-    return rows
+    return lambda shard: partial(rows, shard)
 
 
-def inversion_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
+def inversion_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:
     """Rows of the latents: each shard a batch of fit targets, padded to one batch shape."""
 
     def rows(shard: Shard) -> Pending:
@@ -213,19 +232,22 @@ def inversion_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pendi
             **{name: arrived().numpy()[keep] for name, arrived in made.items()},
         }
 
-    return rows
+    return lambda shard: partial(rows, shard)
 
 
-def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]:
+def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:
     """Rows of the data set: one shard of samples, in physical units.
 
     A shard is stored with its full capacity, the last one too: so a run grows by new shards alone.
     """
     sampler = load_sampler(run, pipeline)
 
-    def rows(shard: Shard) -> Pending:
+    def begin(shard: Shard) -> Begun:
         seeds = SeedRange(pipeline.root, shard.start, shard.start + shard.capacity)
-        made = sampler.sample(seeds)
+        return partial(rows, sampler.drawn(seeds))
+
+    def rows(drawn: Drawn) -> Pending:
+        made, seeds = sampler.decoded(drawn), drawn.seeds
         distance, maps = leaving(made.aim_distance), leaving(made.maps)
         made_of = {
             "sources": made.sources.numpy().astype(np.int32),
@@ -241,10 +263,10 @@ def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Pending]
             **(made_of if made.sources.shape[1] else {}),
         }
 
-    return rows
+    return begin
 
 
-ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Pending]]] = {
+ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Begun]]] = {
     "calibrate": calibration_rows,
     "invert": inversion_rows,
     "generate": sample_rows,

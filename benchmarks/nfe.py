@@ -147,7 +147,7 @@ class Scorer:
 def made(run: RunStore, pipeline: Pipeline, samples: int) -> tuple[Maps, float]:
     """Maps in model range of the first samples, and the seconds that they took."""
     began = time.process_time()
-    columns = sample_rows(run, pipeline)(Shard(0, 0, samples, samples))()
+    columns = sample_rows(run, pipeline)(Shard(0, 0, samples, samples))()()
     return pipeline.targets.ranged(columns["maps"]), (time.process_time() - began)
 
 

@@ -147,7 +147,7 @@ def bars_shown() -> Iterator[None]:
             listener.reset(token)
 
 
-PARTS = ("build", "wait", "compute", "fetch", "measure", "encode", "write")
+PARTS = ("build", "wait", "draw", "compute", "fetch", "measure", "encode", "write")
 """Parts of a shard that do not contain one another; `network` is within `compute`."""
 
 

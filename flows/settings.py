@@ -71,8 +71,8 @@ class Execution(BaseModel):
         accelerator: type of GPU by Ray's name for it, such as `H100`; '' takes any.
         patience: seconds that a run waits for a worker before it ends as incomplete.
         attempts: times that a shard is tried before it is given up.
-        device: where the network runs; `auto` takes a GPU if there is one.
-        dtype: number type of the network; `auto` is float32.
+        device: where samples are made; `auto` takes a CUDA GPU if there is one, else the CPU.
+        dtype: number type of the network; `auto` is float32. `tf32` is for GPUs.
         max_base_bytes: most bytes that the weights of a base may have, as stored and in float32.
     """
 
@@ -88,8 +88,8 @@ class Execution(BaseModel):
     )
     patience: float = Field(default=600, ge=1)
     attempts: int = Field(default=3, ge=1, le=MAX_COUNT)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     max_base_bytes: int = Field(default=BASE_BYTES, ge=1)
 
     @field_validator("gpus_per_worker")

@@ -39,6 +39,13 @@ def on_device(value: T, device: torch.device | str) -> T:
     return _mapped(value, lambda tensor: tensor.to(device), device)
 
 
+def wide(x: Tensor) -> Tensor:
+    """Return a tensor in double precision; mps has none, and gets it as it is."""
+    if x.device.type == "mps":
+        return x
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
 def _mapped(value: T, change: Callable[[Tensor], Tensor], device: Any = None) -> T:
     found: Any = value
     if isinstance(value, Tensor):

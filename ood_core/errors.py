@@ -66,6 +66,10 @@ class StoreUnreachable(FarfieldError, RuntimeError):
     """The object store of the run gives no answer, or has no such bucket, or refuses us."""
 
 
+class DeviceFull(FarfieldError, RuntimeError):
+    """The memory of a device is too small for the smallest part of the work."""
+
+
 class ServiceLost(FarfieldError, RuntimeError):
     """What a session runs on, Ray's node or Prefect's server, is gone."""
 

@@ -54,11 +54,11 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     prior, geometry = read_prior(run.root / "prior.zarr")
     latents = read_latents(run)
     sampler = latent_sampler(pipeline.method.draw, prior, latents)
-    maps = rows(Shard(0, 0, ROWS, ROWS))()["maps"]
+    maps = rows(Shard(0, 0, ROWS, ROWS))()()["maps"]
     many = np.concatenate([maps] * (MANY // ROWS))
     with tempfile.TemporaryDirectory() as folder:
         calls = {
-            "decode": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
+            "decode": lambda: rows(Shard(0, 0, ROWS, ROWS))()(),
             "draw": lambda: draw(sampler, SeedRange(pipeline.root, 0, MANY), geometry, latents),
             **{
                 name: lambda n=name, c=codec: write(Path(folder) / n, many, c)

@@ -39,12 +39,12 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     rows, seen = sample_rows(run, pipeline), pipeline.targets.fit_seen
     one, many = torch.randn(1, *seen.shape[1:]), torch.randn(ROWS, *seen.shape[1:])
     counted = pipeline.base.nfe
-    rows(Shard(0, 0, 2, 2))()
+    rows(Shard(0, 0, 2, 2))()()
     calls_per_map = (pipeline.base.nfe - counted) / 2
     grid = pipeline.base.schedule.uniform_grid(STEPS_PUBLISHED + 1, TIMESTEP_PUBLISHED)
     diffusers_pipeline = _diffusers_pipeline(pipeline.base)
     calls = {
-        "run": lambda: rows(Shard(0, 0, ROWS, ROWS))(),
+        "run": lambda: rows(Shard(0, 0, ROWS, ROWS))()(),
         "network of the run": lambda: [pipeline.base(many, t) for t in base_timesteps(pipeline)],
         "published, 80 down": lambda: decode(pipeline.base, "ddim", one, grid),
         "published, 79 up": lambda: last(pipeline.base, Ddim(), one, grid[:-1]),

@@ -173,7 +173,7 @@ def _loop(uri: str, base: str, number: int, repeats: int, barrier: Any) -> list[
     calls = [int(t) for t in pipeline.timesteps]
     if pipeline.method.solver != "ancestral":
         calls = calls[1:]
-    rows(Shard(0, 0, 2, 2))()  # warm-up
+    rows(Shard(0, 0, 2, 2))()()  # warm-up
 
     def network() -> None:
         for t in calls:

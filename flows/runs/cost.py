@@ -12,7 +12,7 @@ from psutil import virtual_memory
 from flows.runs.planning import INVERSION_SHARD, WORK, inspect_inputs, shard_plans
 from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
-from ood_core.arrays import Maps
+from ood_core.arrays import Maps, on_device
 from ood_core.config.method import Method
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
@@ -41,14 +41,17 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     most = settings.execution.max_base_bytes
     base = load_model(settings.base, device, max_bytes=most)
     denoiser, shown = base.denoiser, base.show(targets.fit_ranged, root=0)
-    by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2, *shown), probe.to(device))
+    probe = probe.to(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2, *shown), probe)
     network = by_batch[PROBE_ROWS]
     steering = _steering_seconds(method, probe, denoiser.schedule)
     patches = _patch_seconds(method, probe, denoiser.schedule)
     workers = worker_count(settings.execution)
     samples = settings.generation.samples
     seconds = (sum(counts.values()) * (network + patches) + samples * steering) / workers
-    row_bytes = 4 * math.prod(shape)
+    row_bytes, share = 4 * math.prod(shape), min(1.0, settings.execution.gpus_per_worker)
     plans = shard_plans(settings, method, fit)
     return {
         "targets": {"fit": fit, "held_out": len(targets) - fit, "shape": list(shape)},
@@ -63,9 +66,25 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
         "dataset_bytes": samples * row_bytes,
         "shards": {stage: len(plan) for stage, plan in plans.items()},
         "shard_bytes": settings.generation.shard_size * row_bytes,
+        "device": str(device),
+        "shard_size": settings.generation.shard_size,
+        "micro_batch": min(settings.generation.shard_size, room(device, row_bytes, workers, share)),
         "memory_bytes_per_worker": _memory(model.parameters, fit, settings, row_bytes),
         "memory_available_bytes": virtual_memory().available,
     }
+
+
+def room(device: torch.device, row_bytes: int, workers: int, share: float = 1.0) -> int:
+    """Samples that a worker's memory has room for at once, of what is free now; 1 or more.
+
+    On a GPU, of which a worker has a `share`, by the peak of the probe, of `max(BATCHES)` maps; on
+    a CPU by `WORKING_COPIES`.
+    """
+    if device.type != "cuda":
+        return max(1, int(virtual_memory().available) // (workers * WORKING_COPIES * row_bytes))
+    free, _ = torch.cuda.mem_get_info(device)
+    held, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    return max(1, int(share * free * max(BATCHES) / max(1, peak - held)))
 
 
 def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, int]:
@@ -78,9 +97,9 @@ def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, in
 
 
 def _seconds_per_map(call: Callable[[Maps], Maps], x: Maps) -> float:
-    call(x)  # warm-up, the first batch
+    call(x).cpu()  # warm-up, the first batch
     began = time.perf_counter()
-    call(x)
+    call(x).cpu()  # waits for a GPU
     return (time.perf_counter() - began) / len(x)
 
 
@@ -96,11 +115,15 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
     spec = method.steering
     if spec is None:
         return 0.0
-    statistics = Statistics(probe.shape[-1], spec.radial_bins)
-    seeds = SeedRange(0, 0, len(probe))
-    noise = normal(seeds, probe.shape[1:])
-    aims = StatisticAims.measure(statistics, noise, (), 1)
-    inner = GaussianDenoiser(schedule, noise[0], isotropic(1.0, tuple(probe.shape[1:])))
+    device, seeds = probe.device, SeedRange(0, 0, len(probe))
+    statistics, noise = (
+        Statistics(probe.shape[-1], spec.radial_bins),
+        normal(seeds, probe.shape[1:]),
+    )
+    aims = StatisticAims.measure(statistics, noise, (), 1).to(device)
+    white = on_device(isotropic(1.0, tuple(probe.shape[1:])), device)
+    statistics, noise = statistics.to(device), noise.to(device)
+    inner = GaussianDenoiser(schedule, noise[0], white)
     steered = SteeredDenoiser(inner, statistics, aims.values, aims, spec, seeds)
     timesteps = [int(t) for t in time_grid(schedule, method)]
     steered_at = [t for t in timesteps if schedule.noise_to_signal(t) <= spec.sigma_max]
@@ -126,7 +149,7 @@ def _patch_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> floa
             scale=scale,
             stride=patch_stride(side),
         )
-        denoiser = PatchDenoiser(schedule, mixture)
+        denoiser = PatchDenoiser(schedule, mixture).to(probe.device)
         seconds += _seconds_per_map(partial(denoiser, t=method.ends[1] // 2), probe)
     return seconds
 

@@ -4,11 +4,10 @@ The driver draws them once per run and stores their features. The cost is bounde
 than fit targets, and fewer evaluations than inverting those takes.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.loading import require_base
+from actors.loading import NUMBERS, require_base
 from flows.settings import RunSettings
 from ood_core.arrays import Latents, Maps
 from ood_core.diffusion.sampling import decode
@@ -45,7 +44,7 @@ def domain_features(
     device = choose_device(settings.execution.device)
     try:
         max_bytes = settings.execution.max_base_bytes
-        model = load_model(settings.base, device, getattr(torch, run.dtype), max_bytes)
+        model = load_model(settings.base, device, NUMBERS[run.dtype], max_bytes)
         require_base(model, run.record)
     except (BaseModelMissing, IdentityRefused):
         return None

@@ -89,7 +89,7 @@ def replay_sample(
     size = run.plan("generate").shard_rows
     first = sample if alone else sample // size * size
     shard = Shard(sample // size, first, first + (1 if alone else size), 1 if alone else size)
-    rows = sample_rows(run, pipeline)(shard)()
+    rows = sample_rows(run, pipeline)(shard)()()
     now = {name: values[sample - first] for name, values in rows.items()}
     again = Replay(sample, shard, now, _stored(run, sample))
     if save is not None:

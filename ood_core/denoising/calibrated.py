@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ood_core.arrays import Map, Maps
+from ood_core.arrays import Map, Maps, wide
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import GaussianDenoiser
@@ -288,11 +288,11 @@ class NormalEquations:
     @classmethod
     def of(cls, modes: Tensor, clean: Tensor, knots: Float[Tensor, " bands"]) -> "NormalEquations":
         """Sum over maps; `modes` is `(experts, n, c, y, x)`, `clean` `(n, c, y, x)`, complex."""
-        hats = hat_functions(knots, *clean.shape[-2:]).double().to(clean.device)
+        hats = wide(hat_functions(knots, *clean.shape[-2:]).to(clean.device))
         flat, target = modes.flatten(1, 2), clean.flatten(0, 1)
         # In float64: what experts leave is a small difference of these sums.
-        pairs = torch.view_as_real(flat).double().movedim(-1, 1).flatten(1, 2)
-        aim = torch.view_as_real(target).double().movedim(-1, 0).flatten(0, 1)
+        pairs = wide(torch.view_as_real(flat)).movedim(-1, 1).flatten(1, 2)
+        aim = wide(torch.view_as_real(target)).movedim(-1, 0).flatten(0, 1)
         cross = torch.stack([(one * pairs).sum(dim=1) for one in pairs]).flatten(2)
         right, power = (aim * pairs).sum(dim=1).flatten(1), aim.square().sum(dim=0).flatten()
         bands = hats.flatten(1)

@@ -42,6 +42,35 @@ class PatchMixture:
     scale: int
     stride: int
 
+    def noised(self, noise: float) -> "NoisedMixture":
+        """The mixture of patches with white noise of this standard deviation."""
+        total = self.values + noise**2
+        whiten = self.vectors / total.sqrt()[:, None, :]
+        count, size = self.means.shape
+        return NoisedMixture(
+            whiten.permute(1, 0, 2).reshape(size, count * size),
+            torch.bmm(self.means[:, None], whiten)[:, 0],
+            self.weights.log() - 0.5 * total.log().sum(-1),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class NoisedMixture:
+    """Filters that whiten patches under every Gaussian, its whitened mean, its log odds."""
+
+    into: Float[Tensor, "d kd"]
+    centre: Float[Tensor, "k d"]
+    odds: Float[Tensor, " k"]
+
+    def whitened(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n k d"]:
+        """Whitened deviations of patches from every mean."""
+        return (rows @ self.into).view(-1, *self.centre.shape) - self.centre
+
+    def log_densities(self, away: Float[Tensor, "n k d"]) -> Float[Tensor, "n k"]:
+        """Log of weight times density of every Gaussian, up to one constant."""
+        return self.odds - 0.5 * away.square().sum(-1)
+
 
 @final
 class PatchDenoiser:
@@ -84,18 +113,14 @@ class PatchDenoiser:
     def _posterior(self, rows: Float[Tensor, "n d"], noise: float) -> Float[Tensor, "n d"]:
         """`E[p | y]` of noised patches."""
         law = on_device(self.mixture, rows.device)
-        total = law.values + noise**2
-        whiten = law.vectors / total.sqrt()[:, None, :]
         count, size = law.means.shape
-        into = whiten.permute(1, 0, 2).reshape(size, -1)
+        noised = law.noised(noise)
         back = law.vectors.transpose(1, 2).reshape(-1, size)
-        centre = torch.bmm(law.means[:, None], whiten)[:, 0]
-        even = law.weights.log() - 0.5 * total.log().sum(-1)
-        shrink = law.values / total.sqrt()
+        shrink = law.values / (law.values + noise**2).sqrt()
 
         def cleaned(block: Tensor) -> Tensor:
-            away = (block @ into).view(-1, count, size) - centre
-            share = (even - 0.5 * away.square().sum(-1)).softmax(-1)
+            away = noised.whitened(block)
+            share = noised.log_densities(away).softmax(-1)
             pull = (share[..., None] * away * shrink).flatten(1)
             return share @ law.means + pull @ back
 

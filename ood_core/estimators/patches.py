@@ -13,15 +13,15 @@ from os import cpu_count
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
-from ood_core.diffusion.patches import PatchMixture
+from ood_core.diffusion.patches import HOST_ROWS, PatchMixture
 from ood_core.numerics.random import Stream, generator
 from ood_core.numerics.symmetry import orbit
 
@@ -30,6 +30,8 @@ MAX_NUMBERS = 100  # of a patch with its channels: the cost goes with the square
 SAMPLE = 12_000
 MIN_PATCHES = 100  # patches per Gaussian
 ROUNDS = 10  # of expectation-maximisation
+GAIN = 1e-3  # of the mean log likelihood, below which rounds end
+LEAST_SHARE = 1e-6  # of a patch in a Gaussian's moments: most patches belong to one or two
 
 
 def patch_shapes(channels: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -65,19 +67,46 @@ def fit_patches(
     rng = generator(root, side * 10 + scale, stream=Stream.RESAMPLE)
     rows = rows[torch.from_numpy(rng.permutation(len(rows))[:SAMPLE])]
     count = max(1, min(spec.patches, len(rows) // MIN_PATCHES))
-    floor = spec.min_variance
-    found = GaussianMixture(count, reg_covar=floor, max_iter=ROUNDS, random_state=root % 2**32)
-    found.fit(rows.double().numpy())
-    values, vectors = torch.linalg.eigh(torch.from_numpy(found.covariances_))
-    return PatchMixture(
-        weights=torch.from_numpy(found.weights_).float(),
-        means=torch.from_numpy(found.means_).float(),
-        values=values.clamp_min(floor).float(),
-        vectors=vectors.float(),
-        side=side,
-        scale=scale,
-        stride=patch_stride(side),
-    )
+    start = KMeans(count, n_init=1, random_state=root % 2**32)
+    labels = torch.from_numpy(start.fit(rows.numpy()).labels_).long()
+    stride = patch_stride(side)
+    share = F.one_hot(labels, count).float()
+    mixture = PatchMixture(*moments(rows, share, spec.min_variance), side, scale, stride)
+    before = -math.inf
+    for _ in range(ROUNDS):
+        share, likelihood = expectation(rows, mixture)
+        mixture = PatchMixture(*moments(rows, share, spec.min_variance), side, scale, stride)
+        if likelihood - before < GAIN:
+            break
+        before = likelihood
+    return mixture
+
+
+def expectation(
+    rows: Float[Tensor, "n d"], mixture: PatchMixture
+) -> tuple[Float[Tensor, "n k"], float]:
+    """Share of every Gaussian in every patch, and the mean log likelihood up to a constant."""
+    clean = mixture.noised(0.0)
+    logs = torch.cat([clean.log_densities(clean.whitened(r)) for r in rows.split(HOST_ROWS)])
+    return logs.softmax(-1), float(logs.logsumexp(-1).mean())
+
+
+def moments(
+    rows: Float[Tensor, "n d"], share: Float[Tensor, "n k"], least: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights, means, and eigenvalues and -vectors of covariances of shared patches.
+
+    Covariances have `least` added on their diagonals, and no eigenvalue below it.
+    """
+    mass = share.sum(0) + 10 * torch.finfo(share.dtype).eps  # a Gaussian may have lost all patches
+    means = share.T @ rows / mass[:, None]
+    covariances = least * torch.eye(rows.shape[1]).to(rows).repeat(len(means), 1, 1)
+    for number, column in enumerate(share.T):
+        held = column > LEAST_SHARE
+        away = rows[held] - means[number]
+        covariances[number] += (away * column[held, None]).T @ away / mass[number]
+    values, vectors = torch.linalg.eigh(covariances.double())
+    return mass / mass.sum(), means, values.clamp_min(least).float(), vectors.float()
 
 
 def fit_patches_of(
@@ -94,8 +123,9 @@ def fit_patches_of(
         maps, side, scale = job
         return fit_patches(maps, side, scale, spec, symmetries, root)
 
-    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cpu_count()) as pool:
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fits stop after so many rounds
+    alone = ThreadPoolExecutor(cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+    with warnings.catch_warnings(), threadpool_limits(1), alone as pool:
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct patches than Gaussians
         found = list(pool.map(fitted, jobs))
     each = len(shapes)
     return [tuple(found[i * each : (i + 1) * each]) for i in range(len(sets))]

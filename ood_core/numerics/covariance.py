@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from ood_core.arrays import Map, Maps
+from ood_core.arrays import Map, Maps, wide
 
 
 @runtime_checkable
@@ -144,7 +144,7 @@ class CrossStationary:
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues `(y, x, c)` and eigenvectors `(y, x, c, c)`, in double precision."""
-        values, vectors = torch.linalg.eigh(self.power.permute(2, 3, 0, 1).to(torch.complex128))
+        values, vectors = torch.linalg.eigh(wide(self.power.permute(2, 3, 0, 1)))
         rounding = torch.finfo(self.power.real.dtype).eps * values.amax(-1, keepdim=True)
         return torch.maximum(values, rounding.clamp_min(1e-300)), vectors
 
@@ -208,7 +208,7 @@ class LowRank:
     @cached_property
     def _solved(self) -> Tensor:
         """`base^-1 f_i`, one row per factor."""
-        return self.base.solve(self.factors.double()).flatten(1)
+        return self.base.solve(wide(self.factors)).flatten(1)
 
     @cached_property
     def _dual_inverse(self) -> Tensor:
@@ -230,7 +230,7 @@ class LowRank:
 
     def solve(self, x: Maps) -> Maps:
         """Return `C^-1 x` by the Woodbury identity."""
-        projected = x.flatten(1).double() @ self._solved.T
+        projected = wide(x.flatten(1)) @ self._solved.T
         low = (projected @ self._dual_inverse) @ self._solved
         return self.base.solve(x) - low.to(x.dtype).reshape(x.shape)
 

@@ -28,7 +28,8 @@ class Receipt:
 
     The last shard's rows may reach beyond the plan's: they are there for when the plan grows.
     `statistics` is the digest of the rows that were measured of a shard of samples; '' for other
-    stages. `parts` says where the worker's seconds went (`actors/timing.py`).
+    stages. `parts` says where the worker's seconds went (`actors/timing.py`). `micro_batch` is how
+    many rows were computed at once; 0 for all of them.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class Receipt:
     writer: str
     statistics: str = ""
     parts: Mapping[str, float] = field(default_factory=dict)
+    micro_batch: int = 0
 
 
 @final

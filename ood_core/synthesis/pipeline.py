@@ -9,8 +9,9 @@ Everything here lives in memory. `Synthesizer` does it in one process, workers o
 another; both use these functions, so there is one way to make a sample.
 """
 
+import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, final
 
@@ -42,6 +43,7 @@ from ood_core.diffusion.sampling import Inversion, decode, held, invert
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
+from ood_core.errors import ConfigError
 from ood_core.estimators.choice import Choice, Prior, fit_prior
 from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.patches import fit_patches_of, patch_shapes
@@ -49,9 +51,10 @@ from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
+from ood_core.numerics.memory import MicroBatches
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.synthesis.latent_samplers import latent_sampler
-from ood_core.synthesis.latents import ShellGeometry, draw, measure_geometry
+from ood_core.synthesis.latents import Draws, ShellGeometry, draw, measure_geometry
 from ood_core.synthesis.timesteps import base_gaussian
 
 GAUSSIAN_WHITE = 1.0
@@ -108,7 +111,7 @@ class Pipeline:
     belong to the calibrated denoiser; `weights` is None before calibration. `codes` is the
     autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
     top of the grid to the time index of the latents where the method teleports. `show` gives what
-    the base makes of a few maps, chosen by the root.
+    the base makes of a few maps, chosen by the root. `memory` cuts batches into what fits.
     """
 
     base: CountingDenoiser
@@ -124,6 +127,7 @@ class Pipeline:
     weights: BandWeights | None
     shortcut: Shortcut | None
     show: Show
+    memory: MicroBatches = field(default_factory=MicroBatches)
 
     @classmethod
     def of(
@@ -227,7 +231,14 @@ class Pipeline:
         autoencoder.
         """
         seen = padded(self.targets.fit_seen[start:stop], capacity)
-        done = self.lift(self.denoiser(self.labels(seen)), seen.to(self.device))
+        labels = self.labels(seen)
+
+        def lifted(part: slice) -> Inversion:
+            return self.lift(self.denoiser(labels[part]), seen[part].to(self.device))
+
+        parts = self.memory(lifted, capacity)
+        columns = ([getattr(part, one.name) for part in parts] for one in fields(Inversion))
+        done = Inversion(*(torch.cat(column) for column in columns))
         if self.codes is None:
             return done
         maps = padded(self.targets.fit_ranged[start:stop], capacity).to(self.device)
@@ -339,6 +350,18 @@ class Samples:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """What a batch of samples begins with: latents, aims and clusters, drawn on the host."""
+
+    seeds: SeedRange
+    draws: Draws
+    aim: Float[Tensor, "n f"]
+    parents: Int[Tensor, "n 2"]
+    labels: Labels
+
+
+@final
 class Sampler:
     """Draws, decodes and steers samples; sample `i` is a function of the root key and `i` alone.
 
@@ -372,41 +395,57 @@ class Sampler:
         Every sample has two parents, whether it is steered towards them or not: the first decides
         its cluster, and `aim_distance` is measured from the aim that both define.
         """
-        pipeline = self._pipeline
-        drawn = draw(self._sampler, seeds, self._geometry, self._latents)
-        sources = self._held[drawn.kept.sources]
-        steered, plain, parents = self._denoisers(
-            seeds, sources[:, 0] if sources.shape[1] else None
-        )
-        denoiser = plain if pipeline.method.steering is None else steered
-        made = pipeline.decode(denoiser, drawn.latents.to(pipeline.device), seeds)
+        return self.decoded(self.drawn(seeds))
+
+    def drawn(self, seeds: SeedRange) -> Drawn:
+        """Draw what the samples begin with; no work for the device."""
+        draws = draw(self._sampler, seeds, self._geometry, self._latents)
+        sources = self._held[draws.kept.sources]
+        aim, parents = self.aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
+        return Drawn(seeds, draws, aim, parents, self._labels[parents[:, 0]])
+
+    def decoded(self, drawn: Drawn) -> Samples:
+        """Decode on the device, in as few parts as its memory has room for.
+
+        Raises:
+            DeviceFull: it has none for a single map.
+        """
+        parts = self._pipeline.memory(partial(self._decoded, drawn), len(drawn.seeds))
+        maps, distances = (torch.cat(column) for column in zip(*parts, strict=True))
         return Samples(
-            seeds=seeds,
-            maps=pipeline.maps(made),
-            aim_distance=steered.distance(made),
-            parents=parents,
-            attempts=drawn.attempts,
-            refusals=drawn.refusals,
-            sources=sources,
-            source_weights=drawn.kept.weights,
+            seeds=drawn.seeds,
+            maps=maps,
+            aim_distance=distances,
+            parents=drawn.parents,
+            attempts=drawn.draws.attempts,
+            refusals=drawn.draws.refusals,
+            sources=self._held[drawn.draws.kept.sources],
+            source_weights=drawn.draws.kept.weights,
         )
+
+    def _decoded(self, drawn: Drawn, part: slice) -> tuple[Maps, PerSample]:
+        pipeline, aim = self._pipeline, drawn.aim[part]
+        first = drawn.seeds.start
+        seeds = SeedRange(drawn.seeds.root, first + part.start, first + part.stop)
+        plain, steered = self._denoisers(seeds, aim, drawn.labels[part])
+        denoiser = plain if pipeline.method.steering is None else steered
+        made = pipeline.decode(denoiser, drawn.draws.latents[part].to(pipeline.device), seeds)
+        return pipeline.maps(made), steered.distance(made)
 
     def denoiser(self, seeds: SeedRange) -> Denoiser:
         """The denoiser of a batch of samples: steered, if the method steers."""
-        steered, plain, _ = self._denoisers(seeds)
+        aim, parents = self.aims.draw(seeds)
+        plain, steered = self._denoisers(seeds, aim, self._labels[parents[:, 0]])
         return plain if self._pipeline.method.steering is None else steered
 
     def _denoisers(
-        self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
-    ) -> tuple[SteeredDenoiser, Denoiser, Int[Tensor, "n 2"]]:
-        """Denoisers of a batch with and without steering, and the parents that set its aims."""
-        pipeline = self._pipeline
-        aim, parents = self.aims.draw(seeds, near)
-        plain = pipeline.denoiser(self._labels[parents[:, 0]])
-        spec = pipeline.method.steering or SteeringSpec()
-        steps = pipeline.timesteps.tolist()[::-1]
+        self, seeds: SeedRange, aim: Float[Tensor, "n f"], labels: Labels
+    ) -> tuple[Denoiser, SteeredDenoiser]:
+        """Denoisers of a batch without and with steering."""
+        pipeline, spec = self._pipeline, self._pipeline.method.steering or SteeringSpec()
+        plain, steps = pipeline.denoiser(labels), pipeline.timesteps.tolist()[::-1]
         steered = SteeredDenoiser(plain, self._statistics, aim, self.aims, spec, seeds, steps)
-        return steered, plain, parents
+        return plain, steered
 
 
 def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
@@ -433,9 +472,19 @@ def padded(maps: Maps, capacity: int) -> Maps:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device, or for `auto` the GPU that this process sees, else the CPU."""
+    """Return the named device, or for `auto` the GPU that this process sees, else the CPU.
+
+    Raises:
+        ConfigError: this process sees no such device.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, True):
+        raise ConfigError(
+            f"device: got {name}; {socket.gethostname()} has none that this process may use: "
+            "mend driver and torch's build, or take cpu or auto"
+        )
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if there["cuda"] else "cpu")
     return torch.device(name)
 
 

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from actors.pool import InlinePool
-from actors.ray_pool import RayPool
+from actors.ray_pool import RayPool, require_grant
+from actors.workers import build
 from flows.runs.worker_pool import worker_spec
+from ood_core.errors import ConfigError, DeviceFull
 from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
+from ood_core.synthesis.pipeline import Sampler
 from tests.contracts.pool import PoolContract, missing, spec_of
 from tests.contracts.store import answers, arrays, assert_honest, assert_kept, marks
 
@@ -55,6 +58,39 @@ def test_another_number_of_threads_changes_rounding_only(ready, unbroken):
         torch.set_num_threads(1)
     maps = [RunStore(root).table("generate").read("maps") for root in (ready, unbroken)]
     np.testing.assert_allclose(*maps, rtol=0, atol=1e-3 * np.ptp(maps[1]))
+
+
+def test_a_receipt_says_how_many_rows_were_computed_at_once(ready):
+    worker, (first, second, *_) = build(spec_of(ready)), missing(ready)
+    assert worker.run(first).micro_batch == 0
+    worker.pipeline.memory.rows = 2
+    assert worker.run(second).micro_batch == 2
+    assert RunStore(ready).ledger("generate").read(second).micro_batch == 2
+
+
+def test_memory_that_no_part_fits_into_ends_the_stage_with_one_error(ready, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. More.")
+
+    worker, (first, *_) = build(spec_of(ready)), missing(ready)
+    monkeypatch.setattr(Sampler, "_decoded", full)
+    with pytest.raises(DeviceFull, match="one map alone"):
+        worker.run(first)
+    assert RunStore(ready).ledger("generate").read(first) is None
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 0), ("cpu", 1)])
+def test_an_actor_on_another_device_than_it_was_granted_refuses(device, gpus):
+    require_grant("cuda", 1)
+    require_grant("cpu", 0)
+    with pytest.raises(ConfigError, match="gpus_per_worker"):
+        require_grant(device, gpus)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_worker_refuses_a_device_that_is_not_there(ready):
+    with pytest.raises(ConfigError, match="got cuda"):
+        build(replace(spec_of(ready), device="cuda"))
 
 
 def test_the_order_of_shards_does_not_change_bytes(ready, unbroken):

@@ -7,12 +7,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import multivariate_normal
+from sklearn.mixture import GaussianMixture
 
 from ood_core.arrays import Maps
 from ood_core.config.method import CalibrationSpec
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.estimators.patches import fit_patches, fit_patches_of, patch_shapes, patch_stride
+from ood_core.estimators.patches import (
+    expectation,
+    fit_patches,
+    fit_patches_of,
+    moments,
+    patch_shapes,
+    patch_stride,
+)
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()
@@ -125,6 +133,24 @@ def test_a_fit_denoises_as_the_law_that_made_the_maps() -> None:
     known = sum(v * NOISE**2 / (v + NOISE**2) for v in (0.01, 0.64)) / 2
     assert error(law) == pytest.approx(known, rel=0.075)
     assert error(white((0.01 + 0.64) / 2)) > 1.2 * known  # one Gaussian cannot tell them
+
+
+def test_a_round_is_that_of_scikit_learn() -> None:
+    law, least = random_mixture(3, side=3), 1e-4
+    rows = torch.cat([2 * mean + randn(50, 9, seed=i) for i, mean in enumerate(law.means)])
+    inverse = law.vectors / law.values[:, None] @ law.vectors.transpose(1, 2)
+    other = GaussianMixture(
+        3, reg_covar=least, max_iter=1, weights_init=law.weights.double().numpy(),
+        means_init=law.means.double().numpy(), precisions_init=inverse.double().numpy(),
+    )  # fmt: skip
+    with pytest.warns(match="did not converge"):
+        other.fit(rows.numpy())
+    share, _ = expectation(rows, law)
+    weights, means, values, vectors = moments(rows, share, least)
+    np.testing.assert_allclose(weights, other.weights_, atol=1e-6)
+    np.testing.assert_allclose(means, other.means_, atol=1e-5)  # shares below 1e-6 are left out
+    found = (vectors * values[:, None]) @ vectors.transpose(1, 2)
+    np.testing.assert_allclose(found, other.covariances_, atol=1e-4)
 
 
 def test_a_fit_is_a_function_of_maps_and_root() -> None:

@@ -7,6 +7,8 @@ import torch
 
 import ood_core as ff
 from benchmarks.speed.traffic import DEVICE, OnDevice, Recorder
+from ood_core.errors import DeviceFull
+from ood_core.numerics.memory import MicroBatches
 from ood_core.numerics.random import SeedRange
 from ood_core.synthesis.pipeline import Sampler
 
@@ -56,17 +58,65 @@ def test_the_device_makes_the_samples_of_the_cpu(synth):
     """Without steering, whose steps by the sign of a gradient blow rounding up."""
 
     def sampled(some):
-        fit = some._fit
-        pipeline = replace(fit.pipeline, method=replace(some.method, steering=None))
-        kept = fit.latents[list(fit.held)]
-        sampler = Sampler(pipeline, fit.prior.prior, fit.prior.geometry, kept, fit.held)
-        return sampler.sample(SeedRange(1, 0, 4)).maps
+        pipeline = replace(some._fit.pipeline, method=replace(some.method, steering=None))
+        return sampler_of(some, pipeline).sample(SeedRange(1, 0, 4)).maps
 
     expected = sampled(synth)
     with Recorder():
         found = sampled(synth.to(DEVICE))
     # A few steps whose float32 errors (1e-6 of values below 4) a step amplifies by less than 10.
     torch.testing.assert_close(found.numbers, expected, rtol=0, atol=1e-3)
+
+
+class Small:
+    """A base on a device that has memory for `most` maps at once."""
+
+    def __init__(self, inner, most):
+        self.inner, self.most, self.refused = inner, most, 0
+
+    @property
+    def schedule(self):
+        return self.inner.schedule
+
+    def __call__(self, x_t, t, *context):
+        if len(x_t) > self.most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. More.")
+        return self.inner(x_t, t, *context)
+
+
+def small(synth, most):
+    """Its base, and the pipeline of a synthesizer on it; unsteered, as rounding grows by that."""
+    base, method = Small(synth._fit.pipeline.base, most), replace(synth.method, steering=None)
+    memory = MicroBatches()
+    return base, replace(synth._fit.pipeline, base=base, method=method, memory=memory)
+
+
+def sampler_of(synth, pipeline):
+    fit = synth._fit
+    kept = fit.latents[list(fit.held)]
+    return Sampler(pipeline, fit.prior.prior, fit.prior.geometry, kept, fit.held)
+
+
+def test_out_of_memory_halves_the_batch_and_not_the_samples(synth):
+    _, roomy = small(synth, 8)
+    expected = sampler_of(synth, roomy).sample(SeedRange(1, 0, 8)).maps
+    assert roomy.memory.rows is None
+    base, pipeline = small(synth, 3)
+    sampler = sampler_of(synth, pipeline)
+    found = sampler.sample(SeedRange(1, 0, 8))
+    assert (pipeline.memory.rows, base.refused) == (2, 2)  # 8, 4, 2
+    # As for two devices: rounding of another batch shape, amplified by less than 10 a step.
+    torch.testing.assert_close(found.maps, expected, rtol=0, atol=1e-3)
+    sampler.sample(SeedRange(1, 8, 16))
+    assert base.refused == 2  # the next batch begins with what fitted
+    done = pipeline.invert(0, 8, 8)
+    torch.testing.assert_close(done.latents, roomy.invert(0, 8, 8).latents, rtol=0, atol=1e-3)
+
+
+def test_a_map_that_does_not_fit_alone_is_said(synth):
+    with pytest.raises(DeviceFull, match="one map alone .*Tried to allocate|one map alone .*CUDA"):
+        sampler_of(synth, small(synth, 0)[1]).sample(SeedRange(1, 0, 4))
 
 
 def test_the_recorder_sees_what_it_counts():

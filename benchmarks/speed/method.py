@@ -1,0 +1,91 @@
+"""CPU seconds of the method in memory, by shape: fitting, maps, measuring; one line of JSON each.
+
+    python benchmarks/speed/method.py [PART ...] [--steps 12] [--maps 64]
+
+Parts: `hubble` (64 targets of 1 x 32 px, as in the demo), `large` (64 random fields of 1 x 128 px),
+`measure` (3 x 256 px against 64 targets with flips and turns). It takes nothing but public names,
+so that it also runs another tree: PYTHONPATH=OTHER python benchmarks/speed/method.py. Seconds are
+those of this process in one thread: they bear other work on the machine better than the wall's.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import ood_core as ff
+from ood_core.evaluation.features import FeatureExtractor
+
+PROJECT = Path(__file__).resolve().parents[2]
+SYMMETRIES = ("flip", "rotate90")
+MEASURED = 4
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """CPU seconds of a call."""
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+def fields(count: int, channels: int, side: int) -> np.ndarray:
+    """Random fields with a falling spectrum, `(n, c, y, x)`."""
+    rng, frequency = np.random.default_rng(0), np.fft.fftfreq(side)
+    wavenumber = np.hypot(*np.meshgrid(frequency, frequency)) + 1 / side
+    white = np.fft.fft2(rng.standard_normal((count, channels, side, side)))
+    return np.exp(0.1 * np.fft.ifft2(white / wavenumber).real).astype(np.float32)
+
+
+def hubble() -> tuple[ff.TargetSet, str]:
+    """Targets and base of the demo."""
+    path = str(PROJECT / "examples/targets/hubble.fits")
+    targets = ff.TargetSet.read(path, transform="asinh", symmetries=SYMMETRIES, held_out=320)
+    return targets, "models/dead-leaves-32"
+
+
+def large() -> tuple[ff.TargetSet, str]:
+    """64 fields to fit of 128 px, and a base for them."""
+    targets = ff.TargetSet.from_arrays(fields(128, 1, 128), symmetries=SYMMETRIES)
+    return targets, "models/dead-leaves-32"
+
+
+def fitted(name: str, steps: int, maps: int) -> dict[str, float]:
+    """Seconds of a fit, and of every map after it."""
+    targets, base = {"hubble": hubble, "large": large}[name]()
+    model = ff.load_model(str(PROJECT / base))
+    synth = ff.Synthesizer(model, ff.Method(steps=steps), batch=16)
+    took = cpu_seconds(lambda: synth.fit(targets, seed=0, progress=False))
+    synth.sample(16, progress=False)
+    each = cpu_seconds(lambda: synth.sample(maps, 16, progress=False)) / maps
+    return {"fit": took, "map": each}
+
+
+def measure() -> dict[str, float]:
+    """Seconds of measuring a map of 3 x 256 px."""
+    targets = torch.from_numpy(fields(68, 3, 256)).log()
+    extractor = FeatureExtractor.of(targets[:64], targets[64:], SYMMETRIES)
+    extractor.extract(targets[:1])
+    return {"map": cpu_seconds(lambda: extractor.extract(targets[-MEASURED:])) / MEASURED}
+
+
+def main() -> None:
+    """Measure the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["hubble", "large", "measure"])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--maps", type=int, default=64)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for part in arguments.parts:
+        steps, maps = arguments.steps, arguments.maps
+        found = measure() if part == "measure" else fitted(part, steps, maps)
+        tree = str(Path(ff.__file__).parents[1])
+        print(json.dumps({"part": part, "steps": steps, "tree": tree, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
