@@ -31,7 +31,14 @@ from ood_core.errors import InputError, StoreUnreachable
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
-SCHEMES = ("s3", "gs", "az")
+SETTINGS = {
+    "s3": "the endpoint (AWS_ENDPOINT_URL, AWS_REGION) and the credentials (AWS_ACCESS_KEY_ID with "
+    "AWS_SECRET_ACCESS_KEY, or the machine's role)",
+    "gs": "the credentials (GOOGLE_APPLICATION_CREDENTIALS, or the machine's role)",
+    "az": "the account (AZURE_STORAGE_ACCOUNT_NAME) and the credentials "
+    "(AZURE_STORAGE_ACCOUNT_KEY, or the machine's role)",
+}
+"""What a client takes from its environment, by scheme."""
 PATIENCE: "RetryConfig" = {
     "max_retries": 10,
     "retry_timeout": timedelta(seconds=20),
@@ -70,7 +77,7 @@ class ObjectPlace:
         """
         scheme, _, rest = uri.partition("://")
         expected = "expected s3://bucket/prefix"
-        if scheme not in SCHEMES:
+        if scheme not in SETTINGS:
             raise InputError(
                 f"got an address that starts with {scheme}://; {expected} (gs:// and az:// are "
                 "taken too), or a path on a disk that all workers can reach"
@@ -242,11 +249,11 @@ def answering(place: object, writing: bool = False) -> Iterator[None]:
 
 
 def _unreachable(place: object, reason: str) -> StoreUnreachable:
+    settings = SETTINGS[place.bucket.partition(":")[0] if isinstance(place, ObjectPlace) else "s3"]
     return StoreUnreachable(
         f"{place}: {reason}; expected a bucket that this process may list, read and write. What is "
-        "stored is kept and nothing unfinished is marked done: check the address, the endpoint "
-        "(AWS_ENDPOINT_URL, AWS_REGION) and the credentials (AWS_ACCESS_KEY_ID with "
-        "AWS_SECRET_ACCESS_KEY, or the machine's role), then run the same command again"
+        f"stored is kept and nothing unfinished is marked done: check the address, {settings}, "
+        "then run the same command again"
     )
 
 
