@@ -1,10 +1,12 @@
-"""Make the example targets sun and perseus from images that two packages ship.
+"""Make the example targets sun, perseus and dust from images that two packages ship.
 
     python examples/make_sky_targets.py sun SUNPY/data/test/2022_04_01__*_EUI_FSI_174.jp2
     python examples/make_sky_targets.py perseus ASTRODENDRO/docs/PerA_Extn2MASS_F_Gal.fits
+    python examples/make_sky_targets.py dust ASTRODENDRO/docs/PerA_Extn2MASS_F_Gal.fits
 
-targets/README.md says how to get them. Nothing is rescaled. Each file holds the maps to fit to
-first and then, from another region of the same image, those to hold out.
+targets/README.md says how to get them. Nothing is rescaled. Files of sun and perseus hold the maps
+to fit to first and then, from another region of the same image, those to hold out; dust is the
+whole image, which a run cuts into tiles.
 """
 
 import argparse
@@ -32,6 +34,11 @@ SUN_SEED = 20220401
 FIRST_FIT_ROW = 189  # the rows above hold IC 348 and B5, those below NGC 1333 and L1448
 PERSEUS_GAP = 16  # pixels
 STRIDE = 12  # pixels
+PERSEUS_CREDIT = (
+    "Credit: COMPLETE Survey of Star Forming Regions (Ridge et al. 2006, AJ",
+    "131, 2921), from 2MASS stars; http://hdl.handle.net/10904/10080",
+    "Licence: MIT, that of astrodendro, which ships the file.",
+)
 MIN_SPREAD = 0.3302  # mag, standard deviation within a patch: FIT of them reach it
 
 
@@ -128,9 +135,7 @@ def make_perseus(source: Path) -> fits.HDUList:
         [
             "Real data: patches of the dust extinction map of the Perseus cloud,",
             "docs/PerA_Extn2MASS_F_Gal.fits (217 x 313 px) of astrodendro 0.2.0.",
-            "Credit: COMPLETE Survey of Star Forming Regions (Ridge et al. 2006, AJ",
-            "131, 2921), from 2MASS stars; http://hdl.handle.net/10904/10080",
-            "Licence: MIT, that of astrodendro, which ships the file.",
+            *PERSEUS_CREDIT,
             "Values: magnitudes of extinction, as in the source, unchanged. Noise",
             "makes a few negative.",
             f"Patches overlap: stride {STRIDE} px, size {SIZE} px. They cover no more area",
@@ -151,6 +156,24 @@ def make_perseus(source: Path) -> fits.HDUList:
     )
 
 
+def make_dust(source: Path) -> fits.HDUList:
+    """Keep the extinction map as it is, and say its unit and whose it is."""
+    hdus = fits.open(source, mode="denywrite", memmap=False)
+    require_shape(hdus[0].data, (313, 217), source)
+    header = hdus[0].header
+    for old in ("CHECKSUM", "DATASUM"):  # of the header before the lines below
+        header.remove(old)
+    header["BUNIT"] = ("mag", "visual extinction A_V")
+    header["OBJECT"] = ("Perseus A", "Perseus molecular cloud")
+    for line in (
+        "Real data: docs/PerA_Extn2MASS_F_Gal.fits of astrodendro 0.2.0, unchanged.",
+        *PERSEUS_CREDIT,
+    ):
+        header["COMMENT"] = line
+    header["HISTORY"] = MADE_BY
+    return hdus
+
+
 def covered(centres: Places, shape: tuple[int, ...]) -> int:
     """Return the number of pixels that lie under one cut-out or more."""
     under = np.zeros(shape, dtype=bool)
@@ -162,7 +185,7 @@ def covered(centres: Places, shape: tuple[int, ...]) -> int:
 def main() -> None:
     """Write the file of one set and print one line about it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    makers = {"sun": make_sun, "perseus": make_perseus}
+    makers = {"sun": make_sun, "perseus": make_perseus, "dust": make_dust}
     parser.add_argument("name", choices=makers)
     parser.add_argument("source", type=Path, help="the image")
     parser.add_argument("--out", type=Path, help="default: targets/NAME.fits beside this script")

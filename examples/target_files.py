@@ -68,4 +68,4 @@ def write(hdus: fits.HDUList, name: str, out: Path | None) -> None:
     path = out or Path(__file__).parent / "targets" / f"{name}.fits"
     path.parent.mkdir(parents=True, exist_ok=True)
     hdus.writeto(path, overwrite=True)
-    print(f"{path}: {FIT} maps to fit to, {len(hdus[0].data) - FIT} held out")
+    print(f"{path}: {' x '.join(map(str, hdus[0].data.shape))}")

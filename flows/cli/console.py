@@ -61,7 +61,7 @@ def warnings_shown() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, TargetWarning):
-            ERR.print(Text("note: ", style="bold yellow") + Text(printable(str(message))))
+            _say(Text("note: ", style="bold yellow"), str(message))
         else:
             usual(message, category, filename, lineno, file, line)
 
@@ -74,7 +74,12 @@ def warnings_shown() -> Iterator[None]:
 
 def show_error(message: str) -> None:
     """Print one clear error."""
-    ERR.print(Text("error: ", style="bold red") + Text(printable(message)))
+    _say(Text("error: ", style="bold red"), message)
+
+
+def _say(kind: Text, message: str) -> None:
+    """Print to stderr; lines are broken on a terminal only, so that logs keep paths whole."""
+    ERR.print(kind + Text(printable(message)), soft_wrap=not ERR.is_terminal)
 
 
 def shown(text: str) -> str:

@@ -90,7 +90,7 @@ def _inspect_targets(
     for part in ("transform", "base"):
         show_fields(part, found.get(part, {}))
     tests = [[name, *test.values()] for name, test in found.get("symmetries", {}).items()]
-    header = ("symmetry", "p", "effect", "outcome")
+    header = ("symmetry", "p", "effect", "about (y, x)", "outcome")
     show_rows("symmetries, as the maps show them", header, tests)
     told = {"note": found["notes"], "quantization": found.get("quantization", [])}
     for name, lines in told.items():

@@ -18,7 +18,7 @@ def export(
         str,
         typer.Argument(
             help="File to write, whose ending says the format (.fits, .zarr, .npz, .h5, .nc, "
-            ".parquet, .tar), or a folder of files."
+            ".parquet, .tar), or a folder of files; or such an address, as s3://bucket/maps.fits."
         ),
     ],
     format: Annotated[

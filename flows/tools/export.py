@@ -26,7 +26,7 @@ def export_run(
 
     Args:
         run: the run.
-        dest: the file or folder.
+        dest: the file or folder, or the address of one in a bucket.
         format: name of the format; None goes by the ending of `dest`.
         per_file: maps of a file in a folder; None takes about a GiB.
         force: export what the gate refused, or the first samples of a run that is not finished.
@@ -36,6 +36,7 @@ def export_run(
         Quarantined: the gate refused the samples.
         RunIncomplete: some samples are missing, or are not judged yet.
         InputError: an impossible format or place, or targets without masks.
+        StoreUnreachable: the bucket of `dest` does not answer, or refuses.
         ShardCorrupt: a stored shard is damaged.
     """
     source = replace(run_source(run, force), mask=mask)

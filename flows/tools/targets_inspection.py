@@ -97,7 +97,12 @@ def inspect_targets(spec: TargetsSpec) -> tuple[dict[str, Any], MapSet]:
     }
     tests = symmetry_tests(ranged) if height == width else {}
     found["symmetries"] = {
-        name: {"p": test.p, "effect": test.effect, "outcome": test.outcome}
+        name: {
+            "p": test.p,
+            "effect": test.effect,
+            "about": list(test.offset),
+            "outcome": test.outcome,
+        }
         for name, test in tests.items()
     }
     found["base"] = advise_base((channels, height, width), maps.source)

@@ -2,13 +2,15 @@
 
 `SHA256SUMS` (of one file `NAME.sha256`) is both the checksums and the record of what is done: its
 first line says what is exported, and a file is done when its line is there and its bytes have that
-sum. So an export goes on where it stopped, and looks at nothing but its own folder.
+sum. So an export goes on where it stopped, and looks at nothing but its own folder. In a bucket,
+each object carries the sum of its bytes, so nothing is fetched to compare it.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +25,13 @@ from ood_core.exporting.readme import render_readme
 from ood_core.exporting.source import MemorySource, Part, Source, software
 from ood_core.maps.target_set import TargetSet
 from ood_core.store.arrays import persist
-from ood_core.store.files import PARTIAL, UNWRITABLE, write_atomic, writing
+from ood_core.store.files import PARTIAL, UNWRITABLE, exists, read_bytes, write_atomic, writing
+from ood_core.store.objects import ObjectPlace
+from ood_core.store.place import Place, each, place_at
 
 FILE_BYTES = 2**30
 """Bytes of maps in a file of a folder, about."""
 MARK = "# Farfield export "
-PIECE = 2**20
 STEM = "maps"
 
 Sums = dict[str, str]
@@ -48,7 +51,7 @@ class Export:
     """
 
     source: Source
-    dest: Path
+    dest: Place
     format: str
     folder: bool
     per_file: int
@@ -59,12 +62,12 @@ class Export:
         return EXPORTERS[self.format]
 
     @property
-    def sums(self) -> Path:
+    def sums(self) -> Place:
         """The file of checksums."""
         return self.dest / "SHA256SUMS" if self.folder else self._beside(".sha256")
 
     @property
-    def readme(self) -> Path:
+    def readme(self) -> Place:
         """The file that says how to read the others."""
         return self.dest / "README.md" if self.folder else self._beside(".README.md")
 
@@ -106,6 +109,7 @@ class Export:
             InputError: something else is in the place, or it is no place for files.
             IdentityRefused: another export is in the place.
             StoreUnwritable: the disk is full or read-only.
+            StoreUnreachable: the bucket does not answer, or refuses.
         """
         with answering_of(self.dest):
             done = self._done()
@@ -121,6 +125,8 @@ class Export:
                     kept += 1
                     progress(stop - start)
                     continue
+                if before and isinstance(path, ObjectPlace):
+                    path.remove_tree()  # a store of shards would keep those that are damaged
                 self._write_part(path, Part(self.source, start, stop, progress))
                 done = {f: v for f, v in done.items() if f not in before} | _sums(path)
                 self._note(done)
@@ -136,9 +142,19 @@ class Export:
             "readme": str(self.readme),
         }
 
-    def _write_part(self, path: Path, part: Part) -> None:
-        with renamed(path, self.exporter.resumes) as partial:
-            self.exporter.write(partial, part)
+    def _write_part(self, path: Place, part: Part) -> None:
+        """Write a file under another name first; in a bucket, here first, then in one put."""
+        exporter = self.exporter
+        if isinstance(path, Path):
+            with renamed(path, exporter.resumes) as partial:
+                exporter.write(partial, part)
+        elif exporter.resumes:
+            exporter.write(path, part)
+        else:
+            with tempfile.TemporaryDirectory(prefix="farfield-") as folder:
+                local = Path(folder) / path.name
+                exporter.write(local, part)
+                path.put(local)
 
     def _done(self) -> Sums:
         """Files of this export that are done, by their record; none where there is no export.
@@ -176,17 +192,14 @@ class Export:
 
     def _require_free(self) -> None:
         if self.folder:
-            taken = self.dest.is_dir() and any(
-                not name.endswith(PARTIAL) for name in os.listdir(self.dest)
-            )
-            if taken or (self.dest.exists() and not self.dest.is_dir()):
+            if _is_taken(self.dest):
                 raise InputError(
                     f"{self.dest}: got a place that holds other files; expected an empty folder, a "
                     "new one, or one with an export of this run"
                 )
             return
         for path in (self.dest, self.sums, self.readme):
-            if path.exists() or path.is_symlink():
+            if exists(path) or (isinstance(path, Path) and (path.exists() or path.is_symlink())):
                 raise InputError(
                     f"{path}: got a file that is no export of this run; expected a new name: "
                     "choose another one, or remove it"
@@ -195,6 +208,8 @@ class Export:
     def _sweep(self, parts: Mapping[str, Any]) -> None:
         """Make the folder, and remove what killed exports left in it."""
         folder = self.dest if self.folder else self.dest.parent
+        if isinstance(folder, ObjectPlace):
+            return
         folder.mkdir(parents=True, exist_ok=True)
         if self.exporter.resumes:
             return
@@ -208,8 +223,8 @@ class Export:
         lines = [MARK + json.dumps(self.record), *(_line(*pair) for pair in sorted(done.items()))]
         write_atomic(self.sums, os.fsencode("\n".join(lines) + "\n"))
 
-    def _beside(self, ending: str) -> Path:
-        return self.dest.with_name(self.dest.name + ending)
+    def _beside(self, ending: str) -> Place:
+        return self.dest.parent / f"{self.dest.name}{ending}"
 
 
 def plan_export(
@@ -219,18 +234,16 @@ def plan_export(
 
     Args:
         source: the maps.
-        dest: a file, whose ending says the format, or a folder of files.
+        dest: a file, whose ending says the format, or a folder of files; or an address of either,
+            such as `s3://bucket/maps.fits`.
         format: name of the format, see `EXPORTERS`.
         per_file: maps of a file in a folder; None takes some GiB.
 
     Raises:
         ConfigError: arguments that contradict one another, or a package that is missing.
+        InputError: no maps, or an address that is none or carries a credential.
     """
-    if "://" in dest:
-        raise ConfigError(
-            f"{dest}: got an address; expected a path on this machine: export to a folder, then "
-            "copy it with the tool of the store"
-        )
+    place = place_at(dest)
     name, folder = exporter_of(dest, format)
     require_packages(name)
     if not len(source):
@@ -246,8 +259,7 @@ def plan_export(
     else:
         usual = FILE_BYTES // (source.rhythm * source.about.row_bytes)
         rows = per_file or max(1, usual) * source.rhythm
-    path = Path(dest).expanduser().absolute()
-    return Export(source, path, name, folder, rows)
+    return Export(source, place, name, folder, rows)
 
 
 def write_maps(
@@ -259,7 +271,8 @@ def write_maps(
     other file is not.
 
     Args:
-        path: the file, whose ending says the format, or with `format` a folder.
+        path: the file, whose ending says the format, or with `format` a folder; an address such as
+            `s3://bucket/maps.fits` is taken, too.
         maps: shape (n, c, y, x) or (n, y, x), in the unit of the targets.
         targets: what they were made from; gives unit, instrument and size of a pixel.
         format: name of the format, such as `fits-mef`.
@@ -292,7 +305,7 @@ def renamed(path: Path, resumes: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def answering_of(dest: Path) -> Iterator[None]:
+def answering_of(dest: Place) -> Iterator[None]:
     """Turn what the system says of a place that is none into one error.
 
     Raises:
@@ -315,8 +328,22 @@ def _part(file: str) -> str:
     return file.split("/", 1)[0]
 
 
-def _sums(path: Path) -> Sums:
+def _is_taken(folder: Place) -> bool:
+    """Whether there is anything but what a killed export may leave."""
+    if isinstance(folder, ObjectPlace):
+        return bool(folder.tree())
+    if folder.is_dir():
+        return any(not name.endswith(PARTIAL) for name in os.listdir(folder))
+    return folder.exists()
+
+
+def _sums(path: Place) -> Sums:
     """SHA-256 of a file, or of all files in a folder, by names that begin with its own."""
+    if isinstance(path, ObjectPlace):
+        places = [path, *path.tree()]
+        found = zip(places, each(path, ObjectPlace.checksum, places), strict=True)
+        start = len(path.key) - len(path.name)
+        return {place.key[start:]: value for place, value in found if value is not None}
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return {f"{path.name}/{file.relative_to(path).as_posix()}": _sum(file) for file in files}
@@ -324,11 +351,8 @@ def _sums(path: Path) -> Sums:
 
 
 def _sum(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -340,10 +364,10 @@ def _line(name: str, value: str) -> str:
     return f"{'' if plain == name else chr(92)}{value}  {plain}"
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Sums] | None:
+def _read(path: Place) -> tuple[dict[str, Any], Sums] | None:
     """The record and the sums of an export; None where there is none."""
     try:
-        first, *lines = os.fsdecode(path.read_bytes()).split("\n")
+        first, *lines = os.fsdecode(read_bytes(path)).split("\n")
         record = json.loads(first.removeprefix(MARK))
         if not first.startswith(MARK) or not isinstance(record["samples"], int):
             return None

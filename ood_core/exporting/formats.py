@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import final
+from typing import Any, final
+from urllib.parse import urlsplit
 
 from ood_core.errors import ConfigError
 from ood_core.exporting.archives import write_npz, write_tar
@@ -25,7 +26,8 @@ class Exporter:
     """One format.
 
     Attributes:
-        write: writes the rows of a part to a path, which becomes a file or a folder.
+        write: writes the rows of a part to a path, which becomes a file or a folder; one that
+            `resumes` takes any place.
         endings: of names; the first is that of files in a folder.
         reading: the two lines of Python that read a file; `{path}` is its name.
         packages: those it needs beside Farfield's own.
@@ -34,7 +36,7 @@ class Exporter:
         resumes: whether `write` goes on with what an earlier attempt left at its path.
     """
 
-    write: Callable[[Path, Part], None]
+    write: Callable[[Any, Part], None]
     endings: tuple[str, ...]
     reading: str
     packages: tuple[str, ...] = ()
@@ -114,7 +116,8 @@ def exporter_of(dest: str, name: str | None) -> tuple[str, bool]:
     Raises:
         ConfigError: no such format, no way to tell it, or one that the ending speaks against.
     """
-    ending = "" if dest.endswith(("/", "\\")) else Path(dest).suffix.lower()
+    path = urlsplit(dest).path if "://" in dest else dest
+    ending = "" if path.endswith(("/", "\\")) else Path(path).suffix.lower()
     meant = [known for known, exporter in EXPORTERS.items() if ending in exporter.endings]
     if name is not None and name not in EXPORTERS:
         raise ConfigError(f"--format: got {name!r}; expected one of {', '.join(EXPORTERS)}")

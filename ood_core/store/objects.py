@@ -6,12 +6,14 @@ variables, a token of the cluster, or the machine's role. An address never carri
 no answer of a store is repeated in an error, since it may hold one.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 from urllib.parse import quote, urlsplit
 
@@ -29,13 +31,25 @@ from ood_core.errors import InputError, StoreUnreachable
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
-SCHEMES = ("s3", "gs", "az")
+SETTINGS = {
+    "s3": "the endpoint (AWS_ENDPOINT_URL, AWS_REGION) and the credentials (AWS_ACCESS_KEY_ID with "
+    "AWS_SECRET_ACCESS_KEY, or the machine's role)",
+    "gs": "the credentials (GOOGLE_APPLICATION_CREDENTIALS, or the machine's role)",
+    "az": "the account (AZURE_STORAGE_ACCOUNT_NAME) and the credentials "
+    "(AZURE_STORAGE_ACCOUNT_KEY, or the machine's role)",
+}
+"""What a client takes from its environment, by scheme."""
 PATIENCE: "RetryConfig" = {
     "max_retries": 10,
     "retry_timeout": timedelta(seconds=20),
     "backoff": {"max_backoff": timedelta(seconds=5)},
 }
 """A request without an answer is repeated for some seconds, at most half a minute in all."""
+PART_BYTES = 2**23
+MAX_PARTS = 9_000
+"""Parts of an upload: stores take 10,000."""
+SUM = "sha256"
+"""What the SHA-256 of an object is called in its metadata."""
 NO_BUCKET = "there is no such bucket"
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DENIED = re.compile(r"status code: 40[13]")
@@ -63,7 +77,7 @@ class ObjectPlace:
         """
         scheme, _, rest = uri.partition("://")
         expected = "expected s3://bucket/prefix"
-        if scheme not in SCHEMES:
+        if scheme not in SETTINGS:
             raise InputError(
                 f"got an address that starts with {scheme}://; {expected} (gs:// and az:// are "
                 "taken too), or a path on a disk that all workers can reach"
@@ -133,10 +147,35 @@ class ObjectPlace:
                 return False
         return True
 
-    def put(self, content: bytes) -> None:
-        """Write the object, or replace it, whole or not at all."""
+    def put(self, content: bytes | Path) -> None:
+        """Write the object, or replace it, whole or not at all; its SHA-256 becomes metadata.
+
+        A file is read in parts, so that some tens of MiB of it are in memory.
+        """
+        if isinstance(content, Path):
+            size = content.stat().st_size
+            with content.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        else:
+            size, digest = len(content), hashlib.sha256(content)
         with answering(self, writing=True):
-            obstore.put(self.client, self.key, content)
+            obstore.put(
+                self.client,
+                self.key,
+                content,
+                attributes={SUM: digest.hexdigest()},
+                chunk_size=max(PART_BYTES, size // MAX_PARTS + 1),
+                max_concurrency=4,
+            )
+
+    def checksum(self) -> str | None:
+        """SHA-256 as its `put` noted it, '' where another program wrote it, None if not there."""
+        with answering(self):
+            try:
+                found = obstore.get(self.client, self.key, options={"head": True})
+            except FileNotFoundError:
+                return None
+        return str(found.attributes.get(SUM, ""))
 
     def put_new(self, content: bytes) -> bool:
         """Write an object that must not exist yet; return whether it did not.
@@ -170,9 +209,15 @@ class ObjectPlace:
     def remove_tree(self) -> None:
         """Delete all objects under this prefix."""
         with answering(self):
-            found = obstore.list(self.client, self.key or None).collect()
+            found = [place.key for place in self.tree()]
             if found:
-                obstore.delete(self.client, [entry["path"] for entry in found])
+                obstore.delete(self.client, found)
+
+    def tree(self) -> list["ObjectPlace"]:
+        """All objects under this prefix."""
+        with answering(self):
+            found = obstore.list(self.client, self.key or None).collect()
+        return [ObjectPlace(self.bucket, str(entry["path"])) for entry in found]
 
     def objects(self) -> dict[str, float]:
         """Names of the objects right under this prefix, with seconds since 1970 of their puts."""
@@ -204,11 +249,11 @@ def answering(place: object, writing: bool = False) -> Iterator[None]:
 
 
 def _unreachable(place: object, reason: str) -> StoreUnreachable:
+    settings = SETTINGS[place.bucket.partition(":")[0] if isinstance(place, ObjectPlace) else "s3"]
     return StoreUnreachable(
         f"{place}: {reason}; expected a bucket that this process may list, read and write. What is "
-        "stored is kept and nothing unfinished is marked done: check the address, the endpoint "
-        "(AWS_ENDPOINT_URL, AWS_REGION) and the credentials (AWS_ACCESS_KEY_ID with "
-        "AWS_SECRET_ACCESS_KEY, or the machine's role), then run the same command again"
+        f"stored is kept and nothing unfinished is marked done: check the address, {settings}, "
+        "then run the same command again"
     )
 
 

@@ -226,7 +226,6 @@ def test_places_that_hold_something_else_are_refused(tmp_path):
         ("m", "csv", None, "webdataset"),
         ("m.fits", "npz", None, ".npz"),
         ("m.npz/", None, None, "--format"),
-        ("s3://bucket/m.fits", None, None, "path on this machine"),
         ("m.fits", None, 4, "--per-file"),
         ("m", "fits", 0, "--per-file"),
         ("m", "zarr", 4, "--per-file"),

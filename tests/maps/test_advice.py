@@ -124,3 +124,40 @@ def test_a_deviation_that_is_sure_but_small_is_called_so() -> None:
     maps[..., :8] += 0.02  # 0.04 standard deviations of a cell's mean from either side
     found = symmetry_tests(maps)["flip"]
     assert found.p < 0.01 and found.outcome == "slight deviation"
+
+
+def blobs(offset: float) -> np.ndarray:
+    """Fields with a bright source, its centre so many pixels from that of the grid."""
+    y, x = np.mgrid[:32, :32] - 15.5 - offset
+    return stationary(2) + 8 * stationary(2).std() * np.exp(-(y**2 + x**2) / 8)
+
+
+@pytest.mark.parametrize("offset", [0.5, -0.5])
+def test_maps_centred_on_a_pixel_of_an_even_grid_may_be_flipped(offset: float) -> None:
+    """They are symmetric about it; about no centre within half a pixel when it is two off."""
+    found = symmetry_tests(blobs(offset))
+    for name in ("flip", "rotate90"):
+        assert found[name].outcome == "agrees" and found[name].offset == (offset, offset)
+    for test in symmetry_tests(blobs(4 * offset)).values():
+        assert test.outcome == "contradicted"
+
+
+def test_the_example_of_galaxies_is_not_refused_for_its_centre() -> None:
+    """It is pixel (16, 16), the corner of the middle. Maps drawn out along x are refused."""
+    values = read_maps(str(SHIPPED / "examples" / "targets" / "hubble.fits"), None, USUAL).values
+    ranged = np.arcsinh((values - np.median(values)) / 10)
+    found = symmetry_tests(ranged)
+    assert "contradicted" not in (found["flip"].outcome, found["rotate90"].outcome)
+    assert found["flip"].offset == (0.5, 0.5)
+    drawn = np.repeat(ranged[:, :, :, 8:24], 2, axis=3)
+    assert symmetry_tests(drawn)["rotate90"].outcome == "contradicted"
+
+
+def test_the_share_of_power_by_direction_is_the_effect() -> None:
+    """White noise whose power goes with 1 + a cos(2 angle)."""
+    k = np.meshgrid(*2 * [np.fft.fftfreq(32)], indexing="ij")
+    law = 1 + 0.4 * np.cos(2 * np.arctan2(*k))
+    maps = np.fft.ifft2(
+        np.fft.fft2(np.random.default_rng(0).normal(size=(400, 1, 32, 32))) * law**0.5
+    )
+    assert symmetry_tests(maps.real)["rotate90"].effect == pytest.approx(0.4, abs=0.05)

@@ -24,6 +24,7 @@ UNITS = {"sun": "display", "perseus": "mag", "reionisation": "mK", "lognormal": 
 IMAGES = {
     "sun": "2022_04_01__00_00_45__SOLO-EUI-FSI_EUI_FSI_174.jp2",
     "perseus": "PerA_Extn2MASS_F_Gal.fits",
+    "dust": "PerA_Extn2MASS_F_Gal.fits",
 }
 every_set = pytest.mark.parametrize("name", COUNTS)
 

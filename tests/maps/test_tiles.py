@@ -214,3 +214,16 @@ def test_the_example_of_terrain_is_cut_from_its_mosaic() -> None:
     holds_its_pixels(targets, fits.getdata(spec.path, 1).astype("f4"))
     x = np.array(windows(targets))[:, 2]
     assert x[200:].min() - (x[:200].max() + 32) >= 32
+
+
+def test_the_example_of_dust_is_cut_from_a_map_with_its_place_on_the_sky() -> None:
+    """IC 348 and NGC 1333, by their galactic coordinates, are among its most extinguished parts."""
+    path = SHIPPED / "examples" / "targets" / "dust.fits"
+    field, header = fits.getdata(path, header=True)
+    for longitude, latitude in ((160.49, -17.80), (158.29, -20.54)):
+        x, y = WCS(header).world_to_pixel_values(longitude, latitude)
+        around = field[int(y) - 5 : int(y) + 6, int(x) - 5 : int(x) + 6]
+        assert around.max() > np.quantile(field, 0.98)
+    targets = TargetSet.of(load_settings(SHIPPED / "examples" / "dust.yaml").targets)
+    assert (len(targets), targets.fit_count, targets.unit) == (180, 84, "mag")
+    holds_its_pixels(targets, field)

@@ -71,7 +71,7 @@ def test_an_unfinished_run_is_refused_unless_forced(farfield, finished, ready, t
         ("m.jpg", (), "no format has"),
         ("m", (), "--format"),
         ("m.fits", ("--format", "hf"), "expected .parquet"),
-        ("s3://bucket/m.fits", (), "path on this machine"),
+        ("https://host/m.fits", (), "expected s3://bucket/prefix"),
     ],
 )
 def test_bad_arguments_exit_with_two(
