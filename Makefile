@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test check lint bench docs constraints moon
+.PHONY: setup demo test test-cluster check lint bench docs constraints moon
 
 setup: $(STAMP)
 
@@ -27,6 +27,10 @@ CLUSTERS := tests/actors/test_ray_cluster.py
 test: setup
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --ignore=$(CLUSTERS)
 	$(BIN)/pytest $(CLUSTERS)
+
+# Several hosts (network namespaces, which need root), jobs, servers and schedules: minutes each.
+test-cluster: setup
+	$(BIN)/pytest tests/cluster -m cluster
 
 lint: setup
 	$(BIN)/ruff format --check .

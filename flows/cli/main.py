@@ -32,7 +32,7 @@ VERBS: Mapping[str, Verbs] = {
     "Evaluate": {"validate": evaluate.validate, "utility": evaluate.utility},
     "Hand on": {"export": out.export},
     "Single samples": {"replay": single.replay, "walk": single.walk},
-    "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy},
+    "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy, "submit": deploy.submit},
     "Develop": {"schema": develop.schema, "bench": develop.bench},
 }
 MODELS: Verbs = {

@@ -1,5 +1,6 @@
 """Files in deploy/: they parse, and every name in them exists in the project."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -120,3 +121,16 @@ def test_slurm_script_is_bash_and_runs_our_command():
     assert (found["pool"], found["orchestrator"]) == ("ray", "none")
     assert "RAY_AUTH_MODE=token" in text
     assert text.index("export RAY_AUTH_TOKEN") < text.index("start --head")
+
+
+def test_the_dashboard_asks_for_metrics_that_are_made():
+    """Each by the name and the labels under which Ray exports it; counters end in `_total`."""
+    source = (PROJECT / "actors" / "ray_metrics.py").read_text()
+    made = re.findall(r'(Counter|Gauge)\("(\w+)"', source)
+    names = {f"ray_{name}" + "_total" * (kind == "Counter") for kind, name in made}
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert {name for one in asked for name in re.findall(r"ray_\w+", one)} == names
+    labels = {label for one in asked for label in re.findall(r'(\w+)[!=~]+"', one)}
+    assert labels <= {"run", "stage", "part"}
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
