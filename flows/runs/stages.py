@@ -268,6 +268,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "driver": holder.description if holder else None,
         "seconds": run.timings,
         "workers": {stage: shares(split) for stage, split in run.splits.items()},
+        **{key: run.record[key] for key in ("grown_from",) if key in run.record},
         "hosts": _hosts([receipt for receipt in found["generate"] if receipt is not None]),
     }
 

@@ -183,6 +183,12 @@ class ObjectPlace:
             for entry in found["objects"]
         }
 
+    def tree(self) -> list[str]:
+        """Names of all objects under this prefix, below it."""
+        with answering(self):
+            found = obstore.list(self.client, f"{self.key}/").collect()
+        return sorted(str(entry["path"]).removeprefix(f"{self.key}/") for entry in found)
+
 
 @contextmanager
 def answering(place: object, writing: bool = False) -> Iterator[None]:
