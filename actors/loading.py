@@ -41,7 +41,7 @@ def load_pipeline(
         if run.ledger("calibrate").missing(run.plan("calibrate")) == []:
             weights = read_calibration(run)
     targets, root = load_targets(run), root_key(record["identity"])
-    frame = frame_of(run)
+    frame = frame_of(run, record)
     pipeline = Pipeline.of(
         model,
         frame or targets,
@@ -58,10 +58,11 @@ def load_pipeline(
 
 def frame_pipeline(run: RunStore, pipeline: Pipeline) -> Pipeline:
     """The pipeline as it was where the calibration of a run was fitted."""
-    frame = frame_of(run)
+    record = run.record
+    frame = frame_of(run, record)
     if frame is None:
         return pipeline
-    root = root_key(run.record["grown_from"]["frame"])
+    root = root_key(record["grown_from"]["frame"])
     return replace(pipeline, targets=frame, root=root)
 
 

@@ -66,7 +66,7 @@ class RunStore:
             IdentityRefused: it is of another identity scheme.
         """
         run = cls.at(uri)
-        if exists(run.root / SERIES):
+        if not run.exists and exists(run.root / SERIES):
             told = read_json(run.root / SERIES)
             run = version_at(run.root, told["published"] or told["newest"])
         if not run.exists:

@@ -8,7 +8,7 @@ one: transform, calibration and the targets that both were fitted to (`frame.zar
 targets that both have are those of the earlier version, and new targets alone are inverted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -111,7 +111,7 @@ def growth(before: RunStore, targets: TargetSet) -> Growth | None:
     added = tuple(name for name in targets.ids if name not in known)
     record = before.record
     found = Growth(before.root.name, record["identity"], added, removed, changed)
-    fit, frame = set(targets.ids[: targets.fit_count]), frame_of(before) or stored
+    fit, frame = set(targets.ids[: targets.fit_count]), frame_of(before, record) or stored
     whole = not before.ledger("calibrate").missing(before.plan("calibrate"))
     if removed or changed or not whole or not fit.issuperset(frame.ids[: frame.fit_count]):
         return found
@@ -131,9 +131,13 @@ def copy_frame(before: RunStore, run: RunStore) -> None:
         copy_tree(before.root / name, run.root / name)
 
 
-def frame_of(run: RunStore) -> TargetSet | None:
-    """The targets that the frame of a grown version was fitted to; None where it has its own."""
-    return load_targets(run, FRAME) if bundle_exists(run.root / FRAME) else None
+def frame_of(run: RunStore, record: Mapping[str, Any]) -> TargetSet | None:
+    """The targets that the frame of a grown version was fitted to; None where it has its own.
+
+    `record` is that of the run.
+    """
+    grown = record.get("grown_from")
+    return load_targets(run, FRAME) if grown and grown["frame"] else None
 
 
 def kept_latents(run: RunStore, targets: TargetSet) -> dict[int, dict[str, Any]]:
