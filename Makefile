@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test check lint bench gpu-check gpu-train docs constraints moon
+.PHONY: setup demo test test-cluster check lint audit bench gpu-check gpu-train docs constraints moon
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test: setup
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --ignore=$(CLUSTERS)
 	$(BIN)/pytest $(CLUSTERS)
 
+# Several hosts (network namespaces, which need root), jobs, servers and schedules: minutes each.
+test-cluster: setup
+	$(BIN)/pytest tests/cluster -m cluster
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -35,6 +39,11 @@ lint: setup
 	$(BIN)/lint-imports
 
 check: lint
+
+# Known vulnerabilities of what is pinned; needs a vulnerability service, so it is no part of `check`.
+audit: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check "pip-audit>=2.9"
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 bench: setup
 	$(BIN)/farfield bench speed

@@ -1,6 +1,7 @@
 """The pipeline of a stored run, loaded onto a device."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ood_core.models.loading import BaseModel, load_model
 from ood_core.numerics.random import root_key
 from ood_core.store.fitted import read_calibration, read_patches
 from ood_core.store.run import RunStore
+from ood_core.store.series import frame_of
 from ood_core.store.targets import load_targets
 from ood_core.synthesis.pipeline import ExpertPlan, Pipeline, choose_device
 
@@ -59,17 +61,30 @@ def load_pipeline(
         patches = read_patches(run, halves=False).every if method.calibration.patches else ()
         if run.ledger("calibrate").missing(run.plan("calibrate")) == []:
             weights = read_calibration(run)
-    return Pipeline.of(
+    targets, root = load_targets(run), root_key(record["identity"])
+    frame = frame_of(run, record)
+    pipeline = Pipeline.of(
         model,
-        load_targets(run),
+        frame or targets,
         method,
-        root_key(record["identity"]),
+        root if frame is None else root_key(record["grown_from"]["frame"]),
         where,
         network=TimedDenoiser(model.denoiser),
         plan=plan,
         patches=patches,
         weights=weights,
     )
+    return pipeline if frame is None else replace(pipeline, targets=targets, root=root)
+
+
+def frame_pipeline(run: RunStore, pipeline: Pipeline) -> Pipeline:
+    """The pipeline as it was where the calibration of a run was fitted."""
+    record = run.record
+    frame = frame_of(run, record)
+    if frame is None:
+        return pipeline
+    root = root_key(record["grown_from"]["frame"])
+    return replace(pipeline, targets=frame, root=root)
 
 
 def require_base(model: BaseModel, record: dict[str, Any]) -> None:

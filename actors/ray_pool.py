@@ -33,6 +33,7 @@ from ray.exceptions import (
 )
 
 from actors.pool import Notice, Outcome, ShardFailure
+from actors.ray_metrics import DriverMetrics, WorkerMetrics
 from actors.workers import Worker, WorkerSpec, build
 from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
 from ood_core.store.ledger import Receipt
@@ -61,6 +62,7 @@ class RayPool:
         tries: tries of a shard.
         queued: shards that wait at an actor behind the one that it computes.
         patience: seconds without any actor that works, after which the run ends as incomplete.
+        logs: form of the lines that actors log, `text` or `json`.
     """
 
     workers: int | None = None
@@ -71,6 +73,7 @@ class RayPool:
     tries: int = 3
     queued: int = 1
     patience: float = PATIENCE_SECONDS
+    logs: str = "text"
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Outcome]:
         """Run all shards on actors; actors are removed at the end, whatever happens."""
@@ -116,22 +119,23 @@ class _Actor:
     keeps it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logs: str) -> None:
+        self._metrics = WorkerMetrics(logs)
         self._turn = -1
-        self._worker: Worker | None = None
+        self._work: tuple[WorkerSpec, Worker] | None = None
         self._building = Lock()
 
     def prepare(self, turn: int, spec: WorkerSpec) -> Arrival:
         """Load what stage number `turn` needs, which proves that it can be reached from here."""
         host, node = socket.gethostname(), ray.get_runtime_context().get_node_id()
         with self._building:
-            if turn <= self._turn and self._worker is not None:
+            if turn <= self._turn and self._work is not None:
                 return Arrival(host, node)
-            self._worker = None  # frees what the stage before held
+            self._work = None  # frees what the stage before held
             try:
                 granted = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
                 require_grant(spec.device, len(granted))
-                self._worker, self._turn = build(spec), turn
+                self._work, self._turn = (spec, build(spec)), turn
             except Exception as error:
                 own = isinstance(error, FarfieldError)
                 return Arrival(host, node, error if own else RuntimeError(_words(error)))
@@ -139,8 +143,15 @@ class _Actor:
 
     def run(self, shard: Shard) -> Receipt:
         """Run one shard of the stage that was prepared last."""
-        assert self._worker is not None, "shards go to actors that have answered"
-        return self._worker.run(shard)
+        assert self._work is not None, "shards go to actors that have answered"
+        spec, worker = self._work
+        try:
+            receipt = worker.run(shard)
+        except Exception as error:
+            self._metrics.failed(spec, shard, error)
+            raise
+        self._metrics.stored(spec, receipt)
+        return receipt
 
 
 def require_grant(device: str, gpus: int) -> None:
@@ -243,6 +254,7 @@ class ActorGroup:
         self._pool = pool
         self._demand: Demand | None = None
         self._stage: tuple[int, WorkerSpec | None] = (0, None)
+        self._metrics: DriverMetrics | None = None
         self._nodes: dict[Any, Arrival] = {}
         self._forget()
 
@@ -327,6 +339,12 @@ class ActorGroup:
         for _ in range(min(self.wanted, shards) - there):
             self._prepare(self._start())
 
+    def _report(self) -> None:
+        """Give the number of actors at work to Ray's metrics."""
+        self._metrics = self._metrics or DriverMetrics()
+        if self._stage[1] is not None:
+            self._metrics.workers(self._stage[1], len(self.scheduler.actors))
+
     def retry(self) -> None:
         """Try the hosts that were left out again."""
         for actor in list(self._out):
@@ -342,7 +360,7 @@ class ActorGroup:
             max_restarts=0,
             max_concurrency=1 + self._pool.queued,  # one shard is stored, the next is computed
         )
-        return options(_Actor).remote()
+        return options(_Actor).remote(self._pool.logs)
 
     def _elsewhere(self) -> bool:
         """Whether there is a node with room on which nobody was left out, or may be one."""
@@ -363,6 +381,7 @@ class ActorGroup:
         if found.refusal is None:
             self._nodes[actor] = found
             self.scheduler.join([actor])
+            self._report()
             return found
         self._out[actor] = found
         if not self.scheduler.actors and not self.coming and not self._elsewhere():
@@ -382,7 +401,9 @@ class ActorGroup:
         preempted = isinstance(error, ActorDiedError) and error.preempted
         gone = arrival.node not in {node["NodeID"] for node in nodes()}
         innocent = gone or preempted or isinstance(error, ActorUnavailableError)
-        return self.scheduler.leave(actor, not innocent), arrival.host if innocent else ""
+        left = self.scheduler.leave(actor, not innocent)
+        self._report()
+        return left, arrival.host if innocent else ""
 
 
 @final

@@ -7,7 +7,7 @@ shard, stores its rows, writes the receipt last and returns it. Arrays never lea
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.loading import load_pipeline
+from actors.loading import frame_pipeline, load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
 from ood_core.errors import InputError, StoreUnwritable
 from ood_core.limits import BASE_BYTES
@@ -31,6 +31,7 @@ from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.schema import ShardedStage
+from ood_core.store.series import kept_latents
 from ood_core.store.statistics import (
     copy_distance,
     feature_extractor,
@@ -203,6 +204,7 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
 
 def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:
     """Rows of the calibration: one timestep per shard."""
+    pipeline = frame_pipeline(run, pipeline)
     spec, schedule = pipeline.method.calibration, pipeline.base.schedule
     halves = read_patches(run).halves if spec is not None and spec.patches else ((), ())
     calibrator = Calibrator(pipeline, halves)
@@ -221,18 +223,33 @@ def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Beg
 
 
 def inversion_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:
-    """Rows of the latents: each shard a batch of fit targets, padded to one batch shape."""
+    """Rows of the latents: each shard a batch of fit targets, padded to one batch shape.
+
+    Latents that the version before has of the same targets are taken from there.
+    """
+    kept = kept_latents(run, pipeline.targets)
 
     def rows(shard: Shard) -> Pending:
-        done = pipeline.invert(shard.start, shard.stop, shard.capacity)
-        keep = slice(0, len(shard))
+        wanted = range(shard.start, shard.stop)
+        new = [row for row in wanted if row not in kept]
+        target = {"target": np.arange(shard.start, shard.stop, dtype=np.int64)}
+        if not new:
+            return lambda: {**target, **_stacked([kept[row] for row in wanted])}
+        done = pipeline.invert(new, shard.capacity)
         made = {name: leaving(getattr(done, name)) for name in INVERTED}
-        return lambda: {
-            "target": np.arange(shard.start, shard.stop, dtype=np.int64),
-            **{name: arrived().numpy()[keep] for name, arrived in made.items()},
-        }
+
+        def arrived() -> Rows:
+            columns = {name: arrive().numpy() for name, arrive in made.items()}
+            fresh = ({name: values[i] for name, values in columns.items()} for i in range(len(new)))
+            return {**target, **_stacked([kept.get(row) or next(fresh) for row in wanted])}
+
+        return arrived
 
     return lambda shard: partial(rows, shard)
+
+
+def _stacked(rows: Sequence[Rows]) -> Rows:
+    return {name: np.stack([row[name] for row in rows]) for name in INVERTED}
 
 
 def sample_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:

@@ -70,6 +70,7 @@ class Execution(BaseModel):
         gpus_per_worker: GPUs of each worker, or the part of one that it takes.
         accelerator: type of GPU by Ray's name for it, such as `H100`; '' takes any.
         patience: seconds that a run waits for a worker before it ends as incomplete.
+        logs: form of the lines that Ray's workers log, one per shard.
         attempts: times that a shard is tried before it is given up.
         device: where samples are made; `auto` takes a CUDA GPU if there is one, else the CPU.
         dtype: number type of the network; `auto` is float32. `tf32` is for GPUs.
@@ -87,6 +88,7 @@ class Execution(BaseModel):
         default="", max_length=100, pattern=PRINTABLE, json_schema_extra=_without_pattern
     )
     patience: float = Field(default=600, ge=1)
+    logs: Literal["text", "json"] = "text"
     attempts: int = Field(default=3, ge=1, le=MAX_COUNT)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
@@ -174,10 +176,18 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     Raises:
         ConfigError: unreadable file, wrong YAML, unknown key, impossible value.
     """
-    content = read_yaml(path)
+    return absolute(parse(overridden(read_yaml(path), overrides)), path.parent)
+
+
+def overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a configuration with `a.b=c` overrides applied.
+
+    Raises:
+        ConfigError: an override that is none.
+    """
     for override in overrides:
         _override(content, override)
-    return absolute(parse(content), path.parent)
+    return content
 
 
 def parse(content: Mapping[str, Any]) -> RunSettings:
@@ -216,10 +226,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainSpec:
     Raises:
         ConfigError: unreadable file, wrong YAML, unknown key, impossible value.
     """
-    content = read_yaml(path)
-    for override in overrides:
-        _override(content, override)
-    return parse_recipe(content)
+    return parse_recipe(overridden(read_yaml(path), overrides))
 
 
 def parse_recipe(content: Mapping[str, Any]) -> PretrainSpec:

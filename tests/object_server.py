@@ -114,11 +114,12 @@ class ObjectServer:
     changes: list[str] = field(default_factory=list)
     refused: int = 0
     requests: list[str] = field(default_factory=list)
+    host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._one_by_one, self._numbers = threading.RLock(), count()
-        self._server = make_server("127.0.0.1", 0, self._answer, True, request_handler=Quiet)
+        self._server = make_server(self.host, 0, self._answer, True, request_handler=Quiet)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property

@@ -37,7 +37,7 @@ VERBS: Mapping[str, Verbs] = {
         "inpaint": single.inpaint,
         "field": single.field,
     },
-    "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy},
+    "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy, "submit": deploy.submit},
     "Develop": {"schema": develop.schema, "bench": develop.bench},
 }
 MODELS: Verbs = {

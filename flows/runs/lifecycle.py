@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from actors.loading import require_base
+from flows.progress import listener
 from flows.runs.lease_guard import hold_lease
 from flows.runs.planning import plan_run
 from flows.runs.stages import STAGES, Stage, is_judged, perform, summary
@@ -18,6 +19,7 @@ from ood_core.models.loading import load_model
 from ood_core.store.files import exists, read_json, sweep
 from ood_core.store.lease import BEAT_SECONDS
 from ood_core.store.run import GATE, RunStore, grow, require_room
+from ood_core.store.series import record_version
 
 Call = Callable[[str, Stage, RunStore, RunSettings], str]
 
@@ -40,9 +42,15 @@ def make_run(
     planned = plan_run(settings, out)
     if not planned.run.exists:
         require_workers(settings.execution)
+        if planned.growth is not None:
+            listener.get().say(str(planned.growth))
     with hold_lease(planned.run, beat):
         planned.settle()
+        if settings.targets.grow:
+            record_version(planned.run)
         perform_stages(planned.run, settings, call)
+        if settings.targets.grow:
+            record_version(planned.run)
     return summary(planned.run)
 
 

@@ -1,7 +1,7 @@
 """From settings to a planned run: everything is checked before anything is written."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, final
@@ -13,16 +13,18 @@ from flows.runs.lease_guard import hold_lease
 from flows.runs.timestep_choice import TimestepChoice, choose_timestep, recorded, with_timestep
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
-from ood_core.config.identity import identity_record
+from ood_core.config.identity import difference, identity_record
 from ood_core.config.method import AUTO_MIN_NOISE, Method
 from ood_core.diffusion.sampling import evaluations_per_map, evaluations_per_target
+from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.families import require_ruled_in
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Column, Table, persist_tables
-from ood_core.store.files import remove, remove_tree, sweep
+from ood_core.store.files import exists, remove, remove_tree, sweep
+from ood_core.store.place import Place
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import GATE, UTILITY, RunStore, settle
+from ood_core.store.run import GATE, SERIES, UTILITY, RunStore, settle, version_at
 from ood_core.store.schema import (
     SHARDED,
     ShardedStage,
@@ -30,12 +32,14 @@ from ood_core.store.schema import (
     latent_columns,
     sample_columns,
 )
+from ood_core.store.series import FRAME, Growth, copy_frame, growth, newest
 from ood_core.store.statistics import create_statistics, feature_extractor
-from ood_core.store.targets import write_targets
+from ood_core.store.targets import load_targets, write_targets
 from ood_core.synthesis.latent_samplers import require_parents
 from ood_core.synthesis.pipeline import ExpertPlan
 
 INVERSION_SHARD = 16
+OF_FILES = ("path", "max_bytes", "max_maps", "max_header_bytes")
 FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
 
@@ -54,6 +58,7 @@ class RunPlan:
     plans: dict[ShardedStage, ShardPlan]
     dtype: str
     choice: TimestepChoice | None = None
+    growth: Growth | None = None
 
     @property
     def is_new(self) -> bool:
@@ -82,15 +87,70 @@ def plan_run(settings: RunSettings, out: str) -> RunPlan:
         InputError: unusable targets, base or settings.
         IdentityRefused: another run lives at `out`.
     """
-    run = RunStore.at(out)
-    targets, model, method, choice = _inspected(settings, run)
+    run, grown = RunStore.at(out), None
+    targets = TargetSet.of(settings.targets)
+    if settings.targets.grow:
+        run, grown = _version(settings, targets, run.root)
+    elif exists(run.root / SERIES):
+        raise InputError(
+            f"{run.root} holds versions of a data set; expected targets.grow: true, or another "
+            "--out"
+        )
+    framed = grown is not None and grown.frame != ""
+    frame = None
+    if grown is not None and framed:  # its own, once it is planned
+        frame = run if run.exists else RunStore(run.root.parent / grown.version)
+        targets = targets.framed(load_targets(frame).transform)
+    model, method, choice = _inspected(settings, targets, run, frame)
     seed = settings.generation.seed
-    record = identity_record(targets.record(), model.digest, method, seed)
+    read = targets.record()
+    if grown is not None and framed:
+        read["frame"] = grown.frame
+    record = identity_record(read, model.digest, method, seed)
     plans = shard_plans(settings, method, targets.fit_count)
     dtype = settings.execution.number_type
-    planned = RunPlan(run, settings, targets, model, method, record, plans, dtype, choice)
+    planned = RunPlan(run, settings, targets, model, method, record, plans, dtype, choice, grown)
     _ = planned.is_new
     return planned
+
+
+def _version(
+    settings: RunSettings, targets: TargetSet, series: Place
+) -> tuple[RunStore, Growth | None]:
+    """The version of a series that has these very targets: the newest, or the next one.
+
+    Raises:
+        InputError: the place holds a single run, or targets that cannot be used.
+        IdentityRefused: the newest version was made with other settings.
+    """
+    number = newest(series)
+    if number == 0:
+        return version_at(series, 1), None
+    before = version_at(series, number)
+    found = growth(before, targets)
+    if found is None:
+        told = before.record.get("grown_from")
+        return before, told and Growth(**{k: _tuple(value) for k, value in told.items()})
+    stored, asked = (
+        _lasting(one) for one in (before.record["settings"], settings.model_dump(mode="json"))
+    )
+    if lines := difference(stored, asked):
+        raise IdentityRefused(
+            f"{before.root}: these settings differ from those of the newest version (stored -> "
+            "requested):\n  " + "\n  ".join(lines) + "\nGive another --out, or restore them"
+        )
+    return version_at(series, number + 1), found
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What all versions of a data set share."""
+    targets = {k: v for k, v in settings["targets"].items() if k not in OF_FILES}
+    seed = settings["generation"]["seed"]
+    return {"targets": targets, "method": settings["method"], "generation": {"seed": seed}}
 
 
 def prepare(settings: RunSettings, out: str) -> RunStore:
@@ -110,24 +170,28 @@ def prepare(settings: RunSettings, out: str) -> RunStore:
 
 def inspect_inputs(settings: RunSettings) -> tuple[TargetSet, BaseModel, Method]:
     """Read and check targets and base, and resolve the method."""
-    return _inspected(settings, None)[:3]
+    targets = TargetSet.of(settings.targets)
+    return targets, *_inspected(settings, targets, None)[:2]
 
 
 def _inspected(
-    settings: RunSettings, run: RunStore | None
-) -> tuple[TargetSet, BaseModel, Method, TimestepChoice | None]:
-    """The inputs, and how `t_max` was chosen where that was left to measurement."""
-    targets = TargetSet.of(settings.targets)
+    settings: RunSettings, targets: TargetSet, run: RunStore | None, frame: RunStore | None = None
+) -> tuple[BaseModel, Method, TimestepChoice | None]:
+    """Base and method for targets, and how `t_max` was chosen where that was left to measurement.
+
+    `frame` is an earlier version whose `t_max` is kept.
+    """
     model = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     model.check(targets)
     require_ruled_in(settings.method.prior, targets.symmetries)
     schedule = model.denoiser.schedule
-    choice = choose_timestep(settings, targets, model, schedule.index_of(AUTO_MIN_NOISE), run)
+    t_min = schedule.index_of(AUTO_MIN_NOISE)
+    choice = choose_timestep(settings, targets, model, t_min, run, frame)
     method = with_timestep(settings.method, choice).resolve(schedule)
     require_fit(settings.base, method.ends[1], schedule)
     if method.draw is not None and method.draw.sampler == "combination":
         require_parents(method.draw.sources, targets.fit_count)
-    return targets, model, method, choice
+    return model, method, choice
 
 
 Content = tuple[list[Column], dict[str, Any]]
@@ -213,19 +277,24 @@ def _write(planned: RunPlan) -> None:
     run, settings, plans, method = planned.run, planned.settings, planned.plans, planned.method
     for name in (GATE, UTILITY):  # they were of another run, as are these:
         remove(run.root / name)
-    for name in ("receipts", "failures", *FITTED):
+    for name in ("receipts", "segments", "failures", FRAME, *FITTED):
         remove_tree(run.root / name)
     codes = planned.model.codes
     targets = planned.targets.encoded(codes and codes.encode)
     write_targets(run, targets)
+    framed = planned.growth is not None and planned.growth.frame != ""
+    if planned.growth is not None and framed:
+        copy_frame(RunStore(run.root.parent / planned.growth.version), run)
     for stage, work in WORK.items():
-        if plan := plans[stage]:
+        if (plan := plans[stage]) and not (framed and stage == "calibrate"):
             columns, attributes = work.content(planned, targets)
             axis = SHARDED[stage].axis
             Table.create(
                 run.table(stage).path, axis, plan.rows, plan.shard_rows, columns, attributes
             )
     kept = _record(settings, planned.model, method, targets.fit_ranged) | recorded(planned.choice)
+    if planned.growth is not None:
+        kept["grown_from"] = asdict(planned.growth)
     create_statistics(run, feature_extractor(targets), plans["generate"])
     persist_tables(run.root)
     run.write_plan(planned.record, kept, plans, planned.dtype)

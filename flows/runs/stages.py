@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +28,7 @@ from ood_core.store.bundle import bundle_exists
 from ood_core.store.files import exists, read_json, write_json, written
 from ood_core.store.fitted import PatchFits, write_patches, write_prior
 from ood_core.store.lease import driver
-from ood_core.store.ledger import Failure
+from ood_core.store.ledger import Failure, Receipt
 from ood_core.store.run import GATE, RunStore
 from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
@@ -241,8 +242,16 @@ def _named(failure: Failure) -> str:
 
 def summary(run: RunStore) -> dict[str, Any]:
     """Where a run stands, for machines; also the result of the flow."""
-    plan = run.plan("generate")
-    missing = {stage: run.ledger(stage).missing(run.plan(stage)) for stage in SHARDED}
+    plans = {stage: run.plan(stage) for stage in SHARDED}
+    plan, found = plans["generate"], {s: run.ledger(s).scan(plans[s]) for s in SHARDED}
+    missing = {
+        stage: [
+            shard
+            for shard, receipt in zip(plans[stage], found[stage], strict=True)
+            if receipt is None
+        ]
+        for stage in SHARDED
+    }
     failed = [f for stage in SHARDED for f in run.ledger(stage).failures(missing[stage])]
     holder = driver(run.lease)
     return {
@@ -259,4 +268,25 @@ def summary(run: RunStore) -> dict[str, Any]:
         "driver": holder.description if holder else None,
         "seconds": run.timings,
         "workers": {stage: shares(split) for stage, split in run.splits.items()},
+        **{key: run.record[key] for key in ("grown_from",) if key in run.record},
+        "hosts": _hosts([receipt for receipt in found["generate"] if receipt is not None]),
+    }
+
+
+def _hosts(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
+    """Workers, maps and the rate of one worker, of every host that made samples."""
+    writers, maps = defaultdict[str, set[str]](set), Counter[str]()
+    seconds = defaultdict[str, float](float)
+    for receipt in receipts:
+        host, _, process = receipt.writer.rpartition(":")
+        writers[host].add(process)
+        maps[host] += receipt.stop - receipt.start
+        seconds[host] += receipt.seconds
+    return {
+        host: {
+            "workers": len(writers[host]),
+            "maps": maps[host],
+            "maps_per_second_each": round(maps[host] / max(seconds[host], 1e-9), 3),
+        }
+        for host in sorted(writers)
     }

@@ -37,12 +37,20 @@ class TimestepChoice:
 
 
 def choose_timestep(
-    settings: RunSettings, targets: TargetSet, model: BaseModel, t_min: int, run: RunStore | None
+    settings: RunSettings,
+    targets: TargetSet,
+    model: BaseModel,
+    t_min: int,
+    run: RunStore | None,
+    frame: RunStore | None = None,
 ) -> TimestepChoice | None:
-    """Choose `t_max` where the settings say `auto`; None where they do not."""
+    """Choose `t_max` where the settings say `auto`; None where they do not.
+
+    `frame` is an earlier version whose choice is kept.
+    """
     if settings.method.t_max != "auto":
         return None
-    stored = _stored(run, targets, model)
+    stored = _stored(run, targets, model) if frame is None else _of(frame)
     return stored or _measured(targets, model, t_min)
 
 
@@ -51,12 +59,17 @@ def with_timestep(method: Method, choice: TimestepChoice | None) -> Method:
     return method if choice is None else replace(method, t_max=choice.t_max)
 
 
+def _of(run: RunStore) -> TimestepChoice | None:
+    """The choice that is stored in a run."""
+    found = run.record.get("timestep_choice")
+    return found and TimestepChoice(**{**found, "curve": tuple(found["curve"])})
+
+
 def _stored(run: RunStore | None, targets: TargetSet, model: BaseModel) -> TimestepChoice | None:
     """The choice of a planned run of the same targets and base."""
-    found = run.record.get("timestep_choice") if run is not None and run.exists else None
-    if found is None or (found["targets"], found["base"]) != (targets.digest(), model.digest):
-        return None
-    return TimestepChoice(**{**found, "curve": tuple(found["curve"])})
+    found = _of(run) if run is not None and run.exists else None
+    same = found is not None and (found.targets, found.base) == (targets.digest(), model.digest)
+    return found if same else None
 
 
 def _measured(targets: TargetSet, model: BaseModel, t_min: int) -> TimestepChoice:

@@ -118,6 +118,8 @@ class TargetsSpec:
         missing: pixels without a value, and how they are filled.
         tiles: cuts the files into tiles.
         cutouts: cuts maps around positions out of the files.
+        grow: other files than before make a new version of the data set, in a folder of its own
+            under `--out`; of new files alone the maps are inverted.
         max_bytes: most bytes of all maps, as stored and as float32.
         max_maps: most maps, and most files, HDUs or members that they lie in.
         max_header_bytes: most bytes of one file that are no pixels.
@@ -133,6 +135,7 @@ class TargetsSpec:
     missing: MissingSpec = MissingSpec()
     tiles: TilesSpec | None = None
     cutouts: CutoutsSpec | None = None
+    grow: bool = False
     max_bytes: int = USUAL.max_bytes
     max_maps: int = USUAL.max_maps
     max_header_bytes: int = USUAL.max_header_bytes

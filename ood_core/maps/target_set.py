@@ -300,6 +300,15 @@ class TargetSet:
         """Return the set with the codes that a model's autoencoder makes, if it has one."""
         return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
 
+    def framed(self, transform: RangeTransform) -> Self:
+        """Return the set with a transform that was measured on other maps.
+
+        Raises:
+            TargetError: it cannot take these maps.
+        """
+        ranged = torch.from_numpy(transform.forward(self.values))
+        return replace(self, transform=transform, model_range=ranged)
+
     def digest(self) -> str:
         """SHA-256 of shape, values, missing pixels, unit, ids and header, as 64 hexadecimal digits.
 

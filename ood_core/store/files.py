@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from ood_core.errors import StoreUnwritable
@@ -69,6 +70,16 @@ def remove_tree(folder: Place) -> None:
         folder.remove_tree()
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_tree(source: Place, target: Place) -> None:
+    """Copy a folder with everything in it to another place of the same store, if there is one."""
+    if isinstance(source, ObjectPlace):
+        for place in source.tree():
+            name = place.key.removeprefix(f"{source.key}/")
+            write_atomic(target / name, read_bytes(place))
+    elif isinstance(target, Path) and source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def move(source: Place, target: Place) -> None:

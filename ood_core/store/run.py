@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import xarray
 
 GATE = "gate.json"  # the outcome of the gate; written last of all
+SERIES = "series.json"
+"""Of a place that holds versions of a data set: the newest, and the last one that was published."""
 UTILITY = "utility.json"
 """The downstream gain of the samples, where it was measured."""
 State = Literal[
@@ -57,11 +59,16 @@ class RunStore:
     def open(cls, uri: str) -> "RunStore":
         """Return the handle of a planned run.
 
+        Of versions of a data set it is the last one that was published, else the newest.
+
         Raises:
             InputError: there is none.
             IdentityRefused: it is of another identity scheme.
         """
         run = cls.at(uri)
+        if not run.exists and exists(run.root / SERIES):
+            told = read_json(run.root / SERIES)
+            run = version_at(run.root, told["published"] or told["newest"])
         if not run.exists:
             raise InputError(
                 f"no run at {run.root} (no run.json); expected the --out of a `farfield run`"
@@ -222,6 +229,11 @@ class RunStore:
         if driver(self.lease) is not None:
             return "running"
         return "planned" if missing == total else "incomplete"
+
+
+def version_at(series: Place, number: int) -> RunStore:
+    """The run of a version of a data set, which may not be there yet."""
+    return RunStore(series / f"v{number:04d}")
 
 
 def plan_record(plans: dict[ShardedStage, ShardPlan], dtype: str) -> dict[str, Any]:

@@ -52,10 +52,11 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
     return table
 
 
-def load_targets(run: RunStore) -> TargetSet:
-    """Read the targets of a run."""
-    attributes = run.targets.attributes
-    rows = run.targets.rows(0, len(attributes["ids"]))
+def load_targets(run: RunStore, name: str = "targets.zarr") -> TargetSet:
+    """Read the targets of a run, or others that are stored beside them."""
+    table = Table(run.root / name)
+    attributes = table.attributes
+    rows = table.rows(0, len(attributes["ids"]))
     return TargetSet(
         values=rows["values"],
         ids=tuple(attributes["ids"]),

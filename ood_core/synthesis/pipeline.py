@@ -224,13 +224,13 @@ class Pipeline:
         """Undo `lift`: decode by the deterministic solver."""
         return decode(denoiser, "ddim", latents, self.timesteps, shortcut=self.shortcut)
 
-    def invert(self, start: int, stop: int, capacity: int) -> Inversion:
-        """Invert fit targets `start <= i < stop` on the device, padded to a batch of `capacity`.
+    def invert(self, rows: slice | list[int], capacity: int) -> Inversion:
+        """Invert fit targets on the device, padded to a batch of `capacity`.
 
         The round trip of a latent base ends in pixels, so its error includes that of the
         autoencoder.
         """
-        seen = padded(self.targets.fit_seen[start:stop], capacity)
+        seen = padded(self.targets.fit_seen[rows], capacity)
         labels = self.labels(seen)
 
         def lifted(part: slice) -> Inversion:
@@ -241,7 +241,7 @@ class Pipeline:
         done = Inversion(*(torch.cat(column) for column in columns))
         if self.codes is None:
             return done
-        maps = padded(self.targets.fit_ranged[start:stop], capacity).to(self.device)
+        maps = padded(self.targets.fit_ranged[rows], capacity).to(self.device)
         back = self.codes.decode(done.round_trip)
         error = ((back - maps) ** 2).flatten(1).mean(dim=1).sqrt()
         return replace(done, round_trip=back, error=error)

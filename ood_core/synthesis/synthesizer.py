@@ -419,7 +419,7 @@ def _inverted(pipeline: Pipeline, count: int, progress: bool) -> tuple[Latents, 
     latents, errors = [], []
     for first in _bar(range(0, count, size), "inverting", progress, unit=f"batch of {size}"):
         stop = min(first + size, count)
-        done = pipeline.invert(first, stop, size)
+        done = pipeline.invert(slice(first, stop), size)
         latents.append(done.latents[: stop - first].cpu())
         errors.append(done.error[: stop - first].cpu())
     return row_major((torch.cat(latents), torch.cat(errors)))

@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     verbs = ("run", "plan", "status", "verify", "validate", "report", "gallery", "extend", "replay")
-    for verb in (*verbs, "serve", "deploy", "schema"):
+    for verb in (*verbs, "serve", "deploy", "submit", "schema"):
         assert re.search(rf"\b{verb}\b", done.stdout)
 
 

@@ -117,6 +117,9 @@ def test_the_discovery_preset_calibrates_nothing(tmp_path, tiny):
                             "calibration": None, "steering": None})  # fmt: skip
     found = make_run(settings, str(tmp_path / "run"), call=without_validation)
     assert found["samples_done"] == 10
+    (host,) = found["hosts"].values()
+    assert (host["workers"], host["maps"]) == (1, 12)  # the last shard is stored whole
+    assert host["maps_per_second_each"] > 0
     assert found["stages_missing"] == {"calibrate": 0, "invert": 0, "generate": 0}
     assert not (tmp_path / "run" / "calibration.zarr").exists()
     maps = RunStore(tmp_path / "run").table("generate").read("maps")
