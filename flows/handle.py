@@ -70,6 +70,8 @@ class RunHandle:
     def dataset(self) -> "xarray.Dataset":
         """Return the samples with all columns as xarray shows them, read when they are asked for.
 
+        Those that are copies of targets are left out.
+
         Raises:
             InputError: xarray is not installed.
         """
@@ -77,6 +79,8 @@ class RunHandle:
 
     def samples(self) -> StoredSamples:
         """Return the samples as a `torch.utils.data.Dataset`, read when they are asked for.
+
+        Those that are copies of targets are left out.
 
         Raises:
             RunIncomplete: some of the samples are not stored yet.

@@ -252,7 +252,7 @@ def _sample_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
 def _sample_content(planned: RunPlan, targets: TargetSet) -> Content:
     sources = 0 if planned.method.draw is None else planned.method.draw.sources
     columns = sample_columns(targets.shape, targets.unit, sources)
-    return columns, {**_attributes(planned), "synthetic": True}
+    return columns, {**_attributes(planned), "synthetic": True, "left_out": []}
 
 
 def _attributes(planned: RunPlan) -> dict[str, Any]:

@@ -95,8 +95,12 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     root = Root.of(run.record["identity"]).child("validation")
     latents, drawn, _ = redraw_latents(run)
     domain = domain_features(run, settings, extractor)
-    result = evaluate_features(extractor, blocks, count, root, domain, (latents, drawn))
+    result = evaluate_features(
+        extractor, blocks, count, root, domain, (latents, drawn), places=targets.held_out_places
+    )
     decision = decide(settings.gate, result, len(targets.held_out))
+    # Before the card, which has the digest of the metadata.
+    run.table("generate").describe("left_out", list(result.copies.samples))
     _show(run, targets, result, decision)
     content = {
         "outcome": decision.outcome,

@@ -31,8 +31,8 @@ FALSE_ALARMS = 0.01  # probability that a set of real maps has a sample within a
 SPACES = {
     "pixels": "shifted", "whole": "whole", "window": "window", "piece": "piece",
 }  # fmt: skip
-"""Features by space: the whole map over group and shifts, and discs of three sizes."""
-ROUNDING, DISC_ROUNDING = 1e-5, 3e-3  # of distances of equal pixels, and of equal discs
+"""Features by space: over group and shifts; at every angle; by what is shared after a move."""
+ROUNDING, PIECE_ROUNDING = 1e-5, 3e-3  # of distances of equal pixels, and of equal pieces
 PLANTED = 20  # copies of each kind
 
 Pixels = np.ndarray[Any, Any]
@@ -55,7 +55,7 @@ class CopyLimits:
     def nearness(self, features: Features) -> Float[Tensor, "n spaces"]:
         """Distances in parts of the limits.
 
-        Equal pixels are a copy within any limit. Discs that are equal in real maps, as where maps
+        Equal pixels are a copy within any limit. Pieces that are equal in real maps, as where maps
         have two values, tell nothing: there is no such space then.
         """
         columns = []
@@ -64,7 +64,7 @@ class CopyLimits:
             parts = near / max(within, 1e-300)
             if space == "pixels":
                 parts = torch.where(near > ROUNDING, parts, 0)
-            elif within < DISC_ROUNDING:
+            elif within < PIECE_ROUNDING:
                 parts = torch.full_like(parts, math.inf)
             columns.append(parts)
         return torch.stack(columns, dim=1)

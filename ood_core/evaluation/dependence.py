@@ -1,16 +1,21 @@
 """Are held-out maps independent? Neighbours in a file are often neighbours in the sky, or in time.
 
+Where maps lie is known of tiles and cut-outs (`TargetSet.places`): file, row and column, in sides
+of a map. Of others the order of the file stands in for it, as a row of maps side by side. Two maps
+are `l` apart if the larger of their distances along `y` and `x` is `l` sides, rounded up; maps of
+different mosaics are taken for independent.
+
 The similarity of two maps is the product of their features, each in standard deviations of all
-maps, averaged over features. Its mean `r_l` over pairs that lie `l` apart in the file is about 0
-for maps in random order, and positive where neighbours are alike. Only where the first few lags
-together exceed what `SHUFFLES` random orders give, at the level `LEVEL`, are maps taken for
-dependent. They reach to the first lag whose `r_l` is no longer seen, a block is twice as long, and
-the effective number of maps is
+maps, averaged over features. Its mean `r_l` over pairs that are `l` apart is about 0 for maps in
+random order, and positive where neighbours are alike. Only where the first few lags together exceed
+what `SHUFFLES` random orders give, at the level `LEVEL`, are maps taken for dependent. They reach
+to the first lag whose `r_l` is no longer seen, the side of a block is twice as long, and the
+effective number of maps is
 
-    n_eff = m / (1 + 2 sum over l < reach of (1 - l / m) r_l / r_0)
+    n_eff = m / (1 + (2 / m) sum over pairs less than the reach apart of r_l / r_0)
 
-Splits and bootstraps are by whole blocks, and tests of pairs take one map of each block: maps a
-block apart are exchangeable, as far as features tell.
+Splits and bootstraps are by whole blocks, which begin at a random place, and tests of pairs take
+maps a block apart, which are exchangeable as far as features tell.
 """
 
 from dataclasses import dataclass
@@ -26,62 +31,120 @@ from ood_core.numerics.random import Root
 SHUFFLES = 199
 LEVEL = 0.01  # of the test for dependence: one set of independent maps in a hundred loses power
 FIRST_LAGS = 3
-MIN_BLOCKS = 8  # that are left, whatever the correlation
+MIN_BLOCKS = 8  # that are left, whatever the correlation, where maps lie in a row
+
+Places = Float[np.ndarray, "m 3"]
+"""Where maps lie: file, and row and column in sides of a map."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dependence:
-    """How many maps there are, in blocks of how many neighbours, and how many they are worth."""
+    """How many maps there are, in blocks of how many sides, and how many they are worth.
+
+    `places` are those of the maps; without them they lie in a row.
+    """
 
     count: int
     block: int
     effective: float
+    places: Places | None = None
 
     @classmethod
-    def measure(cls, features: Float[Tensor, "m f"], root: Root) -> "Dependence":
-        """Measure on features of maps in the order of their file."""
+    def measure(
+        cls, features: Float[Tensor, "m f"], root: Root, places: Places | None = None
+    ) -> "Dependence":
+        """Measure on features of maps, at their places or else in the order of their file."""
         count = len(features)
+        independent = cls(count, 1, float(count), places)
         if count < 2 * MIN_BLOCKS:
-            return cls(count, 1, float(count))
-        similar = _similarity(features)
+            return independent
+        most = max(2, independent._largest())
+        one, other = np.triu_indices(count, 1)
+        lag = np.ceil(independent._apart(one, other))
+        near = lag <= most
+        one, other, lag = one[near], other[near], lag[near].astype(np.int64).clip(min=1) - 1
+        pairs = np.bincount(lag, minlength=most)
+        similar = _similarity(features).numpy()
+
+        def means(order: np.ndarray) -> np.ndarray:
+            sums = np.bincount(lag, similar[order[one], order[other]], minlength=most)
+            found: np.ndarray = sums / pairs.clip(min=1)
+            return found
+
         rng = root.child("dependence").generator()
-        most = count // MIN_BLOCKS
-        own = _lags(similar, most)
-        orders = (torch.from_numpy(rng.permutation(count)) for _ in range(SHUFFLES))
-        null = np.stack([_lags(similar[o][:, o], most) for o in orders])
+        own = means(np.arange(count))
+        null = np.stack([means(rng.permutation(count)) for _ in range(SHUFFLES)])
         first = slice(0, FIRST_LAGS)
         larger = int((null[:, first].sum(1) >= own[first].sum()).sum())
         if (1 + larger) / (1 + SHUFFLES) > LEVEL:
-            return cls(count, 1, float(count))
+            return independent
         seen = own > np.quantile(null, 0.95, axis=0)
         reach = int(np.argmin(seen)) + 1 if not seen.all() else most
-        block = min(max(2 * reach, 2), most)
-        lags = np.arange(1, reach)
-        excess = (own - null.mean(0))[: reach - 1].clip(min=0) / float(similar.diagonal().mean())
-        return cls(count, block, float(count / (1 + 2 * ((1 - lags / count) * excess).sum())))
+        excess = (own - null.mean(0)).clip(min=0)[: reach - 1] / similar.diagonal().mean()
+        worth = count / (1 + 2 / count * float((pairs[: reach - 1] * excess).sum()))
+        return cls(count, min(max(2 * reach, 2), most), worth, places)
 
     def apart(self, root: Root) -> Int[Tensor, " k"]:
-        """Return rows that lie a block apart, the first of them at random."""
+        """Return rows that lie a block apart or more, in rising order."""
         if self.block == 1:
             return torch.arange(self.count)
-        start = int(root.child("apart").generator().integers(self.block))
-        return torch.arange(start, self.count, self.block)
+        corner = self._corner(root.child("apart").generator())
+        from_corner = ((self._places()[:, 1:] - corner) % self.block).sum(1)
+        kept: list[int] = []
+        for row in np.argsort(from_corner, kind="stable"):
+            if not kept or self._apart(np.full(len(kept), row), np.array(kept)).min() >= self.block:
+                kept.append(int(row))
+        return torch.tensor(sorted(kept))
 
     def shuffled(self, rng: np.random.Generator) -> Int[Tensor, " m"]:
-        """Return all rows in blocks of random order, which begin at a random place of the file."""
+        """Return all rows in blocks of random order."""
         if self.block == 1:
             return torch.from_numpy(rng.permutation(self.count))
-        rows = np.roll(np.arange(self.count), -int(rng.integers(self.count)))
-        blocks = np.array_split(rows, max(1, self.count // self.block))
-        order = rng.permutation(len(blocks))
-        return torch.from_numpy(np.concatenate([blocks[number] for number in order]))
+        blocks = self._blocks(rng)
+        return torch.from_numpy(np.concatenate([blocks[i] for i in rng.permutation(len(blocks))]))
 
     def drawn(self, count: int, rng: np.random.Generator) -> Int[Tensor, " n"]:
-        """Draw rows with replacement, by blocks (circular; Politis & Romano 1992)."""
-        starts = rng.integers(self.count, size=-(-count // self.block))
-        rows = (starts[:, None] + np.arange(self.block)).flatten()[:count] % self.count
-        return torch.from_numpy(rows)
+        """Draw rows with replacement, by whole blocks but the last (Künsch 1989)."""
+        if self.block == 1:
+            return torch.from_numpy(rng.integers(self.count, size=count))
+        blocks, rows = self._blocks(rng), np.empty(0, np.int64)
+        while len(rows) < count:
+            rows = np.concatenate([rows, blocks[int(rng.integers(len(blocks)))]])
+        return torch.from_numpy(rows[:count])
+
+    def _places(self) -> Places:
+        if self.places is not None:
+            return self.places
+        row = np.arange(self.count, dtype=np.float64)
+        return np.stack([0 * row, 0 * row, row], axis=1)
+
+    def _apart(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Distances of pairs of rows, in sides; infinite from file to file."""
+        places = self._places()
+        gap = np.abs(places[one] - places[other])
+        return np.where(gap[:, 0] > 0, np.inf, gap[:, 1:].max(1))
+
+    def _largest(self) -> int:
+        """The largest side of blocks of which there are enough."""
+        sides = range(self.count // MIN_BLOCKS, 1, -1)
+        return next((n for n in sides if len(self._cells(np.zeros(2), n)) >= MIN_BLOCKS), 1)
+
+    def _corner(self, rng: np.random.Generator) -> np.ndarray:
+        """Where the first block begins; maps in one row lie in one row of blocks."""
+        wide = np.ptp(self._places()[:, 1:], axis=0) > 0
+        return np.where(wide, rng.integers(self.block, size=2), 0)
+
+    def _blocks(self, rng: np.random.Generator) -> list[np.ndarray]:
+        return self._cells(self._corner(rng), self.block)
+
+    def _cells(self, corner: np.ndarray, side: int) -> list[np.ndarray]:
+        """Rows in every square of a file that has any."""
+        places = self._places()
+        cells = np.column_stack([places[:, 0], (places[:, 1:] - corner) // side])
+        _, cell = np.unique(cells, axis=0, return_inverse=True)
+        order = np.argsort(cell, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
 
 
 def _similarity(features: Tensor) -> Float[Tensor, "m m"]:
@@ -93,8 +156,3 @@ def _similarity(features: Tensor) -> Float[Tensor, "m m"]:
         return torch.eye(len(rows), dtype=torch.float64)
     unit = rest[:, varies] / spread[varies]
     return unit @ unit.T / unit.shape[1]
-
-
-def _lags(similar: Float[Tensor, "m m"], most: int) -> np.ndarray:
-    """Mean similarity of pairs 1, 2, ... apart."""
-    return np.array([float(similar.diagonal(lag).mean()) for lag in range(1, most + 1)])

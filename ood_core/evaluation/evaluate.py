@@ -34,7 +34,7 @@ from ood_core.arrays import Latents
 from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
 from ood_core.evaluation.copies import FALSE_ALARMS, copy_power
-from ood_core.evaluation.dependence import Dependence
+from ood_core.evaluation.dependence import Dependence, Places
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.memorization import CopyThresholds, check_latents, check_maps
 from ood_core.evaluation.results import (
@@ -93,6 +93,7 @@ def evaluate(
         targets.held_out_ranged,
         targets.symmetries,
         root,
+        places=targets.held_out_places,
         progress=progress,
     )
 
@@ -105,11 +106,13 @@ def evaluate_maps(
     root: Root,
     domain: AnyMaps | None = None,
     *,
+    places: Places | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
     """Compare samples with targets, all in model range.
 
-    `domain` has maps of the base's own domain, for the leakage.
+    `domain` has maps of the base's own domain, for the leakage. `places` are those of the held-out
+    maps, in sides of a map.
 
     Raises:
         TargetError: as for `evaluate`.
@@ -118,7 +121,7 @@ def evaluate_maps(
     extractor = FeatureExtractor.of(fit, held_out, symmetries)
     own = None if domain is None else extractor.extract(domain)["scattering"]
     blocks = _extracted(extractor, samples, progress)
-    return evaluate_features(extractor, blocks, len(samples), root, own)
+    return evaluate_features(extractor, blocks, len(samples), root, own, places=places)
 
 
 def evaluate_features(
@@ -129,12 +132,14 @@ def evaluate_features(
     domain: Float[Tensor, "b f"] | None = None,
     latents: tuple[Latents, Latents] | None = None,
     statistics: "Sequence[Statistic] | None" = None,
+    places: Places | None = None,
 ) -> EvaluationResult:
     """Compare the features of `count` samples, in blocks and in order, with those of the targets.
 
     `domain` has the scattering moments of maps of the base's own domain; without them no leakage is
     measured. `latents` are those of the fit targets and those that samples were drawn from;
     without them no copies are looked for there. `statistics` are the scores; None, all of them.
+    `places` are those of the held-out maps (`ood_core.evaluation.dependence`).
 
     Raises:
         TargetError: a set is too small (see `evaluate`) or a value is not finite.
@@ -145,7 +150,7 @@ def evaluate_features(
     thresholds = CopyThresholds.calibrate(fit, real, reference.whitening, count)
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
     samples = found.subsample
-    dependence = Dependence.measure(reference.ordinary(real), root)
+    dependence = Dependence.measure(reference.ordinary(real), root, places)
     splits = _splits(len(samples["distance"]), dependence, root.child("splits"))
     scores = with_whole(
         {
@@ -153,9 +158,7 @@ def evaluate_features(
                 s.name: _score(s, samples, real, reference, splits)
                 for s in (STATISTICS if statistics is None else statistics)
             },
-            "nearest_ratio": _nearest_score(
-                samples["distance"], real["distance"], root, dependence
-            ),
+            "nearest_ratio": nearest_score(samples["distance"], real["distance"], root, dependence),
         },
         found.sums,
         FeatureSums.of(real, reference.whitening),
@@ -309,37 +312,39 @@ def _score(
     return Score(statistic.name, statistic.title, value, middle, low, high, statistic.better, note)
 
 
-def _nearest_score(
-    samples: Tensor, real: Tensor, root: Root, dependence: Dependence | None = None
+def nearest_score(
+    samples: Float[Tensor, " n"],
+    real: Float[Tensor, " m"],
+    root: Root,
+    dependence: Dependence | None = None,
 ) -> Score:
+    """Compare median distances to the nearest target; the band is for `n` and `m` real maps."""
     rng = root.child("nearest_ratio").generator()
-    held_out = dependence or Dependence(len(real), 1, float(len(real)))
     alone = Dependence(len(real), 1, float(len(real)))  # samples are independent
-    sizes = (alone, len(samples)), (held_out, len(real))  # the sizes that are compared
-    low, high = _quantiles(
-        [
-            distance_ratio(*(_resampled(real, how, size, rng) for how, size in sizes))
-            for _ in range(RESAMPLES)
-        ],
-        BAND,
-    )
+    logs = [
+        _median_logs(real, alone, len(samples), rng),
+        _median_logs(real, dependence or alone, len(real), rng),
+    ]
+    low, high = _quantiles((logs[0] - logs[1]).exp().tolist(), BAND)
     note = "median distance to the nearest target over that of held-out maps; below 0.9 is copying"
     value = distance_ratio(samples, real)
     return Score("nearest_ratio", "nearest-target ratio", value, 1.0, low, high, "one", note)
 
 
-def _resampled(distances: Tensor, how: Dependence, count: int, rng: np.random.Generator) -> Tensor:
-    """Draw distances with replacement, smoothed in their logarithm with the spread kept.
+def _median_logs(
+    distances: Tensor, how: Dependence, count: int, rng: np.random.Generator
+) -> Float[Tensor, " resamples"]:
+    """Medians of logarithms of distances drawn with replacement, smoothed with the spread kept.
 
     Medians of draws without smoothing take few values, and their spread is known badly (Silverman &
     Young 1987).
     """
     logs = distances.double().clamp(min=1e-12).log()
-    spread, width = float(logs.std()), 0.9 * len(logs) ** -0.2
-    drawn = logs[how.drawn(count, rng)] - logs.mean()
-    noise = spread * width * torch.from_numpy(rng.standard_normal(count))
-    smooth: Tensor = (drawn + noise) / (1 + width**2) ** 0.5 + logs.mean()
-    return smooth.exp()
+    middle, spread, width = logs.mean(), float(logs.std()), 0.9 * len(logs) ** -0.2
+    drawn = torch.stack([how.drawn(count, rng) for _ in range(RESAMPLES)])
+    noise = spread * width * torch.from_numpy(rng.standard_normal(tuple(drawn.shape)))
+    smooth: Tensor = (logs[drawn] - middle + noise) / (1 + width**2) ** 0.5 + middle
+    return smooth.quantile(0.5, dim=1)
 
 
 def _quantiles(values: Sequence[float], levels: Sequence[float]) -> list[float]:

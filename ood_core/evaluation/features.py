@@ -13,7 +13,8 @@ measure the samples that it makes. Per map it gives
     shifted, shifted_target, shifted_element, shift_y, shift_x
                  the same with shifts searched, in a map's own units
     whole, window, piece, and whole_target, window_target, piece_target
-                 the nearest disc of a target, at any angle, by three sizes (`metrics.pieces`)
+                 the nearest target at any angle, and the one that most of a box is from, by
+                 two sizes (`metrics.pieces`, `metrics.overlap`)
 
 Floating-point features are float32 as they are stored, so that scores from memory and from disk
 agree.
@@ -125,7 +126,8 @@ class FeatureExtractor:
         even = uniform_edges(targets, BINS)
         follow = quantiles(targets, torch.linspace(0, 1, QUANTILES))
         edges = torch.cat([follow, even], dim=-1).sort(dim=-1).values
-        return cls(fit, held_out, tuple(symmetries), edges, even, PieceSearch.of(fit))
+        group = tuple(symmetries)
+        return cls(fit, held_out, group, edges, even, PieceSearch.of(fit, group))
 
     def extract(self, maps: AnyMaps) -> Features:
         """Return the features of maps in model range."""
@@ -145,15 +147,15 @@ class FeatureExtractor:
 
     def copy_distances(self, maps: AnyMaps) -> Features:
         """Return the features by which copies of fit targets are looked for."""
-        shifted, discs = self.nearest_shifted(maps), self.pieces.nearest(maps)
+        shifted, pieces = self.nearest_shifted(maps), self.pieces.nearest(maps)
         return {
             "shifted": shifted.distance.float(),
             "shifted_target": shifted.target.int(),
             "shifted_element": shifted.element.int(),
             "shift_y": shifted.shift[:, 0].int(),
             "shift_x": shifted.shift[:, 1].int(),
-            **{name: found.distance.float() for name, found in discs.items()},
-            **{f"{name}_target": found.target.int() for name, found in discs.items()},
+            **{name: found.distance.float() for name, found in pieces.items()},
+            **{f"{name}_target": found.target.int() for name, found in pieces.items()},
         }
 
     def nearest_shifted(self, maps: AnyMaps) -> Shifted:

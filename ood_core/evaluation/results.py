@@ -179,9 +179,9 @@ class TwoSampleTests:
     """Tests by statistics that no part of the method optimises.
 
     `samples`, `held_out` and `fit` count the maps compared; `effective` is the number of
-    independent maps that all held-out ones are worth, of which one in `block` neighbours in the
-    file is compared; `attainable_p` is the least adjusted
-    p-value that so many maps can give. With too few maps `classifier` is None and `variety` empty.
+    independent maps that all held-out ones are worth, of which those that lie `block` sides apart
+    are compared; `attainable_p` is the least adjusted p-value that so many maps can give. With too
+    few maps `classifier` is None and `variety` empty.
     """
 
     samples: int

@@ -59,7 +59,7 @@ def _tested(tests: TwoSampleTests) -> str:
     if tests.block > 1:
         found += (
             f"; held-out maps that are neighbours are alike: all are worth {tests.effective:.0f} "
-            f"independent ones, and one in {tests.block} was tested"
+            f"independent ones, and {tests.held_out} that lie apart were tested"
         )
     differ = [test.title for test in tests.families if test.targets_differ]
     if differ:

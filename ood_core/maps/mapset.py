@@ -74,6 +74,8 @@ class MapSet:
         source: the file (or files) that the maps came from, for messages; not part of the digest.
         notes: what the reader noticed and the user should know.
         files: number of files that the maps came from, in order.
+        places: where each map lies: number of the file, first row and first column, shape (n, 3);
+            None where that is not known. Not part of the digest.
     """
 
     values: npt.NDArray[Any]
@@ -83,6 +85,7 @@ class MapSet:
     source: str
     notes: tuple[str, ...] = ()
     files: int = 1
+    places: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4 or self.values.dtype.kind not in "biuf":

@@ -67,6 +67,8 @@ class TargetSet:
         codes: codes of all maps, for a model with an autoencoder; else None.
         notes: what a user should know of these maps; also given as `TargetWarning`.
         missing: which pixels the files lacked, shape (n, c, y, x); None where they lacked none.
+        places: where each map lies: number of the file, first row and first column, shape (n, 3);
+            None where that is not known.
     """
 
     values: Values
@@ -81,6 +83,7 @@ class TargetSet:
     codes: Maps | None = None
     notes: tuple[str, ...] = ()
     missing: NDArray[np.bool_] | None = None
+    places: NDArray[np.int64] | None = None
 
     @classmethod
     def read(
@@ -233,6 +236,7 @@ class TargetSet:
             model_range=ranged,
             notes=notes,
             missing=missing,
+            places=maps.places,
         )
 
     def __len__(self) -> int:
@@ -264,6 +268,14 @@ class TargetSet:
     def held_out_ranged(self) -> Maps:
         """The maps that are never fitted to, in model range."""
         return self.model_range[self.fit_count :]
+
+    @property
+    def held_out_places(self) -> NDArray[np.float64] | None:
+        """Where the held-out maps lie: file, and row and column in sides of a map."""
+        if self.places is None:
+            return None
+        sides: NDArray[np.float64] = self.places[self.fit_count :] / [1, *self.shape[1:]]
+        return sides
 
     @property
     def fit_seen(self) -> Maps:
@@ -468,6 +480,7 @@ def _without_copies(
         values=maps.values[kept],
         ids=tuple(maps.ids[row] for row in kept),
         notes=(*maps.notes, f"{note} ({listing(names)})"),
+        places=None if maps.places is None else maps.places[kept],
     )
     _require_split(left, fit)
     return left, missing if missing is None else missing[kept]

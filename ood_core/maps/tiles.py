@@ -109,6 +109,7 @@ def cut_maps(spec: TargetsSpec) -> tuple[MapSet, TargetsSpec]:
         header=first.header,
         source=spec.path,
         notes=tuple(notes),
+        places=np.array([[places[row].mosaic, places[row].y, places[row].x] for row in rows]),
     )
     return maps, replace(spec, held_out=held) if held else spec
 

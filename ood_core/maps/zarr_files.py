@@ -76,6 +76,7 @@ def _read_folder(
 
     _require_metadata(root, path, limits)
     found = zarr.open(str(root), mode="r", use_consolidated=False)
+    left_out = _left_out(found)
     if isinstance(found, zarr.Group):
         found = _choose(found, root, path, array, limits)
     _require_room(found, path, limits)
@@ -86,7 +87,20 @@ def _read_folder(
     values = as_stack(cf.unpacked(stored, attributes, source), path, axes)
     ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
     unit = cf.text(attributes.get("units", ""))
-    return MapSet(values, ids, unit, "", path, _absent_chunks(found, source))
+    notes = _absent_chunks(found, source)
+    if left_out:
+        kept = [row for row in range(len(values)) if row not in left_out]
+        values, ids = values[kept], tuple(ids[row] for row in kept)
+        notes += (f"{source}: left out {len(left_out)} maps that the set itself leaves out",)
+    return MapSet(values, ids, unit, "", path, notes)
+
+
+def _left_out(found: Any) -> frozenset[int]:
+    """Numbers of the samples that are copies of targets, in a set that Farfield made."""
+    numbers = found.attrs.get("left_out")
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        return frozenset()
+    return frozenset(numbers)
 
 
 def _attributes(found: "Found") -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Is a piece of a map a piece of a target, turned, mirrored, moved or rescaled?
+"""Is a map, or a piece of it, one of a target: turned, mirrored, rescaled or moved?
 
-A disc of radius `R` about a pixel is expanded in functions `J_m(k_mn r / R) exp(i m a)` that vanish
-at its edge. Turning the disc by `b` multiplies the coefficient of order `m` by `exp(-i m b)`, and
-mirroring it conjugates, so that the correlation of two discs at every angle follows from sums over
-`n` alone:
+A disc of radius `R` about the middle is expanded in functions `J_m(k_mn r / R) exp(i m a)` that
+vanish at its edge. Turning the disc by `b` multiplies the coefficient of order `m` by
+`exp(-i m b)`, and mirroring it conjugates, so that the correlation of two discs at every angle
+follows from sums over `n` alone:
 
     r(b) = Re sum_m exp(i m b) c_m,      c_m = sum_n u_mn conj(v_mn)
 
@@ -12,12 +12,9 @@ alike. `sum_m |c_m|` bounds `r` at every angle; only pairs with the largest boun
 distance of a map from the targets is `(2 - 2 max r)^1/2`, 0 for a copy and near to that of real
 maps for any other. Discs without structure, such as empty sky, resemble nothing.
 
-Three sizes are searched. A disc about the middle sees whole maps that are turned, mirrored or
-rescaled. One of 3/8 of a side in radius is looked for everywhere: it sees windows that were moved
-by a quarter side; one of a quarter sees quadrants that are pasted in, and windows that share no
-more than a quarter of their pixels with a target. Maps are averaged down to `GRID` pixels first, so
-that the cost does not grow with their size. Small discs have few functions: on maps of 16 pixels a
-quarter is like any other, as the power that is measured says (`evaluation.memorization`).
+Discs about the middle see whole maps that are turned, mirrored or rescaled. Maps that share a part
+with a target after a move are seen by `metrics.overlap`. Maps are averaged down to `GRID` pixels
+first, so that the cost does not grow with their size.
 """
 
 import math
@@ -31,7 +28,9 @@ from jaxtyping import Complex, Float, Int
 from scipy.special import jn_zeros, jv
 from torch import Tensor
 
+from ood_core.config.targets import Symmetry
 from ood_core.metrics.one_point import own_units
+from ood_core.metrics.overlap import Found, OverlapSearch
 
 GRID = 32  # pixels of a side that is searched
 MAX_WAVENUMBER = 0.28  # cycles per pixel of functions: finer ones do not survive interpolation
@@ -44,59 +43,39 @@ MAX_TARGETS = 1024  # of which discs are kept; more are thinned evenly
 WHITENED = 64  # targets, at most, that set the whitening
 BLOCK = 8  # maps at once
 
-SIZES = ("whole", "window", "piece")
-"""Names of the three sizes."""
-
 AnyMaps = Float[Tensor, "_ _ _ _"]
 Coefficients = Complex[Tensor, "discs functions"]
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """Per map: distance to the nearest disc of a target, 0 to 2, and the number of that target."""
-
-    distance: Float[Tensor, " n"]
-    target: Int[Tensor, " n"]
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
 class _Discs:
-    """Discs of all targets of one radius, whitened and of unit length, with their targets."""
+    """Discs of all targets, whitened and of unit length, with their targets."""
 
     radius: float
-    reach: int | None  # pixels that discs of a map may lie from the middle; None for everywhere
     channels: int
     whitening: tuple[Float[Tensor, "_ _"], ...]
     discs: Coefficients
     target: Int[Tensor, " discs"]
 
     @classmethod
-    def of(
-        cls, maps: AnyMaps, radius: float, reach: int | None, scales: tuple[float, ...]
-    ) -> "_Discs":
-        channels = maps.shape[1]
+    def of(cls, maps: AnyMaps) -> "_Discs":
+        radius, channels = 0.44 * min(maps.shape[-2:]), maps.shape[1]
         some = maps[:: -(-len(maps) // WHITENED)]
-        every = torch.cat([_expanded(m[None], radius, reach)[0] for m in some])
-        whitening = _whitening(every, radius, channels)
+        whitening = _whitening(_expanded(some, radius, 1).flatten(0, 1), radius, channels)
         parts = [
-            _whitened(
-                _expanded(maps, radius, None if reach is None else 0, scale, keys=True),
-                whitening,
-                radius,
-            )
-            for scale in scales
+            _whitened(_expanded(maps, radius, 0, scale), whitening, radius) for scale in SCALES
         ]
         discs = torch.cat([part.flatten(0, 1) for part in parts])
-        number = torch.arange(len(maps))
-        target = torch.cat([number.repeat_interleave(part.shape[1]) for part in parts])
+        target = torch.cat(
+            [torch.arange(len(maps)).repeat_interleave(part.shape[1]) for part in parts]
+        )
         both = torch.cat([discs, discs.conj().resolve_conj()])
-        return cls(radius, reach, channels, whitening, both, target.repeat(2))
+        return cls(radius, channels, whitening, both, target.repeat(2))
 
     def nearest(self, maps: AnyMaps) -> Found:
         """Search all targets' discs for the discs of each map."""
-        own = _whitened(_expanded(maps, self.radius, self.reach), self.whitening, self.radius)
+        own = _whitened(_expanded(maps, self.radius, 1), self.whitening, self.radius)
         bound = self._bounds(own.flatten(0, 1)).unflatten(0, own.shape[:2]).flatten(1)
         pairs = bound.topk(min(PAIRS, bound.shape[1]), dim=1).indices
         place, which = pairs // len(self.discs), pairs % len(self.discs)
@@ -121,30 +100,24 @@ class _Discs:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceSearch:
-    """Searches targets for pieces of maps, by discs of the sizes of `SIZES`."""
+    """Searches targets for maps and for pieces of maps, by discs and by overlap."""
 
-    discs: tuple[_Discs, ...]
+    discs: _Discs
+    overlap: OverlapSearch
 
     @classmethod
-    def of(cls, targets: AnyMaps) -> "PieceSearch":
-        """Expand the discs of targets; of more than `MAX_TARGETS` evenly spaced ones."""
-        some = _shrunk(targets[:: -(-len(targets) // MAX_TARGETS)])
-        side = min(some.shape[-2:])
-        return cls(
-            (
-                _Discs.of(some, 0.44 * side, 1, SCALES),
-                _Discs.of(some, max(3 * side / 8 - 0.5, 1.0), None, (1.0,)),
-                _Discs.of(some, max(side / 4 - 0.5, 1.0), None, (1.0,)),
-            )
-        )
+    def of(cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...] = ()) -> "PieceSearch":
+        """Prepare targets; of more than `MAX_TARGETS` evenly spaced ones."""
+        some = targets[:: -(-len(targets) // MAX_TARGETS)]
+        small = _shrunk(some)
+        blurred = small.shape != some.shape
+        return cls(_Discs.of(small), OverlapSearch.of(small, symmetries, blurred=blurred))
 
     def nearest(self, maps: AnyMaps) -> dict[str, Found]:
-        """Return what discs of each size find, by name."""
-        blocks = _shrunk(maps).split(BLOCK)
-        return {
-            name: _joined([discs.nearest(block) for block in blocks])
-            for name, discs in zip(SIZES, self.discs, strict=True)
-        }
+        """Return what is nearest to whole maps (`whole`) and to parts of them, by name."""
+        small = _shrunk(maps)
+        whole = _joined([self.discs.nearest(block) for block in small.split(BLOCK)])
+        return {"whole": whole, **self.overlap.nearest(small)}
 
 
 def _joined(parts: list[Found]) -> Found:
@@ -207,44 +180,24 @@ def _filters(radius: float, scale: float, half: float) -> Complex[Tensor, "funct
 
 
 def _expanded(
-    maps: AnyMaps, radius: float, reach: int | None, scale: float = 1.0, *, keys: bool = False
+    maps: AnyMaps, radius: float, reach: int, scale: float = 1.0
 ) -> Complex[Tensor, "n discs functions"]:
-    """Coefficients of discs: about the middle, everywhere, or (`keys`) about five points."""
+    """Coefficients of discs about the middle and the pixels around it."""
     height, width = maps.shape[-2:]
-    if reach is not None:
-        reach = min(reach, (min(height, width) - 1) // 2)
-        half = 0.5 if min(height, width) % 2 == 0 else 0.0
-        points = [
-            ((height - 1) // 2 + dy, (width - 1) // 2 + dx)
-            for dy in range(-reach, reach + 1)
-            for dx in range(-reach, reach + 1)
-        ]
-    else:
-        half, edge = 0.0, min(math.floor(radius), (min(height, width) - 1) // 2)
-        low, tall, wide = edge, height - 1 - edge, width - 1 - edge
-        if keys:
-            middle = [(height // 2, width // 2)]
-            points = [(low, low), (low, wide), (tall, low), (tall, wide), *middle]
-        else:
-            points = [(y, x) for y in range(low, tall + 1) for x in range(low, wide + 1)]
+    reach = min(reach, (min(height, width) - 1) // 2)
+    half = 0.5 if min(height, width) % 2 == 0 else 0.0
     bank = _filters(radius, scale, half)
     pad = bank.shape[-1] // 2
     framed = torch.nn.functional.pad(maps, (pad, pad, pad, pad), mode="replicate")
-    channels = maps.shape[1]
-    flat = framed.reshape(-1, 1, *framed.shape[-2:])
-    if len(points) > 32:
-        real = torch.view_as_real(bank).permute(0, 3, 1, 2).flatten(0, 1)[:, None]
-        found = torch.nn.functional.conv2d(flat, real)
-        y, x = (torch.tensor(values) for values in zip(*points, strict=True))
-        found = found[..., y, x].unflatten(1, (-1, 2)).permute(0, 3, 1, 2).contiguous()
-        coefficients = torch.view_as_complex(found)
-    else:
-        patches = torch.stack(
-            [flat[:, 0, y : y + 2 * pad + 1, x : x + 2 * pad + 1].flatten(1) for y, x in points], 1
-        )
-        coefficients = patches.to(bank.dtype) @ bank.flatten(1).T
+    flat = framed.reshape(-1, *framed.shape[-2:])
+    middle, around = ((height - 1) // 2, (width - 1) // 2), range(-reach, reach + 1)
+    points = [(middle[0] + dy, middle[1] + dx) for dy in around for dx in around]
+    patches = torch.stack(
+        [flat[:, y : y + 2 * pad + 1, x : x + 2 * pad + 1].flatten(1) for y, x in points], 1
+    )
+    coefficients = patches.to(bank.dtype) @ bank.flatten(1).T
     # Channels turn together: those of a function lie beside one another.
-    several: Tensor = coefficients.unflatten(0, (len(maps), channels)).movedim(1, -1).flatten(-2)
+    several: Tensor = coefficients.unflatten(0, maps.shape[:2]).movedim(1, -1).flatten(-2)
     return several
 
 

@@ -26,7 +26,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from ood_core.errors import ShardCorrupt
-from ood_core.store.files import exists, remove, write_atomic
+from ood_core.store.files import exists, read_json, remove, write_atomic, write_json
 from ood_core.store.ledger import Receipt
 from ood_core.store.objects import ObjectPlace, answering
 from ood_core.store.place import Place, each
@@ -97,6 +97,13 @@ class Table:
     def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
         """Write one whole shard of every array; see `ShardWriter.write`."""
         return self.writer().write(shard, rows)
+
+    def describe(self, name: str, value: Any) -> None:
+        """Set one attribute of the group, in one write; nothing is written if it is there."""
+        record = read_json(self.path / "zarr.json")
+        if record["attributes"].get(name) != value:
+            record["attributes"][name] = value
+            write_json(self.path / "zarr.json", record)
 
     def grow(self, rows: int) -> None:
         """Make every array `rows` long: metadata only, no shard is read or written.

@@ -152,7 +152,7 @@ class RunStore:
         return Table(self.root / "statistics.zarr")
 
     def dataset(self) -> "xarray.Dataset":
-        """Return the samples as xarray shows them, lazily; needs the package xarray.
+        """Return the samples as xarray shows them, lazily; copies of targets are left out.
 
         Raises:
             InputError: xarray is not installed.
@@ -166,7 +166,7 @@ class RunStore:
             ) from error
         store = zarr_store(self.table("generate").path)
         found: xarray.Dataset = xarray.open_zarr(store, consolidated=True)
-        return found
+        return found.drop_isel(sample=list(self.left_out)) if self.left_out else found
 
     def ledger(self, stage: ShardedStage) -> Ledger:
         """Receipts and failures of a stage."""

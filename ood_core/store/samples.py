@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ood_core.errors import RunIncomplete
@@ -15,6 +18,8 @@ from ood_core.store.run import RunStore
 @dataclass(frozen=True)
 class StoredSamples(Dataset[dict[str, Any]]):
     """The samples of a run, in the unit of the targets; nothing is held in memory.
+
+    Those that are copies of targets are left out.
 
     It travels to the workers of a `DataLoader`, which read for themselves. A batch is read at once:
     shuffled ones touch as many chunks of the store as they have maps.
@@ -33,8 +38,12 @@ class StoredSamples(Dataset[dict[str, Any]]):
                 "`farfield run` first"
             )
 
+    @cached_property
+    def _numbers(self) -> NDArray[np.int64]:
+        return np.setdiff1d(np.arange(self.run.plan("generate").rows), self.run.left_out)
+
     def __len__(self) -> int:
-        return self.run.plan("generate").rows
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return `maps`, float32 (c, y, x), and `sample`, the number of the sample."""
@@ -42,7 +51,7 @@ class StoredSamples(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return several samples, which a `DataLoader` asks for a batch."""
-        rows = [range(len(self))[index] for index in indices]
+        rows = self._numbers[list(indices)].tolist()
         rising = sorted(set(rows))
         maps = torch.from_numpy(self.run.table("generate").pick("maps", rising))
         found = dict(zip(rising, maps, strict=True))

@@ -1,5 +1,6 @@
 """Which arrays each table of a run holds: names, axes, units."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -30,11 +31,14 @@ SHARDED: dict[ShardedStage, StageTable] = {
 
 
 def target_columns(
-    shape: Shape, unit: str, code_shape: tuple[int, ...] | None = None, missing: bool = False
+    shape: Shape,
+    unit: str,
+    code_shape: tuple[int, ...] | None = None,
+    known: Collection[str] = (),
 ) -> list[Column]:
-    """`targets.zarr`: maps, also in model range, the split, missing pixels, codes of a latent base.
+    """`targets.zarr`: maps, also in model range, the split, codes of a latent base.
 
-    Missing pixels are filled in `values`.
+    Missing pixels, which are filled in `values`, and places are there where they are `known`.
     """
     columns = [
         Column("target", (), (), "int64", "number of the target in file order"),
@@ -42,7 +46,10 @@ def target_columns(
         Column("maps", MAP_AXES, shape, "float32", "target in model range"),
         Column("held_out", (), (), "int8", "1 where the target is held out, 0 where it is fitted"),
     ]
-    if missing:
+    if "place" in known:
+        about = "where the target lies: number of the file, first row, first column"
+        columns.append(Column("place", ("where",), (3,), "int64", about))
+    if "missing" in known:
         about = "1 where the files lack the pixel, which is filled in values"
         columns.append(Column("missing", MAP_AXES, shape, "int8", about))
     if code_shape is not None:

@@ -31,13 +31,15 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
     code_shape = None if targets.codes is None else tuple(targets.codes.shape[1:])
     if targets.missing is not None:
         rows["missing"] = targets.missing.astype(np.int8)
+    if targets.places is not None:
+        rows["place"] = targets.places
     plan = ShardPlan(count, count)
     table = Table.create(
         run.root / "targets.zarr",
         "target",
         plan.rows,
         plan.shard_rows,
-        target_columns(targets.shape, targets.unit, code_shape, "missing" in rows),
+        target_columns(targets.shape, targets.unit, code_shape, rows),
         {
             "transform": targets.transform.as_dict(),
             "symmetries": list(targets.symmetries),
@@ -70,6 +72,7 @@ def load_targets(run: RunStore, name: str = "targets.zarr") -> TargetSet:
         codes=torch.from_numpy(rows["codes"]) if "codes" in rows else None,
         notes=tuple(attributes["notes"]),
         missing=rows["missing"].astype(bool) if "missing" in rows else None,
+        places=rows.get("place"),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ood_core.evaluation.evaluate import _nearest_score, evaluate_maps
+from ood_core.evaluation.evaluate import evaluate_maps, nearest_score
 from ood_core.metrics.distances import Whitening
 from ood_core.metrics.scattering import MIN_MODULUS, Scattering, morlet_bank
 from ood_core.numerics.random import Root
@@ -55,7 +55,7 @@ def test_the_band_of_the_nearest_ratio_holds_nine_of_ten_sets_of_any_size(n: int
     rng, trials, outside = np.random.default_rng(1), 40, 0
     for trial in range(trials):
         samples, real = (torch.from_numpy(rng.gamma(20, size=size)) for size in (n, m))
-        outside += not _nearest_score(samples, real, Root(trial)).inside
+        outside += not nearest_score(samples, real, Root(trial)).inside
     # 10 % are due; a bootstrap of 16 maps knows their median less well than it thinks.
     due = 0.10 if m > 16 else 0.2
     assert outside <= stats.binom(trials, due).isf(1e-3)

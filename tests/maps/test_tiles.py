@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from ood_core.config.targets import CutoutsSpec, MissingSpec, TargetsSpec, Tiles
 from ood_core.errors import ConfigError, TargetError, TargetWarning
 from ood_core.maps.paths import SHIPPED
 from ood_core.maps.target_set import TargetSet
+from ood_core.store.run import RunStore
+from ood_core.store.targets import load_targets, write_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::ood_core.errors.TargetWarning")
 SKY = np.random.default_rng(4).normal(size=(100, 230)).astype("f4")
@@ -83,6 +86,30 @@ def test_splits_by_regions_are_a_size_apart(tmp_path: Path) -> None:
     tall = TargetSet.read(written(tmp_path, SKY.T.copy(), "t.fits"), tiles=TilesSpec(size=20))
     y = np.array(windows(tall))[:, 0]
     assert y[tall.fit_count :].min() - (y[: tall.fit_count].max() + 20) >= 20
+
+
+def test_places_go_with_the_maps_into_the_store_and_back(tmp_path: Path) -> None:
+    first, second = written(tmp_path, name="a.fits"), SKY[:, ::-1].copy()
+    second[:32, 32:64] = SKY[:32, :32]  # one tile twice
+    written(tmp_path, second, "b.fits")
+    targets = TargetSet.read(
+        str(Path(first).parent / "*.fits"), tiles=TilesSpec(size=32), duplicates="leave_out"
+    )
+    assert targets.places is not None and len(targets) == 41
+    for (y, _, x, _), name, place in zip(
+        windows(targets), targets.ids, targets.places, strict=True
+    ):
+        assert place.tolist() == ["ab".index(name[0]), y, x]
+    stored = RunStore(tmp_path / "run")
+    write_targets(stored, targets)
+    again = load_targets(stored)
+    np.testing.assert_array_equal(again.places, targets.places)
+    np.testing.assert_array_equal(
+        again.held_out_places, targets.places[targets.fit_count :] / [1, 32, 32]
+    )
+    assert again.digest() == replace(again, places=None).digest()
+    np.save(tmp_path / "m.npy", targets.values)
+    assert TargetSet.read(str(tmp_path / "m.npy")).places is None
 
 
 def test_whole_mosaics_are_held_out_where_there_are_several(tmp_path: Path) -> None:

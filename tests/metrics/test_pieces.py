@@ -1,9 +1,11 @@
-"""Discs: a turned, mirrored or moved piece is at distance 0, a foreign one is not."""
+"""A turned, mirrored or moved piece is at distance 0, a foreign one is not."""
 
 import pytest
 import torch
 
-from ood_core.metrics.pieces import SIZES, PieceSearch
+from ood_core.config.targets import Symmetry
+from ood_core.metrics.pieces import PieceSearch
+from ood_core.numerics.symmetry import transform
 from tests.oracles.fields import power_law
 
 TARGETS, OTHERS = power_law(12, 32, seed=1), power_law(12, 32, seed=2)
@@ -25,15 +27,59 @@ def test_quarter_turns_and_mirror_images_are_found_exactly(turns: int, mirrored:
     assert distance < 2e-3 and target == list(range(12))
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (8, 8), (-7, 3)])
-def test_what_a_moved_window_shares_is_found(shift: tuple[int, int]) -> None:
-    big = power_law(12, 64, seed=1)
-    y, x = 16 + shift[0], 16 + shift[1]
-    targets, moved = big[..., 16:48, 16:48], big[..., y : y + 32, x : x + 32]
-    distance, target = nearest(moved, targets)["piece"]
-    # 8 px leave a corner of 24: the disc of 15 fits, but its neighbours' edges were padded.
-    assert distance < 0.45 and target == list(range(12))
-    assert min(float(d) for d in PieceSearch.of(targets).nearest(OTHERS)["piece"].distance) > 0.5
+GROUP: tuple[Symmetry, ...] = ("flip", "rotate90")
+
+
+def cut(y: int, x: int, side: int = 32, seed: int = 1) -> torch.Tensor:
+    return power_law(12, 2 * side, seed=seed)[..., y : y + side, x : x + side].contiguous()
+
+
+def least(maps: torch.Tensor, targets: torch.Tensor, name: str) -> float:
+    return float(PieceSearch.of(targets, GROUP).nearest(maps)[name].distance.min())
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (8, 8), (-7, 3)])
+@pytest.mark.parametrize("element", [0, 5])
+def test_what_a_moved_window_shares_is_found(y: int, x: int, element: int) -> None:
+    targets, moved = cut(16, 16), transform(cut(16 + y, 16 + x), element, GROUP)
+    found = PieceSearch.of(targets, GROUP).nearest(moved)
+    # Of 24 pixels that are shared at least, three at each edge were filtered with other ones.
+    for name, most in (("window", 0.25), ("piece", 0.05)):
+        assert float(found[name].distance.max()) < most
+        assert found[name].target.tolist() == list(range(12))
+        assert least(OTHERS, targets, name) > 1
+
+
+@pytest.mark.parametrize(("side", "aside"), [(32, 0.5), (64, 1.0)])
+def test_a_window_moved_by_half_a_pixel_of_the_search_is_found(side: int, aside: float) -> None:
+    big, at = power_law(12, 2 * side, seed=1), side // 2
+    k = 2 * torch.pi * torch.fft.fftfreq(2 * side)
+    modes = torch.fft.fft2(big) * torch.exp(1j * aside * (k[:, None] + k))
+    moved = torch.fft.ifft2(modes).real[..., at + 8 : at + 8 + side, at : at + side].float()
+    found = PieceSearch.of(cut(at, at, side), GROUP).nearest(moved.contiguous())["piece"]
+    assert float(found.distance.max()) < 0.65 and found.target.tolist() == list(range(12))
+    assert least(cut(0, 0, side, seed=2), cut(at, at, side), "piece") > 0.95
+
+
+def test_a_quadrant_in_another_map_is_found() -> None:
+    pasted = OTHERS.clone()
+    pasted[..., 3:19, 9:25] = TARGETS[..., 16:, :16]
+    found = PieceSearch.of(TARGETS, GROUP).nearest(pasted)["piece"]
+    assert (found.distance < 0.8).sum() >= 10 and least(OTHERS, TARGETS, "piece") > 1
+
+
+def test_mirrored_windows_are_looked_for_where_mirror_images_are_declared() -> None:
+    moved = cut(24, 24).flip(-1)
+    assert float(PieceSearch.of(cut(16, 16), GROUP).nearest(moved)["piece"].distance.max()) < 0.1
+    assert float(PieceSearch.of(cut(16, 16)).nearest(moved)["piece"].distance.min()) > 0.9
+
+
+def test_an_empty_sky_and_a_bright_source_are_no_pieces() -> None:
+    """What two maps share by chance is one bright pixel; the sky around it is not shared."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (0.01 * torch.randn(8, 1, 32, 32, generator=generator) for _ in range(2))
+    a[..., 9, 20], b[..., 13, 4] = 5.0, 5.0
+    assert least(a, b, "piece") > 0.5 and least(a, a, "piece") < 2e-3
 
 
 def test_several_channels_turn_together() -> None:
@@ -47,7 +93,7 @@ def test_large_and_odd_and_tiny_maps_are_searched_as_well() -> None:
     for shape in ((96, 96), (33, 33), (17, 20), (6, 7), (2, 2)):
         maps = torch.randn(3, 1, *shape, generator=torch.Generator().manual_seed(0))
         found = PieceSearch.of(maps).nearest(maps)
-        assert tuple(found) == SIZES
+        assert tuple(found) == ("whole", "window", "piece")
         assert all(float(f.distance.max()) < 2e-3 for f in found.values())
 
 

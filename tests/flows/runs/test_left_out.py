@@ -8,6 +8,8 @@ import pytest
 from flows.handle import RunHandle
 from flows.runs.lifecycle import make_run
 from flows.tools.downstream import _chosen
+from ood_core.limits import USUAL
+from ood_core.maps.readers import read_maps
 from ood_core.store.arrays import rows_digest
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
@@ -84,6 +86,16 @@ def test_a_published_set_has_no_copy_in_it(copying, farfield, tmp_path):
         assert len(maps) == SAMPLES - len(COPIES)
         assert_no_target(maps, run)
     assert len(RunHandle(run.root).maps(60, 65)) == 3
+    shown, loaded = RunHandle(run.root).dataset(), RunHandle(run.root).samples()
+    assert shown.sample.values.tolist() == [loaded[i]["sample"] for i in range(len(loaded))]
+    assert shown.attrs["left_out"] == list(COPIES)
+    assert_no_target(shown.maps.values, run)
+    assert_no_target(
+        np.stack([sample["maps"] for sample in map(loaded.__getitem__, range(len(loaded)))]), run
+    )
+    again = read_maps(str(run.root / "dataset.zarr"), "maps", USUAL)
+    assert len(again) == 122 and "left out 6 maps" in again.notes[-1]
+    assert_no_target(again.values, run)
     assert not set(_chosen(run, np.arange(SAMPLES), SAMPLES)) & set(COPIES)
     with pytest.raises(AssertionError):
         assert_no_target(run.table("generate").read("maps"), run)

@@ -1,0 +1,207 @@
+"""Does a map share a part with a target, turned or mirrored as declared, or moved?
+
+Maps are whitened by a small filter that flattens the spectrum of the targets, so that parts of
+smooth maps are not alike for being smooth, and bright pixels are held down. What a map and a target
+share then stands out of their cross-correlation at the shift that lays the one on the other
+(phase-only correlation weighs modes in the same way; Kuglin & Hines 1975): with a share `s` of `N`
+pixels it is `s N^1/2` standard deviations high. It is computed at all periodic shifts for all
+targets and declared images; the highest `CANDIDATES` pairs are looked at pixel by pixel, as they
+are and moved by the part of a pixel that the peak's neighbours tell. There the distance is
+`(2 - 2 r)^1/2` with the largest correlation `r` of the two within any square box of a given size: 0
+where a whole box is copied. Boxes without structure, as empty sky, resemble nothing.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ood_core.config.targets import Symmetry
+from ood_core.numerics.symmetry import inverse, orbit, orbit_size
+
+BOXES = {"window": 0.75, "piece": 0.5}  # sides of boxes in parts of a map's side
+REACH = 3  # pixels of the filter to either side
+NOISE = 0.003  # variance of white noise, in maps' own units, that whitening does not blow up
+BRIGHT = 2.0  # standard deviations at which whitened pixels are held down
+EMPTY = 0.1  # of the mean energy of boxes: with less, boxes are alike for want of structure
+BLUR = 0.5  # cycles per pixel that matter where maps may be moved by parts of pixels
+CANDIDATES = 16  # pairs that are looked at, per map
+BLOCK_VALUES = 2**21  # of correlations that are held at once, at least those of one map
+
+AnyMaps = Float[Tensor, "_ _ _ _"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Per map: distance to the nearest part of a target, 0 to 2, and the number of that target."""
+
+    distance: Float[Tensor, " n"]
+    target: Int[Tensor, " n"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class OverlapSearch:
+    """Targets as they are searched: whitened, with their spectra and the energies of boxes."""
+
+    turns: tuple[int, ...]
+    symmetries: tuple[Symmetry, ...]
+    kernel: Float[Tensor, "c one y x"]
+    white: AnyMaps
+    modes: Tensor
+    boxes: tuple[int, ...]
+    floor: float
+
+    @classmethod
+    def of(
+        cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...], *, blurred: bool
+    ) -> "OverlapSearch":
+        """Prepare targets in units of their own; `blurred` ones may be moved by parts of pixels."""
+        side = min(targets.shape[-2:])
+        kernel = _kernel(targets, blurred)
+        kernel = kernel / _spread(_filtered(targets, kernel))[:, None, None, None]
+        white = _whitened(targets, kernel)
+        boxes = tuple(min(max(round(part * side), 2), side) for part in BOXES.values())
+        return cls(
+            tuple(inverse(g, symmetries) for g in range(orbit_size(symmetries))),
+            symmetries,
+            kernel,
+            white,
+            torch.fft.rfft2(white).conj().resolve_conj(),
+            boxes,
+            EMPTY * float(white.square().sum(1).mean()),
+        )
+
+    def nearest(self, maps: AnyMaps) -> dict[str, Found]:
+        """Return what boxes of each size share with a target, of maps in units of their own."""
+        rows = max(1, BLOCK_VALUES // (self.white[:, 0].numel() * len(self.turns)))
+        parts = [self._nearest(block) for block in maps.split(rows)]
+        return {
+            name: Found(*(torch.cat(column) for column in zip(*found, strict=True)))
+            for name, found in zip(BOXES, zip(*parts, strict=True), strict=True)
+        }
+
+    def _nearest(self, maps: AnyMaps) -> list[tuple[Tensor, Tensor]]:
+        images = orbit(maps, self.symmetries)
+        turned = torch.stack([images[turn] for turn in self.turns], 1).flatten(0, 1)
+        white = _whitened(turned, self.kernel)
+        image, target, shift, weights = self._candidates(white, len(maps))
+        own, energy, moved = white[image], white.square().sum(1), _moved(self.white[target], shift)
+        rows = torch.arange(len(maps), device=maps.device)
+        pairs = [
+            ((own * other).sum(1), other.square().sum(1))
+            for other in (moved, _blended(moved, weights))
+        ]
+        found = []
+        for box in self.boxes:
+            mine = _means(energy, box)[image].clamp(min=self.floor)
+            heights = [
+                (_means(product, box) / (mine * _means(theirs, box).clamp(min=self.floor)).sqrt())
+                .flatten(1)
+                .amax(1)
+                for product, theirs in pairs
+            ]
+            height, pair = torch.maximum(*heights).view(len(maps), -1).max(1)
+            near = (2 - 2 * height.double().clamp(max=1)).sqrt()
+            found.append((near, target.view(len(maps), -1)[rows, pair]))
+        return found
+
+    def _candidates(self, white: AnyMaps, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows of images, targets, shifts and weights about these, of the highest correlations."""
+        own, (height, width) = torch.fft.rfft2(white), white.shape[-2:]
+        products = own[:, None, 0] * self.modes[None, :, 0]
+        for channel in range(1, own.shape[1]):
+            products += own[:, None, channel] * self.modes[None, :, channel]
+        matches = torch.fft.irfft2(products, s=(height, width)).flatten(2)
+        peaks = matches.amax(2).view(count, -1)
+        pair = peaks.topk(min(CANDIDATES, peaks.shape[1]), dim=1).indices
+        targets = len(self.white)
+        image = pair // targets + len(self.turns) * torch.arange(count, device=pair.device)[:, None]
+        image, target = image.flatten(), (pair % targets).flatten()
+        found = matches[image, target]
+        shift = found.argmax(1)
+        places = torch.stack([shift // width, shift % width], 1)
+        around = torch.arange(-1, 2, device=white.device)
+        y, x = ((places[:, d, None] + around) % n for d, n in enumerate((height, width)))
+        heights = torch.stack(
+            [
+                found.gather(1, y * width + places[:, 1:]),
+                found.gather(1, places[:, :1] * width + x),
+            ],
+            1,
+        ).clamp(min=0)
+        return image, target, places, heights / heights.sum(2, keepdim=True).clamp(min=1e-12)
+
+
+def _moved(maps: AnyMaps, shift: Int[Tensor, "n 2"]) -> AnyMaps:
+    """Roll every map by its own shift (y, x)."""
+    height, width = maps.shape[-2:]
+    y, x = (
+        (torch.arange(n, device=maps.device) - shift[:, d, None]) % n
+        for d, n in enumerate((height, width))
+    )
+    place = (y[:, :, None] * width + x[:, None]).flatten(1)[:, None]
+    return maps.flatten(2).gather(2, place.expand(-1, maps.shape[1], -1)).view(maps.shape)
+
+
+def _blended(maps: AnyMaps, weights: Float[Tensor, "n 2 3"]) -> AnyMaps:
+    """Add up what lies one pixel back, here and one ahead, by weights along y and along x."""
+    for axis in (0, 1):
+        parts = (
+            maps.roll(step, axis - 2) * weights[:, axis, step + 1, None, None, None]
+            for step in (-1, 0, 1)
+        )
+        maps = torch.stack(list(parts)).sum(0)
+    return maps
+
+
+def _kernel(targets: AnyMaps, blurred: bool) -> Float[Tensor, "c one y x"]:
+    """Return a filter without mean that flattens the targets' mean power, edges tapered."""
+    height, width = targets.shape[-2:]
+    edges = [torch.hann_window(n + 2, periodic=False)[1:-1] for n in (height, width)]
+    taper = (edges[0][:, None] * edges[1]).to(targets)
+    modes = torch.fft.fft2(targets * taper / taper.square().mean().sqrt())
+    power = modes.abs().square().mean(0) / (height * width)
+    mirrored = power.flip(-1).roll(1, -1)  # maps and their mirror images
+    gain = ((power + mirrored) / 2 + NOISE).rsqrt()
+    if blurred:  # half a pixel aside, fine modes would be in other phases
+        k = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width))
+        gain = gain * torch.exp(-((k / BLUR) ** 2)).to(gain)
+    reach = min(REACH, (min(height, width) - 1) // 2)
+    full = torch.fft.ifft2(gain).real.roll((reach, reach), (-2, -1))
+    kernel: Tensor = full[:, None, : 2 * reach + 1, : 2 * reach + 1]
+    fade = torch.hann_window(2 * reach + 3, periodic=False)[1:-1].to(targets)
+    kernel = kernel * fade[:, None] * fade
+    if reach:
+        kernel = kernel - kernel.mean((-2, -1), keepdim=True)
+    return kernel
+
+
+def _filtered(maps: AnyMaps, kernel: Tensor) -> AnyMaps:
+    reach = kernel.shape[-1] // 2
+    framed = torch.nn.functional.pad(maps, (reach,) * 4, mode="replicate")
+    found: Tensor = torch.nn.functional.conv2d(framed, kernel, groups=len(kernel))
+    return found
+
+
+def _spread(white: AnyMaps) -> Float[Tensor, " c"]:
+    """Standard deviation by the median, as of the sky between sources, where it is not flat."""
+    values = white.movedim(1, 0).flatten(1)
+    all_of_it = values.square().mean(1).sqrt()
+    sky = 1.4826 * values.abs().median(1).values
+    spread: Tensor = torch.maximum(sky, 0.1 * all_of_it).clamp(min=1e-12)
+    return spread
+
+
+def _whitened(maps: AnyMaps, kernel: Tensor) -> AnyMaps:
+    white = _filtered(maps, kernel)
+    return white / (1 + (white / BRIGHT).square()).sqrt()
+
+
+def _means(maps: Float[Tensor, "n y x"], box: int) -> Float[Tensor, "n rows columns"]:
+    """Means over all square boxes of so many pixels a side."""
+    rows = torch.nn.functional.avg_pool2d(maps[:, None], (box, 1), 1)
+    return torch.nn.functional.avg_pool2d(rows, (1, box), 1)[:, 0]
