@@ -27,7 +27,7 @@ from benchmarks.rivals.baseline import Made, draw_images, require_targets
 from benchmarks.rivals.scattering_covariance import ScatteringCovariance
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
-from ood_core.denoising.calibrated import band_knots, hat_functions
+from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.estimators.gaussian import band_spectrum
 from ood_core.numerics.covariance import Stationary
 from ood_core.numerics.random import SeedRange, normal

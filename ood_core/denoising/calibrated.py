@@ -28,6 +28,7 @@ from torch import Tensor
 from ood_core.arrays import Map, Maps, wide
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
+from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Base
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
@@ -35,7 +36,6 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import IdentityRefused
 from ood_core.estimators.gaussian import estimate
 from ood_core.estimators.mixture import fit_mixture, nearest_cluster
-from ood_core.numerics.covariance import wavenumbers
 from ood_core.numerics.random import Stream, normal_like
 from ood_core.numerics.symmetry import orbit_size, transform
 
@@ -256,23 +256,6 @@ def by_name(
 def expert_modes(x_t: Maps, t: int, experts: Sequence[Expert], mean: Map) -> Tensor:
     """Fourier modes of `e_i - mu`, complex, of shape `(experts, n, c, y, x)`."""
     return torch.stack([torch.fft.fft2(expert(x_t, t) - mean) for expert in experts])
-
-
-def band_knots(y: int, x: int, bands: int) -> Float[Tensor, " bands"]:
-    """Band centres from zero to the corner of Fourier space, denser at low wavenumber."""
-    top = float(wavenumbers(y, x).max())
-    return top * torch.linspace(0, 1, bands) ** 1.5
-
-
-def hat_functions(knots: Float[Tensor, " bands"], y: int, x: int) -> Float[Tensor, "bands y x"]:
-    """Piecewise-linear partition of unity over `|k|`, one hat per knot."""
-    radius = wavenumbers(y, x).clamp(max=float(knots[-1]))
-    above = torch.searchsorted(knots, radius.contiguous()).clamp(1, len(knots) - 1)
-    share = (radius - knots[above - 1]) / (knots[above] - knots[above - 1])
-    hats = torch.zeros(len(knots), y, x)
-    hats.scatter_(0, (above - 1)[None], (1 - share)[None])
-    hats.scatter_add_(0, above[None], share[None])
-    return hats
 
 
 @final

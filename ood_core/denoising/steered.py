@@ -12,6 +12,10 @@ peaks that no map has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) 
 the variance that the targets' power `P` leaves open at `s = sigma/alpha`, they follow the maps' own
 spectrum.
 
+A stationary field knows nothing of place: it is as rough where maps are bright as where they are
+faint, and bright objects became lumpy. So steps are scaled by the spread that the targets' detail
+has at the brightness of the estimate's local mean, `x0 + r(c) A u`.
+
 The mean and the lowest wavenumbers are a few numbers among a hundred that follow small scales. With
 equal weights they hardly matter: on maps of two phases half of the power at the lowest wavenumbers
 was given up for the rest. So the loss gives them more weight.
@@ -29,11 +33,18 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ood_core.arrays import Map, Maps, PerSample
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
-from ood_core.denoising.calibrated import band_knots, hat_functions
+from ood_core.denoising.hats import (
+    band_knots,
+    brightness_edges,
+    brightness_hats,
+    hat_functions,
+    local_mean,
+)
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.gaussian import band_spectrum, symmetric_mean
@@ -43,6 +54,11 @@ from ood_core.numerics.random import SeedRange, StepNoise, Stream, uniform
 from ood_core.numerics.symmetry import orbit
 
 QUANTILES = 24
+BLOCKS, RANKS = (2, 4), 16
+"""Sides of the blocks whose means are sorted too, and how many of these are kept.
+
+Pixel values alone do not say that bright pixels lie together.
+"""
 BANDS = 9
 HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
@@ -62,6 +78,7 @@ class Statistics:
         hats[:, 0, 0] = 0  # power about the mean
         self._bands = half_sums(hats)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
+        self._block_ranks = torch.stack([end_ranks((size // side) ** 2) for side in BLOCKS])
         self._rings = ring_means(size, radial_bins)
         self._shape = (size, size)
 
@@ -86,12 +103,17 @@ class Statistics:
         power = modes.real.square() + modes.imag.square()
         bands = power.flatten(2) @ self._bands.flatten(1).T
         quantiles = flat.sort(dim=-1).values.index_select(-1, self._ranks)
+        coarse = [
+            avg_pool2d(maps, side).flatten(2).sort(dim=-1).values.index_select(-1, ranks)
+            for side, ranks in zip(BLOCKS, self._block_ranks, strict=True)
+        ]
         return {
             "scattering": self._scattering.log_moments(maps),
             "bands": 0.5 * torch.log(bands + 1e-6),
             "mean": mean,
             "spread": torch.log(spread + 1e-3),
             "skewness": (standard * standard * standard).mean(-1),
+            "coarse": torch.cat(coarse, dim=-1),
             "quantiles": quantiles,
             "rings": flat @ self._rings.flatten(1).T,
         }
@@ -99,9 +121,22 @@ class Statistics:
     def to(self, device: torch.device | str) -> "Statistics":
         """Move to a device."""
         moved = copy(self)
-        for name in ("_scattering", "_bands", "_ranks", "_rings"):
+        for name in ("_scattering", "_bands", "_ranks", "_block_ranks", "_rings"):
             setattr(moved, name, getattr(self, name).to(device))
         return moved
+
+
+def end_ranks(count: int) -> Int[Tensor, " ranks"]:
+    """Ranks among so many numbers, denser at both ends."""
+    share = torch.sin(torch.linspace(0, math.pi / 2, RANKS)).square()
+    return (share * (count - 1)).round().long()
+
+
+def relative_detail(detail: Maps, hats: Float[Tensor, "bins n c y x"]) -> Float[Tensor, " bins"]:
+    """Spread of detail in every bin of brightness over its spread in all."""
+    pixels = hats.flatten(1).sum(1).clamp_min(1e-9)
+    power = (hats * detail.square()).flatten(1).sum(1) / pixels
+    return (power / detail.square().mean().clamp_min(1e-12)).sqrt()
 
 
 def half_sums(weights: Float[Tensor, "k y x"]) -> Float[Tensor, "k y half"]:
@@ -128,7 +163,8 @@ class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
     `low_k` marks those of the mean and of the lowest wavenumbers. `power` is the targets' mean
-    power about their mean, per Fourier mode, isotropic.
+    power about their mean, per Fourier mode, isotropic. `detail` is the spread of the targets'
+    detail where their local mean has one of several brightnesses, `edges`, over its spread in all.
     """
 
     values: Float[Tensor, "m f"]
@@ -137,6 +173,8 @@ class StatisticAims:
     neighbours: Int[Tensor, "m k"]
     targets: int
     power: Map
+    edges: Float[Tensor, " bins"]
+    detail: Float[Tensor, " bins"]
 
     @classmethod
     def measure(
@@ -158,7 +196,10 @@ class StatisticAims:
         nearest = distance.topk(count, largest=False).indices
         power = band_spectrum(images - symmetric_mean(targets, symmetries))
         low_k = statistics.low_k(targets.shape[1])
-        return cls(values, spread, low_k, nearest, len(targets), power)
+        smooth = local_mean(targets)
+        edges = brightness_edges(smooth)
+        detail = relative_detail(targets - smooth, brightness_hats(smooth, edges))
+        return cls(values, spread, low_k, nearest, len(targets), power, edges, detail)
 
     def draw(
         self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
@@ -178,9 +219,8 @@ class StatisticAims:
 
     def to(self, device: torch.device | str) -> "StatisticAims":
         """Move to a device; aims are still chosen on the host."""
-        moved = (self.values, self.spread, self.low_k, self.power)
-        values, spread, low_k, power = (tensor.to(device) for tensor in moved)
-        return replace(self, values=values, spread=spread, low_k=low_k, power=power)
+        moved = ("values", "spread", "low_k", "power", "edges", "detail")
+        return replace(self, **{name: getattr(self, name).to(device) for name in moved})
 
 
 @final
@@ -201,6 +241,7 @@ class SteeredDenoiser:
             raise ValueError(f"got seeds {seeds} for {len(aim)} aims; expected as many")
         self._inner, self._statistics, self._spec = inner, statistics, spec
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
+        self._edges, self._detail = aims.edges, aims.detail
         self._weight = torch.where(aims.low_k, spec.low_k_weight, 1.0)
         self._noise = None
         if seeds is not None and spec.start:
@@ -217,13 +258,17 @@ class SteeredDenoiser:
         x0 = self._inner(x_t, t)
         if not self._steers(t):
             return x0
+        x0 = x0.detach()
         rows = HOST_ROWS if x0.device.type == "cpu" else len(x0)
         starts = torch.zeros_like(x0)
         if self._noise is not None:
             starts = self._spec.start * self._noise.at(t, x0)
         ratio = self.schedule.noise_to_signal(t)
         left_open = self._power / (self._power / ratio**2 + 1)
-        blocks = zip(x0.split(rows), self._aim.split(rows), starts.split(rows), strict=True)
+        shares = brightness_hats(local_mean(x0), self._edges)
+        local = torch.einsum("bncyx,b->ncyx", shares, self._detail)
+        split = x0.split(rows), self._aim.split(rows), starts.split(rows), local.split(rows)
+        blocks = zip(*split, strict=True)
         return torch.cat([self._pull(*block, left_open.sqrt()) for block in blocks])
 
     def distance(self, maps: Maps) -> PerSample:
@@ -236,18 +281,20 @@ class SteeredDenoiser:
     def _gaps(self, maps: Maps, aim: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         return (self._statistics(maps) - aim) / self._spread
 
-    def _pull(self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, gain: Map) -> Maps:
-        """Take the Adam steps, from `start` in posterior coordinates.
+    def _pull(
+        self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, local: Maps, gain: Map
+    ) -> Maps:
+        """Take the Adam steps, from `start` in posterior coordinates, scaled by `local`.
 
         The filter is its own adjoint, so the gradient by `u` is the filtered gradient by the map.
         """
-        x0, u = x0.detach(), start.detach().clone()
+        u = start.detach().clone()
         adam = torch.optim.Adam([u], lr=self._spec.rate)
         for _ in range(self._spec.steps):
-            maps = (x0 + filtered(u, gain)).requires_grad_(True)
+            maps = (x0 + local * filtered(u, gain)).requires_grad_(True)
             with torch.enable_grad():
                 gaps = self._gaps(maps, aim) * self._weight
                 (by_map,) = torch.autograd.grad(gaps.square().mean(dim=1).sum(), maps)
-            u.grad = filtered(by_map, gain)
+            u.grad = filtered(local * by_map, gain)
             adam.step()
-        return x0 + filtered(u, gain)
+        return x0 + local * filtered(u, gain)

@@ -32,10 +32,10 @@ from ood_core.denoising.calibrated import (
     Labels,
     Show,
     TargetLaws,
-    band_knots,
     calibrate_timestep,
     halves,
 )
+from ood_core.denoising.hats import band_knots
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchMixture

@@ -38,7 +38,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
-from ood_core.denoising.calibrated import band_knots, fit_weights, hat_functions
+from ood_core.denoising.calibrated import fit_weights
+from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule

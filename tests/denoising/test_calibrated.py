@@ -15,15 +15,14 @@ from ood_core.denoising.calibrated import (
     CalibratedDenoiser,
     Groups,
     TargetLaws,
-    band_knots,
     by_name,
     calibrate_timestep,
     expert_modes,
     experts_of,
     fit_weights,
-    hat_functions,
     in_order,
 )
+from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule

@@ -10,8 +10,8 @@ from ood_core.denoising.calibrated import (
     BandWeights,
     CalibratedDenoiser,
     TargetLaws,
-    band_knots,
 )
+from ood_core.denoising.hats import band_knots
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode, invert

@@ -8,9 +8,12 @@ import torch
 from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
+from ood_core.denoising.hats import local_mean
 from ood_core.denoising.steered import (
+    BLOCKS,
     LOW_K,
     QUANTILES,
+    RANKS,
     SPREAD_FLOOR,
     StatisticAims,
     Statistics,
@@ -31,6 +34,7 @@ STATISTICS = Statistics(SIDE)
 POWER = (0.01 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
 SPEC = SteeringSpec(steps=6, rate=0.2, sigma_max=2.5, radial_bins=0, start=0)
 ZERO_MODE = 2 * 3 * 4 + 4 * 4 * 3  # first band power, behind the scattering moments
+SORTED = QUANTILES + len(BLOCKS) * RANKS
 INSIDE = 200  # sigma/alpha = 0.7
 
 
@@ -43,6 +47,12 @@ def targets(n: int = TARGETS, channels: int = 1) -> Maps:
 @pytest.fixture(scope="module")
 def aims() -> StatisticAims:
     return StatisticAims.measure(STATISTICS, targets(), DIHEDRAL, neighbours=5)
+
+
+@pytest.fixture(scope="module")
+def even(aims: StatisticAims) -> StatisticAims:
+    """Aims of maps whose detail is the same at every brightness."""
+    return replace(aims, detail=torch.ones_like(aims.detail))
 
 
 INNER = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
@@ -71,10 +81,10 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     change = STATISTICS(maps + step * direction) - STATISTICS(maps - step * direction)
     # Statistics of order 7 in float32 are right to 1e-6, over 2e-3: 5e-4 at most, in the median a
     # fifth. Moduli bend sharply where they vanish, and a single moment may feel one such pixel.
-    gap = (change / (2 * step) - slope)[0, :-QUANTILES].abs()
+    gap = (change / (2 * step) - slope)[0, :-SORTED].abs()
     assert float(gap.median()) < 5e-4
     assert float(gap.max()) < 0.1
-    assert float(slope[0, :-QUANTILES].abs().max()) > 1
+    assert float(slope[0, :-SORTED].abs().max()) > 1
 
 
 def test_quantiles_follow_their_own_pixel() -> None:
@@ -83,6 +93,17 @@ def test_quantiles_follow_their_own_pixel() -> None:
         (gradient,) = torch.autograd.grad(STATISTICS(maps)[0, column], maps)
         assert float(gradient.sum()) == 1
         assert int((gradient != 0).sum()) == 1
+
+
+def test_sorted_means_of_blocks_tell_bright_pixels_that_lie_together() -> None:
+    """Four bright pixels side by side, or apart: the same pixel values, other means of blocks."""
+    together, apart = torch.zeros(2, 1, 1, SIDE, SIDE)
+    together[0, 0, 4:6, 8:10], apart[0, 0, ::8, ::8] = 1.0, 1.0
+    one, other = (STATISTICS.by_name(maps) for maps in (together, apart))
+    assert torch.equal(one["quantiles"], other["quantiles"])
+    assert one["coarse"].shape == (1, 1, len(BLOCKS) * RANKS)
+    tops = one["coarse"][0, 0, [RANKS - 1, -1]], other["coarse"][0, 0, [RANKS - 1, -1]]
+    assert [part.tolist() for part in tops] == [[1.0, 0.25], [0.25, 0.0625]]
 
 
 def test_a_constant_map_does_not_break_the_gradient() -> None:
@@ -114,33 +135,59 @@ def test_a_pull_lowers_the_distance_to_the_aim(aims: StatisticAims) -> None:
 
 
 @pytest.mark.parametrize("t", [INSIDE, INSIDE // 2])
-def test_the_first_step_is_one_rate_in_the_coordinates(aims: StatisticAims, t: int) -> None:
+def test_the_first_step_is_one_rate_in_the_coordinates(even: StatisticAims, t: int) -> None:
     """Adam's first step is the rate with the gradient's sign, whatever the gradient's size."""
     x_t = randn(3, 1, SIDE, SIDE, seed=6).float()
     plain, ratio = INNER(x_t, t), LINEAR.noise_to_signal(t)
-    left_open = aims.power * ratio**2 / (aims.power + ratio**2)
-    moved = steered(aims, SeedRange(3, 0, 3), replace(SPEC, steps=1))(x_t, t) - plain
+    left_open = even.power * ratio**2 / (even.power + ratio**2)
+    moved = steered(even, SeedRange(3, 0, 3), replace(SPEC, steps=1))(x_t, t) - plain
     white = filtered(moved, left_open.rsqrt())
     # 1e-6 of values of order 1 in float32, over the least root of a power.
     atol = 1e-5 / float(left_open.sqrt().min())
     assert float((white.abs() - 0.2).abs().quantile(0.99)) < atol  # some gradients nearly vanish
 
 
-def test_steps_begin_at_a_draw_of_what_is_left_open(aims: StatisticAims) -> None:
+def test_steps_begin_at_a_draw_of_what_is_left_open(even: StatisticAims) -> None:
     """Hardly steered, estimates differ from the mean by `start` posterior standard deviations."""
     ratio = LINEAR.noise_to_signal(INSIDE)
-    left_open = aims.power * ratio**2 / (aims.power + ratio**2)
+    left_open = even.power * ratio**2 / (even.power + ratio**2)
     x_t = randn(40, 1, SIDE, SIDE, seed=5).float()
     spec = replace(SPEC, steps=1, rate=1e-7, start=0.7)
-    moved = steered(aims, SeedRange(3, 0, 40), spec)(x_t, INSIDE) - INNER(x_t, INSIDE)
+    moved = steered(even, SeedRange(3, 0, 40), spec)(x_t, INSIDE) - INNER(x_t, INSIDE)
     white = filtered(moved, left_open.rsqrt()) / 0.7
     # 40 maps of 256 pixels: the variance of N(0, 1) is known to sqrt(2 / 10240) = 1.4 %; 5 of it.
     assert abs(float(white.var()) - 1) < 0.07
     assert abs(float(white.mean())) < 5 / 10240**0.5
-    again = steered(aims, SeedRange(3, 5, 9), spec)(x_t[5:9], INSIDE) - INNER(x_t[5:9], INSIDE)
+    again = steered(even, SeedRange(3, 5, 9), spec)(x_t[5:9], INSIDE) - INNER(x_t[5:9], INSIDE)
     torch.testing.assert_close(again, moved[5:9], atol=1e-5, rtol=0)
-    other = steered(aims, SeedRange(3, 0, 40), spec)(x_t, INSIDE + 1) - INNER(x_t, INSIDE + 1)
+    other = steered(even, SeedRange(3, 0, 40), spec)(x_t, INSIDE + 1) - INNER(x_t, INSIDE + 1)
     assert abs(float((other * moved).mean())) < 5 * float(moved.var()) / 10240**0.5  # fresh
+
+
+def test_steps_are_as_long_as_detail_is_at_their_brightness(even: StatisticAims) -> None:
+    """Half as rough where bright: there all steps are half as long, and where faint unchanged."""
+    x_t = randn(40, 1, SIDE, SIDE, seed=5).float()
+    spec, seeds = replace(SPEC, steps=1, rate=1e-7, start=0.7), SeedRange(3, 0, 40)
+    plain = INNER(x_t, INSIDE)
+    least, middle, most = local_mean(plain).quantile(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    edges = torch.tensor([least - 1, middle - 1e-4, middle, middle + 1e-4, most + 1])
+    halved = replace(even, edges=edges, detail=torch.tensor([1.0, 1.0, 0.75, 0.5, 0.5]))
+    moved, scaled = (steered(a, seeds, spec)(x_t, INSIDE) - plain for a in (even, halved))
+    bright, faint = local_mean(plain) > middle + 1e-4, local_mean(plain) < middle - 1e-4
+    assert bright.sum() > 4000 < faint.sum()
+    torch.testing.assert_close(scaled[faint], moved[faint], rtol=0, atol=1e-6)
+    torch.testing.assert_close(scaled[bright], 0.5 * moved[bright], rtol=0, atol=1e-6)
+
+
+def test_the_spread_of_detail_is_measured_by_brightness() -> None:
+    """White noise that is three times as rough on the bright half of a wave."""
+    wave = 3 * torch.cos(torch.pi * (torch.arange(SIDE) + 0.5) / SIDE).expand(40, 1, SIDE, SIDE)
+    noise = torch.where(wave > 0, 0.3, 0.1) * randn(40, 1, SIDE, SIDE, seed=8).float()
+    found = StatisticAims.measure(STATISTICS, wave + noise, (), neighbours=5)
+    faint, bright = found.detail[0], found.detail[-1]
+    # Power 0.09 and 0.01 are 0.05 in the mean; the wave's own bend adds a little to both.
+    assert float(bright) == pytest.approx((0.09 / 0.05) ** 0.5, rel=0.1)
+    assert float(bright / faint) == pytest.approx(3, rel=0.25)
 
 
 def test_a_random_start_needs_a_seed_per_map(aims: StatisticAims) -> None:

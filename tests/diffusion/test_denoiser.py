@@ -15,8 +15,8 @@ from ood_core.denoising.calibrated import (
     BandWeights,
     CalibratedDenoiser,
     TargetLaws,
-    band_knots,
 )
+from ood_core.denoising.hats import band_knots
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
@@ -115,7 +115,8 @@ class TestSteered(DenoiserContract):
         spec = SteeringSpec(steps=2, rate=0.03, sigma_max=2.5, radial_bins=0, start=0)
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         large = torch.zeros(len(spread), dtype=torch.bool)
-        aims = StatisticAims(aim, spread, large, torch.zeros(1, 1, dtype=torch.int64), 1, power)
+        near, edges = torch.zeros(1, 1, dtype=torch.int64), torch.linspace(-1, 1, 5)
+        aims = StatisticAims(aim, spread, large, near, 1, power, edges, torch.ones(5))
         return SteeredDenoiser(inner, statistics, aim, aims, spec)
 
     @pytest.fixture
