@@ -53,11 +53,12 @@ bench: setup
 gpu-check: setup
 	timeout 480 $(BIN)/python -m benchmarks.speed.gpu
 
-# Go on with training the base that is shown examples, or begin from the shipped one; its state is in training/in-context.
+# Go on with training the base that is shown examples, from the state in TRAINING, or begin from the shipped one.
 MINUTES ?= 60
+TRAINING ?= training/in-context
 gpu-train: setup
-	$(BIN)/python -m ood_core.pretraining.in_context_trainer training/in-context --minutes $(MINUTES) --workers 4 \
-		--start-from models/in-context-worlds --export training/in-context/export
+	$(BIN)/python -m ood_core.pretraining.in_context_trainer $(TRAINING) --minutes $(MINUTES) --workers 4 \
+		--start-from models/in-context-worlds --export $(TRAINING)/export
 
 # The site, into site/: open site/index.html. Not part of the tests.
 docs: $(VENV)/.docs

@@ -242,7 +242,8 @@ class SteeredDenoiser:
         self._inner, self._statistics, self._spec = inner, statistics, spec
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
         self._edges, self._detail = aims.edges, aims.detail
-        self._weight = torch.where(aims.low_k, spec.low_k_weight, 1.0)
+        weight = torch.where(aims.low_k, spec.low_k_weight, 1.0) / aims.spread
+        self._slope = 2 * weight.square() / aim.shape[1]  # of the loss, by a gap
         self._noise = None
         if seeds is not None and spec.start:
             steered = [t for t in timesteps if self._steers(t)]
@@ -293,8 +294,9 @@ class SteeredDenoiser:
         for _ in range(self._spec.steps):
             maps = (x0 + local * filtered(u, gain)).requires_grad_(True)
             with torch.enable_grad():
-                gaps = self._gaps(maps, aim) * self._weight
-                (by_map,) = torch.autograd.grad(gaps.square().mean(dim=1).sum(), maps)
+                found = self._statistics(maps)
+                pull = (found.detach() - aim) * self._slope
+                (by_map,) = torch.autograd.grad(found, maps, pull)
             u.grad = filtered(local * by_map, gain)
             adam.step()
         return x0 + local * filtered(u, gain)

@@ -111,7 +111,9 @@ def test_out_of_memory_halves_the_batch_and_not_the_samples(synth):
     sampler.sample(SeedRange(1, 8, 16))
     assert base.refused == 2  # the next batch begins with what fitted
     done = pipeline.invert(slice(0, 8), 8)
-    torch.testing.assert_close(done.latents, roomy.invert(slice(0, 8), 8).latents, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        done.latents, roomy.invert(slice(0, 8), 8).latents, rtol=0, atol=1e-3
+    )
 
 
 def test_a_map_that_does_not_fit_alone_is_said(synth):
