@@ -140,6 +140,10 @@ def _files(path: str, limits: Limits) -> tuple[list[str], list[str]]:
             f"{path}: got a folder without files of maps ({listing(others) or 'it is empty'}); "
             f"expected {_known()} in it; check targets.path"
         )
+    endings = {os.path.splitext(name)[1] for name in files} - {""}
+    for name in others:
+        if os.path.splitext(name)[1] in endings and not os.path.isdir(name):
+            _reader_of(name)  # called as the maps beside it are, so it is a damaged one: refused
     return sorted(files, key=paths.natural_order), sorted(others, key=paths.natural_order)
 
 

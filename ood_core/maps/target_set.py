@@ -36,6 +36,8 @@ from ood_core.maps.readers import read_maps
 from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
 
+MIN_STEPS = 100
+"""Steps of float32 in a standard deviation of the pixels; with fewer, rounding shows."""
 MIN_TARGETS = 4
 """Maps of each split, at least."""
 MIN_SIDE = 16
@@ -209,6 +211,7 @@ class TargetSet:
         _require_pixels(maps)
         maps, missing = _without_copies(maps, missing, fit, spec)
         notes = (*maps.notes, *told, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
+        notes += _coarse(maps)
         kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
         constant = _constant_channels(maps.values[:fit])
@@ -410,6 +413,18 @@ def _require_pixels(maps: MapSet) -> None:
             "that vary; leave them out, and if they do vary in the file, change the unit so that "
             "float32 can hold them (7 digits, 1e-38 to 3e38)"
         )
+
+
+def _coarse(maps: MapSet) -> tuple[str, ...]:
+    """Say where float32 is too coarse for what differs between pixels."""
+    steps = np.spacing(np.abs(maps.values).max((0, 2, 3)))
+    spreads = maps.values.std((0, 2, 3), dtype=np.float64) * (np.ptp(maps.values, (0, 2, 3)) > 0)
+    return tuple(
+        f"{maps.source}: channel {channel} has values near {step * 2**23:.3g}, where float32 has "
+        f"steps of {step:.3g}, and a spread of {spread:.3g} only: subtract an offset in the file"
+        for channel, (step, spread) in enumerate(zip(steps, spreads, strict=True))
+        if 0 < spread < MIN_STEPS * step
+    )
 
 
 def _order(path: str, maps: MapSet, fit: int) -> tuple[str, ...]:

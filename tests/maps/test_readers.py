@@ -193,6 +193,21 @@ def test_a_folder_means_its_files_in_natural_order(tmp_path: Path) -> None:
     assert len(found.notes) == 1 and "README.txt" in found.notes[0]
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", None])
+def test_a_damaged_file_among_maps_of_its_ending_is_not_passed_over(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """Empty, a page of HTML, or a link that leads nowhere; notes of another ending are no maps."""
+    for number in range(2):
+        fits.writeto(tmp_path / f"m{number}.fits", smooth_fields(4))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert len(read(tmp_path).values) == 8
+    damaged = tmp_path / "m2.fits"
+    damaged.symlink_to("nowhere") if content is None else damaged.write_bytes(content)
+    with pytest.raises(TargetError, match=r"m2\.fits: got (content|a link)"):
+        read(tmp_path)
+
+
 def test_a_folder_without_maps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("words")
     with pytest.raises(TargetError, match=r"folder without files of maps \(.*README\.txt\)"):

@@ -179,6 +179,17 @@ def test_different_maps_warn_of_nothing() -> None:
         assert made().notes == ()
 
 
+@pytest.mark.parametrize(("offset", "warned"), [(2.0**20, False), (2.0**24, True)])
+def test_an_offset_that_float32_cannot_hold_is_noticed(offset: float, warned: bool) -> None:
+    """Steps are 1/8 and 2 there, of a spread of 40; a constant channel has none to lose."""
+    maps = np.stack([offset + 40 * FIELDS / FIELDS.std(), np.full_like(FIELDS, 0.1)], axis=1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        notes = TargetSet.from_arrays(maps).notes
+    assert any("float32 has steps of 2" in note for note in notes) == warned
+    assert any("subtract an offset" in str(one.message) for one in told) == warned
+
+
 def test_a_set_fits_a_model() -> None:
     made().check()
     model().check(made())
