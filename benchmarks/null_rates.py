@@ -51,11 +51,12 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
     band = nearest_score(near, far, root, dependence)
     order = torch.from_numpy(rng.permutation(len(apart)))
     told = len(apart) >= 4 and classifier_test(made, apart[order]).p_value <= 0.05
+    flagged, worth = int((near <= within).sum()), dependence.effective / held_out
     return {
         "energy": energy_test(made, apart, rng, PERMUTATIONS).p_value <= 0.05,
         "classifier": told,
         "nearest ratio": not band.low <= band.value <= band.high,
-        "near copies": flag_p_value(int((near <= within).sum()), samples, held_out) <= 0.01,
+        "near copies": flag_p_value(flagged, samples, held_out, worth=worth) <= 0.01,
     }
 
 

@@ -167,7 +167,8 @@ def evaluate_features(
     moments = reference.moments(samples), reference.moments(real)
     tests = two_sample_tests(samples, fit, real, moments, root.child("tests"), dependence)
     copies = root.child("memorization")
-    memorization = [*check_maps(found.flagged, count, thresholds, extractor, copies)]
+    worth = dependence.effective / dependence.count
+    memorization = [*check_maps(found.flagged, count, thresholds, extractor, copies, worth)]
     if latents is not None:
         memorization.append(check_latents(*latents, extractor.symmetries, copies))
     single = CopySearch(

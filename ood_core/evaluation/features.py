@@ -45,7 +45,9 @@ from ood_core.metrics.scattering import scattering_features
 from ood_core.metrics.spectra import power_spectrum
 
 BINS = 60  # of the figure of pixel values
-QUANTILES = 64  # edges that follow the distribution of the targets' pixels
+_TAIL = 2.0 ** -torch.arange(6, 15, 0.5).double()
+LEVELS = torch.cat([torch.linspace(0, 1, 64).double(), _TAIL, 1 - _TAIL]).sort().values
+"""Of the quantiles of the targets' pixels that are edges: even, and ever closer in both tails."""
 
 AnyMaps = Float[Tensor, "_ _ _ _"]  # sets differ in size
 FeatureArray = Float[Tensor, "_ _"]
@@ -124,7 +126,7 @@ class FeatureExtractor:
         """Set the edges by the pixel values of all targets; fit and held-out ones count alike."""
         targets = torch.cat([fit, held_out])
         even = uniform_edges(targets, BINS)
-        follow = quantiles(targets, torch.linspace(0, 1, QUANTILES))
+        follow = quantiles(targets, LEVELS)
         edges = torch.cat([follow, even], dim=-1).sort(dim=-1).values
         group = tuple(symmetries)
         return cls(fit, held_out, group, edges, even, PieceSearch.of(fit, group))

@@ -102,11 +102,15 @@ def check_maps(
     thresholds: CopyThresholds,
     extractor: FeatureExtractor,
     root: Root,
+    worth: float = 1.0,
 ) -> tuple[MemorizationCheck, MemorizationCheck]:
-    """Return the checks of pixels and of scattering moments of `count` samples."""
+    """Return the checks of pixels and of scattering moments of `count` samples.
+
+    `worth` is the effective number of held-out maps in parts of their number.
+    """
 
     def check(space: str, title: str, within: float, rate: float) -> MemorizationCheck:
-        p_value = flag_p_value(flagged[space], count, thresholds.held_out)
+        p_value = flag_p_value(flagged[space], count, thresholds.held_out, worth=worth)
         return MemorizationCheck(space, title, within, rate, flagged[space], p_value, samples=count)
 
     title, within = "pixels, over symmetries and shifts", thresholds.pixels
@@ -153,14 +157,18 @@ def threshold(held_out: Distances, rate: float = RATE) -> tuple[float, float]:
     return float(held_out.double().sort().values[rank - 1]), rank / (len(held_out) + 1)
 
 
-def flag_p_value(flagged: int, count: int, held_out: int, rate: float = RATE) -> float:
+def flag_p_value(
+    flagged: int, count: int, held_out: int, rate: float = RATE, worth: float = 1.0
+) -> float:
     """Return how often so many or more of `count` real maps would be flagged.
 
     The number within the `k`-th smallest of `m` distances of the same distribution is
-    beta-binomial, with parameters `k` and `m + 1 - k`.
+    beta-binomial, with parameters `k` and `m + 1 - k`. Distances that depend on one another set a
+    threshold less surely: of `m` that are worth `w m`, both parameters are `w` times as large,
+    which keeps the mean and widens the law.
     """
     rank = _rank(held_out, rate)
-    return float(betabinom(count, rank, held_out + 1 - rank).sf(flagged - 1))
+    return float(betabinom(count, worth * rank, worth * (held_out + 1 - rank)).sf(flagged - 1))
 
 
 def _rank(held_out: int, rate: float) -> int:

@@ -53,6 +53,24 @@ def test_the_distance_of_pixels_is_that_of_all_pixels(change) -> None:
     assert pixel_distance(*rows, found) == pytest.approx(exact, rel=0.03)
 
 
+@pytest.mark.parametrize(("from_level", "factor", "within"), [(0.9995, 10, 0.02), (0.9995, 0, 0.1)])
+def test_heavy_tails_are_measured_on_quantiles(
+    from_level: float, factor: float, within: float
+) -> None:
+    """What differs in one pixel of 2,000 alone, made brighter or cut off."""
+    draws = torch.Generator().manual_seed(0)
+    fit, held, made = (
+        torch.exp(2 * torch.randn(n, 1, 16, 16, generator=draws)) for n in (32, 64, 64)
+    )
+    top = held.flatten().quantile(from_level)
+    made = torch.where(made > top, top + factor * (made - top), made)
+    found = FeatureExtractor.of(fit, held, ())
+    rows = [pixel_fractions(found.extract(m), found).mean(0) for m in (made, held)]
+    exact = wasserstein_distance(made.flatten().numpy(), held.flatten().numpy())
+    exact /= float(held.double().std())
+    assert pixel_distance(*rows, found) == pytest.approx(exact, rel=within)
+
+
 def test_what_lies_far_beyond_the_targets_counts_in_full() -> None:
     found, b = extractor(), maps(20, 1)
     rows = [pixel_fractions(found.extract(m), found).mean(0) for m in (b + 1000, b)]

@@ -155,3 +155,18 @@ def test_a_mixture_of_two_targets_is_seen_as_well() -> None:
     targets = latents(40, 1)
     mixed = (targets[:20] + targets[20:]) / 2**0.5
     assert check_latents(targets, mixed, (), Root(0)).flagged == 20
+
+
+def test_near_copies_are_not_seen_where_held_out_maps_are_neighbours() -> None:
+    """Distances of an autoregression with a correlation of 0.8, which are worth a ninth."""
+    rng, trials, m = np.random.default_rng(0), 200, 64
+    alarms = {1.0: 0, 1 / 9: 0}
+    for _ in range(trials):
+        steps = rng.standard_normal(m)
+        for i in range(1, m):
+            steps[i] = 0.8 * steps[i - 1] + 0.6 * steps[i]
+        within, _rate = threshold(torch.from_numpy(np.exp(steps)))
+        flagged = int((np.exp(rng.standard_normal(m)) <= within).sum())
+        for worth in alarms:
+            alarms[worth] += flag_p_value(flagged, m, m, worth=worth) <= 0.01
+    assert alarms[1 / 9] <= stats.binom(trials, 0.01).isf(1e-3) < alarms[1.0]
