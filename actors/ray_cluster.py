@@ -13,6 +13,9 @@ from typing import Any, final
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if os.environ.get("RAY_ADDRESS", "local") == "local":
+    # As on a Mac: Ray's sockets are on loopback, where otherwise some listen on all interfaces.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import joblib
 import ray
@@ -66,7 +69,7 @@ def usable_cpus() -> int:
 def connect(cpus: int = 0) -> None:
     """Join the cluster that `RAY_ADDRESS` names, or start a local one with at least `cpus`.
 
-    Ray's sockets listen on all interfaces; a local one is guarded by its token.
+    A local one listens on loopback alone, and is guarded by a token as well.
 
     Raises:
         ServiceLost: no cluster answers, it refuses us, or none can be started here.

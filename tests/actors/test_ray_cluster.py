@@ -10,6 +10,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import ray
+from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
 from actors.pool import Notice
@@ -134,6 +135,8 @@ def test_a_copy_of_the_run_on_another_disk_is_no_place_to_work(ready):
         build(replace(spec_of(ready), lease=7))
 
 
+HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(ray_constants.ENABLE_RAY_CLUSTER))}
+"""Whether nodes have addresses of the network: in other processes as in this one."""
 JOIN = """
 import time
 began = time.monotonic()
@@ -154,7 +157,7 @@ def join(home, address, **more):
     kept = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(
         [sys.executable, "-c", JOIN],
-        env={**kept, "HOME": str(home), "RAY_ADDRESS": address, **more},
+        env={**kept, "HOME": str(home), "RAY_ADDRESS": address, **HERE, **more},
         capture_output=True,
         text=True,
     )
@@ -182,7 +185,7 @@ def guarded(tmp_path_factory):
             f"--port={port}",
             *options,
         ],
-        env={**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"},
+        env={**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token", **HERE},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -238,11 +241,20 @@ except ServiceLost as error:
 """
 
 
-def local(home):
+LISTENING = """
+import psutil, ray
+for process in psutil.Process().children(recursive=True) + [psutil.Process()]:
+    for one in process.net_connections("tcp"):
+        if one.status == "LISTEN" and not one.laddr.ip.replace("::ffff:", "").startswith("127."):
+            print(process.name(), *one.laddr)
+"""
+
+
+def local(home, script=LOCAL, **more):
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        [sys.executable, "-c", LOCAL],
-        env={**kept, "HOME": str(home)},
+        [sys.executable, "-c", script],
+        env={**kept, "HOME": str(home), **more},
         capture_output=True,
         text=True,
     )
@@ -253,6 +265,13 @@ def test_the_token_of_a_local_ray_is_its_owners_alone(tmp_path):
     assert local(tmp_path) == []
     token = tmp_path / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+def test_a_local_ray_listens_on_loopback_alone(tmp_path, loopback):
+    """By Ray's own default it does not: several sockets are then open to the network."""
+    more = {} if loopback else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    assert (local(tmp_path, LOCAL + LISTENING, **more) == []) is loopback
 
 
 def test_a_home_that_cannot_be_written_gives_one_error(tmp_path):

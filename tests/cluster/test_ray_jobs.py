@@ -18,7 +18,13 @@ from tests.contracts.store import answers, assert_honest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TOKEN = "0123456789abcdef0123456789abcdef"
-FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+FOREIGN = (
+    "RAY_ADDRESS",
+    "RAY_API_SERVER_ADDRESS",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+)
 
 
 class Line:

@@ -242,6 +242,16 @@ def test_dockerfile_is_pinned_and_copies_what_exists():
     assert all(re.match("VOLUME|HEALTHCHECK|CMD|#", line) for line in lines[user + 1 :])
 
 
+def test_the_ten_commands_of_the_runbook_are_ten_and_can_be_given():
+    page = (PROJECT / "docs" / "runbook.md").read_text()
+    commands = re.findall(r"^\| \d+ \| `([^`]+)`", page, re.M)
+    assert len(commands) == 10
+    for words in (shlex.split(command) for command in commands):
+        assert words[0] in ("farfield", "ray", "prefect")
+        if words[0] == "farfield":
+            parses_as_farfield(words)
+
+
 def test_slurm_script_is_bash_and_runs_our_command():
     script = DEPLOY / "slurm" / "farfield.sbatch"
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
