@@ -7,6 +7,10 @@ held-out real maps, by two small models (`ood_core.evaluation.probes`), with sev
     real + flips         with their images under the declared symmetries, or mirrored if none are
     real + fields        with Gaussian fields of each target's own power (its Fourier moduli, phases
                          of white noise: Theiler et al. 1992), as many as the most synthetic maps
+    real + rotations     as many targets turned by a random angle, of any size where quarter turns
+                         are declared and up to 15 degrees where not; edges are mirrored
+    real + mixtures      as many weighted means of two targets, of one class or with the weighted
+                         mean of both values (mixup: Zhang et al. 2018)
     real + k synthetic   with k synthetic maps per target, drawn at random: the augmentation curve
     synthetic            as many synthetic maps and no real one: train on synthetic, test on real
                          (Esteban et al. 2017)
@@ -30,6 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, computed_field
+from scipy.ndimage import rotate
 from torch import Tensor
 
 from ood_core.arrays import Maps
@@ -44,6 +49,13 @@ MULTIPLES = (1, 3, 10)  # synthetic maps per real one
 SEEDS = 4
 RESAMPLES = 1000
 MIN_REAL = 4  # maps of either split
+OTHERS = {
+    "flips": "real + flips",
+    "fields": "real + Gaussian fields",
+    "rotations": "real + rotations",
+    "mixtures": "real + mixtures",
+}
+"""What real maps are augmented with beside synthetic ones."""
 
 Predictions = NDArray[np.float64]
 """One row per seed, one column per held-out map."""
@@ -180,6 +192,39 @@ def gaussian_fields(maps: Maps, root: Root, index: int) -> Maps:
     return fields
 
 
+def turned(
+    real: Labelled, times: int, symmetries: Sequence[Symmetry], root: Root
+) -> tuple[Maps, Labels]:
+    """Return every map `times` times, turned by random angles about its middle, with its label."""
+    rng, most = root.child("rotations").generator(), 180 if "rotate90" in symmetries else 15
+    made = [
+        rotate(m, angle, (-2, -1), reshape=False, mode="mirror")
+        for m, angle in zip(
+            real.maps.repeat(times, 1, 1, 1).numpy(),
+            rng.uniform(-most, most, times * len(real)),
+            strict=True,
+        )
+    ]
+    return torch.from_numpy(np.stack(made)), real.labels.repeat(times)
+
+
+def mixed(real: Labelled, times: int, task: Task, root: Root) -> tuple[Maps, Labels]:
+    """Return `times` weighted means of every map with another, of its class if there are any."""
+    rng, pairs = root.child("mixtures").generator(), []
+    for row in range(len(real)):
+        alike = real.labels == real.labels[row] if task.classes else torch.ones(len(real)) > 0
+        others = [other for other in alike.nonzero()[:, 0].tolist() if other != row] or [row]
+        pairs.append(rng.choice(others, size=times))
+    other = torch.from_numpy(np.stack(pairs, 1)).flatten()
+    weight = torch.from_numpy(rng.uniform(size=len(other)).astype(np.float32))
+
+    def mean(values: Tensor) -> Tensor:
+        part = weight.view(-1, *([1] * (values.ndim - 1))).to(values.dtype)
+        return part * values.repeat(times, *([1] * (values.ndim - 1))) + (1 - part) * values[other]
+
+    return mean(real.maps), mean(real.labels)
+
+
 def multiples(real: int, synthetic: int) -> tuple[int, ...]:
     """Return how many synthetic maps per real one are tried, of as many as there are."""
     return tuple(k for k in MULTIPLES if k * real <= synthetic)
@@ -187,7 +232,7 @@ def multiples(real: int, synthetic: int) -> tuple[int, ...]:
 
 def trainings(real: int, synthetic: int) -> int:
     """Return how often a probe is trained."""
-    return len(PROBES) * SEEDS * (4 + len(multiples(real, synthetic)))
+    return len(PROBES) * SEEDS * (6 + len(multiples(real, synthetic)))
 
 
 def downstream_gain(
@@ -220,6 +265,8 @@ def downstream_gain(
         "real": real,
         "flips": Labelled(images, real.labels.repeat(len(images) // len(real))),
         "fields": _fields(torch.cat(fields), real.labels.repeat(len(fields)), label),
+        "rotations": _fields(*turned(real, tried[-1], symmetries, root), label),
+        "mixtures": _fields(*mixed(real, tried[-1], task, root), label),
         "synthetic": synthetic,
     }
     examples = {name: Examples.of(pool.maps, pool.labels) for name, pool in pools.items()}
@@ -260,7 +307,8 @@ def summarize_gain(result: DownstreamResult) -> str:
 
 def _summary_of(result: DownstreamResult, probe: str) -> str:
     alone, most = result.of(probe, "real"), result.of(probe, f"real+{result.multiple}")
-    beside = (("flips", "flips"), ("fields", "Gaussian fields"), ("synthetic", "no real map"))
+    words = {name: title.removeprefix("real + ") for name, title in OTHERS.items()}
+    beside = (*words.items(), ("synthetic", "no real map"))
     others = ", ".join(f"{result.of(probe, name).score:.2f} with {word}" for name, word in beside)
     word = "help" if most.helps else "hurt" if most.hurts else "do not help"
     first, title = probe == next(iter(PROBES)), PROBES[probe][0]
@@ -289,11 +337,10 @@ class _TrainingSet:
 
 def _training_sets(tried: Sequence[int], sizes: Mapping[str, int], real: int) -> list[_TrainingSet]:
     whole, most = ("real", real), tried[-1] * real
-    fields = ("fields", min(most, sizes["fields"]))
+    others = ((n, sizes[n] if n == "flips" else min(most, sizes[n])) for n in OTHERS)
     return [
         _TrainingSet("real", "real maps alone", (whole,)),
-        _TrainingSet("flips", "real + flips", (whole, ("flips", sizes["flips"]))),
-        _TrainingSet("fields", "real + Gaussian fields", (whole, fields)),
+        *(_TrainingSet(name, OTHERS[name], (whole, (name, count))) for name, count in others),
         *(
             _TrainingSet(
                 f"real+{k}", f"real + {k} × synthetic", (whole, ("synthetic", k * real)), k

@@ -17,8 +17,10 @@ from ood_core.evaluation.downstream import (
     downstream_gain,
     gaussian_fields,
     inherited,
+    mixed,
     multiples,
     trainings,
+    turned,
 )
 from ood_core.evaluation.probes import PROBES, Examples, linear, network
 from ood_core.numerics.random import Root
@@ -93,7 +95,7 @@ def test_trainings_are_counted_as_they_are_done() -> None:
         SLOPES, two_slopes(8, 1), two_slopes(8, 2), two_slopes(24, 3), (), Root(5), samples=24,
         on_training=done.append,
     )  # fmt: skip
-    assert sum(done) == trainings(8, 24) == 2 * SEEDS * 6
+    assert sum(done) == trainings(8, 24) == 2 * SEEDS * 8
     assert multiples(8, 24) == (1, 3) and multiples(8, 7) == ()
 
 
@@ -146,6 +148,26 @@ def test_gaussian_fields_keep_power_and_mean_and_nothing_else() -> None:
     torch.testing.assert_close(made.mean((-2, -1)), maps.mean((-2, -1)))
     assert not torch.allclose(made, maps, atol=0.1)
     assert not torch.allclose(gaussian_fields(maps, Root(1), 3), made, atol=0.1)
+
+
+def test_rotations_and_mixtures_keep_their_labels() -> None:
+    real = two_slopes(6, 1)
+    maps, labels = turned(real, 2, ("rotate90",), Root(1))
+    assert maps.shape == (12, 1, SIDE, SIDE) and labels.equal(real.labels.repeat(2))
+    # The four pixels about the middle are turned into one another, nearly.
+    middle = slice(SIDE // 2 - 1, SIDE // 2 + 1)
+    means = [m[..., middle, middle].mean((-2, -1)) for m in (maps[:6], real.maps)]
+    assert float((means[0] - means[1]).abs().max()) < 0.3 * float(real.maps.std())
+    assert not torch.allclose(maps[:6], real.maps, atol=0.1)
+    some, classes = mixed(real, 2, SLOPES, Root(1))
+    assert classes.equal(real.labels.repeat(2))
+    for row in range(12):  # on the line from its map to another of its class
+        alike = real.maps[real.labels == classes[row]].flatten(1)
+        parts = torch.linalg.lstsq(alike.T.double(), some[row].flatten()[:, None].double()).solution
+        assert float(parts.sum()) == pytest.approx(1, abs=1e-4)
+        assert int((parts.abs() > 1e-4).sum()) == 2 and float(parts.min()) > -1e-4
+    values = mixed(Labelled(real.maps, torch.arange(6.0)), 3, Task("value"), Root(2))[1]
+    assert float(values.min()) >= 0 and float(values.max()) <= 5 and len(values.unique()) > 6
 
 
 def test_samples_inherit_what_their_parents_share() -> None:
