@@ -53,9 +53,9 @@ def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     targets = load_targets(run)
     identity = run.record["identity"]
     every, first, second = fit_mixtures(targets.fit_seen, spec, targets.symmetries, identity)
-    laws = PatchFits(every, (first, second))
+    patches = PatchFits(every, (first, second))
     require_lease()
-    write_patches(run, laws)
+    write_patches(run, patches)
 
 
 def invert(run: RunStore, settings: RunSettings) -> str:

@@ -17,7 +17,7 @@ from flows.progress import listener
 from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
-from ood_core.denoising.calibrated import TargetLaws
+from ood_core.denoising.calibrated import TargetExperts
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.errors import ConfigError
 from ood_core.numerics.random import root_key
@@ -75,11 +75,11 @@ def _cross_fitted(run: RunStore, pipeline: Pipeline, maps: int) -> Iterator[tupl
     if spec is None or plan is None:
         yield pipeline.base, seen[:maps].to(pipeline.device)
         return
-    laws = TargetLaws.cross_fitted(
+    folds = TargetExperts.cross_fitted(
         seen, pipeline.base.schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
     )  # fmt: skip
-    for number, experts in enumerate(laws):
+    for number, experts in enumerate(folds):
         clean, fitted = seen[number::2][: -(-maps // 2)], replace(pipeline, experts=experts)
         yield fitted.denoiser(fitted.labels(clean)), clean.to(pipeline.device)
 

@@ -90,7 +90,7 @@ class BandWeights:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class TargetLaws:
+class TargetExperts:
     """Exact denoisers of distributions that are fitted to the targets.
 
     One Gaussian, one Gaussian per cluster, and mixtures over patches that were fitted beforehand.
@@ -113,7 +113,7 @@ class TargetLaws:
         symmetries: Sequence[Symmetry],
         patches: Sequence[PatchMixture] = (),
         show: Show = _nothing,
-    ) -> "TargetLaws":
+    ) -> "TargetExperts":
         """Fit to maps, and show them to the base.
 
         `rho` is the stationary share of the Gaussian's covariance.
@@ -134,7 +134,7 @@ class TargetLaws:
         symmetries: Sequence[Symmetry],
         patches: Sequence[Sequence[PatchMixture]] = ((), ()),
         show: Show = _nothing,
-    ) -> "list[TargetLaws]":
+    ) -> "list[TargetExperts]":
         """One fit per half of the targets: number `p` has not seen the maps `p::2`."""
         return [
             cls.fit(seen, schedule, rho, n_clusters, symmetries, mixtures, show)
@@ -189,10 +189,12 @@ def halves(targets: Maps) -> tuple[Maps, Maps]:
 class CalibratedDenoiser:
     """Stack of the experts with band weights, for a batch of maps of known clusters."""
 
-    def __init__(self, base: Base, laws: TargetLaws, bands: BandWeights, labels: Labels) -> None:
-        self._base, self._laws, self.bands = base, laws, bands
-        mean = laws.gaussian.mean
-        self._groups = Groups.of(labels.cpu(), len(laws.clusters), mean.device)
+    def __init__(
+        self, base: Base, fitted: TargetExperts, bands: BandWeights, labels: Labels
+    ) -> None:
+        self._base, self._fitted, self.bands = base, fitted, bands
+        mean = fitted.gaussian.mean
+        self._groups = Groups.of(labels.cpu(), len(fitted.clusters), mean.device)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -201,21 +203,21 @@ class CalibratedDenoiser:
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
         """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
-        mean, (y, x) = self._laws.gaussian.mean.to(x_t), x_t.shape[-2:]
+        mean, (y, x) = self._fitted.gaussian.mean.to(x_t), x_t.shape[-2:]
         ratio = self.schedule.noise_to_signal(t)
         evaluated, gains = self.bands.gains(ratio, y, x, x_t.device)
-        experts = experts_of(self._base, self._laws, self._groups)
+        experts = experts_of(self._base, self._fitted, self._groups)
         seen = torch.stack([experts[number](x_t, t) for number in evaluated]) - mean
         modes = torch.fft.rfft2(seen) * gains[:, None, None].to(x_t.dtype)
         estimate: Tensor = mean + torch.fft.irfft2(modes.sum(dim=0), s=(y, x))
         return estimate
 
 
-EXPERTS: dict[str, Callable[[Base, TargetLaws, Groups], Expert]] = {
-    "identity": lambda base, laws, groups: lambda x_t, t: x_t / float(base.schedule.alpha[t]),
-    "base": lambda base, laws, groups: lambda x_t, t: base(x_t, t, *laws.context),
-    "gaussian": lambda base, laws, groups: laws.gaussian,
-    "cluster": lambda base, laws, groups: partial(laws.by_cluster, groups=groups),
+EXPERTS: dict[str, Callable[[Base, TargetExperts, Groups], Expert]] = {
+    "identity": lambda base, fitted, groups: lambda x_t, t: x_t / float(base.schedule.alpha[t]),
+    "base": lambda base, fitted, groups: lambda x_t, t: base(x_t, t, *fitted.context),
+    "gaussian": lambda base, fitted, groups: fitted.gaussian,
+    "cluster": lambda base, fitted, groups: partial(fitted.by_cluster, groups=groups),
 }
 """Experts that every calibration has, by name, for a batch of maps of known clusters."""
 BASE = list(EXPERTS).index("base")
@@ -223,9 +225,9 @@ PATCHES = "patches "
 """How names of experts that are mixtures over patches begin; they follow those of `EXPERTS`."""
 
 
-def experts_of(base: Base, laws: TargetLaws, groups: Groups) -> list[Expert]:
+def experts_of(base: Base, fitted: TargetExperts, groups: Groups) -> list[Expert]:
     """All experts for a batch of maps of known clusters, in the order of their weights."""
-    return [*(make(base, laws, groups) for make in EXPERTS.values()), *laws.patches]
+    return [*(make(base, fitted, groups) for make in EXPERTS.values()), *fitted.patches]
 
 
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
@@ -356,7 +358,7 @@ def pruned(
 def calibrate_timestep(
     targets: Maps,
     base: Base,
-    folds: Sequence[TargetLaws],
+    folds: Sequence[TargetExperts],
     mean: Map,
     t: int,
     spec: CalibrationSpec,
@@ -372,20 +374,20 @@ def calibrate_timestep(
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
     groups = [
-        Groups.of(laws.assign(targets[parity::2]).cpu(), len(laws.clusters), targets.device)
-        for parity, laws in enumerate(folds)
+        Groups.of(fitted.assign(targets[parity::2]).cpu(), len(fitted.clusters), targets.device)
+        for parity, fitted in enumerate(folds)
     ]
     system: NormalEquations | None = None
     among = list(range(len(experts_of(base, folds[0], groups[0]))))
     weights = torch.empty(0)
     for draw in range(min(spec.draws, -(-ENOUGH // targets.numel()))):
         modes, clean = [], []
-        for parity, laws in enumerate(folds):
+        for parity, fitted in enumerate(folds):
             element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
             x0 = transform(targets[parity::2], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
-            experts = experts_of(base, laws, groups[parity])
+            experts = experts_of(base, fitted, groups[parity])
             modes.append(expert_modes(x_t, t, [experts[i] for i in among], mean))
             clean.append(torch.fft.fft2(x0 - mean))
         found = NormalEquations.of(torch.cat(modes, dim=1), torch.cat(clean), knots)

@@ -31,7 +31,7 @@ from ood_core.denoising.calibrated import (
     CalibratedDenoiser,
     Labels,
     Show,
-    TargetLaws,
+    TargetExperts,
     calibrate_timestep,
     halves,
 )
@@ -123,7 +123,7 @@ class Pipeline:
     root: int
     device: torch.device
     plan: ExpertPlan | None
-    experts: TargetLaws | None
+    experts: TargetExperts | None
     weights: BandWeights | None
     shortcut: Shortcut | None
     show: Show
@@ -151,7 +151,7 @@ class Pipeline:
         schedule, experts = model.denoiser.schedule, None
         show = partial(model.show, root=root)
         if plan is not None:
-            experts = TargetLaws.fit(
+            experts = TargetExperts.fit(
                 targets.fit_seen, schedule, plan.rho, plan.n_clusters, targets.symmetries, patches,
                 show,
             )  # fmt: skip
@@ -304,7 +304,7 @@ class Calibrator:
         seen, schedule = pipeline.targets.fit_seen, pipeline.base.schedule
         self._pipeline, self._spec = pipeline, spec
         self._mean, self._plan = experts.gaussian.mean, plan
-        folds = TargetLaws.cross_fitted(
+        folds = TargetExperts.cross_fitted(
             seen, schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries, halves,
             pipeline.show,
         )  # fmt: skip
@@ -490,7 +490,7 @@ def choose_device(name: str) -> torch.device:
 
 def _shortcut(
     base: Denoiser,
-    experts: TargetLaws | None,
+    experts: TargetExperts | None,
     shape: Sequence[int],
     method: Method,
     device: torch.device,

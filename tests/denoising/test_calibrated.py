@@ -14,7 +14,7 @@ from ood_core.denoising.calibrated import (
     BandWeights,
     CalibratedDenoiser,
     Groups,
-    TargetLaws,
+    TargetExperts,
     by_name,
     calibrate_timestep,
     expert_modes,
@@ -44,9 +44,9 @@ def law(cov: Covariance) -> GaussianDenoiser:
 EXACT, NARROW = law(Stationary(POWER)), law(Stationary(torch.full_like(POWER, 1e-4)))
 
 
-def laws(gaussian: GaussianDenoiser) -> TargetLaws:
+def laws(gaussian: GaussianDenoiser) -> TargetExperts:
     """Both of the targets' experts are the same one."""
-    return TargetLaws(gaussian, (gaussian,), torch.ones(1))
+    return TargetExperts(gaussian, (gaussian,), torch.ones(1))
 
 
 def fields(n: int, seed: int) -> Maps:
@@ -69,7 +69,7 @@ class Clustered:
 
     schedule = LINEAR
 
-    def __init__(self, given: TargetLaws, labels: torch.Tensor) -> None:
+    def __init__(self, given: TargetExperts, labels: torch.Tensor) -> None:
         self.given, self.labels = given, labels
 
     def __call__(self, x_t: Maps, t: int) -> Maps:
@@ -77,7 +77,7 @@ class Clustered:
 
 
 def fitted(
-    targets: Maps, base: Denoiser, folds: list[TargetLaws], whole: TargetLaws, held_out: Maps
+    targets: Maps, base: Denoiser, folds: list[TargetExperts], whole: TargetExperts, held_out: Maps
 ) -> CalibratedDenoiser:
     mean = whole.gaussian.mean
     weights = [calibrate_timestep(targets, base, folds, mean, t, SPEC, (), 7) for t in TIMESTEPS]
@@ -110,8 +110,8 @@ def test_a_gaussian_truth_is_denoised_as_well_as_can_be(gaussian: GaussianDenois
 def test_the_stack_beats_every_one_of_its_experts_on_held_out_maps() -> None:
     targets, held_out = fields(64, 1), fields(200, 2)
     base = law(Stationary(torch.full_like(POWER, 0.3)))  # right in variance, wrong in spectrum
-    folds = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, ())
-    whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, ())
+    folds = TargetExperts.cross_fitted(targets, LINEAR, 0.5, 2, ())
+    whole = TargetExperts.fit(targets, LINEAR, 0.5, 2, ())
     calibrated = fitted(targets, base, folds, whole, held_out)
     own = Clustered(whole, whole.assign(held_out))
     for t in TIMESTEPS:
@@ -238,13 +238,13 @@ def test_folds_have_not_seen_the_maps_that_they_are_judged_on() -> None:
     for parity in (0, 1):
         changed = targets.clone()
         changed[parity::2] += 5
-        before = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, ())[parity]
-        after = TargetLaws.cross_fitted(changed, LINEAR, 0.5, 2, ())[parity]
+        before = TargetExperts.cross_fitted(targets, LINEAR, 0.5, 2, ())[parity]
+        after = TargetExperts.cross_fitted(changed, LINEAR, 0.5, 2, ())[parity]
         assert torch.equal(before.gaussian(x_t, 300), after.gaussian(x_t, 300))
         labels = torch.tensor([0, len(before.clusters) - 1])
         groups = Groups.of(labels, len(before.clusters))
         assert torch.equal(before.by_cluster(x_t, 300, groups), after.by_cluster(x_t, 300, groups))
-        other = TargetLaws.cross_fitted(changed, LINEAR, 0.5, 2, ())[1 - parity]
+        other = TargetExperts.cross_fitted(changed, LINEAR, 0.5, 2, ())[1 - parity]
         assert not torch.equal(before.gaussian(x_t, 300), other.gaussian(x_t, 300))
 
 
@@ -262,14 +262,14 @@ def test_a_base_is_never_shown_the_map_that_it_denoises() -> None:
             seen.append((x_t, context[0]))
             return x_t
 
-    folds = TargetLaws.cross_fitted(targets, LINEAR, 0.5, 2, (), show=show)
+    folds = TargetExperts.cross_fitted(targets, LINEAR, 0.5, 2, (), show=show)
     calibrate_timestep(targets, Base(), folds, MEAN, 0, SPEC, (), 7)
     assert len(seen) >= 2  # both folds; later draws go without an expert that the first one prunes
     for x_t, shown in seen:  # at the first index noise is a hundredth of the signal
         away = torch.cdist(x_t.flatten(1), shown.flatten(1)) / SIDE
         assert len(shown) == 8 and away.min() > 0.1
         assert torch.cdist(x_t.flatten(1), targets.flatten(1)).min() / SIDE < 0.03
-    whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, (), show=show)
+    whole = TargetExperts.fit(targets, LINEAR, 0.5, 2, (), show=show)
     assert torch.equal(whole.context[0], targets)
 
 
@@ -318,7 +318,7 @@ def every_expert(base: Denoiser) -> dict[str, Denoiser]:
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_all_weight_on_one_expert_is_that_expert(name: str) -> None:
-    both, labels = TargetLaws(EXACT, (NARROW,), torch.ones(1)), torch.zeros(3, dtype=torch.long)
+    both, labels = TargetExperts(EXACT, (NARROW,), torch.ones(1)), torch.zeros(3, dtype=torch.long)
     base = law(Diagonal(POWER + 0.2))
     weights = torch.zeros(2, 6, len(EXPERTS))
     weights[..., list(EXPERTS).index(name)] = 1
@@ -358,7 +358,7 @@ def test_modes_are_transforms_of_the_experts_minus_the_mean() -> None:
 def test_clusters_are_told_apart_and_every_map_is_denoised_by_its_own() -> None:
     quiet, loud = fields(12, 17), MEAN + 4 * (fields(12, 18) - MEAN)
     targets = torch.cat([quiet, loud])
-    whole = TargetLaws.fit(targets, LINEAR, 0.5, 2, ())
+    whole = TargetExperts.fit(targets, LINEAR, 0.5, 2, ())
     labels = whole.assign(targets)
     assert labels.tolist() == [0] * 12 + [1] * 12
     torch.testing.assert_close(whole.weights, torch.tensor([0.5, 0.5]))

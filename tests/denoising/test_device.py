@@ -9,7 +9,7 @@ from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
-    TargetLaws,
+    TargetExperts,
 )
 from ood_core.denoising.hats import band_knots
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
@@ -35,7 +35,7 @@ DEVICES = [
 
 def stack(targets: Maps) -> CalibratedDenoiser:
     """A calibrated denoiser with equal weights over an analytic base and the targets' laws."""
-    laws = TargetLaws.fit(targets, SCHEDULE, 0.5, 2, ("flip",))
+    laws = TargetExperts.fit(targets, SCHEDULE, 0.5, 2, ("flip",))
     base = GaussianDenoiser(SCHEDULE, torch.zeros(SHAPE), isotropic(0.2, SHAPE))
     weights = torch.full((2, 4, len(EXPERTS)), 1 / len(EXPERTS))
     bands = BandWeights(torch.tensor([0.01, 100.0]), band_knots(16, 16, 4), weights)

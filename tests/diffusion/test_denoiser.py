@@ -14,7 +14,7 @@ from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
     CalibratedDenoiser,
-    TargetLaws,
+    TargetExperts,
 )
 from ood_core.denoising.hats import band_knots
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
@@ -92,7 +92,7 @@ class TestCalibrated(DenoiserContract):
         ratio = torch.tensor([0.01, 1.0, 100.0])
         bands = BandWeights(ratio, band_knots(3, 4, 4), weights)
         clusters = (gaussian("low_rank"), gaussian("diagonal"))
-        laws = TargetLaws(gaussian("stationary"), clusters, torch.tensor([0.4, 0.6]))
+        laws = TargetExperts(gaussian("stationary"), clusters, torch.tensor([0.4, 0.6]))
         return CalibratedDenoiser(gaussian("diagonal"), laws, bands, torch.tensor(labels))
 
     @pytest.fixture
