@@ -61,6 +61,7 @@ class Stream(IntEnum):
     COMPONENT = 9
     STEERING = 10
     KNOWN = 11
+    CHOICE = 12
 
 
 @final

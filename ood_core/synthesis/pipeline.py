@@ -432,9 +432,12 @@ class Sampler:
         made = pipeline.decode(denoiser, drawn.draws.latents[part].to(pipeline.device), seeds)
         return pipeline.maps(made), steered.distance(made)
 
-    def denoiser(self, seeds: SeedRange) -> Denoiser:
-        """The denoiser of a batch of samples: steered, if the method steers."""
-        aim, parents = self.aims.draw(seeds)
+    def denoiser(self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None) -> Denoiser:
+        """The denoiser of a batch of samples: steered, if the method steers.
+
+        `near` has the image of a target that is each sample's first parent, `StatisticAims.draw`.
+        """
+        aim, parents = self.aims.draw(seeds, near)
         plain, steered = self._denoisers(seeds, aim, self._labels[parents[:, 0]])
         return plain if self._pipeline.method.steering is None else steered
 

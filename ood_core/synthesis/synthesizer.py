@@ -8,7 +8,7 @@ It works in memory. Runs on disk (`flows.run`) use the same functions of
 `ood_core.synthesis.pipeline`, shard by shard: a run of the same identity stores the same maps.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ood_core.arrays import Latents, row_major
+from ood_core.arrays import Latents, Maps, row_major
 from ood_core.config.identity import digest, identity_record, read_method
 from ood_core.config.method import Method
 from ood_core.denoising.calibrated import BandWeights, by_name, in_order
@@ -42,6 +42,7 @@ from ood_core.synthesis.pipeline import (
     fit_prior_of,
     held_numbers,
 )
+from ood_core.synthesis.preference import Preference, Reward
 from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.walks import geodesic
 
@@ -157,19 +158,49 @@ class Synthesizer:
         Raises:
             InputError: not fitted, or a negative number.
         """
-        if n < 0 or start < 0:
-            raise InputError(f"sample: got n {n}, start {start}; expected 0 or more")
-        shape = self._fit.targets.values.shape[1:]
-        made = np.empty((n, *shape), dtype=np.float32)
-        for first, maps in self._batches(start, start + n, progress):
-            low, high = max(first, start), min(first + self.batch, start + n)
-            made[low - start : high - start] = maps[low - first : high - first]
-        return made
+        sampler = self._fit.sampler
+        return self._numbered(lambda seeds: sampler.sample(seeds).maps, n, start, progress)
 
     def sample_one(self, number: int) -> NDArray[np.float32]:
         """Make the sample with this number, `(c, y, x)`, in the targets' unit."""
         one: NDArray[np.float32] = self.sample(1, number, progress=False)[0]
         return one
+
+    def sample_towards(
+        self,
+        reward: Reward,
+        n: int,
+        start: int = 0,
+        *,
+        candidates: int = 4,
+        strength: float = 2.0,
+        progress: bool = True,
+    ) -> NDArray[np.float32]:
+        """Make samples `start <= i < start + n` that a function of yours scores well.
+
+        Targets whose score is high are parents more often, and of several ways down those are kept
+        whose maps score well (`ood_core.synthesis.preference`). It costs `candidates` times as much
+        as `sample`, and the samples are no longer of the targets' distribution: evaluate them.
+
+        Args:
+            reward: takes maps in the targets' unit, `(n, c, y, x)`, and gives a number for each,
+                `(n,)`; more is better.
+            n: how many.
+            start: number of the first.
+            candidates: ways that are tried at each step.
+            strength: of the choice, in inverse standard deviations of the targets' scores.
+            progress: whether to show a bar.
+
+        Returns:
+            Maps in the targets' unit, float32, of shape `(n, c, y, x)`.
+
+        Raises:
+            InputError: not fitted, impossible numbers, or a reward that does not give one finite
+                number per map or is the same for all targets.
+        """
+        fitted = self._fit
+        chosen = Preference(fitted.pipeline, fitted.sampler, reward, candidates, strength)
+        return self._numbered(chosen.sample, n, start, progress)
 
     def inpaint(
         self,
@@ -230,15 +261,21 @@ class Synthesizer:
             periodic=periodic, batch=self.batch,
         )  # fmt: skip
 
-    def _batches(
-        self, start: int, stop: int, progress: bool
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        fitted = self._fit
-        firsts = range(start - start % self.batch, stop, self.batch) if stop > start else range(0)
+    def _numbered(
+        self, make: Callable[[SeedRange], Maps], n: int, start: int, progress: bool
+    ) -> NDArray[np.float32]:
+        """Samples by their numbers, each computed in the batch that it belongs to."""
+        if n < 0 or start < 0:
+            raise InputError(f"sample: got n {n}, start {start}; expected 0 or more")
+        pipeline, stop = self._fit.pipeline, start + n
+        made = np.empty((n, *self._fit.targets.values.shape[1:]), dtype=np.float32)
+        firsts = range(start - start % self.batch, stop, self.batch) if n else range(0)
         for first in _bar(firsts, "sampling", progress, unit=f"batch of {self.batch}"):
-            seeds = SeedRange(fitted.pipeline.root, first, first + self.batch)
-            made = fitted.sampler.sample(seeds)
-            yield first, fitted.pipeline.physical(made.maps.cpu())
+            seeds = SeedRange(pipeline.root, first, first + self.batch)
+            maps = pipeline.physical(make(seeds).cpu())
+            low, high = max(first, start), min(first + self.batch, stop)
+            made[low - start : high - start] = maps[low - first : high - first]
+        return made
 
     @property
     def identity(self) -> str:

@@ -1,0 +1,101 @@
+"""Samples that a function of the user's scores well, by choices alone.
+
+Where samples are steered, an aim decides their mean, their brightness and their size, so the choice
+begins there: a sample's first parent is a target drawn with probability proportional to
+`exp(strength * score / spread)`, `spread` being that of the scores of all targets. On the way down
+`search` keeps ways of which the clean estimate scores well, at the same temperature.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ood_core.arrays import Maps, PerSample
+from ood_core.diffusion.search import search
+from ood_core.errors import InputError
+from ood_core.numerics.random import SeedRange, Stream, uniform
+from ood_core.numerics.symmetry import orbit
+from ood_core.synthesis.pipeline import Pipeline, Sampler
+
+Reward = Callable[[NDArray[np.float32]], NDArray[np.floating]]
+"""Scores of maps in physical units, `(n, c, y, x)` to `(n,)`; more is better."""
+PARENTS = 2**31
+"""Attempt of the numbers that parents are drawn with; time indices are smaller."""
+
+
+class Preference:
+    """A reward on the maps of a fitted pipeline.
+
+    Args:
+        pipeline: what was fitted.
+        sampler: draws its samples.
+        reward: scores maps.
+        candidates: ways that are tried per step, 1 or more.
+        strength: of the choice, in inverse spreads of the targets' scores; 0 chooses nothing.
+
+    Raises:
+        InputError: a reward that does not give one finite number per map, or the same for all
+            targets; an impossible number of candidates or strength.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        sampler: Sampler,
+        reward: Reward,
+        candidates: int,
+        strength: float,
+    ) -> None:
+        if candidates < 1 or not 0 <= strength < np.inf:
+            raise InputError(
+                f"got {candidates} candidates and strength {strength}; expected 1 or more, and a "
+                "number of 0 or more"
+            )
+        self._pipeline, self._sampler, self._reward = pipeline, sampler, reward
+        self._candidates, self._strength = candidates, strength
+        targets = pipeline.targets
+        self._images = self._scores(torch.cat(orbit(targets.fit_ranged, targets.symmetries)))
+        self._spread = float(self._images.std())
+        if self._spread == 0:
+            raise InputError(
+                "got a reward that is the same for all fit targets; expected one that differs"
+            )
+
+    def sample(self, seeds: SeedRange) -> Maps:
+        """Make the samples of a range of seeds, in model range."""
+        pipeline = self._pipeline
+        latents = self._sampler.drawn(seeds).draws.latents.to(pipeline.device)
+        denoiser = self._sampler.denoiser(seeds, self._parents(seeds))
+        temperature = self._spread / self._strength if self._strength else np.inf
+        made = search(
+            denoiser,
+            latents,
+            pipeline.timesteps,
+            seeds,
+            self._of_seen,
+            self._candidates,
+            temperature,
+        )
+        return pipeline.maps(made)
+
+    def _of_seen(self, seen: Maps) -> PerSample:
+        return self._scores(self._pipeline.maps(seen).cpu())
+
+    def _scores(self, maps: Maps) -> PerSample:
+        scores = np.asarray(self._reward(self._pipeline.physical(maps)), dtype=np.float64)
+        if scores.shape != (len(maps),) or not np.isfinite(scores).all():
+            raise InputError(
+                f"got scores of shape {scores.shape}, {np.isfinite(scores).sum()} of them finite, "
+                f"of {len(maps)} maps; expected one finite number per map"
+            )
+        return torch.from_numpy(scores)
+
+    def _parents(self, seeds: SeedRange) -> Int[Tensor, " n"]:
+        """One image of a target per sample, by the Gumbel trick."""
+        drawn = uniform(seeds, len(self._images), PARENTS, Stream.CHOICE).clamp_min(1e-300)
+        weight = self._strength / self._spread * self._images
+        return (weight - (-drawn.log()).log()).argmax(dim=1)
