@@ -230,6 +230,10 @@ def psnr(values: Float[np.ndarray, " targets"], theme: Theme) -> bytes:
     return _png(figure)
 
 
+SETS = {"fields": "Gaussian\nfields", "synthetic": "synthetic\nalone"}
+"""Sets beside the curve whose names are not said as they are."""
+
+
 def downstream(found: DownstreamResult, theme: Theme) -> bytes:
     """Plot the augmentation curve of every probe with its 95 % interval, beside other sets."""
     probes = list(dict.fromkeys(row.probe for row in found.training_sets))
@@ -245,8 +249,8 @@ def downstream(found: DownstreamResult, theme: Theme) -> bytes:
         _points(axes, labels, curve, theme.samples, "real + k × synthetic", joined=True)
         axes.axhline(curve[0].score, color=theme.samples, linewidth=1, linestyle=(0, (2, 3)))
         others = [row for row in rows if row not in curve]
-        names = {"flips": "flips", "fields": "Gaussian\nfields", "synthetic": "synthetic\nalone"}
-        _points(axes, [names[row.name] for row in others], others, theme.real, "", joined=False)
+        names = [SETS.get(row.name, row.name) for row in others]
+        _points(axes, names, others, theme.real, "", joined=False)
         axes.axhline(found.chance, color=theme.ink, linewidth=0.8, linestyle=(0, (1, 2)))
     panels[0].set_ylabel(found.metric)
     figure.supxlabel("synthetic maps per real one, and other sets", fontsize=9.5, color=theme.ink)

@@ -40,7 +40,7 @@ def replaced(text: str, small: dict[str, str]) -> str:
 def test_every_block_of_the_page_runs(small):
     page = (PROJECT / "docs" / "python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names: dict[str, object] = {}
     exec(compile(replaced("\n".join(blocks), small), "docs/python.md", "exec"), names)
     assert names["maps"].shape == (48, 1, 16, 16)

@@ -142,11 +142,13 @@ def once(evaluate: Callable[..., Any]) -> Callable[..., Any]:
     """Score every set of samples once: scores are a function of what is stored."""
     known: dict[bytes, Any] = {}
 
-    def evaluated(extractor: Any, blocks: Iterable[Mapping[str, Any]], *rest: Any) -> Any:
+    def evaluated(
+        extractor: Any, blocks: Iterable[Mapping[str, Any]], *rest: Any, **named: Any
+    ) -> Any:
         held = list(blocks)
         key = b"".join(values.numpy().tobytes() for rows in held for values in rows.values())
         if key not in known:
-            known[key] = evaluate(extractor, iter(held), *rest)
+            known[key] = evaluate(extractor, iter(held), *rest, **named)
         return known[key]
 
     return evaluated

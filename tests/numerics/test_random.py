@@ -156,6 +156,8 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "SOURCE": 8,
         "COMPONENT": 9,
         "STEERING": 10,
+        "KNOWN": 11,
+        "CHOICE": 12,
     }
 
 

@@ -15,7 +15,12 @@ import torch
 from PIL import Image
 
 from ood_core.errors import InputError
-from ood_core.evaluation.downstream import DownstreamResult, TrainingSetScore, summarize_gain
+from ood_core.evaluation.downstream import (
+    OTHERS,
+    DownstreamResult,
+    TrainingSetScore,
+    summarize_gain,
+)
 from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.evaluation.probes import PROBES
 from ood_core.evaluation.results import Score
@@ -239,7 +244,7 @@ def test_gain_and_walks_are_shown_where_they_were_measured(report: ReportInput) 
     rows = tuple(
         replace(row, probe=probe, name=name, multiple=k)
         for probe in PROBES
-        for name, k in (("real", None), ("flips", None), ("fields", None), ("real+1", 1),
+        for name, k in (("real", None), *((name, None) for name in OTHERS), ("real+1", 1),
                         ("synthetic", 1))
     )  # fmt: skip
     gain = DownstreamResult(HOSTILE, ("a", "b"), 0.5, 12, 12, 40, 40, 1, 4, rows, "")
