@@ -2,8 +2,10 @@
 
 Where samples are steered, an aim decides their mean, their brightness and their size, so the choice
 begins there: a sample's first parent is a target drawn with probability proportional to
-`exp(strength * score / spread)`, `spread` being that of the scores of all targets. On the way down
-`search` keeps ways of which the clean estimate scores well, at the same temperature.
+`exp(strength * z)`, where `z` is the normal score of its rank among the targets: the flux of one
+bright galaxy then weighs no more than its rank. On the way down `search` keeps ways of which the
+clean estimate scores well, at a temperature of half the central 68 % of the targets' scores over
+`strength`.
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from ood_core.arrays import Maps, PerSample
@@ -35,7 +38,7 @@ class Preference:
         sampler: draws its samples.
         reward: scores maps.
         candidates: ways that are tried per step, 1 or more.
-        strength: of the choice, in inverse spreads of the targets' scores; 0 chooses nothing.
+        strength: of the choice, in inverse standard deviations; 0 chooses nothing.
 
     Raises:
         InputError: a reward that does not give one finite number per map, or the same for all
@@ -58,12 +61,14 @@ class Preference:
         self._pipeline, self._sampler, self._reward = pipeline, sampler, reward
         self._candidates, self._strength = candidates, strength
         targets = pipeline.targets
-        self._images = self._scores(torch.cat(orbit(targets.fit_ranged, targets.symmetries)))
-        self._spread = float(self._images.std())
-        if self._spread == 0:
+        scores = self._scores(torch.cat(orbit(targets.fit_ranged, targets.symmetries))).numpy()
+        if scores.std() == 0:
             raise InputError(
                 "got a reward that is the same for all fit targets; expected one that differs"
             )
+        self._normal = torch.from_numpy(norm.ppf((rankdata(scores) - 0.5) / len(scores)))
+        low, high = np.quantile(scores, (0.16, 0.84))
+        self._spread = float((high - low) / 2) or float(scores.std())
 
     def sample(self, seeds: SeedRange) -> Maps:
         """Make the samples of a range of seeds, in model range."""
@@ -96,6 +101,5 @@ class Preference:
 
     def _parents(self, seeds: SeedRange) -> Int[Tensor, " n"]:
         """One image of a target per sample, by the Gumbel trick."""
-        drawn = uniform(seeds, len(self._images), PARENTS, Stream.CHOICE).clamp_min(1e-300)
-        weight = self._strength / self._spread * self._images
-        return (weight - (-drawn.log()).log()).argmax(dim=1)
+        drawn = uniform(seeds, len(self._normal), PARENTS, Stream.CHOICE).clamp_min(1e-300)
+        return (self._strength * self._normal - (-drawn.log()).log()).argmax(dim=1)

@@ -188,7 +188,7 @@ class Synthesizer:
             n: how many.
             start: number of the first.
             candidates: ways that are tried at each step.
-            strength: of the choice, in inverse standard deviations of the targets' scores.
+            strength: of the choice, in inverse standard deviations; 0 chooses nothing.
             progress: whether to show a bar.
 
         Returns:
