@@ -116,7 +116,7 @@ def test_who_does_not_sweep_is_found_out(recorded, small, tmp_path, monkeypatch)
     assert [path for path in root.rglob("*") if PARTIAL in path.name] != []
 
 
-def vouch_first(self, shard, rows, statistics, nfe, parts):
+def vouch_first(self, shard, rows, statistics, nfe, parts, at_once):
     """The order that must never be: the receipt before the bytes."""
     stop = shard.start + len(next(iter(rows.values())))
     digests = rows_digest(rows), "" if statistics is None else rows_digest(statistics)
