@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import final
 
-from actors.ray_pool import Scheduler
+from actors.scheduler import Scheduler
 from ood_core.store.plan import ShardPlan
 
 

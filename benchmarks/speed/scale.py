@@ -21,7 +21,8 @@ from threading import Lock
 from typing import Any
 
 from actors import ray_pool
-from actors.ray_pool import RayPool, Scheduler
+from actors.ray_pool import RayPool
+from actors.scheduler import Scheduler
 from actors.workers import WorkerSpec
 from benchmarks.compare import show_changes
 from benchmarks.record import Figure, previous, save

@@ -65,10 +65,8 @@ def submit_run(
         where = _staged(Path(folder) / "job", config, working_dir, wheel)
         from actors.ray_jobs import JobService
 
-        service, key = (
-            JobService(address),
-            f"farfield-{hashlib.sha256(out.encode()).hexdigest()[:12]}",
-        )
+        service = JobService(address)
+        key = f"farfield-{hashlib.sha256(out.encode()).hexdigest()[:12]}"
         number = service.running(key)
         if number is None:
             options = [word for one in sets for word in ("--set", one)]

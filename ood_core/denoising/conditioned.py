@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ood_core.arrays import Map, Maps
+from ood_core.arrays import Map, Maps, wide
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
@@ -49,7 +49,7 @@ class KnownPixels:
                 " fill it in parts, or bin it"
             )
         self._covariance, self._known, self._missing = covariance, known, missing
-        unit = torch.zeros(len(self._where), known.numel(), dtype=torch.float64).to(known.device)
+        unit = wide(torch.zeros(len(self._where), known.numel(), device=known.device))
         unit[torch.arange(len(self._where)), self._where] = 1
         columns = covariance.solve(unit.reshape(-1, *known.shape)).flatten(1)[:, self._where]
         values, self._vectors = torch.linalg.eigh((columns + columns.T) / 2)
@@ -58,12 +58,12 @@ class KnownPixels:
     def mean(self, estimate: Maps, noise_to_signal: float) -> Maps:
         """The mean of the clean map given `x_t` and the known pixels, `(n, c, y, x)`."""
         gap = torch.where(self._missing, 0, self._known - estimate)
-        pull = self._covariance.solve(gap.double()).flatten(1)[:, self._where]
+        pull = self._covariance.solve(wide(gap)).flatten(1)[:, self._where]
         return self._with(estimate, -self._scaled(pull, noise_to_signal, -1))
 
     def draw(self, estimate: Maps, noise_to_signal: float, white: Maps) -> Maps:
         """A draw of the clean map given `x_t` and the known pixels, from standard normals."""
-        spread = white.double().flatten(1)[:, self._where]
+        spread = wide(white).flatten(1)[:, self._where]
         mean = self.mean(estimate, noise_to_signal)
         return self._with(mean, self._scaled(spread, noise_to_signal, -0.5))
 

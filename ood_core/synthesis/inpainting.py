@@ -3,8 +3,7 @@
 Where a draw begins is a draw from the targets' Gaussian given the known pixels, noised to the top
 of the grid; on the way down every clean estimate becomes a draw given them
 (`ood_core.denoising.conditioned`). Nothing steers here: statistics that are pulled towards those of
-a target follow that target, and draws spread less than they should (measured: 80 % of pixels lie
-in intervals of 90 %).
+a target follow that target, and draws would spread less than they should.
 """
 
 import math

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.ray_pool import Scheduler
+from actors.scheduler import Scheduler
 from ood_core.store.plan import ShardPlan
 from tests.strategies import repeatable
 

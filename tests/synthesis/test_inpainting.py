@@ -8,15 +8,6 @@ from ood_core.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def synth(base, tiny):
-    settings = tiny()
-    model = ff.load_model(str(base))
-    return ff.Synthesizer(model, settings.method, batch=3).fit(
-        ff.TargetSet.of(settings.targets), progress=False
-    )
-
-
-@pytest.fixture(scope="module")
 def maps(synth, tiny):
     held_out = ff.TargetSet.of(tiny().targets).held_out[:2].copy()
     held_out[0, :, 4:9, 3:8] = np.nan

@@ -3,17 +3,7 @@
 import numpy as np
 import pytest
 
-import ood_core as ff
 from ood_core.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def synth(base, tiny):
-    settings = tiny()
-    model = ff.load_model(str(base))
-    return ff.Synthesizer(model, settings.method, batch=8).fit(
-        ff.TargetSet.of(settings.targets), progress=False
-    )
 
 
 def flux(maps):
