@@ -247,6 +247,16 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_ray_left() -> Iterator[None]:
+    """Leave the Ray that a test joined before another file of tests runs in this process."""
+    yield
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One real Prefect server on loopback for the whole session; gives the address of its API."""

@@ -41,6 +41,7 @@ def test_torch_reads_every_sample_once(unbroken, workers):
     loader = DataLoader(
         samples, batch_size=3, shuffle=True, num_workers=workers,
         generator=torch.Generator().manual_seed(0),
+        multiprocessing_context="forkserver" if workers else None,
     )  # fmt: skip
     batches = list(loader)
     numbers = torch.cat([batch["sample"] for batch in batches])
