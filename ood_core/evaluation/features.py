@@ -36,6 +36,7 @@ from torch import Tensor
 from ood_core.config.targets import Symmetry
 from ood_core.metrics.bispectrum import bispectrum_features
 from ood_core.metrics.channels import channel_features
+from ood_core.metrics.detail import detail_features
 from ood_core.metrics.morphology import minkowski_features, peak_features
 from ood_core.metrics.novelty import Reference, Shifted
 from ood_core.metrics.one_point import cumulative, own_units, quantiles, uniform_edges
@@ -92,6 +93,7 @@ FAMILIES: dict[str, Family] = {
         Family("phases", "phase coherence", phase_features, min_side=8),
         Family("minkowski", "boundaries and connectivity (Minkowski)", minkowski_features),
         Family("peaks", "peaks and minima", peak_features, min_side=3),
+        Family("detail", "detail given the coarse map", detail_features, min_side=6),
         Family("channels", "what channels have in common", channel_features, min_channels=2),
         Family(
             "scattering", "scattering moments", scattering_features,
