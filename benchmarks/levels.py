@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.nfe import say
 from flows.settings import load_settings
 from ood_core.arrays import Latents
-from ood_core.denoising.calibrated import TargetLaws
+from ood_core.denoising.calibrated import TargetExperts
 from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.discrepancy import adjusted, detectable_difference, energy_test
 from ood_core.models.loading import load_model
@@ -75,7 +75,7 @@ def rows(config: str) -> None:
     calibrator = Calibrator(pipeline, (halves[0], halves[1]))
     weights = {t: calibrator.weights_at(t) for t in pipeline.timesteps.tolist()}
     pipeline = pipeline.calibrated(calibrator.weights(weights))
-    folds = TargetLaws.cross_fitted(
+    folds = TargetExperts.cross_fitted(
         seen, schedule, plan.rho, plan.n_clusters, symmetries, halves, pipeline.show
     )
     for level in LEVELS:

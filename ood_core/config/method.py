@@ -85,7 +85,7 @@ class SteeringSpec:
         steps: Adam steps per noise level; 0 switches steering off.
         rate: Adam's rate, in those standard deviations.
         sigma_max: largest `sigma/alpha` at which estimates are steered.
-        neighbours: near targets among which the second of a sample's two parents is drawn.
+        neighbours: near targets between which aims are drawn, each with what is missed at another.
         radial_bins: rings about the centre whose means are steered too, where maps have a centre.
         start: distance of the random starting point from the estimate, in those deviations.
         low_k_weight: weight of the mean and of the power at the lowest wavenumbers; others have 1.
@@ -94,7 +94,7 @@ class SteeringSpec:
     steps: int = 12
     rate: float = 0.3
     sigma_max: float = 4.0
-    neighbours: int = 5
+    neighbours: int = 16
     radial_bins: int = 7
     start: float = 0.3
     low_k_weight: float = 3.0

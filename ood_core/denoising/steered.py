@@ -2,10 +2,17 @@
 
 While decoding, at each timestep with `sigma/alpha` up to `sigma_max`, a few Adam steps on the
 denoised estimate alone (no gradient through the network) lower the distance of its statistics to a
-per-sample aim `s*`. The aim is drawn locally: a random target, one of its near neighbours in
-statistic space, a random point between them. Statistics: log scattering moments, log band powers,
-mean, spread, skewness, sorted pixels and means of rings about the centre, each divided by its
-spread over the targets.
+per-sample aim `s*`. Statistics: log scattering moments, log band powers of the map and of what
+lies above several brightnesses, mean, spread, skewness, sorted pixels and means of blocks, and
+means of rings about the centre, each divided by its spread over the targets.
+
+The aim is drawn locally. A target is a random point between two of its near neighbours in statistic
+space, plus what that point misses; an aim is such a point of one target, plus what is missed at one
+of its neighbours. Points alone would be nearer to targets than real maps are, and spread less.
+
+Power of a map alone does not say whether bright pixels are one object or many. That of the set of
+pixels above a level does: at small scales it is the length of the set's boundary (Debye, Anderson &
+Brumberger 1957, eq. 6), at larger ones how its pieces lie.
 
 Adam moves all its coordinates by like amounts. On pixels such steps are white noise, which makes
 peaks that no map has. In posterior coordinates `x0 + A u`, with `A(k)^2 = P(k) s^2 / (P(k) + s^2)`
@@ -60,6 +67,8 @@ BLOCKS, RANKS = (2, 4), 16
 Pixel values alone do not say that bright pixels lie together.
 """
 BANDS = 9
+LEVELS, EDGE = (-1.0, 0.0, 1.0, 2.0), 0.3
+"""Brightnesses in a map's own sigma, about its mean, and the width of the soft step over them."""
 HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
@@ -79,6 +88,7 @@ class Statistics:
         self._bands = half_sums(hats)
         self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
         self._block_ranks = torch.stack([end_ranks((size // side) ** 2) for side in BLOCKS])
+        self._levels = torch.tensor(LEVELS)
         self._rings = ring_means(size, radial_bins)
         self._shape = (size, size)
 
@@ -99,9 +109,8 @@ class Statistics:
         flat = maps.flatten(2)
         mean, spread = flat.mean(-1), flat.std(-1)
         standard = (flat - mean[..., None]) / spread[..., None].clamp_min(1e-3)
-        modes = torch.fft.rfft2(maps)
-        power = modes.real.square() + modes.imag.square()
-        bands = power.flatten(2) @ self._bands.flatten(1).T
+        above = torch.sigmoid((standard[..., None, :] - self._levels[:, None]) / EDGE)
+        excursions = self._log_power(above.unflatten(-1, self._shape))[..., 1:]
         quantiles = flat.sort(dim=-1).values.index_select(-1, self._ranks)
         coarse = [
             avg_pool2d(maps, side).flatten(2).sort(dim=-1).values.index_select(-1, ranks)
@@ -109,7 +118,8 @@ class Statistics:
         ]
         return {
             "scattering": self._scattering.log_moments(maps),
-            "bands": 0.5 * torch.log(bands + 1e-6),
+            "bands": self._log_power(maps),
+            "excursions": excursions.flatten(2),
             "mean": mean,
             "spread": torch.log(spread + 1e-3),
             "skewness": (standard * standard * standard).mean(-1),
@@ -118,10 +128,16 @@ class Statistics:
             "rings": flat @ self._rings.flatten(1).T,
         }
 
+    def _log_power(self, maps: Float[Tensor, "*n y x"]) -> Float[Tensor, "*n bands"]:
+        """Half the log of the power about the mean, per band."""
+        modes = torch.fft.rfft2(maps)
+        power = modes.real.square() + modes.imag.square()
+        return 0.5 * torch.log(power.flatten(-2) @ self._bands.flatten(1).T + 1e-6)
+
     def to(self, device: torch.device | str) -> "Statistics":
         """Move to a device."""
         moved = copy(self)
-        for name in ("_scattering", "_bands", "_ranks", "_block_ranks", "_rings"):
+        for name in ("_scattering", "_bands", "_ranks", "_block_ranks", "_levels", "_rings"):
             setattr(moved, name, getattr(self, name).to(device))
         return moved
 
@@ -206,16 +222,30 @@ class StatisticAims:
     ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
         """Draw one aim per seed; also return its two parent targets.
 
-        `near` has the first parent of each sample, whose latent it was made of; without it, parents
-        are drawn at random.
+        These are the target whose place among its neighbours is taken, and the neighbour whose miss
+        is. `near` has the first of each sample, whose latent it was made of; without it, the first
+        is drawn at random.
         """
-        drawn = uniform(seeds, 3, stream=Stream.STATISTIC)
+        drawn = uniform(seeds, 8, stream=Stream.STATISTIC)
         first = (drawn[:, 0] * len(self.values)).long() if near is None else near.long()
-        choice = (drawn[:, 1] * self.neighbours.shape[1]).long()
-        second = self.neighbours[first, choice]
-        start, end = (self.values[row.to(self.values.device)] for row in (first, second))
-        share = drawn[:, 2:].float().to(self.values.device)
-        return torch.lerp(start, end, share), torch.stack([first, second], dim=1) % self.targets
+        chosen = (drawn[:, 1] * self.neighbours.shape[1]).long()
+        second = self.neighbours[first, chosen]
+        missed = self.values[second.to(self.values.device)] - self._between(second, drawn[:, 2:5])
+        aim = self._between(first, drawn[:, 5:]) + missed
+        return aim, torch.stack([first, second], dim=1) % self.targets
+
+    def _between(
+        self, rows: Int[Tensor, " n"], drawn: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n f"]:
+        """Return a random point between two different neighbours, if there are two."""
+        count = self.neighbours.shape[1]
+        one = (drawn[:, 0] * count).long()
+        other = (one + 1 + (drawn[:, 1] * (count - 1)).long()) % count
+        start, end = (
+            self.values[self.neighbours[rows, which].to(self.values.device)]
+            for which in (one, other)
+        )
+        return torch.lerp(start, end, drawn[:, 2:].to(start))
 
     def to(self, device: torch.device | str) -> "StatisticAims":
         """Move to a device; aims are still chosen on the host."""

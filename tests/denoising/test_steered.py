@@ -11,6 +11,7 @@ from ood_core.config.targets import Symmetry
 from ood_core.denoising.hats import local_mean
 from ood_core.denoising.steered import (
     BLOCKS,
+    LEVELS,
     LOW_K,
     QUANTILES,
     RANKS,
@@ -24,7 +25,6 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.numerics.covariance import Stationary, filtered, wavenumbers
 from ood_core.numerics.random import SeedRange
-from ood_core.numerics.symmetry import orbit
 from tests.strategies import randn
 
 LINEAR = NoiseSchedule.linear()
@@ -271,7 +271,7 @@ def test_low_k_weight_that_count_more_end_nearer_to_their_aims(aims: StatisticAi
         pulled = steered(aims, seeds, spec)(x_t, INSIDE)
         gaps = ((STATISTICS(pulled) - aim) / aims.spread).square().mean(0)
         left[weight] = float(gaps[aims.low_k].mean()), float(gaps[~aims.low_k].mean())
-    assert left[3.0][0] < 0.5 * left[1.0][0]
+    assert left[3.0][0] < 0.9 * left[1.0][0]
     assert left[3.0][1] > left[1.0][1]  # and the others pay for it
 
 
@@ -328,14 +328,58 @@ def test_parents_are_two_different_targets_and_all_are_used(aims: StatisticAims)
     assert float((counts - 400 / 12).abs().max()) < 5 * (400 / 12 * 11 / 12) ** 0.5
 
 
-def test_an_aim_lies_between_images_of_its_parents(aims: StatisticAims) -> None:
-    drawn, parents = aims.draw(SeedRange(9, 0, 10))
-    images = STATISTICS(torch.cat(orbit(targets(), DIHEDRAL)))
-    for aim, (first, second) in zip(drawn, parents.tolist(), strict=True):
-        a, b = images[first::TARGETS], images[second::TARGETS]
-        ends = (a[:, None] - b[None]).norm(dim=-1)
-        through = (a - aim).norm(dim=-1)[:, None] + (b - aim).norm(dim=-1)[None]
-        assert float((through - ends).min()) < 1e-3  # the triangle inequality is an equality
+def test_aims_are_points_between_neighbours_plus_what_is_missed_at_another(
+    aims: StatisticAims,
+) -> None:
+    """With neighbours that are all one row `a`, points are `a`, and an aim is `a` plus `s - a`."""
+    rows = torch.arange(len(aims.values))
+    same = torch.full_like(aims.neighbours, 7)
+    same[7] = 11
+    drawn, parents = replace(aims, neighbours=same).draw(SeedRange(9, 0, 5), rows[:5])
+    assert parents.tolist() == [[row, 7] for row in range(5)]
+    expected = aims.values[7] + aims.values[7] - aims.values[11]
+    torch.testing.assert_close(drawn, expected.expand(5, -1))
+
+
+def test_aims_spread_as_targets_do_and_are_as_far_from_them() -> None:
+    """Points between a target and its neighbour do neither: the controls that must fail.
+
+    What a point of two neighbours misses goes with the point a little, so variances add up to
+    somewhat more. Means of 2,000 draws have errors of 0.03 spreads, and those of 64 targets, whose
+    neighbours are not drawn evenly, of 0.12.
+    """
+    many = StatisticAims.measure(STATISTICS, targets(64), (), neighbours=16)
+    real = many.values / many.spread
+    drawn = many.draw(SeedRange(9, 0, 2000))[0] / many.spread
+    distance = torch.cdist(real, real).fill_diagonal_(torch.inf)
+    left_out, second = distance.min(dim=1)
+    points = torch.lerp(real, real[second], torch.rand(64, 1, generator=torch.manual_seed(1)))
+    spread, near = [], []
+    for some in (drawn, points):
+        spread.append(float(some.var(dim=0).sum() / real.var(dim=0).sum()))
+        near.append(float(torch.cdist(some, real).amin(1).median() / left_out.median()))
+    assert 0.9 < spread[0] < 1.6
+    assert 0.9 < near[0] < 1.4
+    assert spread[1] < 0.85
+    assert near[1] < 0.6
+    assert float((drawn.mean(0) - real.mean(0)).abs().max()) < 0.6
+
+
+def test_power_above_a_level_tells_one_object_from_many() -> None:
+    """Sixteen bright pixels in a block or apart: a boundary of 16 sides against one of 64.
+
+    Power at the smallest scales grows with the boundary, at the largest with the size of pieces.
+    """
+    block, apart = torch.zeros(2, 1, 1, SIDE, SIDE)
+    block[0, 0, 4:8, 4:8], apart[0, 0, ::4, ::4] = 1.0, 1.0
+    one, other = (
+        STATISTICS.by_name(maps)["excursions"].unflatten(-1, (len(LEVELS), -1))
+        for maps in (block, apart)
+    )
+    assert bool(((other - one)[0, 0, :, -2:] > 1).all())
+    assert bool(((other - one)[0, 0, :, :2] < 0).all())
+    brighter = STATISTICS.by_name(3 * block + 1)["excursions"]
+    torch.testing.assert_close(brighter.unflatten(-1, (len(LEVELS), -1)), one, rtol=1e-3, atol=1e-3)
 
 
 def test_neighbours_are_never_images_of_the_same_target(aims: StatisticAims) -> None:
