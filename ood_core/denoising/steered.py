@@ -7,8 +7,8 @@ lies above several brightnesses, mean, spread, skewness, sorted pixels and means
 means of rings about the centre, each divided by its spread over the targets.
 
 The aim is drawn locally. A target is a random point between two of its near neighbours in statistic
-space, plus what that point misses; an aim is such a point of one target, plus what is missed at one
-of its neighbours. Points alone would be nearer to targets than real maps are, and spread less.
+space, plus what that point misses; an aim is such a point of one target, plus most of what is
+missed at one of its neighbours. Points alone would be nearer to targets than real maps are to any.
 
 Power of a map alone does not say whether bright pixels are one object or many. That of the set of
 pixels above a level does: at small scales it is the length of the set's boundary (Debye, Anderson &
@@ -67,7 +67,7 @@ BLOCKS, RANKS = (2, 4), 16
 Pixel values alone do not say that bright pixels lie together.
 """
 BANDS = 9
-LEVELS, EDGE = (-1.0, 0.0, 1.0, 2.0), 0.3
+LEVELS, EDGE = (-1.0, 2.0), 0.3
 """Brightnesses in a map's own sigma, about its mean, and the width of the soft step over them."""
 HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
@@ -173,20 +173,41 @@ def ring_means(size: int, count: int) -> Float[Tensor, "rings y x"]:
     return inside / inside.sum((-2, -1), keepdim=True).clamp_min(1)
 
 
+def share_missed(values: Float[Tensor, "m f"], near: Float[Tensor, "m k f"]) -> float:
+    """How much of what points between two neighbours miss gives them the variance of `values`.
+
+    With `u` uniform and different `a`, `b` of `k` neighbours with mean `m` and covariance `S`,
+    `(1 - u) a + u b` has `w = (2/3 - 1 / (3 (k - 1))) S` about `m`, as `E[u^2] = 1/3`,
+    `E[u (1 - u)] = 1/6` and `cov(a, b) = -S / (k - 1)`. What it misses of a value `s` is taken as
+    independent of it: `var(s) = var(m) + w + share^2 (var(s - m) + w)`.
+    """
+    count, mean = near.shape[1], near.mean(dim=1)
+    within = (2 / 3 - 1 / (3 * (count - 1))) if count > 1 else 0.0
+    inside = within * (near - mean[:, None]).square().sum((1, 2)).mean() / count
+    wanted, points, missed = (
+        (part - part.mean(dim=0)).square().sum(dim=1).mean()
+        for part in (values, mean, values - mean)
+    )
+    lost = float((wanted - points - inside) / (missed + inside).clamp_min(1e-12))
+    return math.sqrt(min(max(lost, 0.0), 1.0))
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
-    `low_k` marks those of the mean and of the lowest wavenumbers. `power` is the targets' mean
-    power about their mean, per Fourier mode, isotropic. `detail` is the spread of the targets'
-    detail where their local mean has one of several brightnesses, `edges`, over its spread in all.
+    `share` is how much aims have of what is missed (`share_missed`). `low_k` marks those of the mean
+    and of the lowest wavenumbers. `power` is the targets' mean power about their mean, per Fourier
+    mode, isotropic. `detail` is the spread of the targets' detail where their local mean has one of
+    several brightnesses, `edges`, over its spread in all.
     """
 
     values: Float[Tensor, "m f"]
     spread: Float[Tensor, " f"]
     low_k: Bool[Tensor, " f"]
     neighbours: Int[Tensor, "m k"]
+    share: float
     targets: int
     power: Map
     edges: Float[Tensor, " bins"]
@@ -215,7 +236,8 @@ class StatisticAims:
         smooth = local_mean(targets)
         edges = brightness_edges(smooth)
         detail = relative_detail(targets - smooth, brightness_hats(smooth, edges))
-        return cls(values, spread, low_k, nearest, len(targets), power, edges, detail)
+        share = share_missed(standard, standard[nearest])
+        return cls(values, spread, low_k, nearest, share, len(targets), power, edges, detail)
 
     def draw(
         self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
@@ -231,7 +253,7 @@ class StatisticAims:
         chosen = (drawn[:, 1] * self.neighbours.shape[1]).long()
         second = self.neighbours[first, chosen]
         missed = self.values[second.to(self.values.device)] - self._between(second, drawn[:, 2:5])
-        aim = self._between(first, drawn[:, 5:]) + missed
+        aim = self._between(first, drawn[:, 5:]) + self.share * missed
         return aim, torch.stack([first, second], dim=1) % self.targets
 
     def _between(
