@@ -41,9 +41,16 @@ def set_numbers(device: torch.device, dtype: str) -> None:
 
 
 def load_pipeline(
-    run: RunStore, base: str, device: str, dtype: str, max_base_bytes: int = BASE_BYTES
+    run: RunStore,
+    base: str,
+    device: str,
+    dtype: str,
+    max_base_bytes: int = BASE_BYTES,
+    calibrated: bool | None = None,
 ) -> Pipeline:
     """Load a base and a run's targets and fits onto a device; its network's seconds are counted.
+
+    `calibrated` says whether the calibration is finished; where nobody knows, receipts are read.
 
     Raises:
         IdentityRefused: the base on disk is not the one the run was planned with.
@@ -57,10 +64,13 @@ def load_pipeline(
     plan, weights = None, None
     patches: tuple[PatchMixture, ...] = ()
     if method.calibration is not None:
-        plan = ExpertPlan.from_dict(run.table("calibrate").attributes)
         patches = read_patches(run, halves=False).every if method.calibration.patches else ()
-        if run.ledger("calibrate").missing(run.plan("calibrate")) == []:
-            weights = read_calibration(run)
+        if calibrated is None:
+            calibrated = not run.ledger("calibrate").missing(run.plan("calibrate"))
+        if calibrated:
+            plan, weights = read_calibration(run)
+        else:
+            plan = ExpertPlan.from_dict(run.table("calibrate").attributes)
     targets, root = load_targets(run), root_key(record["identity"])
     frame = frame_of(run, record)
     pipeline = Pipeline.of(

@@ -1,6 +1,7 @@
 """The Ray cluster that this process works with: joining it, and room for workers there."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ if os.environ.get("RAY_ADDRESS", "local") == "local":
 
 import joblib
 import ray
-from ray._raylet import Config  # type: ignore[attr-defined]
 
 from ood_core.errors import ServiceLost
 
@@ -121,6 +121,7 @@ def _adopt_token_mode(address: str) -> None:
     """
     if address.startswith("ray://"):
         raise _not_joined(address, "an address of Ray Client; expected HOST:PORT")
+    _require_listener(address)
     end, said = time.monotonic() + JOIN_SECONDS, ""
     for mode in (os.environ[MODE],) if MODE in os.environ else ("disabled", "token"):
         command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
@@ -136,13 +137,32 @@ def _adopt_token_mode(address: str) -> None:
             raise _not_joined(address, f"no answer in {JOIN_SECONDS:g} s") from None
         if answer.returncode == 0:
             os.environ[MODE] = mode
-            Config.initialize("")  # Ray has read the mode when it was imported
+            # Ray has read the mode when it was imported, and has no public way to read it again:
+            # pyproject.toml holds Ray to the version for which this was tested.
+            from ray._raylet import Config  # type: ignore[attr-defined]
+
+            Config.initialize("")
             return
         errors = [line for line in answer.stderr.split("\n") if "Error: " in line]
         said = said or (errors[-1] if errors else "no answer")
         if "AuthenticationError" not in said:
             break
     raise _not_joined(address, said.partition(" Note:")[0][:300])
+
+
+def _require_listener(address: str) -> None:
+    """See that somebody listens at `HOST:PORT`, which Ray itself waits for.
+
+    Raises:
+        ServiceLost: nobody does, or there is no such host.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():  # Ray knows the others, such as `auto`
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), JOIN_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _not_joined(address, str(error)) from error
 
 
 def _not_joined(address: str, reason: str) -> ServiceLost:

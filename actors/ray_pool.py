@@ -34,7 +34,7 @@ from ray.exceptions import (
 
 from actors.pool import Notice, Outcome, ShardFailure
 from actors.ray_metrics import DriverMetrics, WorkerMetrics
-from actors.scheduler import Scheduler
+from actors.scheduler import Arrival, Scheduler
 from actors.workers import Worker, WorkerSpec, build
 from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
 from ood_core.store.ledger import Receipt
@@ -101,16 +101,6 @@ class RayPool:
         if self.device == "auto" and asked.gpus and not slots(asked):
             return Demand(self.cpus)
         return asked
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """An actor that answered: where it is, and why it cannot work, if it cannot."""
-
-    host: str
-    node: str
-    refusal: Exception | None = None
 
 
 class _Actor:

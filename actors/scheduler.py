@@ -8,6 +8,16 @@ from ood_core.store.plan import Shard
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An actor that answered: where it is, and why it cannot work, if it cannot."""
+
+    host: str
+    node: str
+    refusal: Exception | None = None
+
+
+@final
 @dataclass
 class Scheduler:
     """Which actor takes the next shard: actors with their load, and the shards in flight.

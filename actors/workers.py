@@ -28,6 +28,7 @@ from ood_core.store.files import writing
 from ood_core.store.fitted import read_patches, read_prior
 from ood_core.store.lease import LeaseProof, require
 from ood_core.store.ledger import Receipt
+from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.store.schema import ShardedStage
@@ -35,10 +36,9 @@ from ood_core.store.series import kept_latents
 from ood_core.store.statistics import (
     copy_distance,
     feature_extractor,
-    has_statistics,
 )
 from ood_core.store.statistics import statistics_rows as extracted_rows
-from ood_core.store.targets import all_latents, held_targets
+from ood_core.store.targets import held_latents
 from ood_core.synthesis.pipeline import Calibrator, Drawn, Pipeline, Sampler
 
 Rows = Mapping[str, NDArray[Any]]
@@ -81,17 +81,21 @@ def build(spec: WorkerSpec) -> Worker:
     """Load base and fits from the store, once per process."""
     began = time.monotonic()
     torch.set_num_threads(spec.threads)
-    if not RunStore.at(spec.uri).exists:
+    try:
+        run = RunStore.open(spec.uri)
+    except InputError as error:
         raise InputError(
             f"{socket.gethostname()} sees no run at {spec.uri}; expected a folder that all hosts "
             "share, or an object store that all of them reach"
-        )
-    run = RunStore.open(spec.uri)
+        ) from error
     if spec.lease is not None:  # a copy of the run, as on a disk of this host alone, has another
         require(run.lease, spec.lease)
     if isinstance(run.root, Path) and not os.access(run.root, os.W_OK):
         raise StoreUnwritable(f"{run.root} cannot be written to; expected permission and room")
-    pipeline = load_pipeline(run, spec.base, spec.device, spec.dtype, spec.max_base_bytes)
+    calibrated = spec.stage != "calibrate"  # stages are run in their order
+    pipeline = load_pipeline(
+        run, spec.base, spec.device, spec.dtype, spec.max_base_bytes, calibrated
+    )
     begin = ROWS[spec.stage](run, pipeline)
     measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None
     turns = Turns(time.monotonic() - began)
@@ -162,15 +166,14 @@ class ShardWorker:
         parts: Parts,
         at_once: int,
     ) -> Receipt:
-        vouched = ""
+        tables = [(self.table, rows)]
+        if self.statistics is not None and statistics is not None:
+            tables.append((self.statistics, statistics))
         with timed(parts, "encode"):
-            if self.statistics is not None and statistics is not None:
-                vouched = self.statistics.write(shard, statistics)
-            digest = self.table.write(shard, rows)
+            digest, *vouched = store_rows(self.store.root, shard, tables)
         with timed(parts, "write"):
-            for written in (self.table, self.statistics):
-                if written is not None:
-                    persist_shard(written, shard)
+            for table, _ in tables:
+                persist_shard(table, shard)
         receipt = Receipt(
             stage=self.stage,
             shard=shard.index,
@@ -180,13 +183,18 @@ class ShardWorker:
             nfe=nfe,
             seconds=sum(seconds for name, seconds in parts.items() if name in OF_SHARD),
             writer=f"{socket.gethostname()}:{os.getpid()}",
-            statistics=vouched,
+            statistics=vouched[0] if vouched else "",
             parts={name: round(seconds, 6) for name, seconds in parts.items()},
             micro_batch=at_once,
         )
         self.store.ledger(self.stage).write(receipt)
         self.turns.stored()
         return receipt
+
+
+def store_rows(root: Place, shard: Shard, tables: Sequence[tuple[ShardWriter, Rows]]) -> list[str]:
+    """Store a shard of several tables and return the digests; where it goes far, all at once."""
+    return each(root, lambda one: one[0].write(shard, one[1]), tables)
 
 
 def _clock(pipeline: Pipeline) -> TimedDenoiser:
@@ -294,8 +302,7 @@ ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Begun]
 def load_sampler(run: RunStore, pipeline: Pipeline) -> Sampler:
     """The sampler of a run whose prior is fitted."""
     prior, geometry = read_prior(run.root / "prior.zarr")
-    held = held_targets(run, pipeline.targets)
-    return Sampler(pipeline, prior, geometry, all_latents(run)[held], held)
+    return Sampler(pipeline, prior, geometry, *held_latents(run, pipeline.targets))
 
 
 def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows] | None:
@@ -305,7 +312,7 @@ def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows]
     """
     targets = pipeline.targets
     extractor = feature_extractor(targets)
-    if not has_statistics(run, extractor):
+    within = copy_distance(run, extractor)
+    if within is None:
         return None
-    within = copy_distance(run)
     return lambda rows: extracted_rows(extractor, targets, rows["maps"], within)

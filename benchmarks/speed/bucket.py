@@ -1,28 +1,67 @@
-"""What the driver's bookkeeping costs in an object store: a real S3 server that answers late.
+"""What bookkeeping and shards cost in an object store: a real S3 server that answers late.
 
-No model and no actors: a pool answers at once, so all that is measured is what the driver asks of
-the store for a receipt, and two listings of them.
+No model and no actors: a pool answers at once, so that all that is measured is what the driver asks
+of the store for a receipt, two listings of them, and how long a shard of samples takes to be
+stored. `scale` gives these costs to the model of the dispatcher.
 """
 
 import argparse
 import json
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
+import numpy as np
+
+from actors.workers import WorkerSpec, store_rows
 from benchmarks.record import Figure
-from benchmarks.speed.scale import NoWork
 from flows.runs import stages
 from flows.runs.lease_guard import hold_lease
 from flows.settings import parse
+from ood_core.store.arrays import Table
 from ood_core.store.ledger import Receipt
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
-from tests.object_server import ObjectServer
+from ood_core.store.schema import sample_columns, statistics_columns
+
+
+class NoWork:
+    """A pool in this process whose model does nothing."""
+
+    def run(self, spec: WorkerSpec, shards: Any) -> Any:
+        """Answer at once."""
+        for shard in shards:
+            yield Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
+
+    def standing(self) -> Any:
+        """Nothing stands."""
+        return nullcontext(self)
+
+
+def storing(run: RunStore, shards: int, server: Any) -> tuple[float, float]:
+    """Seconds and requests of storing a shard of 64 samples of 32 px, with its receipt."""
+    plan, tables, rng = ShardPlan(64 * shards, 64), [], np.random.default_rng(0)
+    columns = sample_columns((1, 32, 32), "1"), statistics_columns(1, 65, 300, 1024)
+    for path, made in zip((run.table("generate").path, run.statistics.path), columns, strict=True):
+        writer = Table.create(path, "sample", plan.rows, plan.shard_rows, made, {}).writer()
+        rows = {c.name: rng.integers(1, 99, (64, *c.shape)).astype(c.dtype) for c in made}
+        tables.append((writer, rows))
+    server.reset()
+    began = time.perf_counter()
+    for shard in plan:
+        digest, *_ = store_rows(run.root, shard, tables)
+        run.ledger("stored").write(
+            Receipt("stored", shard.index, shard.start, shard.stop, digest, 1, 1.0, "x:1")
+        )
+    return (time.perf_counter() - began) / shards, len(server.requests) / shards
 
 
 def measure(shards: int, delay: float) -> dict[str, Figure]:
     """Shards per second and requests per shard of a stage, and of reading all its receipts."""
+    from tests.object_server import ObjectServer
+
     server = ObjectServer()
     os.environ.update(server.environment)
     run, plan, none = RunStore.at(f"{server.bucket()}/run"), ShardPlan(shards, 1), ShardPlan(0, 1)
@@ -47,14 +86,21 @@ def measure(shards: int, delay: float) -> dict[str, Figure]:
     server.reset()
     began = time.perf_counter()
     assert not run.ledger("generate").missing(plan)
-    figures = {
-        "bookkeeping, shards per second": Figure(shards / wall, ratio=False),
-        "bookkeeping, requests per shard": Figure(asked / shards, False, False),
-        "receipts read per second": Figure(shards / (time.perf_counter() - began), ratio=False),
-        "reading, requests per receipt": Figure(len(server.requests) / shards, False, False),
-    }
+    read, listed = time.perf_counter() - began, len(server.requests)
+    seconds, requests = storing(run, 20, server)
     server.stop()
-    return figures
+    return {
+        "bookkeeping, shards per second": Figure(shards / wall, ratio=False),
+        "bookkeeping, requests per shard": _cost(asked / shards),
+        "receipts read per second": Figure(shards / read, ratio=False),
+        "reading, requests per receipt": _cost(listed / shards),
+        "a shard of samples stored, seconds": _cost(seconds),
+        "a shard of samples, requests": _cost(requests),
+    }
+
+
+def _cost(value: float) -> Figure:
+    return Figure(value, ratio=False, higher_is_better=False)
 
 
 def main() -> None:

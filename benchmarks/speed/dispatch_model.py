@@ -1,7 +1,7 @@
 """A discrete-event model of the dispatcher: where would it stop scaling?
 
 One driver hands shards to actors by the scheduler of the Ray pool, and takes answers one by
-one. An actor computes one shard at a time, then asks the store for what a shard needs; the store
+one. An actor computes one shard at a time, then stores it while it computes the next one; the store
 answers so many requests a second. Before the first shard and after the last one the driver lists
 all receipts.
 
@@ -24,8 +24,9 @@ class Costs:
     """Measured costs, in seconds unless said otherwise.
 
     `send` and `land` of the driver per shard, `answer` of an actor beside its work, `work` of a
-    shard, `listing` per receipt and pass; `requests` to the store per shard, of which it answers
-    `store_rate` a second; `passes` over the receipts per stage.
+    shard, `listing` per receipt and pass; `store` of what a shard waits for a store at rest;
+    `requests` to the store per shard, of which it answers `store_rate` a second; `passes` over the
+    receipts per stage.
     """
 
     work: float
@@ -34,6 +35,7 @@ class Costs:
     answer: float = 0.0
     listing: float = 0.0
     passes: int = 3
+    store: float = 0.0
     requests: float = 0.0
     store_rate: float = float("inf")
 
@@ -78,7 +80,8 @@ def simulate(actors: int, shards: int, costs: Costs, queued: int = 1) -> Outcome
         moment, task, stored = heapq.heappop(events)
         if not stored:
             store_free, store_busy = max(store_free, moment) + hold, store_busy + hold
-            heapq.heappush(events, (store_free if hold else moment, task, True))
+            over = store_free if hold else moment
+            heapq.heappush(events, (max(over, moment + costs.store), task, True))
             continue
         now = max(now, moment) + costs.land
         busy += costs.land

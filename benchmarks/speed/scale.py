@@ -5,7 +5,8 @@
 Measured here: the bookkeeping of a stage per shard without actors; plan, receipts and scheduler at
 `--samples` planned samples; a Ray pool of one and two actors whose model does nothing, or sleeps.
 The model of `dispatch_model` takes these costs, is held against the measured points, and predicts
-10, 100 and 1,000 actors, in a folder and in an object store that answers 3,500 writes and 5,500
+10, 100 and 1,000 actors, in a folder and in an object store: driver, receipts and shards have there
+the costs that `bucket` measures with 20 ms per answer, and the store takes 3,500 writes and 5,500
 reads a second, which is what Amazon states for one prefix in S3.
 """
 
@@ -14,7 +15,6 @@ import json
 import resource
 import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -22,10 +22,12 @@ from typing import Any
 
 from actors import ray_pool
 from actors.ray_pool import RayPool
-from actors.scheduler import Scheduler
+from actors.scheduler import Arrival, Scheduler
 from actors.workers import WorkerSpec
 from benchmarks.compare import show_changes
 from benchmarks.record import Figure, previous, save
+from benchmarks.speed import bucket
+from benchmarks.speed.bucket import NoWork
 from benchmarks.speed.dispatch_model import Costs, Outcome, simulate, stops_at
 from flows.cli.console import OUT, show_rows
 from flows.runs import stages
@@ -40,8 +42,6 @@ from ood_core.store.run import RunStore
 SHARD = 64
 NAP = 0.05
 WORK = {"20 s a shard": 20.0, "1 s a shard": 1.0}
-WRITES = 11
-"""Changes of an object store per shard of samples: nine columns, receipt, list of failures."""
 WRITE_RATE, READ_RATE = 3500.0, 5500.0
 
 
@@ -52,8 +52,8 @@ def no_model(nap: float) -> Any:
         def __init__(self) -> None:
             self.turns = Lock()
 
-        def prepare(self, turn: int, spec: WorkerSpec) -> ray_pool.Arrival:
-            return ray_pool.Arrival("here", "")
+        def prepare(self, turn: int, spec: WorkerSpec) -> Arrival:
+            return Arrival("here", "")
 
         def run(self, shard: Any) -> Receipt:
             with self.turns:  # as a worker computes one shard at a time
@@ -61,19 +61,6 @@ def no_model(nap: float) -> Any:
             return Receipt("generate", shard.index, shard.start, shard.stop, "", 0, nap, "")
 
     return NoModel
-
-
-class NoWork:
-    """A pool in this process whose model does nothing."""
-
-    def run(self, spec: WorkerSpec, shards: Any) -> Any:
-        """Answer at once."""
-        for shard in shards:
-            yield Receipt(spec.stage, shard.index, shard.start, shard.stop, "", 0, 0.0, "")
-
-    def standing(self) -> Any:
-        """Nothing stands."""
-        return nullcontext(self)
 
 
 def receipts(folder: Path, samples: int) -> tuple[RunStore, ShardPlan]:
@@ -180,6 +167,8 @@ def main() -> None:
     figures["scheduler, 1,000 actors over 1"] = Figure(rates[1000] / rates[1])
     none = {n: through_ray(n, arguments.shards, 0.0) for n in (1, 2)}
     naps = {n: through_ray(n, max(100, arguments.shards // 10), NAP) for n in (1, 2)}
+    there = bucket.measure(arguments.shards, 0.02)
+    figures |= {f"bucket: {name}": figure for name, figure in there.items()}
     driver = none[2][1] + figures["bookkeeping, shards per CPU second"].value ** -1
     answer = max(0.0, 1 / none[1][0] - none[1][1])
     for n, (rate, _) in none.items():
@@ -194,10 +183,15 @@ def main() -> None:
     rows = []
     for name, work in WORK.items():
         folder = Costs(work, land=driver, answer=answer, listing=listing, passes=2)
-        bucket = replace(
-            folder, listing=listing + 1 / READ_RATE, requests=WRITES, store_rate=WRITE_RATE
+        far = replace(
+            folder,
+            land=none[2][1] + there["bookkeeping, shards per second"].value ** -1,
+            listing=max(1 / READ_RATE, there["receipts read per second"].value ** -1),
+            store=there["a shard of samples stored, seconds"].value,
+            requests=there["a shard of samples, requests"].value,
+            store_rate=WRITE_RATE,
         )
-        for place, costs in (("folder", folder), ("bucket", bucket)):
+        for place, costs in (("folder", folder), ("bucket", far)):
             found = [simulate(n, 20 * n, costs) for n in (1, 2, 10, 100, 1000)]
             rows += [_row(f"{name}, {place}", one) for one in (*found, stops_at(costs))]
     path = save("scale", figures, {"driver_seconds": driver, "model": rows}, arguments.out)

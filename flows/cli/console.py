@@ -48,6 +48,16 @@ def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Say to whoever stops a run by Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        ERR.print("stopped; what is stored is kept: the same command goes on")
+        raise
+
+
+@contextmanager
 def warnings_shown() -> Iterator[None]:
     """Show what a user should know of the targets in one line each, without a line of code."""
     usual = warnings.showwarning

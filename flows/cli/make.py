@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.console import OUT, show
+from flows.cli.console import OUT, interruptible, show
 from flows.cli.options import (
     AsJson,
     Config,
@@ -80,7 +80,7 @@ def extend(
 
     store = RunStore.open(uri)
     settings = stored_settings(store, overrides(sets, pool, orchestrator))
-    with bars_shown():
+    with bars_shown(), interruptible():
         result = _extend(store, with_samples(settings, samples))
     show(settings.name, result, as_json)
     raise typer.Exit(exit_of_state(result["state"]))
@@ -118,7 +118,7 @@ def _run_and_show(settings: "RunSettings", out: str, as_json: bool) -> dict[str,
     from flows.handle import make
     from ood_core.store.place import place_at
 
-    with bars_shown():
+    with bars_shown(), interruptible():
         result = make(settings, out)
     result["report"] = str(place_at(result["uri"]) / "report" / "index.html")
     show(settings.name, result, as_json)

@@ -39,7 +39,9 @@ def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
     torch.set_num_threads(settings.execution.cpus_per_worker)  # as workers do: rounding depends
     dtype = read_json(run.root / "plan.json")["dtype"]
     most = settings.execution.max_base_bytes
-    return load_pipeline(run, settings.base, settings.execution.device, dtype, most)
+    return load_pipeline(
+        run, settings.base, settings.execution.device, dtype, most, calibrated=True
+    )
 
 
 def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Latents, Prior]:

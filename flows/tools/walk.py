@@ -39,7 +39,7 @@ from ood_core.report.record import PhysicalMaps
 from ood_core.store.files import as_bytes, write_atomic, write_json, writing
 from ood_core.store.place import Place, place_at
 from ood_core.store.run import RunStore
-from ood_core.store.targets import all_latents, held_targets, read_latents
+from ood_core.store.targets import all_latents, held_latents, read_latents
 from ood_core.synthesis.pipeline import Pipeline, padded
 from ood_core.synthesis.walks import MIN_TARGETS, geodesic, shared_directions, transported
 
@@ -190,7 +190,8 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
 
 def _shared(run: RunStore, pipeline: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, targets = read_latents(run), pipeline.targets.fit_ranged[held_targets(run)]
+    latents, held = held_latents(run, pipeline.targets)
+    targets = pipeline.targets.fit_ranged[held]
     if len(latents) < MIN_TARGETS:
         return []
     rng = generator(root, 0, stream=Stream.RESAMPLE)

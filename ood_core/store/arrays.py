@@ -129,6 +129,18 @@ class Table:
         with answering(self.path):
             return self._decoded(_array(self._group(), name), rows)
 
+    def load(self, *names: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Read these arrays whole, or all of them, and the attributes; metadata are read once.
+
+        Raises:
+            ShardCorrupt: the stored bytes cannot be decoded.
+        """
+        with answering(self.path):
+            group = self._group()
+            arrays = {name: array for name, array in group.arrays() if name in names or not names}
+            read = each(self.path, lambda a: self._decoded(a, slice(None)), arrays.values())
+            return dict(zip(arrays, read, strict=True)), dict(group.attrs)
+
     def arrays(self) -> list[tuple[str, "zarr.Array[Any]"]]:
         """Names and arrays, sorted by name."""
         with answering(self.path):

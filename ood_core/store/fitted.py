@@ -24,21 +24,20 @@ from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bun
 from ood_core.store.place import Place
 from ood_core.store.run import RunStore
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
+from ood_core.synthesis.pipeline import ExpertPlan
 
 
-def read_calibration(run: RunStore) -> BandWeights:
-    """Read the band weights of a run, each expert's by its stored name.
+def read_calibration(run: RunStore) -> tuple[ExpertPlan, BandWeights]:
+    """Read the band weights of a run, each expert's by its stored name, and their plan.
 
     Raises:
         IdentityRefused: the run has weights of an expert that this version does not know.
     """
-    table = run.table("calibrate")
-    attributes = table.attributes
-    stored = torch.from_numpy(table.read("weights"))
-    return BandWeights(
-        noise_to_signal=torch.from_numpy(table.read("noise_to_signal")),
+    rows, attributes = run.table("calibrate").load("weights", "noise_to_signal")
+    return ExpertPlan.from_dict(attributes), BandWeights(
+        noise_to_signal=torch.from_numpy(rows["noise_to_signal"]),
         knots=torch.tensor(attributes["knots"]),
-        weights=by_name(stored, attributes["experts"], str(run.root)),
+        weights=by_name(torch.from_numpy(rows["weights"]), attributes["experts"], str(run.root)),
     )
 
 

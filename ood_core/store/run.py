@@ -66,10 +66,12 @@ class RunStore:
             IdentityRefused: it is of another identity scheme.
         """
         run = cls.at(uri)
-        if not run.exists and exists(run.root / SERIES):
+        there = run.exists
+        if not there and exists(run.root / SERIES):
             told = read_json(run.root / SERIES)
             run = version_at(run.root, told["published"] or told["newest"])
-        if not run.exists:
+            there = run.exists
+        if not there:
             raise InputError(
                 f"no run at {run.root} (no run.json); expected the --out of a `farfield run`"
             )

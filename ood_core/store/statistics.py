@@ -64,20 +64,19 @@ def create_statistics(run: RunStore, extractor: FeatureExtractor, plan: ShardPla
     )
 
 
-def has_statistics(run: RunStore, extractor: FeatureExtractor) -> bool:
-    """Whether there is a table, with the definition and the features of this version."""
+def copy_distance(run: RunStore, extractor: FeatureExtractor) -> float | None:
+    """Distance within which a sample is flagged as a copy, set when the run was planned.
+
+    None where there is no table, or one of other definitions or features than this version's.
+    """
     if not run.statistics.exists:
-        return False
+        return None
     attributes, rows = (
         run.statistics.attributes,
         [[name, list(s)] for name, s in _layout(extractor)],
     )
-    return attributes.get("definition") == DEFINITION and attributes.get("layout") == rows
-
-
-def copy_distance(run: RunStore) -> float:
-    """Distance within which a sample is flagged as a copy, set when the run was planned."""
-    return float(run.statistics.attributes["copy_distance"])
+    same = attributes.get("definition") == DEFINITION and attributes.get("layout") == rows
+    return float(attributes["copy_distance"]) if same else None
 
 
 def statistics_rows(
@@ -110,7 +109,7 @@ def read_statistics(
     Raises:
         ShardCorrupt: stored rows do not have the digest of their receipt.
     """
-    plan, stored = run.plan("generate"), has_statistics(run, extractor)
+    plan, stored = run.plan("generate"), copy_distance(run, extractor) is not None
     layout = _layout(extractor)
     group: list[tuple[Shard, Receipt]] = []
     for shard, receipt in zip(plan, run.ledger("generate").all(plan), strict=True):

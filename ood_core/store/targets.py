@@ -56,9 +56,7 @@ def write_targets(run: RunStore, targets: TargetSet) -> Table:
 
 def load_targets(run: RunStore, name: str = "targets.zarr") -> TargetSet:
     """Read the targets of a run, or others that are stored beside them."""
-    table = Table(run.root / name)
-    attributes = table.attributes
-    rows = table.rows(0, len(attributes["ids"]))
+    rows, attributes = Table(run.root / name).load()
     return TargetSet(
         values=rows["values"],
         ids=tuple(attributes["ids"]),
@@ -78,7 +76,15 @@ def load_targets(run: RunStore, name: str = "targets.zarr") -> TargetSet:
 
 def read_latents(run: RunStore) -> Latents:
     """Read the latents whose round trip holds: those that a prior is fitted to."""
-    return all_latents(run)[held_targets(run)]
+    return held_latents(run, load_targets(run))[0]
+
+
+def held_latents(run: RunStore, targets: TargetSet) -> tuple[Latents, list[int]]:
+    """Read the latents of `read_latents`, and the numbers of their targets."""
+    rows, _ = run.table("invert").load("latents", "error")
+    lost = set(_failed(run, targets, rows["error"]))
+    held = [row for row in range(len(rows["error"])) if row not in lost]
+    return torch.from_numpy(rows["latents"])[held], held
 
 
 def all_latents(run: RunStore) -> Latents:
@@ -86,17 +92,13 @@ def all_latents(run: RunStore) -> Latents:
     return torch.from_numpy(run.table("invert").read("latents"))
 
 
-def held_targets(run: RunStore, targets: TargetSet | None = None) -> list[int]:
-    """Numbers of the fit targets whose round trip holds: those of `read_latents`."""
-    lost = set(failed_round_trips(run, targets))
-    return [row for row in range(run.plan("invert").rows) if row not in lost]
-
-
-def failed_round_trips(run: RunStore, targets: TargetSet | None = None) -> list[int]:
+def failed_round_trips(run: RunStore) -> list[int]:
     """Numbers of the fit targets whose round trip fails by the rule of `held`."""
-    targets = targets or load_targets(run)
+    return _failed(run, load_targets(run), run.table("invert").read("error"))
+
+
+def _failed(run: RunStore, targets: TargetSet, error: NDArray[Any]) -> list[int]:
     limit = read_method(run.record["identity_record"]).round_trip_limit
-    error = torch.from_numpy(run.table("invert").read("error"))
     spread = targets.fit_ranged.flatten(1).std(dim=1)
-    good = held(error, spread, limit)
+    good = held(torch.from_numpy(error), spread, limit)
     return torch.nonzero(~good)[:, 0].tolist()

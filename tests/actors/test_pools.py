@@ -29,11 +29,12 @@ class TestInlinePool(PoolContract):
 
 
 @pytest.mark.actors
-@pytest.mark.usefixtures("local_ray")
 class TestTwoActors(PoolContract):
-    @pytest.fixture
-    def pool(self):
-        return RayPool(workers=2)
+    @pytest.fixture(scope="class")
+    def pool(self, local_ray):
+        """Two actors for all tests: each of them stops in its own way, and the next goes on."""
+        with RayPool(workers=2).standing() as group:
+            yield group
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "invert"])

@@ -27,6 +27,19 @@ def test_a_store_that_is_too_slow_is_the_limit():
     assert found.limit == "store"
 
 
+@pytest.mark.parametrize(("work", "store"), [(1.0, 0.4), (1.0, 1.0), (0.1, 0.5), (0.05, 2.0)])
+def test_a_store_that_is_far_away_is_hidden_behind_the_next_shard(work, store):
+    """An actor holds two shards: two are done per `work + store`, and one per `work` at most.
+
+    Without a queue, one is done per `work + store`.
+    """
+    costs = Costs(work=work, store=store)
+    assert simulate(1, 200, costs, queued=0).rate == pytest.approx(1 / (work + store))
+    expected = min(1 / work, 2 / (work + store))
+    assert simulate(1, 200, costs).rate == pytest.approx(expected, rel=0.02)
+    assert simulate(8, 1600, costs).rate == pytest.approx(8 * expected, rel=0.02)
+
+
 def test_listing_is_paid_once_per_pass_and_receipt():
     """`n / actors * work` of computing after `passes * n * listing` of listing."""
     costs = Costs(work=1.0, listing=0.01, passes=3)

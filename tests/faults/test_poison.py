@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,11 +170,14 @@ def test_a_failing_shard_is_tried_again_after_the_others(ready, monkeypatch):
 
 
 def deadly():
-    """An actor's body that dies of one shard; local, so that it travels by value."""
+    """An actor's body that dies of one shard; local, so that it travels by value.
+
+    It loads no torch, so that the next one is soon there.
+    """
 
     import ray
 
-    from actors.ray_pool import Arrival
+    from actors.scheduler import Arrival
 
     class Deadly:
         def __init__(self, logs):
@@ -192,10 +196,11 @@ def deadly():
 
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
-def test_a_shard_that_kills_its_worker_takes_no_other_with_it(ready, monkeypatch):
+def test_a_shard_that_kills_its_worker_takes_no_other_with_it(monkeypatch):
     """The shards queued behind it on the same actor are done by the next one, at no charge."""
     monkeypatch.setattr(ray_pool, "_Actor", deadly())
-    found = list(RayPool(workers=1, tries=2, queued=3).run(spec_of(ready), ShardPlan(5, 1)))
+    spec = SimpleNamespace(uri="run", stage="generate", device="cpu")
+    found = list(RayPool(workers=1, tries=2, queued=3).run(spec, ShardPlan(5, 1)))
     failures = [outcome for outcome in found if isinstance(outcome, ShardFailure)]
     assert [(failure.shard, failure.tries) for failure in failures] == [(1, 2)]
     assert "worker died" in failures[0].reason

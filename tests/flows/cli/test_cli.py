@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import sys
 import pytest
 
 from flows.runs.lease_guard import hold_lease
+from ood_core.store.arrays import ShardWriter
 from ood_core.store.run import RunStore
 
 HEAVY = ("torch", "ray", "prefect", "diffusers", "zarr", "astropy")
@@ -107,6 +109,26 @@ def test_failed_shards_exit_with_five(farfield, config, ready):
     assert answer.code == 5
     assert "shard 0: " in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_a_run_that_is_stopped_says_that_it_goes_on(farfield, config, ready, monkeypatch):
+    """By Ctrl-C, when its second shard of samples is about to be stored."""
+    write = ShardWriter.write
+
+    def interrupted(self, shard, rows):
+        if shard.index == 1:
+            signal.raise_signal(signal.SIGINT)
+        return write(self, shard, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "write", interrupted)
+        answer = farfield("run", config(), "--out", ready)
+    assert answer.code == 130
+    assert "stopped; what is stored is kept: the same command goes on" in answer.err
+    assert "Traceback" not in answer.err
+    run = RunStore(ready)
+    assert [shard.index for shard in run.ledger("generate").missing(run.plan("generate"))] == [1, 2]
+    assert run.state == "incomplete"
 
 
 @pytest.mark.parametrize(
