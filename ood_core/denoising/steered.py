@@ -197,10 +197,10 @@ def share_missed(values: Float[Tensor, "m f"], near: Float[Tensor, "m k f"]) -> 
 class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
-    `share` is how much aims have of what is missed (`share_missed`). `low_k` marks those of the mean
-    and of the lowest wavenumbers. `power` is the targets' mean power about their mean, per Fourier
-    mode, isotropic. `detail` is the spread of the targets' detail where their local mean has one of
-    several brightnesses, `edges`, over its spread in all.
+    `share` is how much aims have of what is missed (`share_missed`). `low_k` marks those of the
+    mean and of the lowest wavenumbers. `power` is the targets' mean power about their mean, per
+    Fourier mode, isotropic. `detail` is the spread of the targets' detail where their local mean
+    has one of several brightnesses, `edges`, over its spread in all.
     """
 
     values: Float[Tensor, "m f"]
