@@ -48,7 +48,7 @@ def samples(pipeline: Pipeline, count: int) -> torch.Tensor:
     ]
     prior = fit_gaussian(torch.cat(parts), method.prior, pipeline.targets.symmetries)
     assert method.steering is not None, "the run steers"
-    statistics = Statistics(seen.shape[-1], method.steering.radial_bins)
+    statistics = Statistics(seen.shape[-2], method.steering.radial_bins, seen.shape[-1])
     aims = StatisticAims.measure(
         statistics, seen, pipeline.targets.symmetries, method.steering.neighbours
     )

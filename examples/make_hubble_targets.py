@@ -1,13 +1,14 @@
 """Make `examples/targets/hubble.fits` from the Hubble eXtreme Deep Field that scikit-image ships.
 
-    python examples/make_hubble_targets.py [--out examples/targets/hubble.fits]
+    python examples/make_hubble_targets.py [--bands] [--out examples/targets/hubble.fits]
 
 Sources are local maxima of the smoothed mean of the three colour channels. Cut-outs of 32 x 32
 pixels are centred on them, and no two share a pixel: first on the few brightest, then on the others
 from left to right, so that they pack closely. Those from a stripe at the left side of the image
 come first in the file (to be fitted to); the others, after a gap, follow (to be held out). Nothing
 is rescaled: the file holds the sum of the three 8-bit channels as integers, and BSCALE = 1/3 makes
-their mean of it.
+their mean of it. With `--bands` red, green and blue of fewer cut-outs are kept as they are, in
+`hubble-bands.fits`.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from scipy import ndimage
 from target_files import FIT, SIZE, Places, cut, place_columns, write
 
 HELD_OUT = 320  # maps
+BANDS_HELD_OUT = 128  # of these, in the file of three bands
 GAP = 16  # pixels between the two parts of the sky
 SMOOTHING = 1.5  # pixels, standard deviation
 THRESHOLD = 4.0  # robust standard deviations of the smoothed image above its median
@@ -58,15 +60,19 @@ class Cutouts:
     centres: Places
 
 
-def load_field() -> Summed:
-    """Return the sum of the three channels of the image, shape (872, 1000), 0 to 765."""
+def load_bands() -> Summed:
+    """Return red, green and blue of the image, shape (3, 872, 1000), 0 to 255."""
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
         raise SystemExit("scikit-image is not installed; run: pip install 'farfield[examples]'")
     path = Path(found.origin).parent / "data" / "hubble_deep_field.jpg"
     with Image.open(path) as image:
-        channels = np.asarray(image.convert("RGB"), dtype=np.int16)
-    summed: Summed = channels.sum(axis=2, dtype=np.int16)
+        return np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.int16), -1, 0)
+
+
+def load_field() -> Summed:
+    """Return the sum of the three channels of the image, shape (872, 1000), 0 to 765."""
+    summed: Summed = load_bands().sum(axis=0, dtype=np.int16)
     return summed
 
 
@@ -138,11 +144,38 @@ def make_hdus(cutouts: Cutouts) -> fits.HDUList:
     )
 
 
+def make_bands(cutouts: Cutouts) -> fits.HDUList:
+    """Return the FITS file of red, green and blue about the first of these places."""
+    centres, field = cutouts.centres[: FIT + BANDS_HELD_OUT], load_bands()
+    values = np.stack([[cut(band, centre) for band in field] for centre in centres])
+    return target_files.make_hdus(
+        values.astype(np.uint8),
+        [
+            ("BUNIT", "display", "8-bit display levels, stretch unknown"),
+            ("OBJECT", "Hubble XDF", "Hubble eXtreme Deep Field, in Fornax"),
+            ("TELESCOP", "HST", ""),
+            ("CTYPE3", "BAND", "red, green, blue of the picture"),
+        ],
+        [
+            line.replace("mean of R, G, B of an 8-bit JPEG", "R, G, B of an 8-bit JPEG")
+            for line in COMMENTS
+        ],
+        ["Made by examples/make_hubble_targets.py --bands of Farfield"],
+        place_columns([f"xdf-x{x:04d}-y{y:04d}" for y, x in centres], centres),
+        ["X and Y: as in hubble.fits, of whose cut-outs these are the first."],
+    )
+
+
 def main() -> None:
     """Write the file and print one line about it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="default: targets/hubble.fits beside this script")
-    write(make_hdus(make_cutouts(load_field())), "hubble", parser.parse_args().out)
+    parser.add_argument("--bands", action="store_true", help="three bands of fewer cut-outs")
+    parser.add_argument("--out", type=Path, help="default: targets/ beside this script")
+    known, cutouts = parser.parse_args(), make_cutouts(load_field())
+    if known.bands:
+        write(make_bands(cutouts), "hubble-bands", known.out)
+    else:
+        write(make_hdus(cutouts), "hubble", known.out)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def _steering_seconds(method: Method, probe: Maps, schedule: NoiseSchedule) -> f
         return 0.0
     device, seeds = probe.device, SeedRange(0, 0, len(probe))
     statistics, noise = (
-        Statistics(probe.shape[-1], spec.radial_bins),
+        Statistics(probe.shape[-2], spec.radial_bins, probe.shape[-1]),
         normal(seeds, probe.shape[1:]),
     )
     aims = StatisticAims.measure(statistics, noise, (), 1).to(device)

@@ -110,6 +110,8 @@ class TargetsSpec:
             `docs/targets.md`.
         transform: how values are brought to model range; measured on the fit targets, recorded,
             invertible. `auto` takes the kind that `farfield inspect` advises.
+        per_channel: measure the transform for every channel by itself, as channels of different
+            units or brightness need; else one for all, which keeps their ratios.
         symmetries: changes that leave the targets' distribution as it is, as you declare.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
@@ -129,6 +131,7 @@ class TargetsSpec:
     array: str | None = None
     axes: str | None = None
     transform: TransformChoice = "linear"
+    per_channel: bool = False
     symmetries: tuple[Symmetry, ...] = ()
     held_out: float = 0.5
     duplicates: Duplicates = "refuse"

@@ -78,19 +78,20 @@ SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tig
 
 @final
 class Statistics:
-    """Differentiable summary of square maps in model range."""
+    """Differentiable summary of maps in model range, square ones without a `width`."""
 
-    def __init__(self, size: int, radial_bins: int = 0) -> None:
-        self._scattering = Scattering(size, thinned=True)
-        hats = hat_functions(band_knots(size, size, BANDS), size, size)
-        hats = hats / hats.sum((-2, -1), keepdim=True) / size**2
+    def __init__(self, size: int, radial_bins: int = 0, width: int | None = None) -> None:
+        shape = y, x = size, width or size
+        self._scattering = Scattering(y, thinned=True, width=x)
+        hats = hat_functions(band_knots(y, x, BANDS), y, x)
+        hats = hats / hats.sum((-2, -1), keepdim=True) / (y * x)
         hats[:, 0, 0] = 0  # power about the mean
         self._bands = half_sums(hats)
-        self._ranks = torch.linspace(0, size * size - 1, QUANTILES).round().long()
-        self._block_ranks = torch.stack([end_ranks((size // side) ** 2) for side in BLOCKS])
+        self._ranks = torch.linspace(0, y * x - 1, QUANTILES).round().long()
+        self._block_ranks = torch.stack([end_ranks((y // b) * (x // b)) for b in BLOCKS])
         self._levels = torch.tensor(LEVELS)
-        self._rings = ring_means(size, radial_bins)
-        self._shape = (size, size)
+        self._rings = ring_means(y, radial_bins, x)
+        self._shape = shape
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
@@ -163,10 +164,10 @@ def half_sums(weights: Float[Tensor, "k y x"]) -> Float[Tensor, "k y half"]:
     return half
 
 
-def ring_means(size: int, count: int) -> Float[Tensor, "rings y x"]:
+def ring_means(size: int, count: int, width: int | None = None) -> Float[Tensor, "rings y x"]:
     """Weights whose sums with a map are its means over rings about the centre, finer inside."""
-    offset = torch.arange(size) - (size - 1) / 2
-    radius = torch.hypot(offset[:, None], offset[None, :])
+    rows, columns = (torch.arange(side) - (side - 1) / 2 for side in (size, width or size))
+    radius = torch.hypot(rows[:, None], columns[None, :])
     top = float(radius.max())
     number = (count * (radius / top) ** (1 / RING_GROWTH)).long().clamp(max=count - 1)
     inside = (number[None] == torch.arange(count)[:, None, None]).float()

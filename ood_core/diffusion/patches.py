@@ -94,8 +94,11 @@ class PatchDenoiser:
         noise, scale = self._schedule.noise_to_signal(t), self.mixture.scale
         if scale == 1:
             return self._averaged(y, noise)
-        coarse = self._averaged(F.avg_pool2d(y, scale), noise / scale)
-        return F.interpolate(coarse, size=y.shape[-2:], mode="bilinear", align_corners=False)
+        height, width = y.shape[-2:]
+        whole = F.pad(y, (0, -width % scale, 0, -height % scale), mode="reflect")
+        coarse = self._averaged(F.avg_pool2d(whole, scale), noise / scale)
+        fine = F.interpolate(coarse, scale_factor=scale, mode="bilinear", align_corners=False)
+        return fine[..., :height, :width]
 
     def _averaged(self, y: Maps, noise: float) -> Maps:
         side, (height, width) = self.mixture.side, y.shape[-2:]

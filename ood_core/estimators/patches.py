@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -36,12 +37,8 @@ LEAST_SHARE = 1e-6  # of a patch in a Gaussian's moments: most patches belong to
 
 def patch_shapes(channels: int, height: int, width: int) -> list[tuple[int, int]]:
     """Sides and scales of the patches that maps of this shape have room for."""
-    most = math.isqrt(MAX_NUMBERS // channels)
-    found = {
-        (min(side, most), scale)
-        for side, scale in SHAPES
-        if min(height, width) >= 2 * side * scale and height % scale == 0 == width % scale
-    }
+    most, least = math.isqrt(MAX_NUMBERS // channels), min(height, width)
+    found = {(min(side, most), scale) for side, scale in SHAPES if least >= 2 * side * scale}
     return sorted(pair for pair in found if pair[0] >= 2)
 
 
@@ -63,9 +60,8 @@ def fit_patches(
     No direction has less than `spec.min_variance`: patches of one map are hardly independent, and
     an empty direction would be taken for a certain one.
     """
-    rows = _patches(torch.cat(orbit(maps, symmetries)), side, scale)
     rng = generator(root, side * 10 + scale, stream=Stream.RESAMPLE)
-    rows = rows[torch.from_numpy(rng.permutation(len(rows))[:SAMPLE])]
+    rows = _drawn_patches(torch.cat(orbit(maps, symmetries)), side, scale, rng)
     count = max(1, min(spec.patches, len(rows) // MIN_PATCHES))
     start = KMeans(count, n_init=1, random_state=root % 2**32)
     labels = torch.from_numpy(start.fit(rows.numpy()).labels_).long()
@@ -131,11 +127,24 @@ def fit_patches_of(
     return [tuple(found[i * each : (i + 1) * each]) for i in range(len(sets))]
 
 
-def _patches(maps: Maps, side: int, scale: int) -> Float[Tensor, "n d"]:
-    """Return all patches; of coarse maps also those of the grid moved by half a coarse pixel."""
+def _drawn_patches(
+    maps: Maps, side: int, scale: int, rng: np.random.Generator
+) -> Float[Tensor, "n d"]:
+    """Draw patches at all places; of coarse maps also those of the grid moved by half a pixel.
+
+    All patches at once would take `side^2` times the memory of the maps.
+    """
     seen = []
     for shift in sorted({0, scale // 2}):
         moved = maps[..., shift:, shift:]
         coarse = F.avg_pool2d(moved, scale) if scale > 1 else moved
-        seen.append(F.unfold(coarse, side).transpose(1, 2).flatten(0, 1))
-    return torch.cat(seen)
+        seen.append(coarse.unfold(-2, side, 1).unfold(-2, side, 1).movedim(1, 3))
+    ends = np.cumsum([windows[..., 0, 0, 0].numel() for windows in seen])
+    drawn = rng.permutation(ends[-1])[:SAMPLE]
+    rows = torch.empty(len(drawn), maps.shape[1] * side**2)
+    for windows, end in zip(seen, ends, strict=True):
+        number = drawn - (end - windows[..., 0, 0, 0].numel())
+        mine = torch.from_numpy((number >= 0) & (drawn < end))
+        where = np.unravel_index(number[mine.numpy()], windows.shape[:3])
+        rows[mine] = windows[tuple(map(torch.from_numpy, where))].flatten(1)
+    return rows

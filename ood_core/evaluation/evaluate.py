@@ -58,6 +58,7 @@ from ood_core.evaluation.streaming import (
 from ood_core.evaluation.summary import summarize
 from ood_core.evaluation.two_sample import two_sample_tests
 from ood_core.maps.target_set import TargetSet
+from ood_core.metrics.channels import coherence_distance
 from ood_core.metrics.distances import Whitening, frechet
 from ood_core.metrics.leak import leak
 from ood_core.metrics.novelty import distance_ratio
@@ -157,6 +158,7 @@ def evaluate_features(
             **{
                 s.name: _score(s, samples, real, reference, splits)
                 for s in (STATISTICS if statistics is None else statistics)
+                if s.needs in samples
             },
             "nearest_ratio": nearest_score(samples["distance"], real["distance"], root, dependence),
         },
@@ -226,7 +228,7 @@ class Statistic:
     """A distance of two sets of maps of equal size: `distance` of what `columns` takes of features.
 
     `note` explains it in the report, where `{size}` is the number of maps on either side. It is
-    taken over `splits` splits of the held-out maps.
+    taken over `splits` splits of the held-out maps, of maps that have the feature it `needs`.
     """
 
     name: str
@@ -236,6 +238,7 @@ class Statistic:
     distance: Callable[[Tensor, Tensor, Reference], float]
     better: Better = "lower"
     splits: int = SPLITS
+    needs: str = "power"
 
 
 STATISTICS: tuple[Statistic, ...] = (
@@ -245,6 +248,14 @@ STATISTICS: tuple[Statistic, ...] = (
         "mean over wavenumbers of |ln(power / real power)|; 0.1 is ten per cent",
         lambda _, features: features["power"].double(),
         lambda a, b, _: spectrum_distance(a, b),
+    ),
+    Statistic(
+        "coherence_error",
+        "coherence of channels",
+        "mean over pairs of channels and wavenumbers of |coherence - real coherence|",
+        lambda _, features: features["cross"].double(),
+        lambda a, b, _: coherence_distance(a, b),
+        needs="cross",
     ),
     Statistic(
         "pixel_wasserstein",

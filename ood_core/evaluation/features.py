@@ -4,6 +4,7 @@ A `FeatureExtractor` is set up on the targets alone, so that every worker has th
 measure the samples that it makes. Per map it gives
 
     power        mean power per annulus (`metrics.spectra`)
+    cross        cross power of all pairs of channels per annulus, where there are several
     pixels       number of pixels at or below each edge; edges are quantiles of all targets,
                  and the even ones of the figure
     beyond       mean height over the last edge and mean depth under the first: what lies outside
@@ -35,7 +36,7 @@ from torch import Tensor
 
 from ood_core.config.targets import Symmetry
 from ood_core.metrics.bispectrum import bispectrum_features
-from ood_core.metrics.channels import channel_features
+from ood_core.metrics.channels import channel_features, colour_features
 from ood_core.metrics.detail import detail_features
 from ood_core.metrics.morphology import minkowski_features, peak_features
 from ood_core.metrics.novelty import Reference, Shifted
@@ -43,7 +44,7 @@ from ood_core.metrics.one_point import cumulative, own_units, quantiles, uniform
 from ood_core.metrics.phases import phase_features
 from ood_core.metrics.pieces import PieceSearch
 from ood_core.metrics.scattering import scattering_features
-from ood_core.metrics.spectra import power_spectrum
+from ood_core.metrics.spectra import cross_spectrum, power_spectrum
 
 BINS = 60  # of the figure of pixel values
 _TAIL = 2.0 ** -torch.arange(6, 15, 0.5).double()
@@ -96,6 +97,9 @@ FAMILIES: dict[str, Family] = {
         Family("detail", "detail given the coarse map", detail_features, min_side=6),
         Family("channels", "what channels have in common", channel_features, min_channels=2),
         Family(
+            "colours", "colours and how they go with brightness", colour_features, min_channels=2
+        ),
+        Family(
             "scattering", "scattering moments", scattering_features,
             steered=True, block_pixels=2**18,
         ),
@@ -141,6 +145,7 @@ class FeatureExtractor:
             "power": power_spectrum(maps)[1],
             "pixels": counts.int(),
             "beyond": self._beyond(maps),
+            **({"cross": cross_spectrum(maps)[1]} if maps.shape[1] > 1 else {}),
             **{name: family(maps) for name, family in FAMILIES.items() if family.applies_to(maps)},
             "distance": near.distance,
             "target": near.target.int(),

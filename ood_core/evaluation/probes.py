@@ -49,7 +49,7 @@ class Examples:
     @classmethod
     def of(cls, maps: Maps, labels: Labels) -> "Examples":
         """Measure square maps."""
-        statistics = Statistics(maps.shape[-1], RINGS)
+        statistics = Statistics(maps.shape[-2], RINGS, maps.shape[-1])
         features = torch.cat([statistics(block) for block in maps.float().split(BLOCK)])
         side = min(SIDE, maps.shape[-1])
         pixels = functional.adaptive_avg_pool2d(maps.float(), side)

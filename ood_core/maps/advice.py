@@ -79,13 +79,13 @@ def advise_transform(values: Values) -> TransformAdvice:
     """
     maps = values[:: -(-values.size // MAX_PIXELS)].astype(np.float64)
     known = np.isfinite(maps)
-    asinh = RangeTransform.measure("asinh", maps[known])
+    asinh = RangeTransform.measure("asinh", maps[known]).as_dict()
     loose = known & ~_on_plateau(maps, known)
     kept = [values[mask] for values, mask in zip(maps, loose, strict=True) if mask.any()]
     kept = kept or [values[mask] for values, mask in zip(maps, known, strict=True) if mask.any()]
     scores: dict[TransformKind, Numbers] = {}
     scores["linear"] = _scores(kept, lambda v: v, np.zeros_like)
-    scale, centre = asinh.scale, asinh.centre
+    scale, centre = float(asinh["scale"]), float(asinh["centre"])
     scores["asinh"] = _scores(
         kept,
         lambda v: np.arcsinh((v - centre) / scale),

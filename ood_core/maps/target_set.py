@@ -95,6 +95,7 @@ class TargetSet:
         array: str | None = None,
         axes: str | None = None,
         transform: TransformChoice = "linear",
+        per_channel: bool = False,
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
         duplicates: Duplicates = "refuse",
@@ -115,6 +116,7 @@ class TargetSet:
                 (n, c, y, x).
             transform: how values are stretched on their way to model range; `auto` takes
                 the advice of `ood_core.maps.advice`.
+            per_channel: whether it is measured for every channel by itself.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: fraction of the maps, or number of them from 1 upwards, that is never fitted
                 to; the last ones in order.
@@ -134,6 +136,7 @@ class TargetSet:
             array=array,
             axes=axes,
             transform=transform,
+            per_channel=per_channel,
             symmetries=tuple(symmetries),
             held_out=held_out,
             duplicates=duplicates,
@@ -155,6 +158,7 @@ class TargetSet:
         header: str = "",
         source: str = "arrays",
         transform: TransformChoice = "linear",
+        per_channel: bool = False,
         symmetries: Sequence[Symmetry] = (),
         held_out: float = 0.5,
         duplicates: Duplicates = "refuse",
@@ -170,6 +174,7 @@ class TargetSet:
             source: where the maps came from, for messages.
             transform: how values are stretched on their way to model range; `auto` takes
                 the advice of `ood_core.maps.advice`.
+            per_channel: whether it is measured for every channel by itself.
             symmetries: changes that leave the maps' distribution as it is.
             held_out: as in `read`.
             duplicates: `refuse` held-out maps that are nearly fit targets, or `leave_out` these.
@@ -184,6 +189,7 @@ class TargetSet:
         spec = TargetsSpec(
             path=source,
             transform=transform,
+            per_channel=per_channel,
             symmetries=tuple(symmetries),
             held_out=held_out,
             duplicates=duplicates,
@@ -223,7 +229,11 @@ class TargetSet:
         for note in notes:
             warnings.warn(note, TargetWarning, stacklevel=4)
         try:
-            transform = RangeTransform.measure(kind, known[~np.isnan(known)])
+            transform = (
+                RangeTransform.measure_each(kind, known)
+                if spec.per_channel
+                else RangeTransform.measure(kind, known[~np.isnan(known)])
+            )
             ranged = torch.from_numpy(transform.forward(maps.values))
         except TargetError as error:
             raise TargetError(f"{maps.source}: {error}") from error
@@ -339,23 +349,24 @@ class TargetSet:
         """What of the set changes results: part of a run's identity."""
         return {
             "digest": self.digest(),
-            "transform": self.transform.kind,
+            "transform": self.transform.kind + " per channel" * self.transform.each,
             "symmetries": sorted(self.symmetries),
             "fit_count": self.fit_count,
         }
 
     def check(self, pixels_per_code: int = 1) -> None:
-        """Refuse maps that are not square, or that are too small for symmetries and wavelets.
+        """Refuse maps that are too small for the wavelets, or oblong ones that may be turned.
 
         Raises:
             TargetError: that is so.
         """
         _, height, width = self.shape
         least = MIN_SIDE * pixels_per_code
-        if height != width or height < least:
+        if min(height, width) < least or ("rotate90" in self.symmetries and height != width):
             raise TargetError(
-                f"{self.source}: got maps of {height} x {width} px; expected squares of at least "
-                f"{least} px a side, as the symmetries and the wavelets need: cut the maps"
+                f"{self.source}: got maps of {height} x {width} px; expected at least {least} px a "
+                "side, as the wavelets need, and squares where the symmetry rotate90 is declared: "
+                "cut the maps, or declare flip alone"
             )
 
 
@@ -367,7 +378,10 @@ def _constant_channels(fit: Values) -> dict[int, np.float32]:
 def common_transform(sets: Sequence[TargetSet]) -> RangeTransform:
     """Measure one transform, of the first set's kind, on the fit splits of several sets."""
     pooled = np.concatenate([targets.fit for targets in sets])
-    return RangeTransform.measure(sets[0].transform.kind, pooled)
+    first = sets[0].transform
+    return (RangeTransform.measure_each if first.each else RangeTransform.measure)(
+        first.kind, pooled
+    )
 
 
 def _require_known(spec: TargetsSpec) -> None:

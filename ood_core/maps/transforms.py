@@ -8,6 +8,9 @@ where `low` and `high` are the 0.1 and 99.9 percentiles of `g(v)` over the maps 
 They bring the bulk of the values to [-1, 1] and clip nothing: brighter and fainter values lie
 outside. For `asinh`, g(v) = asinh((v - centre) / scale) is linear within about one `scale` of the
 background level `centre` and logarithmic far above and far below it.
+
+Channels share one transform, which keeps their ratios, or have one each (`measure_each`), which
+brings channels of different units or brightness to the same range.
 """
 
 from collections.abc import Mapping
@@ -29,6 +32,9 @@ _MAX_EXPONENT = 700.0  # exp and sinh stay finite in float64
 
 Real = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
+Number = float | tuple[float, ...]
+"""One for all channels, or one for each."""
+NUMBERS = ("low", "high", "scale", "centre")
 
 
 @final
@@ -42,20 +48,25 @@ class RangeTransform:
         high: stretched value that becomes +1.
         scale: softening of `asinh` in physical units; 1 for the other kinds.
         centre: background level of `asinh` in physical units; 0 for the other kinds.
+
+    Each number is one for all channels, or one for each: then values are `(..., c, y, x)`.
     """
 
     kind: TransformKind
-    low: float
-    high: float
-    scale: float = 1.0
-    centre: float = 0.0
+    low: Number
+    high: Number
+    scale: Number = 1.0
+    centre: Number = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TransformKind):
             kinds = ", ".join(get_args(TransformKind))
             raise TargetError(f"transform: got {self.kind!r}; expected one of {kinds}")
-        numbers = (self.low, self.high, self.scale, self.centre)
-        if not (np.isfinite(numbers).all() and self.low < self.high and self.scale > 0):
+        numbers = [np.asarray(getattr(self, name)) for name in NUMBERS]
+        low, high, scale, _ = numbers
+        finite = all(np.isfinite(number).all() for number in numbers)
+        alike = len({number.shape for number in numbers}) == 1
+        if not (finite and alike and (low < high).all() and (scale > 0).all()):
             raise TargetError(
                 f"transform: got low {self.low}, high {self.high}, scale {self.scale}, centre "
                 f"{self.centre}; expected finite numbers, low below high and a positive scale; "
@@ -91,6 +102,30 @@ class RangeTransform:
             low, high = float(stretched.min()), float(stretched.max())
         return cls(kind, low, high, scale, centre)
 
+    @classmethod
+    def measure_each(cls, kind: TransformKind, values: Real) -> "RangeTransform":
+        """Measure a transform for every channel of maps `(n, c, y, x)`; NaN is left out.
+
+        A channel of one value gets the transform of all channels.
+
+        Raises:
+            TargetError: as for `measure`.
+        """
+        channels = [band[~np.isnan(band)] for band in np.moveaxis(np.asarray(values), 1, 0)]
+        whole = np.concatenate(channels)
+        parts = [cls.measure(kind, whole if len(b) and np.ptp(b) == 0 else b) for b in channels]
+        return cls(kind, *(tuple(getattr(part, name) for part in parts) for name in NUMBERS))
+
+    @property
+    def each(self) -> bool:
+        """Whether every channel has a transform of its own."""
+        return isinstance(self.low, tuple)
+
+    def _numbers(self) -> list[Any]:
+        """Low, high, scale and centre; of single channels such that they broadcast with maps."""
+        found = (np.asarray(getattr(self, name), np.float64) for name in NUMBERS)
+        return [number[:, None, None] if self.each else float(number) for number in found]
+
     def forward(self, values: Real) -> npt.NDArray[np.float32]:
         """Physical values to model range; same shape, float32, never clamped.
 
@@ -98,8 +133,9 @@ class RangeTransform:
             TargetError: values that are not positive, for `log`.
         """
         doubles = np.asarray(values, dtype=np.float64)
-        stretched = _stretch(self.kind, doubles, self.scale, self.centre)
-        return _single(2.0 * (stretched - self.low) / (self.high - self.low) - 1.0)
+        low, high, scale, centre = self._numbers()
+        stretched = _stretch(self.kind, doubles, scale, centre)
+        return _single(2.0 * (stretched - low) / (high - low) - 1.0)
 
     def inverse(self, values: Real) -> npt.NDArray[np.float32]:
         """Model range to physical values; same shape, float32.
@@ -109,17 +145,18 @@ class RangeTransform:
         normal float32, so that every answer is finite and of the kind that `forward` takes.
         """
         doubles = np.asarray(values, dtype=np.float64)
-        stretched = self.low + (doubles + 1.0) * (self.high - self.low) / 2.0
+        low, high, scale, centre = self._numbers()
+        stretched = low + (doubles + 1.0) * (high - low) / 2.0
         if self.kind == "linear":
             return _single(stretched)
         bounded = np.clip(stretched, -_MAX_EXPONENT, _MAX_EXPONENT)
         if self.kind == "log":
             return _single(np.maximum(np.exp(bounded), _MIN_POSITIVE))
-        return _single(self.centre + self.scale * np.sinh(bounded))
+        return _single(centre + scale * np.sinh(bounded))
 
     def as_dict(self) -> dict[str, Any]:
-        """The record, as plain scalars."""
-        return asdict(self)
+        """The record, as plain scalars, or lists of one for each channel."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "RangeTransform":
@@ -130,7 +167,11 @@ class RangeTransform:
         """
         try:
             kind = cast(TransformKind, record["kind"])
-            numbers = {name: float(value) for name, value in record.items() if name != "kind"}
+            numbers: dict[str, Any] = {
+                name: tuple(map(float, value)) if isinstance(value, list) else float(value)
+                for name, value in record.items()
+                if name != "kind"
+            }
             return cls(kind, **numbers)
         except (KeyError, TypeError) as error:
             raise TargetError(
@@ -139,7 +180,7 @@ class RangeTransform:
             ) from error
 
 
-def _stretch(kind: TransformKind, values: Doubles, scale: float, centre: float) -> Doubles:
+def _stretch(kind: TransformKind, values: Doubles, scale: Any, centre: Any) -> Doubles:
     if kind == "linear":
         return values
     if kind == "asinh":

@@ -8,6 +8,7 @@ thinned by `2^j`, which cut off outer parts of the bands: half of the work, othe
 """
 
 import math
+from collections.abc import Sequence
 from copy import copy
 from functools import cache
 from typing import Any, final
@@ -24,18 +25,26 @@ TINY = 1e-12  # square of a modulus whose gradient is still finite
 
 @final
 class Scattering:
-    """Filter bank for square maps of `size` pixels."""
+    """Filter bank for maps of `size` rows and `width` columns, square without a width."""
 
     def __init__(
-        self, size: int, scales: int = 3, orientations: int = 4, thinned: bool = False
+        self,
+        size: int,
+        scales: int = 3,
+        orientations: int = 4,
+        thinned: bool = False,
+        width: int | None = None,
     ) -> None:
-        if size < 2 ** (scales + 1):
-            raise ValueError(f"got size {size} for {scales} scales; expected {2 ** (scales + 1)}+")
-        self.size, self.scales, self.orientations = size, scales, orientations
-        self._strides = tuple(2 ** (j if thinned else max(0, j - 1)) for j in range(scales))
-        full = [morlet_bank(size, j, orientations) for j in range(scales)]
-        sides = [size // stride for stride in self._strides]
-        thin = [_half_bank(_thinned(b, n)) for b, n in zip(full, sides, strict=True)]
+        width = width or size
+        if min(size, width) < 2 ** (scales + 1):
+            raise ValueError(
+                f"got size {size} x {width} for {scales} scales; expected {2 ** (scales + 1)}+"
+            )
+        self.scales, self.orientations = scales, orientations
+        strides = [2 ** (j if thinned else max(0, j - 1)) for j in range(scales)]
+        self._sides = tuple((size // stride, width // stride) for stride in strides)
+        full = [morlet_bank(size, j, orientations, width) for j in range(scales)]
+        thin = [_half_bank(_thinned(b, *n)) for b, n in zip(full, self._sides, strict=True)]
         self._banks = tuple(thin)
 
     def log_moments(self, maps: Maps) -> Float[Tensor, "n f"]:
@@ -45,7 +54,7 @@ class Scattering:
         """
         n, c = maps.shape[:2]
         found = _Moments.apply(  # type: ignore[no-untyped-call]
-            maps.reshape(n * c, 1, *maps.shape[-2:]), *self._banks
+            maps.reshape(n * c, 1, *maps.shape[-2:]), self._sides, *self._banks
         )
         means, energies = found[: self.scales], torch.cat(found[self.scales :], dim=1)
         first = torch.cat([mean[:, 0] for mean in means], dim=1)
@@ -83,13 +92,14 @@ class _Moments(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, *banks: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, maps: Tensor, sides: Sequence[tuple[int, int]], *banks: Tensor
+    ) -> tuple[Tensor, ...]:
         kept, means, energies = [], [], []
         modes = torch.fft.rfft2(maps, norm="forward")
-        for scale, bank in enumerate(banks):
-            side = bank.shape[-2]
-            modes = _cut(modes, side)
-            y = torch.fft.irfft2(modes[:, :, None, None] * bank, s=(side, side), norm="forward")
+        for scale, (side, bank) in enumerate(zip(sides, banks, strict=True)):
+            modes = _cut(modes, *side)
+            y = torch.fft.irfft2(modes[:, :, None, None] * bank, s=side, norm="forward")
             real, imaginary = y.unbind(2)
             energy = torch.addcmul(real.square().add_(TINY), imaginary, imaginary)
             energies.append(energy[:, 0].mean((-2, -1)))
@@ -99,7 +109,7 @@ class _Moments(torch.autograd.Function):
             if scale + 1 < len(banks):
                 modes = torch.cat([modes, torch.fft.rfft2(u[:, 0], norm="forward")], dim=1)
         ctx.save_for_backward(*kept, *banks)
-        ctx.side = maps.shape[-1]
+        ctx.sides, ctx.shape = sides, maps.shape[-2:]
         return (*means, *energies)
 
     @staticmethod
@@ -109,26 +119,28 @@ class _Moments(torch.autograd.Function):
         above: Tensor | None = None  # gradient by the modes of the inputs of the next scale
         for scale in reversed(range(scales)):
             y, u, bank = saved[2 * scale], saved[2 * scale + 1], banks[scale]
-            side, inputs = bank.shape[-2], u.shape[1]
-            pull = (grads[scale] / side**2)[..., None, None] / u
-            pull[:, 0] += (grads[scales + scale] * (2 / side**2))[..., None, None]
+            side, inputs = ctx.sides[scale], u.shape[1]
+            pixels = side[0] * side[1]
+            pull = (grads[scale] / pixels)[..., None, None] / u
+            pull[:, 0] += (grads[scales + scale] * (2 / pixels))[..., None, None]
             if above is not None:
-                wider = _widened(above, side)
-                pull[:, 0].addcdiv_(torch.fft.irfft2(wider[:, inputs:], s=(side, side)), u[:, 0])
+                wider = _widened(above, ctx.sides[scale + 1], side)
+                pull[:, 0].addcdiv_(torch.fft.irfft2(wider[:, inputs:], s=side), u[:, 0])
             modes = torch.fft.rfft2(y * pull[:, :, None])
             modes = (modes * bank.conj()).sum((2, 3))
             above = modes if above is None else modes.add_(wider[:, :inputs])
         assert above is not None, "there are scales"
-        wider = _widened(above, ctx.side)
-        return torch.fft.irfft2(wider, s=(ctx.side, ctx.side)), *(None for _ in banks)
+        wider = _widened(above, ctx.sides[0], ctx.shape)
+        return torch.fft.irfft2(wider, s=ctx.shape), None, *(None for _ in banks)
 
 
-def _thinned(bank: Float[Tensor, "l y x"], side: int) -> Float[Tensor, "l y x"]:
+def _thinned(bank: Float[Tensor, "l y x"], height: int, width: int) -> Float[Tensor, "l y x"]:
     """The modes of a thinned grid, without its Nyquist modes: each stands for two of the full."""
-    modes = crop(bank, side).clone()
-    if side % 2 == 0 and side < bank.shape[-1]:
-        modes[:, side // 2] = 0
-        modes[:, :, side // 2] = 0
+    modes = crop(bank, height, width).clone()
+    if height % 2 == 0 and height < bank.shape[-2]:
+        modes[:, height // 2] = 0
+    if width % 2 == 0 and width < bank.shape[-1]:
+        modes[:, :, width // 2] = 0
     return modes
 
 
@@ -140,25 +152,24 @@ def _half_bank(bank: Float[Tensor, "l y x"]) -> Tensor:
     return both[..., : bank.shape[-1] // 2 + 1].contiguous()
 
 
-def _cut(modes: Tensor, side: int) -> Tensor:
-    """Keep the lowest modes of a half spectrum: those of a grid of `side` pixels."""
-    size = modes.shape[-2]
-    if side == size:
-        return modes
-    low, columns = (side + 1) // 2, side // 2 + 1
-    rows = [modes[..., :low, :columns], modes[..., size - side // 2 :, :columns]]
+def _cut(modes: Tensor, height: int, width: int) -> Tensor:
+    """Keep the lowest modes of a half spectrum: those of a grid of so many rows and columns."""
+    size, columns = modes.shape[-2], width // 2 + 1
+    if height == size:
+        return modes[..., :columns]
+    low = (height + 1) // 2
+    rows = [modes[..., :low, :columns], modes[..., size - height // 2 :, :columns]]
     return torch.cat(rows, dim=-2)
 
 
-def _widened(modes: Tensor, size: int) -> Tensor:
-    """Place a half spectrum in that of a finer grid of `size` pixels, whose other modes are 0."""
-    side = modes.shape[-2]
-    if side == size:
+def _widened(modes: Tensor, here: Sequence[int], finer: Sequence[int]) -> Tensor:
+    """Place the half spectrum of one grid in that of a finer one, whose other modes are 0."""
+    if tuple(here) == tuple(finer):
         return modes
-    low = (side + 1) // 2
-    wide = modes.new_zeros(*modes.shape[:-2], size, size // 2 + 1)
+    low, (height, width) = (here[0] + 1) // 2, finer
+    wide = modes.new_zeros(*modes.shape[:-2], height, width // 2 + 1)
     wide[..., :low, : modes.shape[-1]] = modes[..., :low, :]
-    wide[..., size - side // 2 :, : modes.shape[-1]] = modes[..., low:, :]
+    wide[..., height - here[0] // 2 :, : modes.shape[-1]] = modes[..., low:, :]
     return wide
 
 
@@ -173,32 +184,37 @@ def _filters(size: int) -> Scattering:
     return Scattering(size, scales=min(3, size.bit_length() - 2))
 
 
-def morlet_bank(size: int, scale: int, orientations: int) -> Float[Tensor, "l y x"]:
+def morlet_bank(
+    size: int, scale: int, orientations: int, width: int | None = None
+) -> Float[Tensor, "l y x"]:
     """Fourier transforms (real) of the Morlet wavelets of one scale, zero at zero frequency."""
-    centre, width = 0.75 * math.pi / 2**scale, 1 / (0.8 * 2**scale)
+    centre, spread = 0.75 * math.pi / 2**scale, 1 / (0.8 * 2**scale)
     slant = 4 / orientations
     angles = torch.arange(orientations, dtype=torch.float64) * math.pi / orientations
-    freq = 2 * math.pi * torch.fft.fftfreq(size, dtype=torch.float64)
-    bank = torch.zeros(orientations, size, size, dtype=torch.float64)
+    rows, columns = (
+        2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64) for side in (size, width or size)
+    )
+    bank = torch.zeros(orientations, len(rows), len(columns), dtype=torch.float64)
     mean = torch.zeros_like(bank)
     for shift_y in (-1, 0, 1):  # sum over aliases: the sampled wavelet is periodic in frequency
         for shift_x in (-1, 0, 1):
-            ky = (freq + 2 * math.pi * shift_y)[:, None]
-            kx = (freq + 2 * math.pi * shift_x)[None, :]
+            ky = (rows + 2 * math.pi * shift_y)[:, None]
+            kx = (columns + 2 * math.pi * shift_x)[None, :]
             cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
             along, across = cos * kx + sin * ky, cos * ky - sin * kx
             shape = (across * slant) ** 2
-            bank += torch.exp(-((along - centre) ** 2 + shape) / (2 * width**2))
-            mean += torch.exp(-(along**2 + shape) / (2 * width**2))
+            bank += torch.exp(-((along - centre) ** 2 + shape) / (2 * spread**2))
+            mean += torch.exp(-(along**2 + shape) / (2 * spread**2))
     ratio = bank[:, :1, :1] / mean[:, :1, :1]
     return (bank - ratio * mean).float()
 
 
-def crop(spectrum: Tensor, side: int) -> Tensor:
-    """Keep the lowest `side` x `side` frequencies of an unshifted spectrum."""
-    size = spectrum.shape[-1]
-    if side == size:
-        return spectrum
-    low, high = (side + 1) // 2, size - side // 2
-    rows = torch.cat([spectrum[..., :low, :], spectrum[..., high:, :]], dim=-2)
-    return torch.cat([rows[..., :low], rows[..., high:]], dim=-1)
+def crop(spectrum: Tensor, side: int, width: int | None = None) -> Tensor:
+    """Keep the lowest `side` x `width` frequencies of an unshifted spectrum."""
+    for axis, kept in ((-2, side), (-1, width or side)):
+        size = spectrum.shape[axis]
+        if kept < size:
+            low, high = (kept + 1) // 2, size - kept // 2
+            ends = spectrum.narrow(axis, 0, low), spectrum.narrow(axis, high, size - high)
+            spectrum = torch.cat(ends, dim=axis)
+    return spectrum

@@ -20,7 +20,7 @@ from ood_core.models.galaxygrad import PREFIX, find_weights, packaged, read_mixe
 from ood_core.models.in_context import CLASS as IN_CONTEXT
 from ood_core.models.in_context import DIVISOR, EXAMPLES, InContextNetwork, read_in_context
 from ood_core.models.networks import Patched, read_network
-from ood_core.models.pretrained import Parametrisation, PretrainedDenoiser
+from ood_core.models.pretrained import Parametrisation, PretrainedDenoiser, suited
 from ood_core.models.schedulers import SettingRuling, read_scheduler, suit_network
 from ood_core.models.weights import read_weights, weights_file
 from ood_core.numerics.random import Root
@@ -33,9 +33,11 @@ LARGEST_JSON = 2**22
 class BaseModel:
     """A frozen base: its denoiser and what there is to know about it.
 
-    Maps must have `channels` channels and sides that are multiples of `size_multiple` pixels; with
-    `fixed_size`, sides of exactly `size` pixels. The denoiser of a latent base works on the codes
-    that its autoencoder `codes` makes of maps. `prediction` names the parametrisation,
+    Maps must have `channels` channels, or any number where that is 1 and there are no codes: then
+    each channel is denoised by itself. Networks see sides that are multiples of `size_multiple`
+    pixels, to which maps of pixels are mirrored; codes and `fixed_size`, sides of exactly `size`
+    pixels, need maps that are so. The denoiser of a latent base works on the codes that its
+    autoencoder `codes` makes of maps. `prediction` names the parametrisation,
     preconditioning included. `examples` is the number of maps that it can be shown.
     """
 
@@ -72,7 +74,8 @@ class BaseModel:
         if self.examples == 0:
             return ()
         order = Root(root).child("examples").generator().permutation(len(maps))
-        shown = maps[np.sort(order[: self.examples])].to(self.device)
+        few = maps[np.sort(order[: self.examples])].to(self.device)
+        shown = suited(few, self.channels, self.size_multiple)[: self.examples]
         return (cast(InContextNetwork, self.denoiser.network).context(shown),)
 
     def code_shape(self, shape: Shape) -> Shape:
@@ -86,21 +89,28 @@ class BaseModel:
             TargetError: another number of channels, or sides that do not fit.
         """
         source, (channels, height, width) = targets.source, targets.shape
-        if channels != self.channels:
+        if channels != self.channels and (self.channels != 1 or self.codes is not None):
             raise TargetError(
                 f"{source}: got {channels} channels; expected {self.channels}, as the base has; "
                 "save the maps with those channels or choose another base"
             )
-        if height % self.size_multiple or width % self.size_multiple:
+        least = self.size_multiple
+        if self.codes is not None and (height % least or width % least):
             raise TargetError(
                 f"{source}: got maps of {height} x {width} px; expected sides that are multiples "
-                f"of {self.size_multiple} px; crop or pad the maps, or choose another base"
+                f"of {least} px, as the base's autoencoder needs; crop the maps, or choose "
+                "another base"
             )
         if self.fixed_size and (height, width) != (self.size, self.size):
             raise TargetError(
                 f"{source}: got maps of {height} x {width} px; expected {self.size} x "
                 f"{self.size} px, the only size that {self.source} takes: cut or resample the "
                 "maps, or choose another base"
+            )
+        if min(height, width) <= least // 2:
+            raise TargetError(
+                f"{source}: got maps of {height} x {width} px; expected more than {least // 2} px "
+                f"a side, since the base sees multiples of {least} px; choose another base"
             )
         targets.check(1 if self.codes is None else self.codes.factor)
 
@@ -151,18 +161,21 @@ def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes
     known = cast(Any, unet).config  # with the defaults of what config.json leaves out
     channels = int(known.in_channels) // patch**2
     codes = _codes(folder, channels, source, where, max_bytes)
-    fold = patch * (1 if codes is None else codes.factor)
+    multiple, factor = (
+        patch * 2 ** (len(known.block_out_channels) - 1),
+        codes.factor if codes else 1,
+    )
     digest = weights_digest(weights, parametrisation, schedule)
     return BaseModel(
-        denoiser=PretrainedDenoiser(network, schedule, parametrisation, dtype),
+        denoiser=PretrainedDenoiser(network, schedule, parametrisation, dtype, channels, multiple),
         digest=digest if codes is None else _both(digest, codes.digest),
         channels=channels if codes is None else codes.channels,
-        size=_square(known.sample_size, source) * fold,
+        size=_square(known.sample_size, source) * patch * factor,
         parameters=sum(p.numel() for p in network.parameters()),
         prediction=str(parametrisation),
         rulings=rulings,
         source=source,
-        size_multiple=fold * 2 ** (len(known.block_out_channels) - 1),
+        size_multiple=multiple * factor,
         codes=codes,
     )
 
@@ -181,7 +194,7 @@ def _load_in_context(
     network = InContextNetwork(inner, schedule).to(where)
     digest = weights_digest(weights, "v_prediction", schedule)
     return BaseModel(
-        denoiser=PretrainedDenoiser(network, schedule, "v_prediction", dtype),
+        denoiser=PretrainedDenoiser(network, schedule, "v_prediction", dtype, 1, DIVISOR),
         digest=hashlib.sha256(f"{digest} {EXAMPLES} examples".encode()).hexdigest(),
         channels=1,
         size=_square(config["sample_size"], source),
@@ -199,7 +212,7 @@ def _load_packaged(source: str, device: torch.device | str, dtype: torch.dtype) 
     weights = find_weights(source)
     network = read_mixer(weights, size, schedule).to(torch.device(device))
     return BaseModel(
-        denoiser=PretrainedDenoiser(network, schedule, "epsilon", dtype),
+        denoiser=PretrainedDenoiser(network, schedule, "epsilon", dtype, 1),
         digest=weights_digest(weights, "epsilon", schedule),
         channels=1,
         size=size,

@@ -16,6 +16,7 @@ from typing import Any, Literal, final
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from ood_core.arrays import Maps
 from ood_core.config.pretraining import Prediction
@@ -77,6 +78,9 @@ class PretrainedDenoiser:
 
     Weights of convolutions are laid out channels last, which they are faster with (by a fifth on
     CPUs, `farfield bench speed --only network`). It changes rounding, and nothing else.
+
+    A network of `channels` 1 sees every channel of a map by itself. It sees maps mirrored beyond
+    their right and lower borders up to sides that are multiples of `size_multiple` pixels.
     """
 
     def __init__(
@@ -85,12 +89,15 @@ class PretrainedDenoiser:
         schedule: NoiseSchedule,
         parametrisation: Parametrisation,
         dtype: torch.dtype = torch.float32,
+        channels: int | None = None,
+        size_multiple: int = 1,
     ) -> None:
         frozen = network.eval().requires_grad_(False)
         self.network = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._schedule = schedule
         self._parametrisation: Parametrisation = parametrisation
         self._dtype = dtype
+        self._channels, self._multiple = channels, size_multiple
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -100,7 +107,10 @@ class PretrainedDenoiser:
     def to(self, device: torch.device | str) -> "PretrainedDenoiser":
         """A copy on a device."""
         network = copy.deepcopy(self.network).to(device)
-        return PretrainedDenoiser(network, self._schedule, self._parametrisation, self._dtype)
+        return PretrainedDenoiser(
+            network, self._schedule, self._parametrisation, self._dtype, self._channels,
+            self._multiple,
+        )  # fmt: skip
 
     @torch.no_grad()
     def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
@@ -127,7 +137,17 @@ class PretrainedDenoiser:
         host = getattr(self.network, "host_time", False)
         when = time if host else torch.full((), time, device=x.device)
         plain = self._dtype == torch.float32
+        height, width = x.shape[-2:]
+        seen = suited(x, self._channels, self._multiple)
         with nullcontext() if plain else torch.autocast(x.device.type, self._dtype):
-            output = self.network(x, when, *context).sample
-        means: Maps = output[:, : x.shape[1]].float().contiguous()  # as everything outside is
-        return means
+            output = self.network(seen, when, *context).sample
+        means = output[:, : seen.shape[1], :height, :width].reshape(x.shape)
+        found: Maps = means.float().contiguous()  # as everything outside is
+        return found
+
+
+def suited(maps: Maps, channels: int | None, multiple: int) -> Maps:
+    """Maps as a network of these channels sees them: `PretrainedDenoiser`."""
+    more = [-side % multiple for side in maps.shape[-2:]]
+    alone = maps.flatten(0, 1)[:, None] if channels == 1 else maps
+    return pad(alone, (0, more[1], 0, more[0]), mode="reflect") if any(more) else alone

@@ -188,6 +188,10 @@ class CrossStationary:
         return float(self._eigen[0].sum())
 
 
+BLOCK = 64
+"""Factors that are solved for at once, which bounds the memory."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class LowRank:
@@ -206,11 +210,6 @@ class LowRank:
         return self.factors.flatten(1).to(like)
 
     @cached_property
-    def _solved(self) -> Tensor:
-        """`base^-1 f_i`, one row per factor."""
-        return self.base.solve(wide(self.factors)).flatten(1)
-
-    @cached_property
     def _dual_inverse(self) -> Tensor:
         """`(I + F base^-1 F^T)^-1`."""
         return torch.cholesky_inverse(self._cholesky)
@@ -218,7 +217,9 @@ class LowRank:
     @cached_property
     def _cholesky(self) -> Tensor:
         """Cholesky factor of the dual `I + F base^-1 F^T`."""
-        dual = self._flat(self._solved) @ self._solved.T
+        flat = self._flat(wide(self.factors[:1]))
+        solved = [self.base.solve(wide(f)).flatten(1) @ flat.T for f in self.factors.split(BLOCK)]
+        dual = torch.cat(solved)
         eye = torch.eye(len(dual), dtype=dual.dtype, device=dual.device)
         factor: Tensor = torch.linalg.cholesky(dual + eye)
         return factor
@@ -229,10 +230,15 @@ class LowRank:
         return self.base.apply(x) + ((x.flatten(1) @ flat.T) @ flat).reshape(x.shape)
 
     def solve(self, x: Maps) -> Maps:
-        """Return `C^-1 x` by the Woodbury identity."""
-        projected = wide(x.flatten(1)) @ self._solved.T
-        low = (projected @ self._dual_inverse) @ self._solved
-        return self.base.solve(x) - low.to(x.dtype).reshape(x.shape)
+        """Return `C^-1 x` by the Woodbury identity.
+
+        `base^-1 f_i` is not kept: denoisers have one covariance for every noise level, whose
+        factors are the same.
+        """
+        flat = self._flat(wide(x[:1]))
+        projected = self.base.solve(wide(x)).flatten(1) @ flat.T
+        low = (projected @ self._dual_inverse) @ flat
+        return self.base.solve(wide(x) - low.reshape(x.shape)).to(x.dtype)
 
     def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
         """Return `base^(1/2) white + sum_i factors_i f_i`."""
@@ -249,7 +255,7 @@ class LowRank:
 
     def trace(self) -> float:
         """Return `tr C`."""
-        squares = [(block.double() ** 2).sum() for block in self.factors.split(64)]
+        squares = [(block.double() ** 2).sum() for block in self.factors.split(BLOCK)]
         return self.base.trace() + float(sum(squares))
 
 

@@ -384,7 +384,7 @@ class Sampler:
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
         bins = radial_bins(steering, symmetries)
-        statistics = Statistics(seen.shape[-1], bins)
+        statistics = Statistics(seen.shape[-2], bins, seen.shape[-1])
         aims = StatisticAims.measure(statistics, seen, pipeline.targets.symmetries, neighbours)
         self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
         self._labels = pipeline.labels(seen)

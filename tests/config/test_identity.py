@@ -77,7 +77,7 @@ def known(spec: TargetsSpec, content: str, maps: int = 100) -> dict[str, Any]:
     """What an identity needs to know of targets, of which there are `maps`."""
     return {
         "digest": content,
-        "transform": spec.transform,
+        "transform": spec.transform + " per channel" * spec.per_channel,
         "symmetries": sorted(spec.symmetries),
         "fit_count": spec.fit_count(maps),
     }
@@ -160,6 +160,7 @@ CHANGES: list[dict[str, Any]] = [
     {"targets_digest": "u" * 64},
     {"base_digest": "c" * 64},
     {"targets": replace(TARGETS, transform="log")},
+    {"targets": replace(TARGETS, per_channel=True)},
     {"targets": replace(TARGETS, symmetries=("flip",))},
     {"targets": replace(TARGETS, held_out=0.4)},
     {"generation": replace(GENERATION, seed=1)},
@@ -292,6 +293,7 @@ def test_every_setting_is_in_the_identity_or_said_not_to_be() -> None:
     left_out = {"path", "array", "axes", "missing", "tiles", "cutouts", "samples", "shard_size"}
     left_out |= {"max_bytes", "max_maps", "max_header_bytes", "grow"}
     left_out |= {"duplicates"}  # what is left out is not in the digest
+    left_out |= {"per_channel"}  # said by the transform
     for section, spec in (("targets", TargetsSpec), ("generation", GenerationSpec)):
         known = {f.name for f in fields(spec)} - left_out
         assert {"fit_count" if f == "held_out" else f for f in known} == (

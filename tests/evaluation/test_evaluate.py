@@ -167,7 +167,8 @@ def test_few_maps_and_several_channels_still_give_scores() -> None:
         return torch.cat([field(n, seed), field(n, seed + 50)], dim=1)
 
     report = evaluate_maps(two(6, 1), two(5, 2), two(5, 3), (), Root(0))
-    assert len(report.scores) == 5 and report.spectrum.samples.median.shape == (2, 8)
+    assert len(report.scores) == 6 and report.scores["coherence_error"].high < 1
+    assert report.spectrum.samples.median.shape == (2, 8)
 
 
 def test_sets_that_cannot_be_compared_are_refused() -> None:

@@ -163,7 +163,7 @@ def test_few_and_small_maps_have_a_clear_outcome() -> None:
     )
     small = torch.from_numpy(fields.rng(1).standard_normal((60, 2, 6, 7)))
     found = compared(small[:20], small[20:40], small[40:])
-    names = ["minkowski", "peaks", "detail", "channels", "scattering"]
+    names = ["minkowski", "peaks", "detail", "channels", "colours", "scattering"]
     assert [test.name for test in found.families] == names
     flat = compared(0 * small[:20], small[20:40], small[40:])
     assert rejected(flat) >= {"minkowski", "peaks"}
@@ -176,7 +176,7 @@ def test_channels_that_belong_to_other_maps_are_told_apart() -> None:
 
     samples = pairs(60, 2)
     shuffled = torch.cat([samples[:, :1], samples[:, 1:].roll(1, 0)], dim=1)
-    assert rejected(compared(shuffled, pairs(40, 5), pairs(60, 7))) == {"channels"}
+    assert rejected(compared(shuffled, pairs(40, 5), pairs(60, 7))) == {"channels", "colours"}
     assert rejected(compared(samples, pairs(40, 5), pairs(60, 7))) == set()
 
 

@@ -46,6 +46,13 @@ def test_maps_are_the_mean_of_the_channels_at_their_places(script: ModuleType) -
     np.testing.assert_array_equal(maps.values[:, 0], np.array(expected, dtype=np.float32))
 
 
+def test_bands_are_those_whose_mean_the_first_maps_are(script: ModuleType) -> None:
+    bands = read_fits(str(PATH.with_stem("hubble-bands")), None, USUAL)
+    assert bands.values.shape == (script.FIT + script.BANDS_HELD_OUT, 3, 32, 32)
+    maps = read_fits(str(PATH), None, USUAL).values[: len(bands), 0]
+    np.testing.assert_array_equal(np.float32(bands.values.sum(axis=1) / 3), maps)
+
+
 def test_counts_unit_and_size() -> None:
     maps = read_fits(str(PATH), None, USUAL)
     TargetSet.read(str(PATH), held_out=320).check()

@@ -193,18 +193,21 @@ def test_an_offset_that_float32_cannot_hold_is_noticed(offset: float, warned: bo
 def test_a_set_fits_a_model() -> None:
     made().check()
     model().check(made())
+    model().check(made(np.stack([FIELDS, FIELDS], axis=1)))  # each channel by itself
     model(codes=CODES).check(made(smooth_fields(12).repeat(2, 1).repeat(2, 2)))
 
 
 @pytest.mark.parametrize(
     ("values", "base", "words"),
     [
-        (FIELDS.reshape(12, 2, 8, 16), model(), "2 channels; expected 1.*another base"),
-        (FIELDS[:, :14, :14], model(), "14 x 14 px; expected .* multiples of 4 px; crop or pad"),
+        (FIELDS.reshape(12, 2, 8, 16), model(channels=3), "2 channels; expected 3.*another base"),
+        (FIELDS.reshape(12, 2, 8, 16), model(codes=CODES), "2 channels; expected 1.*another base"),
+        (FIELDS, model(size_multiple=32), "16 x 16 px; expected more than 16 px a side"),
+        (FIELDS[:, :14, :14], model(codes=CODES), "14 x 14 px; expected .* multiples of 4 px"),
         (FIELDS, model(size=32, fixed_size=True), "16 x 16 px; expected 32 x 32 .*models/tiny"),
-        (FIELDS[:, :8], model(), "8 x 16 px; expected squares of at least 16"),
-        (FIELDS[:, :12, :12], None, "12 x 12 px; expected squares of at least 16"),
-        (FIELDS, model(codes=CODES), "16 x 16 px; expected squares of at least 32"),
+        (FIELDS[:, :8], model(), "8 x 16 px; expected at least 16 px a side"),
+        (FIELDS[:, :12, :12], None, "12 x 12 px; expected at least 16 px a side"),
+        (FIELDS, model(codes=CODES), "16 x 16 px; expected at least 32 px a side"),
     ],
 )
 def test_a_set_that_does_not_fit_is_refused(
@@ -212,6 +215,13 @@ def test_a_set_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(TargetError, match=rf"^mine: got .*{words}"):
         made(values).check() if base is None else base.check(made(values))
+
+
+def test_oblong_maps_fit_unless_they_may_be_turned() -> None:
+    tall = np.concatenate([FIELDS, FIELDS[:, :5]], axis=1)
+    model(size_multiple=8).check(made(tall, symmetries=["flip"]))
+    with pytest.raises(TargetError, match="21 x 16 px; expected .* squares where .* rotate90"):
+        model().check(made(tall, symmetries=["rotate90"]))
 
 
 def test_tensors_are_arrays_too() -> None:

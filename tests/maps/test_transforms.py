@@ -1,5 +1,6 @@
 """Range transforms: closed-form values, bijection to rounding, order kept, nothing clamped."""
 
+import json
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ood_core.config.targets import TransformKind
 from ood_core.errors import TargetError
+from ood_core.maps.target_set import TargetSet
 from ood_core.maps.transforms import RangeTransform
 
 ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
@@ -174,3 +176,32 @@ def test_record_round_trip(kind: TransformKind) -> None:
 def test_impossible_records(record: dict[str, Any]) -> None:
     with pytest.raises(TargetError, match="transform: got .*expected"):
         RangeTransform.from_dict(record)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_have_one_transform_each_or_share_one(kind: TransformKind) -> None:
+    """Of channels of other units every one is what it would be alone; a shared one dwarfs one."""
+    rng = np.random.default_rng(0)
+    alone = [scale * rng.gamma(2.0, size=(6, 1, 8, 8)).astype(np.float32) for scale in (1.0, 1e4)]
+    both = np.concatenate([*alone, np.full_like(alone[0], 3.0)], axis=1)
+    each = RangeTransform.measure_each(kind, both)
+    ranged = each.forward(both)
+    for channel, maps in enumerate(alone):
+        own = RangeTransform.measure(kind, maps).forward(maps)
+        np.testing.assert_array_equal(ranged[:, [channel]], own)
+    assert np.isfinite(ranged).all()  # also of a channel of one value
+    np.testing.assert_allclose(each.inverse(ranged), both, rtol=1e-4)
+    assert RangeTransform.from_dict(json.loads(json.dumps(each.as_dict()))) == each
+    if kind == "linear":
+        shared = RangeTransform.measure(kind, both).forward(both)
+        assert np.ptp(shared[:, 0]) < 1e-2 < np.ptp(ranged[:, 0])
+
+
+def test_a_set_with_a_transform_per_channel_comes_back_in_its_unit() -> None:
+    maps = np.random.default_rng(1).gamma(2.0, size=(8, 2, 16, 16)) * [[[1.0]], [[1e4]]]
+    sets = [TargetSet.from_arrays(maps, per_channel=choice) for choice in (True, False)]
+    for targets in sets:
+        np.testing.assert_allclose(
+            targets.physical(targets.model_range), maps, rtol=1e-3, atol=1e-2
+        )
+    assert [one.record()["transform"] for one in sets] == ["linear per channel", "linear"]

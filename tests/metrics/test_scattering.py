@@ -107,8 +107,24 @@ def test_wavelets_have_no_mean_and_pass_their_centre(scale: int) -> None:
 
 
 def test_maps_too_small_for_the_scales_are_refused() -> None:
-    with pytest.raises(ValueError, match="size 8 for 3 scales"):
+    with pytest.raises(ValueError, match="size 8 x 8 for 3 scales"):
         Scattering(8)
+
+
+@pytest.mark.parametrize("thinned", [False, True])
+def test_moments_of_oblong_maps_are_those_of_their_periods(thinned: bool) -> None:
+    """A map beside itself has the moments of the map, and its gradient is halved."""
+    maps = noise(32).requires_grad_(True)
+    both = torch.cat([maps, maps], dim=-1).detach().requires_grad_(True)
+    alone = Scattering(32, thinned=thinned).log_moments(maps)
+    twice = Scattering(32, thinned=thinned, width=64).log_moments(both)
+    torch.testing.assert_close(twice, alone, rtol=0, atol=2e-4)
+    weights = torch.randn(alone.shape, generator=torch.Generator().manual_seed(2))
+    (one,), (two,) = (
+        torch.autograd.grad((moments * weights).sum(), given)
+        for moments, given in ((alone, maps), (twice, both))
+    )
+    torch.testing.assert_close(2 * two[..., 32:], one, rtol=0, atol=2e-3 * float(one.abs().max()))
 
 
 def test_thinned_grids_lose_only_what_lies_beyond_them() -> None:

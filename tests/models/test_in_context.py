@@ -13,7 +13,7 @@ import ood_core as ff
 from flows.runs.lifecycle import make_run, stored_settings
 from flows.tools.replay import replay_sample
 from ood_core.diffusion.denoiser import clean_from_output
-from ood_core.errors import BaseModelError, TargetError
+from ood_core.errors import BaseModelError
 from ood_core.models.in_context import (
     EXAMPLES,
     LOG_NOISE_RANGE,
@@ -155,10 +155,16 @@ def test_damaged_weights_are_refused_and_others_have_another_digest(
         load_model(str(same))
 
 
-def test_maps_of_other_sides_are_refused(model: BaseModel, tiny: Callable[..., Any]) -> None:
-    odd = ff.TargetSet.from_arrays(smooth_fields(20)[..., :14, :14])
-    with pytest.raises(TargetError, match="multiples of 4"):
-        ff.Synthesizer(model, tiny().method).fit(odd, progress=False)
+def test_channels_and_sides_of_any_number_are_shown_and_seen(model: BaseModel) -> None:
+    """Each channel is seen by itself, and maps are mirrored beyond their borders."""
+    maps = torch.from_numpy(smooth_fields(20).reshape(10, 2, SIZE, SIZE))[..., :-1]
+    (shown,) = model.show(maps, root=0)
+    x_t = torch.randn(2, 2, SIZE, SIZE - 1, generator=torch.Generator().manual_seed(1))
+    made = model.denoiser(x_t, 300, shown)
+    mirrored = torch.cat([x_t, x_t[..., -2:-1]], dim=-1)[:, 1:]
+    alone = model.denoiser(mirrored, 300, shown)[..., :-1]
+    torch.testing.assert_close(made[:, 1:], alone, rtol=0, atol=1e-5)  # rounding
+    assert not torch.allclose(made[:, :1], alone, atol=1e-2)  # negative control
 
 
 def test_samples_are_the_same_in_memory_in_shards_and_replayed(
