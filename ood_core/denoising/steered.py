@@ -72,7 +72,9 @@ LEVELS, EDGE = (-1.0, 2.0), 0.3
 HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
+FAR = 16  # neighbours are at most so small a part of all images, or two of them
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
+TRIES = 64  # aims of which one is taken, where some are worth more
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
 
@@ -230,7 +232,7 @@ class StatisticAims:
         distance = torch.cdist(standard, standard)
         same = torch.arange(len(values)) % len(targets)
         distance[same[:, None] == same[None, :]] = math.inf  # images of one map are no neighbours
-        count = min(neighbours, len(targets) - 1)
+        count = min(neighbours, max(2, len(values) // FAR), len(targets) - 1)
         nearest = distance.topk(count, largest=False).indices
         power = band_spectrum(images - symmetric_mean(targets, symmetries))
         low_k = statistics.low_k(targets.shape[1])
@@ -241,34 +243,54 @@ class StatisticAims:
         return cls(values, spread, low_k, nearest, share, len(targets), power, edges, detail)
 
     def draw(
-        self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None
+        self,
+        seeds: SeedRange,
+        near: Int[Tensor, " n"] | None = None,
+        worth: Float[Tensor, " m"] | None = None,
     ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
         """Draw one aim per seed; also return its two parent targets.
 
         These are the target whose place among its neighbours is taken, and the neighbour whose miss
         is. `near` has the first of each sample, whose latent it was made of; without it, the first
-        is drawn at random.
+        is drawn at random. With the `worth` of every row of `values`, one of `TRIES` aims is taken
+        with probability proportional to the exponential of its mixture of these and of its first.
         """
-        drawn = uniform(seeds, 8, stream=Stream.STATISTIC)
+        if worth is None:
+            rows, weights = self._mixture(seeds, near, 0)
+        else:
+            tries = [self._mixture(seeds, near, attempt) for attempt in range(TRIES)]
+            every, shares = (torch.stack(part, dim=1) for part in zip(*tries, strict=True))
+            drawn = uniform(seeds, TRIES, TRIES, Stream.STATISTIC).clamp_min(1e-300)
+            mixed = (worth[every] * shares).sum(-1) + worth[every[..., 0]]
+            score = mixed - (-drawn.log()).log()
+            best = torch.arange(len(seeds)), score.argmax(dim=1)
+            rows, weights = every[best], shares[best]
+        points = self.values[rows.to(self.values.device)]
+        aim = torch.einsum("nk,nkf->nf", weights.to(points), points)
+        return aim, rows[:, :2] % self.targets
+
+    def _mixture(
+        self, seeds: SeedRange, near: Int[Tensor, " n"] | None, attempt: int
+    ) -> tuple[Int[Tensor, "n 6"], Float[Tensor, "n 6"]]:
+        """Rows of `values` whose weighted sums are aims; the parents come first."""
+        drawn = uniform(seeds, 8, attempt, Stream.STATISTIC)
         first = (drawn[:, 0] * len(self.values)).long() if near is None else near.long()
-        chosen = (drawn[:, 1] * self.neighbours.shape[1]).long()
-        second = self.neighbours[first, chosen]
-        missed = self.values[second.to(self.values.device)] - self._between(second, drawn[:, 2:5])
-        aim = self._between(first, drawn[:, 5:]) + self.share * missed
-        return aim, torch.stack([first, second], dim=1) % self.targets
+        second = self.neighbours[first, (drawn[:, 1] * self.neighbours.shape[1]).long()]
+        missed, share = self._between(second, drawn[:, 2:5])
+        found, shares = self._between(first, drawn[:, 5:])
+        rows = torch.cat([torch.stack([first, second], dim=1), found, missed], dim=1)
+        parents = torch.tensor([0.0, self.share]).expand(len(first), -1)
+        return rows, torch.cat([parents, shares, -self.share * share], dim=1)
 
     def _between(
         self, rows: Int[Tensor, " n"], drawn: Float[Tensor, "n 3"]
-    ) -> Float[Tensor, "n f"]:
-        """Return a random point between two different neighbours, if there are two."""
+    ) -> tuple[Int[Tensor, "n 2"], Float[Tensor, "n 2"]]:
+        """Two different neighbours, if there are two, and their shares of a point between them."""
         count = self.neighbours.shape[1]
         one = (drawn[:, 0] * count).long()
         other = (one + 1 + (drawn[:, 1] * (count - 1)).long()) % count
-        start, end = (
-            self.values[self.neighbours[rows, which].to(self.values.device)]
-            for which in (one, other)
-        )
-        return torch.lerp(start, end, drawn[:, 2:].to(start))
+        pair = self.neighbours[rows[:, None], torch.stack([one, other], dim=1)]
+        return pair, torch.stack([1 - drawn[:, 2], drawn[:, 2]], dim=1)
 
     def to(self, device: torch.device | str) -> "StatisticAims":
         """Move to a device; aims are still chosen on the host."""

@@ -432,12 +432,12 @@ class Sampler:
         made = pipeline.decode(denoiser, drawn.draws.latents[part].to(pipeline.device), seeds)
         return pipeline.maps(made), steered.distance(made)
 
-    def denoiser(self, seeds: SeedRange, near: Int[Tensor, " n"] | None = None) -> Denoiser:
+    def denoiser(self, seeds: SeedRange, worth: Float[Tensor, " m"] | None = None) -> Denoiser:
         """The denoiser of a batch of samples: steered, if the method steers.
 
-        `near` has the image of a target that is each sample's first parent, `StatisticAims.draw`.
+        `worth` has a number per image of the targets, see `StatisticAims.draw`.
         """
-        aim, parents = self.aims.draw(seeds, near)
+        aim, parents = self.aims.draw(seeds, worth=worth)
         plain, steered = self._denoisers(seeds, aim, self._labels[parents[:, 0]])
         return plain if self._pipeline.method.steering is None else steered
 

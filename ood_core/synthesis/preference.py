@@ -1,33 +1,29 @@
 """Samples that a function of the user's scores well, by choices alone.
 
 Where samples are steered, an aim decides their mean, their brightness and their size, so the choice
-begins there: a sample's first parent is a target drawn with probability proportional to
-`exp(strength * z)`, where `z` is the normal score of its rank among the targets: the flux of one
-bright galaxy then weighs no more than its rank. On the way down `search` keeps ways of which the
-clean estimate scores well, at a temperature of half the central 68 % of the targets' scores over
-`strength`.
+begins there: of several aims, mixtures of the statistics of targets, one is taken with probability
+proportional to `exp(strength * z)`, where `z` is the same mixture of the normal scores of the
+targets' ranks, and that of its first parent: the flux of one bright galaxy then weighs no more than
+its rank. On the way down `search` keeps ways of which the clean estimate scores well, at a
+temperature of half the central 68 % of the targets' scores over `strength`.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
-from torch import Tensor
 
 from ood_core.arrays import Maps, PerSample
 from ood_core.diffusion.search import search
 from ood_core.errors import InputError
-from ood_core.numerics.random import SeedRange, Stream, uniform
+from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
 from ood_core.synthesis.pipeline import Pipeline, Sampler
 
 Reward = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """Scores of maps in physical units, `(n, c, y, x)` to `(n,)`; more is better."""
-PARENTS = 2**31
-"""Attempt of the numbers that parents are drawn with; time indices are smaller."""
 
 
 class Preference:
@@ -74,7 +70,7 @@ class Preference:
         """Make the samples of a range of seeds, in model range."""
         pipeline = self._pipeline
         latents = self._sampler.drawn(seeds).draws.latents.to(pipeline.device)
-        denoiser = self._sampler.denoiser(seeds, self._parents(seeds))
+        denoiser = self._sampler.denoiser(seeds, self._strength * self._normal)
         temperature = self._spread / self._strength if self._strength else np.inf
         made = search(
             denoiser,
@@ -98,8 +94,3 @@ class Preference:
                 f"of {len(maps)} maps; expected one finite number per map"
             )
         return torch.from_numpy(scores)
-
-    def _parents(self, seeds: SeedRange) -> Int[Tensor, " n"]:
-        """One image of a target per sample, by the Gumbel trick."""
-        drawn = uniform(seeds, len(self._normal), PARENTS, Stream.CHOICE).clamp_min(1e-300)
-        return (self._strength * self._normal - (-drawn.log()).log()).argmax(dim=1)

@@ -339,7 +339,7 @@ def test_aims_are_points_between_neighbours_plus_what_is_missed_at_another(
     drawn, parents = one.draw(SeedRange(9, 0, 5), rows[:5])
     assert parents.tolist() == [[row, 7] for row in range(5)]
     expected = aims.values[7] + 0.5 * (aims.values[7] - aims.values[11])
-    torch.testing.assert_close(drawn, expected.expand(5, -1))
+    torch.testing.assert_close(drawn, expected.expand(5, -1), rtol=1e-5, atol=1e-5)
 
 
 def test_the_share_follows_from_the_variances() -> None:
@@ -377,9 +377,9 @@ def test_aims_spread_as_targets_do_and_are_as_far_from_them() -> None:
         spread.append(float(some.var(dim=0).sum() / real.var(dim=0).sum()))
         near.append(float(torch.cdist(some, real).amin(1).median() / left_out.median()))
     assert 0.9 < spread[0] < 1.2
-    assert 0.65 < near[0] < 1.3
+    assert 0.6 < near[0] < 1.3
     assert spread[1] < 0.85
-    assert near[1] < 0.6
+    assert near[1] < 0.55
     assert float((drawn.mean(0) - real.mean(0)).abs().max()) < 0.6
 
 
