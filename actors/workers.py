@@ -308,4 +308,4 @@ def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows]
     if not has_statistics(run, extractor):
         return None
     within = copy_distance(run)
-    return lambda rows: extracted_rows(extractor, targets, rows["maps"], within)
+    return lambda rows: extracted_rows(extractor, targets, rows, within)
