@@ -315,4 +315,4 @@ def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows]
     within = copy_distance(run, extractor)
     if within is None:
         return None
-    return lambda rows: extracted_rows(extractor, targets, rows["maps"], within)
+    return lambda rows: extracted_rows(extractor, targets, rows, within)

@@ -79,6 +79,8 @@ UNITS = {
     "separate": "maps",
     "search": "timesteps",
     "export": "maps",
+    "inpaint": "batches",
+    "field": "batches",
 }
 """What one row of a stage is, in the plural."""
 

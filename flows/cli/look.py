@@ -31,8 +31,11 @@ def status(uri: Uri, as_json: AsJson = False) -> None:
 
 
 def inspect(
-    what: Annotated[
-        str, typer.Argument(help="A run, or targets: a file, folder, pattern or configuration.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WHAT", help="A run, or targets: a file, folder, pattern or configuration."
+        ),
     ],
     array: Annotated[str | None, typer.Option(help="targets.array.")] = None,
     axes: Annotated[str | None, typer.Option(help="targets.axes, such as nyxc.")] = None,
@@ -46,8 +49,15 @@ def inspect(
 ) -> None:
     """Show what targets hold and what suits them, or what a run's tables hold."""
     from flows.report.inspection import describe
+    from ood_core.errors import ConfigError
     from ood_core.store.run import RunStore
 
+    what, *others = words
+    if others:
+        raise ConfigError(
+            f"inspect: got {len(words)} paths; expected one; name their folder, or put a pattern "
+            "in quotes so that the shell leaves it as it is: 'clouds/*.fits'"
+        )
     run = None if what.endswith((".yaml", ".yml")) else RunStore.at(what)
     if run is None or not run.exists:
         _inspect_targets(what, {"array": array, "axes": axes}, write, picture, as_json)

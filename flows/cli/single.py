@@ -52,7 +52,8 @@ def inpaint(
 
     store = RunStore.open(uri)
     settings = stored_settings(store, sets or [])
-    found = inpaint_file(store, settings, maps, array, draws, seed, out)
+    with bars_shown():
+        found = inpaint_file(store, settings, maps, array, draws, seed, out)
     show(f"{maps}, filled by {uri}", found, as_json)
 
 
@@ -76,7 +77,8 @@ def field(
         raise ConfigError(f"--size: got {size!r}; expected rows and columns, such as 1024x1024")
     store, sides = RunStore.open(uri), (int(rows), int(columns))
     settings = stored_settings(store, sets or [])
-    found = field_file(store, settings, sides, number, periodic, out)
+    with bars_shown():
+        found = field_file(store, settings, sides, number, periodic, out)
     show(f"a field of {uri}", found, as_json)
 
 

@@ -3,11 +3,13 @@
 Nothing of this is judged by the run's gate, so every result says what the gate made of the run.
 """
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from actors.workers import load_sampler
+from flows.progress import listener
 from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.errors import InputError, RunIncomplete
@@ -18,7 +20,9 @@ from ood_core.maps.readers import read_maps
 from ood_core.store.run import RunStore
 from ood_core.synthesis.fields import make_field
 from ood_core.synthesis.inpainting import inpaint
-from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.pipeline import Each, Pipeline
+
+T = TypeVar("T")
 
 
 def inpaint_file(
@@ -43,7 +47,8 @@ def inpaint_file(
             f"{path}: got maps in {maps.unit or 'no unit'}; expected "
             f"{pipeline.targets.unit or 'no unit'}, as the targets of {run.root} have; convert them"
         )
-    made = inpaint(pipeline, run.record["identity"], maps.values, draws, seed)
+    identity = run.record["identity"]
+    made = inpaint(pipeline, identity, maps.values, draws, seed, each=_each("inpaint"))
     _write(np.concatenate(list(made)), pipeline, out, "inpainted")
     names = {"maps": list(maps.ids), "draws": draws, "seed": seed}
     return {**names, "missing": float(np.isnan(maps.values).mean()), **_about(run, out)}
@@ -65,10 +70,25 @@ def field_file(
     """
     pipeline = _fitted(run, settings, out)
     sampler = load_sampler(run, pipeline)
-    made = make_field(pipeline, sampler, run.record["identity"], size, number, periodic=periodic)
+    made = make_field(
+        pipeline, sampler, run.record["identity"], size, number, periodic=periodic,
+        each=_each("field"),
+    )  # fmt: skip
     _write(made[None], pipeline, out, "field")
     about = {"size": list(size), "number": number, "periodic": periodic}
     return {**about, "unit": pipeline.targets.unit, **_about(run, out)}
+
+
+def _each(stage: str) -> Each:
+    """Report pieces of work as the progress of a stage."""
+
+    def shown(pieces: Sequence[T]) -> Iterator[T]:
+        listener.get().begin(stage, len(pieces), 0)
+        for piece in pieces:
+            yield piece
+            listener.get().advance(stage, 1)
+
+    return shown
 
 
 def _fitted(run: RunStore, settings: RunSettings, out: str) -> Pipeline:

@@ -27,6 +27,7 @@ from typing import final
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
@@ -95,6 +96,7 @@ def evaluate(
         targets.symmetries,
         root,
         places=targets.held_out_places,
+        missing=targets.missing,
         progress=progress,
     )
 
@@ -108,18 +110,20 @@ def evaluate_maps(
     domain: AnyMaps | None = None,
     *,
     places: Places | None = None,
+    missing: NDArray[np.bool_] | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
     """Compare samples with targets, all in model range.
 
     `domain` has maps of the base's own domain, for the leakage. `places` are those of the held-out
-    maps, in sides of a map.
+    maps, in sides of a map. `missing` pixels of the fit maps, then of the held-out ones, are left
+    out (`ood_core.evaluation.features`).
 
     Raises:
         TargetError: as for `evaluate`.
     """
     _check(samples, fit, held_out)
-    extractor = FeatureExtractor.of(fit, held_out, symmetries)
+    extractor = FeatureExtractor.of(fit, held_out, symmetries, missing)
     own = None if domain is None else extractor.extract(domain)["scattering"]
     blocks = _extracted(extractor, samples, progress)
     return evaluate_features(extractor, blocks, len(samples), root, own, places=places)
@@ -146,7 +150,7 @@ def evaluate_features(
         TargetError: a set is too small (see `evaluate`) or a value is not finite.
     """
     _require_enough(count, len(extractor.fit), len(extractor.held_out))
-    fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
+    fit, real = extractor.of_fit(), extractor.extract(extractor.held_out)
     reference = Reference(extractor, Whitening.fit(fit["scattering"]))
     thresholds = CopyThresholds.calibrate(fit, real, reference.whitening, count)
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
@@ -370,9 +374,9 @@ def _leakage(own: Tensor, real: Tensor, targets: Tensor, domain: Tensor) -> Doma
 
 
 def _extracted(extractor: FeatureExtractor, maps: AnyMaps, progress: bool) -> Iterator[Features]:
-    blocks = maps.split(BLOCK)
-    for block in track(blocks, "evaluating", disable=not progress, transient=True):
-        yield extractor.extract(block)
+    blocks = list(enumerate(maps.split(BLOCK)))
+    for number, block in track(blocks, "evaluating", disable=not progress, transient=True):
+        yield extractor.extract(block, number * BLOCK)
 
 
 def _check(samples: AnyMaps, fit: AnyMaps, held_out: AnyMaps) -> None:

@@ -17,6 +17,13 @@ measure the samples that it makes. Per map it gives
                  the nearest target at any angle, and the one that most of a box is from, by
                  two sizes (`metrics.pieces`, `metrics.overlap`)
 
+Where targets miss pixels (`TargetSet.missing`), all but the search for copies leaves these out:
+samples get masks of the held-out maps in turn, sample `i` that of map `i` modulo their number, so
+that both sides of a comparison lack the same pixels. Fractions of pixels are of those that are
+there. Elsewhere a missing pixel has the mean of the others of its map and channel, and power is
+divided by the share of pixels that are there, the pseudo-spectrum of Hivon et al. (2002). Copies
+are looked for in whole maps, as the model saw them.
+
 Floating-point features are float32 as they are stored, so that scores from memory and from disk
 agree.
 
@@ -30,8 +37,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_core.config.targets import Symmetry
@@ -52,6 +61,7 @@ LEVELS = torch.cat([torch.linspace(0, 1, 64).double(), _TAIL, 1 - _TAIL]).sort()
 """Of the quantiles of the targets' pixels that are edges: even, and ever closer in both tails."""
 
 AnyMaps = Float[Tensor, "_ _ _ _"]  # sets differ in size
+AnyMask = Bool[Tensor, "_ _ _ _"]
 FeatureArray = Float[Tensor, "_ _"]
 """Features of one family; the first axis counts the maps."""
 Features = Mapping[str, Tensor]
@@ -116,6 +126,7 @@ class FeatureExtractor:
     Maps that are measured lie on the device of the targets.
 
     `histogram_edges` are the even edges of the figure; `edges` holds them too, in rising order.
+    `missing` pixels are of the fit maps, then of the held-out ones.
     """
 
     fit: AnyMaps
@@ -124,33 +135,64 @@ class FeatureExtractor:
     edges: Float[Tensor, "c edges"]
     histogram_edges: Float[Tensor, "c shown"]
     pieces: PieceSearch
+    missing: AnyMask | None = None
 
     @classmethod
     def of(
-        cls, fit: AnyMaps, held_out: AnyMaps, symmetries: Sequence[Symmetry]
+        cls,
+        fit: AnyMaps,
+        held_out: AnyMaps,
+        symmetries: Sequence[Symmetry],
+        missing: NDArray[np.bool_] | None = None,
     ) -> "FeatureExtractor":
-        """Set the edges by the pixel values of all targets; fit and held-out ones count alike."""
+        """Set the edges by the pixel values of all targets; fit and held-out ones count alike.
+
+        `missing` says which pixels of the fit maps, then of the held-out ones, were filled.
+        """
         targets = torch.cat([fit, held_out])
+        holes = None if missing is None else torch.from_numpy(missing).to(fit.device)
+        targets, _ = _without(targets, holes)
         even = uniform_edges(targets, BINS)
         follow = quantiles(targets, LEVELS)
         edges = torch.cat([follow, even], dim=-1).sort(dim=-1).values
         group = tuple(symmetries)
-        return cls(fit, held_out, group, edges, even, PieceSearch.of(fit, group))
+        return cls(fit, held_out, group, edges, even, PieceSearch.of(fit, group), holes)
 
-    def extract(self, maps: AnyMaps) -> Features:
-        """Return the features of maps in model range."""
+    def extract(self, maps: AnyMaps, first: int = 0) -> Features:
+        """Return the features of maps in model range; `first` is the number of the first one."""
+        if self.missing is None:
+            return self._measured(maps, None)
+        held_out = self.missing[len(self.fit) :]
+        turn = torch.arange(first, first + len(maps), device=held_out.device) % len(held_out)
+        return self._measured(maps, held_out[turn])
+
+    def of_fit(self) -> Features:
+        """Return the features of the fit maps, each without the pixels that it misses itself."""
+        return self._measured(self.fit, self._missing_of_fit)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the held-out maps' pixels."""
+        pixels = self.held_out.double()
+        known = pixels if self.missing is None else pixels[~self.missing[len(self.fit) :]]
+        return float(known.std())
+
+    def _measured(self, whole: AnyMaps, missing: AnyMask | None) -> Features:
+        maps, there = _without(whole, missing)
         near = self._near.nearest(maps)
-        counts = (cumulative(maps, self.edges) * maps[0, 0].numel()).round()
+        # Pixels that are missing lie beyond every edge, and so in no fraction.
+        pixels = maps if missing is None else maps.masked_fill(missing, torch.inf)
+        fractions = cumulative(pixels, self.edges) / there
         found = {
-            "power": power_spectrum(maps)[1],
-            "pixels": counts.int(),
-            "beyond": self._beyond(maps),
-            **({"cross": cross_spectrum(maps)[1]} if maps.shape[1] > 1 else {}),
+            "power": power_spectrum(maps)[1] / there,
+            "pixels": (fractions * maps[0, 0].numel()).round().int(),
+            "beyond": self._beyond(maps) / there,
+            **self._cross(maps, there),
             **{name: family(maps) for name, family in FAMILIES.items() if family.applies_to(maps)},
             "distance": near.distance,
             "target": near.target.int(),
             "element": near.element.int(),
-            **self.copy_distances(maps),
+            **self.copy_distances(whole),
         }
         return {name: v.float() if v.is_floating_point() else v for name, v in found.items()}
 
@@ -175,19 +217,42 @@ class FeatureExtractor:
         """
         return self._near_in_own_units.nearest_shifted(own_units(maps))
 
+    @property
+    def _missing_of_fit(self) -> AnyMask | None:
+        return None if self.missing is None else self.missing[: len(self.fit)]
+
     @cached_property
     def _near(self) -> Reference:
-        return Reference(self.fit, self.symmetries)
+        return Reference(_without(self.fit, self._missing_of_fit)[0], self.symmetries)
 
     @cached_property
     def _near_in_own_units(self) -> Reference:
         return Reference(own_units(self.fit), self.symmetries)
+
+    def _cross(self, maps: AnyMaps, there: Tensor | float) -> Features:
+        """Power of pairs of channels, where there are several."""
+        if maps.shape[1] == 1:
+            return {}
+        if not isinstance(there, float):
+            there = (there[:, :, None] * there[:, None]).sqrt()
+        return {"cross": cross_spectrum(maps)[1] / there}
 
     def _beyond(self, maps: AnyMaps) -> Float[Tensor, "n c 2"]:
         pixels = maps.double().flatten(-2)
         over = (pixels - self.edges[:, -1:]).clamp(min=0).mean(-1)
         under = (self.edges[:, :1] - pixels).clamp(min=0).mean(-1)
         return torch.stack([over, under], dim=-1)
+
+
+def _without(
+    maps: AnyMaps, missing: AnyMask | None
+) -> tuple[AnyMaps, Float[Tensor, "n c one"] | float]:
+    """Give missing pixels the mean of the others; return the share of those that are there, too."""
+    if missing is None:
+        return maps, 1.0
+    count = (~missing).sum((-2, -1), keepdim=True).clamp(min=1)
+    mean = maps.double().masked_fill(missing, 0).sum((-2, -1), keepdim=True) / count
+    return torch.where(missing, mean.to(maps.dtype), maps), count[..., 0] / maps[0, 0].numel()
 
 
 def picked(features: Features, index: Tensor) -> Features:

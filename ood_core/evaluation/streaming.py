@@ -170,7 +170,7 @@ def pixel_distance(a: Tensor, b: Tensor, extractor: FeatureExtractor) -> float:
     """
     inside = cumulative_distance(a[None, :, :-2], b[None, :, :-2], extractor.edges)
     outside = float((a - b)[:, -2:].abs().sum(-1).mean())
-    return (inside + outside) / float(extractor.held_out.double().std().clamp(min=1e-12))
+    return (inside + outside) / max(extractor.spread, 1e-12)
 
 
 def histograms(

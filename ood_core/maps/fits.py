@@ -47,8 +47,8 @@ def read_fits(path: str, array: str | None, limits: Limits, axes: str | None = N
     """Read the maps of a FITS file.
 
     An image is one map (y, x), maps (n, y, x) or maps with channels (n, c, y, x); a binary table
-    gives the cut-outs of its one column of two-dimensional (or channel by y by x) arrays, with the
-    names of its column ID. Other tables are passed over.
+    gives the cut-outs of its one column of two-dimensional (or channel by y by x) arrays, or of the
+    one that `array` names, with the names of its column ID. Other tables are passed over.
 
     Args:
         path: the file, as it is or compressed by gzip.
@@ -63,7 +63,7 @@ def read_fits(path: str, array: str | None, limits: Limits, axes: str | None = N
             several names of which `array` chooses none.
     """
     with opened_fits(path, array, limits) as (hdus, chosen):
-        parts = [_read_hdu(hdus, number, path, len(chosen) == 1, axes) for number in chosen]
+        parts = [_read_hdu(hdus, number, path, len(chosen) == 1, axes, array) for number in chosen]
         if 0 not in chosen:  # its cards hold for all extensions
             header = f"{header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
             parts[0] = replace(parts[0], header=header)
@@ -158,7 +158,8 @@ def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
     if array is not None:
         wanted = array.strip().upper()
         by_name = [n for n in found if _is_named(hdus[n], wanted)]
-        found = by_name or [n for n in found if wanted == str(n)]
+        by_place = [n for n in found if wanted == str(n)]
+        found = by_name or by_place or [n for n in found if _cutout_columns(hdus[n], array)]
     if not found:
         got = "no maps in the file" if array is None else f"no maps in an HDU {array!r}"
         raise TargetError(
@@ -208,17 +209,20 @@ def _holds_maps(hdu: Any) -> bool:
     return bool(_cutout_columns(hdu))
 
 
-def _cutout_columns(hdu: Any) -> list[Any]:
-    """Columns whose cells are numeric arrays (y, x) or (c, y, x), by TDIM."""
+def _cutout_columns(hdu: Any, name: str | None = None) -> list[Any]:
+    """Columns whose cells are numeric arrays (y, x) or (c, y, x), by TDIM; that of a name alone."""
     return [
         column
         for column in getattr(hdu, "columns", [])
         if len(re.findall(r"\d+", str(column.dim))) in (2, 3)
         and re.fullmatch(r"\d*[BIJKED]", str(column.format))
+        and (name is None or column.name.upper() == name.strip().upper())
     ]
 
 
-def _read_hdu(hdus: Any, number: int, path: str, alone: bool, axes: str | None) -> MapSet:
+def _read_hdu(
+    hdus: Any, number: int, path: str, alone: bool, axes: str | None, array: str | None
+) -> MapSet:
     hdu = hdus[number]
     stem = re.sub(r"\.(fits?|fts)(\.\w+)*$", "", Path(path).name, flags=re.IGNORECASE)
     stem += "" if alone else f":{hdu.name or number}"
@@ -228,7 +232,7 @@ def _read_hdu(hdus: Any, number: int, path: str, alone: bool, axes: str | None) 
         scale, zero = cards.get("BSCALE"), cards.get("BZERO")
         unit = cards.get("BUNIT", hdus[0].header.get("BUNIT"))
     else:
-        column = _cutout_column(hdu, f"{path}, HDU {number}")
+        column = _cutout_column(hdu, f"{path}, HDU {number}", array)
         raw, names = hdu.data.view(np.ndarray)[column.name], _ids(hdu)
         null, scale, zero, unit = column.null, column.bscale, column.bzero, column.unit
     stack = as_stack(
@@ -238,12 +242,13 @@ def _read_hdu(hdus: Any, number: int, path: str, alone: bool, axes: str | None) 
     return MapSet(stack, ids, str(unit or "").strip(), header_text(hdu), source=path)
 
 
-def _cutout_column(hdu: Any, source: str) -> Any:
-    columns = _cutout_columns(hdu)
+def _cutout_column(hdu: Any, source: str, array: str | None) -> Any:
+    columns = _cutout_columns(hdu, array) if array else []
+    columns = columns or _cutout_columns(hdu)
     if len(columns) > 1:
         raise TargetError(
             f"{source}: got the columns {listing([column.name for column in columns])}; expected "
-            "one column of two-dimensional arrays; save a table with the one to use"
+            "one column of two-dimensional arrays; choose with `array`: the name of a column"
         )
     return columns[0]
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ood_core.errors import InputError
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
 """Folder with the `models/` and `examples/` that come with the project: in the package where it was
@@ -30,13 +32,17 @@ def meaning(path: str, place: str = "") -> tuple[str, str]:
         place: folder that relative paths start at; '' is the working folder.
 
     Raises:
-        ValueError: the home folder of a user that there is not.
+        InputError: the home folder of a user that there is not.
     """
     folder, pattern = _literal(os.path.join(place, path))
     if pattern and path.startswith("~"):
         home = os.path.expanduser(path)
         if home == path:
-            raise ValueError(f"no home folder of {path.partition('/')[0]}")
+            user = path.partition("/")[0]
+            raise InputError(
+                f"{path}: got no home folder of {user}; expected a user of this machine, or ~ "
+                "alone; correct the path"
+            )
         folder, pattern = _literal(os.path.join(place, home))
     if "$" in pattern:
         folder, pattern = _literal(os.path.join(folder, os.path.expandvars(pattern)))
@@ -54,7 +60,7 @@ def matches(path: str, place: str = "") -> Iterator[str]:
 
 
 def _literal(path: str) -> tuple[str, str]:
-    folder, parts = "", list(Path(path).parts)
+    folder, parts = "", list(Path(path).parts) or [os.curdir]  # `.` has no parts
     while parts and os.path.lexists(os.path.join(folder, parts[0])):
         folder = os.path.join(folder, parts.pop(0))
     return folder, os.path.join(*parts) if parts else ""

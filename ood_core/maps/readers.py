@@ -148,7 +148,9 @@ def _files(path: str, limits: Limits) -> tuple[list[str], list[str]]:
 
 
 def _require_bounded(path: str, limits: Limits) -> None:
-    """Count the folders of `**` first: links that lead upwards make endless trees of them."""
+    """Refuse no path at all, and count the folders of `**`: links upwards make endless trees."""
+    if not path:
+        raise TargetError("got an empty path; expected a file, a folder, a pattern or an address")
     folder, pattern = paths.meaning(path)
     head, deep, _ = pattern.partition("**")
     if deep:

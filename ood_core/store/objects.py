@@ -9,7 +9,7 @@ no answer of a store is repeated in an error, since it may hold one.
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -203,7 +203,7 @@ class ObjectPlace:
 
     def remove(self) -> None:
         """Delete the object, if there is one."""
-        with answering(self):
+        with answering(self), suppress(FileNotFoundError):  # S3 says nothing, others do
             obstore.delete(self.client, self.key)
 
     def remove_tree(self) -> None:

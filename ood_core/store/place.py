@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from ood_core.errors import InputError
 from ood_core.store.objects import ObjectPlace
 
 Place = Path | ObjectPlace
@@ -22,11 +23,19 @@ def place_at(uri: str) -> Place:
     """Return the place that a path, a `file://` or an object store's address names.
 
     Raises:
-        InputError: another scheme, or an address that carries a credential.
+        InputError: another scheme, an address that carries a credential, or the home folder of a
+            user that there is not.
     """
     if "://" in uri and not uri.startswith("file://"):
         return ObjectPlace.at(uri)
-    return Path(uri.removeprefix("file://")).expanduser().absolute()
+    path = Path(uri.removeprefix("file://"))
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise InputError(
+            f"{uri}: got no home folder of {path.parts[0]}; expected a user of this machine, or ~ "
+            "alone; correct the path"
+        ) from None
 
 
 def link(place: Place) -> str:

@@ -25,7 +25,7 @@ from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
 
-DEFINITION = 3
+DEFINITION = 4
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
 NEAREST = (
     "target", "element", "shifted_target", "shifted_element", "shift_y", "shift_x",
@@ -38,7 +38,9 @@ Layout = list[tuple[str, tuple[int, ...]]]
 
 def feature_extractor(targets: TargetSet) -> FeatureExtractor:
     """Return the feature extractor of a run: the same in every process."""
-    return FeatureExtractor.of(targets.fit_ranged, targets.held_out_ranged, targets.symmetries)
+    return FeatureExtractor.of(
+        targets.fit_ranged, targets.held_out_ranged, targets.symmetries, targets.missing
+    )
 
 
 def create_statistics(run: RunStore, extractor: FeatureExtractor, plan: ShardPlan) -> Table:
@@ -82,14 +84,15 @@ def copy_distance(run: RunStore, extractor: FeatureExtractor) -> float | None:
 def statistics_rows(
     extractor: FeatureExtractor,
     targets: TargetSet,
-    maps: NDArray[np.float32],
+    samples: Mapping[str, NDArray[Any]],
     within: float = 0.0,
 ) -> dict[str, NDArray[Any]]:
-    """Return the rows of `statistics.zarr` of maps in physical units, as they are stored.
+    """Return the rows of `statistics.zarr` of rows of samples, whose `maps` are physical.
 
     Samples not further than `within` from a target, shifts searched, are flagged as copies.
     """
-    rows = extractor.extract(targets.ranged(maps))
+    maps = samples["maps"]
+    rows = extractor.extract(targets.ranged(maps), int(samples["sample"][0]))
     floats = [v.reshape(len(maps), -1) for v in rows.values() if v.is_floating_point()]
     pixels = rows["pixels"].numpy()
     counts = np.uint16 if maps[0, 0].size < 2**16 else np.uint32
@@ -118,8 +121,8 @@ def read_statistics(
                 yield _unpacked(_vouched(run.statistics, group), layout)
                 group = []
             # The whole shard, as the worker measured it: rounding depends on the batch.
-            maps = run.table("generate").rows(receipt.start, receipt.stop)["maps"]
-            rows = statistics_rows(extractor, targets, maps)
+            samples = run.table("generate").rows(receipt.start, receipt.stop)
+            rows = statistics_rows(extractor, targets, samples)
             yield _unpacked({name: v[: len(shard)] for name, v in rows.items()}, layout)
             continue
         group.append((shard, receipt))

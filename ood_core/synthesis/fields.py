@@ -6,6 +6,7 @@ own. Waves longer than the targets stay as they begin: Gaussian, of a power betw
 targets' longest waves and that of their means.
 """
 
+from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from ood_core.arrays import Latents, Map, Maps
 from ood_core.denoising.windowed import WindowedDenoiser, corners
-from ood_core.diffusion.sampling import decode
+from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.sampling import decode, evaluations_per_map
+from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
 from ood_core.numerics.covariance import filtered, wavenumbers
 from ood_core.numerics.random import SeedRange, Stream, normal, root_key
-from ood_core.synthesis.pipeline import Pipeline, Sampler
+from ood_core.synthesis.pipeline import Each, Pipeline, Sampler
 
 UNIFORM = 5.0
 """Most that the mean map may vary, in variances that a mean of as many maps has: four free waves
@@ -43,10 +46,13 @@ class FieldMaker:
         own = seen.var(0).mean((-2, -1)) / len(seen)
         return float((seen.mean(0).var((-2, -1)) / own.clamp_min(1e-12)).max())
 
-    def make(self, size: tuple[int, int], root: int, number: int, periodic: bool) -> Maps:
+    def make(
+        self, size: tuple[int, int], root: int, number: int, periodic: bool, each: Each = iter
+    ) -> Maps:
         """Make field `number` of a root key, `(1, c, y, x)` in model range.
 
         A field that is not periodic is cut out of one that is, and at least half a window larger.
+        `each` wraps the numbers of the evaluations, each of a batch of windows.
 
         Raises:
             ValueError: a periodic field whose sides are no multiples of half a window.
@@ -59,9 +65,13 @@ class FieldMaker:
             inner.append(self._sampler.denoiser(SeedRange(root ^ 1, at, at + count)))
             at += count
         start, grid = self._begin(seeds, whole), self._pipeline.timesteps
-        denoiser = WindowedDenoiser(inner, counts, self._window, whole, start)
+        evaluations = evaluations_per_map("ancestral", len(grid) - 1)
+        ticks = iter(each(range(evaluations * len(counts))))
+        watched = [_Ticking(one, ticks) for one in inner]
+        denoiser = WindowedDenoiser(watched, counts, self._window, whole, start)
         start = self._noised(start, seeds)
         made = decode(denoiser, "ancestral", start, grid, seeds)
+        next(ticks, None)  # the last one is over
         return made[..., : size[0], : size[1]]
 
     def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -93,6 +103,22 @@ class FieldMaker:
         return torch.from_numpy(np.stack(rows)).float()
 
 
+@final
+class _Ticking:
+    """A denoiser that takes the next of `ticks` whenever it begins."""
+
+    def __init__(self, inner: Denoiser, ticks: Iterator[int]) -> None:
+        self._inner, self._ticks = inner, ticks
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return self._inner.schedule
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        next(self._ticks, None)
+        return self._inner(x_t, t)
+
+
 def make_field(
     pipeline: Pipeline,
     sampler: Sampler,
@@ -102,10 +128,12 @@ def make_field(
     *,
     periodic: bool = False,
     batch: int = 64,
+    each: Each = iter,
 ) -> NDArray[np.float32]:
     """Make a field of any size in physical units; see `Synthesizer.field`.
 
-    `batch` windows are denoised at once.
+    `batch` windows are denoised at once; `each` wraps the numbers of these pieces of work, to show
+    how far it is.
     """
     maker = FieldMaker(pipeline, sampler, batch)
     if pipeline.codes is not None or maker.varies > UNIFORM:
@@ -122,6 +150,6 @@ def make_field(
             f"of even sides, no larger than the field: {sides[0][1]} x {sides[1][1]}, half of "
             "which a periodic field is made of"
         )
-    made = maker.make(size, root_key(f"{identity}/field"), number, periodic)
+    made = maker.make(size, root_key(f"{identity}/field"), number, periodic, each)
     physical: NDArray[np.float32] = pipeline.physical(made.cpu())[0]
     return physical

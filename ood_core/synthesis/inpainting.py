@@ -7,7 +7,6 @@ a target follow that target, and draws would spread less than they should.
 """
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import numpy as np
@@ -22,7 +21,7 @@ from ood_core.diffusion.sampling import decode
 from ood_core.errors import InputError
 from ood_core.estimators.families import fit_gaussian
 from ood_core.numerics.random import SeedRange, Stream, normal, root_key
-from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.pipeline import Each, Pipeline
 
 
 @final
@@ -67,11 +66,11 @@ def inpaint(
     seed: int = 0,
     *,
     batch: int = 64,
-    each: Callable[[range], Iterable[int]] = iter,
+    each: Each = iter,
 ) -> NDArray[np.float32]:
     """Draw the pixels that are NaN; see `Synthesizer.inpaint`.
 
-    `batch` draws are made at once; `each` wraps the numbers of the maps, to show how far it is.
+    `batch` draws are made at once; `each` wraps these pieces of work, to show how far it is.
     """
     whole, targets = np.asarray(maps, dtype=np.float32), pipeline.targets
     missing = np.isnan(whole)
@@ -80,13 +79,12 @@ def inpaint(
     mean = targets.physical(targets.fit_ranged.mean(0, keepdim=True))
     ranged = targets.ranged(np.where(missing, mean, whole))
     made = np.empty((len(whole), draws, *whole.shape[1:]), dtype=np.float32)
-    for row in each(range(len(whole))):
-        mask, first = torch.from_numpy(missing[row]), row * draws
-        for low in range(0, draws, batch):
-            high = min(low + batch, draws)
-            seeds = SeedRange(root, first + low, first + high)
-            drawn = pipeline.physical(inpainter.draw(ranged[row], mask, seeds).cpu())
-            made[row, low:high] = np.where(missing[row], drawn, whole[row])
+    pieces = [(row, low) for row in range(len(whole)) for low in range(0, draws, batch)]
+    for row, low in each(pieces):
+        high, first = min(low + batch, draws), row * draws
+        seeds = SeedRange(root, first + low, first + high)
+        drawn = inpainter.draw(ranged[row], torch.from_numpy(missing[row]), seeds)
+        made[row, low:high] = np.where(missing[row], pipeline.physical(drawn.cpu()), whole[row])
     return made
 
 

@@ -10,7 +10,7 @@ another; both use these functions, so there is one way to make a sample.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, final
@@ -61,6 +61,8 @@ GAUSSIAN_WHITE = 1.0
 """`sigma/alpha` at which the covariance of the Gaussian expert is chosen: there it matters most."""
 GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
+Each = Callable[[Sequence[Any]], Iterable[Any]]
+"""Goes through pieces of work, and may show how far it is."""
 
 
 @final

@@ -227,16 +227,19 @@ class Synthesizer:
             InputError: not fitted; a method without calibration or a latent model; maps of another
                 shape, without or with nothing but NaN, or that miss too many pixels.
         """
-
-        def shown(rows: range) -> Iterable[int]:
-            return _bar(rows, "inpainting", progress, unit="map")
-
         return inpaint(
-            self._fit.pipeline, self.identity, maps, draws, seed, batch=self.batch, each=shown
-        )
+            self._fit.pipeline, self.identity, maps, draws, seed, batch=self.batch,
+            each=lambda pieces: _bar(pieces, "inpainting", progress, unit="batch of draws"),
+        )  # fmt: skip
 
     def field(
-        self, height: int, width: int, *, number: int = 0, periodic: bool = False
+        self,
+        height: int,
+        width: int,
+        *,
+        number: int = 0,
+        periodic: bool = False,
+        progress: bool = True,
     ) -> NDArray[np.float32]:
         """Make a field of any size, `(c, height, width)`, of targets that are the same everywhere.
 
@@ -250,6 +253,7 @@ class Synthesizer:
             number: which field.
             periodic: whether opposite borders continue one another; the sides must then be
                 multiples of half a target's.
+            progress: whether to show a bar.
 
         Raises:
             InputError: not fitted; targets whose mean map is not the same everywhere; a latent
@@ -259,6 +263,7 @@ class Synthesizer:
         return make_field(
             fitted.pipeline, fitted.sampler, self.identity, (height, width), number,
             periodic=periodic, batch=self.batch,
+            each=lambda pieces: _bar(pieces, "denoising", progress, unit="batch of windows"),
         )  # fmt: skip
 
     def _numbered(

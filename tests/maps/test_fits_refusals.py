@@ -82,9 +82,16 @@ def test_extensions_that_differ(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_cutouts(tmp_path: Path) -> None:
-    columns = [fits.Column(name, "12I", dim="(4,3)", array=np.ones((2, 3, 4))) for name in "GR"]
-    table = fits.BinTableHDU.from_columns(columns)
-    refused([fits.PrimaryHDU(), table], tmp_path, None, "columns G, R; expected one column")
+    columns = [
+        fits.Column(name, "12I", dim="(4,3)", array=np.full((2, 3, 4), number))
+        for number, name in enumerate("GR")
+    ]
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]
+    refused(hdus, tmp_path, None, "columns G, R; expected one column.*`array`")
+    refused(hdus, tmp_path, "B", "no maps in an HDU 'B'")
+    for number, name in enumerate("gr"):
+        chosen = read_fits(save(tmp_path / f"{name}.fits", *hdus), name, Limits())
+        assert (chosen.values == number).all() and chosen.values.shape == (2, 1, 3, 4)
 
 
 def test_limit_on_loaded_bytes(tmp_path: Path) -> None:

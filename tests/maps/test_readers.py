@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 from astropy.io import fits
 
-from ood_core.errors import TargetError, TargetWarning
+from ood_core.errors import InputError, TargetError, TargetWarning
 from ood_core.limits import USUAL, Limits
 from ood_core.maps.mapset import MapSet
 from ood_core.maps.readers import read_maps
@@ -250,6 +250,10 @@ def test_variables_and_home_are_replaced(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(read_maps(path, None, USUAL)) == 3
     with pytest.raises(TargetError, match=r"\$NOWHERE/m.npy: got no such file.*variable NOWHERE"):
         read_maps("$NOWHERE/m.npy", None, USUAL)
+    with pytest.raises(InputError, match="no home folder of ~no-such-user; expected"):
+        read_maps("~no-such-user/m.npy", None, USUAL)
+    with pytest.raises(TargetError, match="got an empty path; expected"):
+        read_maps("", None, USUAL)
 
 
 def test_a_configuration_finds_paths_with_brackets(

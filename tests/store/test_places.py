@@ -1,7 +1,9 @@
 """Places: one suite for folders and object stores, and what an object store may answer besides."""
 
 import numpy as np
+import obstore
 import pytest
+from obstore.store import LocalStore
 
 from ood_core.errors import FarfieldError, InputError, StoreUnreachable
 from ood_core.store import objects
@@ -190,3 +192,16 @@ def test_a_bundle_that_was_cut_short_is_none(object_server, bucket):
         assert bundle_exists(path) == (until == 0)  # not yet begun
     write_bundle(path, arrays, {})
     assert bundle_exists(path)
+
+
+def test_what_is_not_there_is_removed_where_stores_say_so(tmp_path, monkeypatch):
+    """As Google's and Azure's stores do, a store on disk says that there was nothing."""
+    store = LocalStore(tmp_path)
+    monkeypatch.setattr(objects, "_client", lambda uri: store)
+    with pytest.raises(FileNotFoundError):  # the control
+        obstore.delete(store, "a")
+    place = place_at("gs://bucket/a")
+    place.remove()
+    obstore.put(store, "a", b"1")
+    place.remove()
+    assert not (tmp_path / "a").exists()

@@ -35,9 +35,11 @@ def test_fields_of_any_size_without_seams(synth, targets):
     assert 0.4 < field.std() / targets.values.std() < 2.5
 
 
-def test_a_field_is_a_function_of_its_number(synth):
-    one = synth.field(32, 32, number=1)
+def test_a_field_is_a_function_of_its_number(synth, capsys):
+    one = synth.field(32, 32, number=1, progress=False)
+    assert capsys.readouterr().err == ""  # and with a bar, by default:
     assert np.array_equal(one, synth.field(32, 32, number=1))
+    assert "denoising" in capsys.readouterr().err
     assert not np.allclose(one, synth.field(32, 32, number=2))
 
 

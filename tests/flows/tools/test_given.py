@@ -1,6 +1,7 @@
 """The verbs that fill maps and make fields from a finished run: the same as the object does."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ def test_inpaint_writes_the_draws_of_the_object(farfield, unbroken, base, tiny, 
     call = ("inpaint", unbroken, tmp_path / "holes.npy", "--draws", 3, "--out", out, "--json")
     answer = farfield(*call)
     assert answer.code == 0, answer.err
+    assert re.search(r"inpaint .* 2/2 .* eta", answer.err)  # one batch of draws per map
     found = json.loads(answer.out)
     assert found["draws"] == 3 and found["missing"] == pytest.approx(25 / 256)
     synth = ff.Synthesizer(ff.load_model(str(base)), tiny().method, batch=64)
@@ -32,9 +34,11 @@ def test_field_writes_the_field_of_the_object(farfield, unbroken, base, tiny, tm
     answer = farfield("field", unbroken, "--size", "24x40", "--out", out, "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["size"] == [24, 40]
+    done, total = re.search(r"field .* (\d+)/(\d+) .* eta", answer.err).groups()
+    assert done == total  # it knew before how much it would be
     targets = ff.TargetSet.of(tiny().targets)
     synth = ff.Synthesizer(ff.load_model(str(base)), tiny().method, batch=64)
-    made = synth.fit(targets, progress=False).field(24, 40)
+    made = synth.fit(targets, progress=False).field(24, 40, progress=False)
     assert np.array_equal(np.load(out)["maps"][0], made)
 
 

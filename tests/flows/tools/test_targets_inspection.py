@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,17 @@ def test_few_or_odd_maps_are_described(tmp_path: Path) -> None:
     assert "squares" in found["refused"] and found["symmetries"] == {}
     found, _ = inspect_targets(TargetsSpec(path=saved(tmp_path, np.ones((8, 16, 16)))))
     assert "constant" in found["refused"] and "transform" not in found
+
+
+def test_words_that_a_shell_gives(farfield, tmp_path, monkeypatch) -> None:
+    """The folder that one is in, a pattern that the shell has replaced, a user that is not."""
+    np.save(tmp_path / "m.npy", MAPS)
+    monkeypatch.chdir(tmp_path)
+    answer = farfield("inspect", ".", "--json")
+    assert answer.code == 0 and json.loads(answer.out)["maps"] == 16, answer
+    for words, said in (
+        (("a.npy", "b.npy"), "got 2 paths; expected one; .* in quotes"),
+        (("~no-such-user/m.npy",), "no home folder of ~no-such-user; expected"),
+    ):
+        answer = farfield("inspect", *words)
+        assert answer.code == 2 and re.search(said, answer.err), answer
