@@ -169,6 +169,11 @@ class FeatureExtractor:
         return self._near_in_own_units.nearest_shifted(own_units(maps))
 
     @cached_property
+    def targets(self) -> tuple[Features, Features]:
+        """Features of fit and of held-out maps."""
+        return self.extract(self.fit), self.extract(self.held_out)
+
+    @cached_property
     def _near(self) -> Reference:
         return Reference(self.fit, self.symmetries)
 
