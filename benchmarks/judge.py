@@ -1,126 +1,225 @@
-"""What the judge decides of planted faults, and of the true distribution: a table of rates.
+"""What the judge decides of planted faults, and of the true law: tables of outcomes with intervals.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.judge --trials 4 --releases 200
 
-Targets are Gaussian fields with a power-law spectrum, drawn anew in every trial: 32 to fit and 64
-held out. Copies of every kind are set among samples of the true law, 1, 6 and 48 of 128; other laws
-are smoother, rougher, half mixed, or at another place (of another brightness). `releases` are sets
-of the true law, and a fifth as many with one verbatim copy. A set is published without the copies
-that are found; `copies found` is their share among those that were planted, and `left in` counts
-the others in all published sets of a row. The gate asks for `unsteered_p` of 0.05 and a
-`pixel_wasserstein` of at most 0.5: sets of the true law have 0.06 to 0.07.
+Targets are windows of Gaussian fields with power `k^-2.5`, drawn anew in every trial: 32 to fit and
+64 held out. Copies of every kind are set among 1,024 samples of the true law, 1, 6 and 48 of them;
+other laws are smoother, rougher, half mixed, or of another brightness. *Another place*: targets are
+neighbouring tiles of one field, fit ones beside held-out ones, and samples are from elsewhere.
+`releases` are sets of 64 samples of the true law, and every fourth with one verbatim copy as well.
+
+The gate asks for `unsteered_p` of 0.05, for a `pixel_wasserstein` of at most 0.5 (sets of the true
+law have 0.03 to 0.07), and for a search that sees every kind of copy; `published` are the sets that
+it publishes, with 95 % of Clopper-Pearson. Copies that are found are left out of a published set:
+`copies found` is their share among those that were planted, `left in` counts the others in all
+published sets of a row. The last table has the power that the judge states of itself, by kind.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
+from scipy.stats import binomtest
+from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.gate import KINDS_OF_COPIES, GateSpec
 from ood_core.evaluation.copies import planted
+from ood_core.evaluation.dependence import Places
 from ood_core.evaluation.evaluate import STATISTICS, evaluate_features
-from ood_core.evaluation.features import FeatureExtractor
+from ood_core.evaluation.features import FeatureExtractor, Features, concatenated, picked
 from ood_core.evaluation.gate import decide
 from ood_core.numerics.random import Root
-from tests.oracles.fields import power_law
+from tests.oracles.fields import gaussian, power_law
 
 GATE = GateSpec(unsteered_p=0.05, pixel_wasserstein=0.5)
 SCORES = tuple(score for score in STATISTICS if score.name == "pixel_wasserstein")
-DIHEDRAL = ("flip", "rotate90")
+SYMMETRIES = ("flip",)
 FIT, HELD_OUT, PLANTED = 32, 64, (1, 6, 48)
 OUTCOMES = ("published", "quarantined", "undecided")
-Fault = Callable[[FeatureExtractor, Maps, int], Maps]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The outcome of one set, which samples were found to be copies, and the stated power."""
+
+    outcome: str
+    found: frozenset[int]
+    power: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Targets, and samples of their law; features of both are measured once for all faults."""
+
+    seed: int
+    fit: Maps
+    held_out: Maps
+    samples: Maps
+    places: Places | None = None
+
+    @classmethod
+    def of(cls, seed: int, samples: int, side: int) -> "Trial":
+        """Draw independent maps."""
+        counts = (FIT, HELD_OUT, samples)
+        return cls(seed, *(power_law(n, side, seed=3 * seed + i) for i, n in enumerate(counts)))
+
+    @classmethod
+    def elsewhere(cls, seed: int, samples: int, side: int) -> "Trial":
+        """Draw targets that are tiles of one field, and samples of other fields, far apart."""
+        wide = 12 * side
+        k = np.hypot(*np.meshgrid(np.fft.fftfreq(wide), np.fft.fftfreq(wide)))
+        power = k.clip(min=1 / (2 * side)) ** -2.5  # flat in waves of more than two sides
+
+        def tiles(fields: int, number: int, step: int) -> Tensor:
+            drawn = gaussian(fields, wide, lambda _: 0.25 * power / power.mean(), 2 * seed + number)
+            cut = torch.from_numpy(drawn).float().unfold(2, side, step).unfold(3, side, step)
+            return cut[:, 0]
+
+        grid = tiles(1, 0, side)[0]
+        held = np.array([(0, y, x) for y in range(8) for x in range(4, 12)], dtype=np.float64)
+        far = tiles(-(-samples // 9), 1, 4 * side).flatten(0, 2)[:samples, None].contiguous()
+        fit, held_out = (
+            part.flatten(0, 1)[:, None].contiguous() for part in (grid[:8, :4], grid[:8, 4:])
+        )
+        return cls(seed, fit, held_out, far, held)
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """Measures maps by the targets."""
+        return FeatureExtractor.of(self.fit, self.held_out, SYMMETRIES)
+
+    @cached_property
+    def features(self) -> Features:
+        """Features of all samples."""
+        return self.measured(self.samples)
+
+    def measured(self, maps: Maps) -> Features:
+        """Features of maps, in blocks."""
+        return concatenated([self.extractor.extract(block) for block in maps.split(64)])
+
+    def first(self, maps: Maps) -> Features:
+        """Features of the samples after maps were set in the place of the first ones."""
+        rest = picked(self.features, torch.arange(len(maps), len(self.samples)))
+        return concatenated([self.measured(maps), rest])
+
+    def judged(self, features: Features) -> Judged:
+        """Decide on a set by its features."""
+        root, count = Root(self.seed), len(self.samples)
+        result = evaluate_features(
+            self.extractor, [features], count, root, statistics=SCORES, places=self.places
+        )
+        outcome = decide(GATE, result, len(self.held_out)).outcome
+        return Judged(outcome, frozenset(result.copies.samples), dict(result.copies.power))
+
+
+Fault = Callable[[Trial], Features]
 
 
 def with_copies(kind: str, count: int) -> Fault:
-    """Return samples of which `count` are copies of one kind."""
+    """Return samples of which the first `count` are copies of one kind."""
 
-    def fault(extractor: FeatureExtractor, samples: Maps, seed: int) -> Maps:
-        root = Root(seed)
-        made = [planted(extractor, kind, root, count, number) for number in range(2)]
-        copies = torch.cat(made)[:count]
-        return torch.cat([copies, samples[len(copies) :]])
+    def fault(trial: Trial) -> Features:
+        root = Root(trial.seed)
+        made = [planted(trial.extractor, kind, root, count, number) for number in range(2)]
+        return trial.first(torch.cat(made)[:count])
 
     return fault
 
 
-def unchanged(_: FeatureExtractor, samples: Maps, seed: int) -> Maps:
+def unchanged(trial: Trial) -> Features:
     """Return samples of the true law."""
-    return samples
+    return trial.features
 
 
 def law(slope: float, share: float = 1.0, offset: float = 0.0) -> Fault:
     """Return samples of which a share has another slope and brightness."""
 
-    def fault(_: FeatureExtractor, samples: Maps, seed: int) -> Maps:
-        other = power_law(int(share * len(samples)), samples.shape[-1], slope, 10**6 + seed)
-        return torch.cat([other + offset, samples[len(other) :]])
+    def fault(trial: Trial) -> Features:
+        count, side = int(share * len(trial.samples)), trial.samples.shape[-1]
+        return trial.first(power_law(count, side, slope, 10**6 + trial.seed) + offset)
 
     return fault
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The outcome of one set, and which of its samples were found to be copies."""
-
-    outcome: str
-    found: frozenset[int]
-
-
-def judge(fault: Fault, seed: int, samples: int, side: int) -> Judged:
-    """Draw targets and samples, plant the fault and decide."""
-    fit, held, drawn = (
-        power_law(n, side, seed=3 * seed + part) for part, n in enumerate((FIT, HELD_OUT, samples))
-    )
-    extractor = FeatureExtractor.of(fit, held, DIHEDRAL)
-    maps = fault(extractor, drawn, seed)
-    blocks = (extractor.extract(block) for block in maps.split(64))
-    result = evaluate_features(extractor, blocks, len(maps), Root(seed), statistics=SCORES)
-    return Judged(decide(GATE, result, len(held)).outcome, frozenset(result.copies.samples))
+LAWS = {
+    "true law": unchanged,
+    "smoother": law(3.5),
+    "rougher": law(1.5),
+    "half mixed": law(1.5, 0.5),
+    "brighter": law(2.5, offset=1.0),
+}
 
 
-def row(name: str, fault: Fault, planted: int, trials: int, samples: int, side: int) -> str:
-    """Judge so many sets; the first `planted` samples of each are copies."""
-    sets = [judge(fault, seed, samples, side) for seed in range(trials)]
-    shares = [sum(s.outcome == key for s in sets) / trials for key in OUTCOMES]
-    missed = [len(set(range(planted)) - s.found) for s in sets]
-    found = f"{1 - sum(missed) / (planted * trials):.2f}" if planted else ""
-    kept = sum(m for m, s in zip(missed, sets, strict=True) if s.outcome == "published")
-    cells = [name, str(trials), *(f"{share:.3f}" for share in shares), found, str(kept)]
-    return f"| {' | '.join(cells)} |"
-
-
-def faults(samples: int) -> Iterator[tuple[str, Fault, int]]:
-    """Return all faults: name, what is done to samples, number of copies."""
+def faults() -> Iterator[tuple[str, Fault, int]]:
+    """Return what is done to the samples of one trial: name, how, number of copies."""
     for kind in KINDS_OF_COPIES:
         for count in PLANTED:
-            if count <= samples // 2:
-                yield f"{kind}, {count}", with_copies(kind, count), count
-    yield "smoother", law(3.5), 0
-    yield "rougher", law(1.5), 0
-    yield "half mixed", law(1.5, 0.5), 0
-    yield "another place", law(2.5, 1.0, 1.0), 0
+            yield f"{kind}, {count}", with_copies(kind, count), count
+    for name, fault in LAWS.items():
+        yield name, fault, 0
+
+
+def row(name: str, planted: int, sets: Sequence[Judged]) -> str:
+    """One row of the table; the first `planted` samples of each set are copies."""
+    published, *others = (sum(s.outcome == key for s in sets) for key in OUTCOMES)
+    missed = [len(set(range(planted)) - s.found) for s in sets]
+    copies = planted * len(sets)
+    found = rate(copies - sum(missed), copies) if planted else ""
+    kept = sum(m for m, s in zip(missed, sets, strict=True) if s.outcome == "published")
+    cells = [name, len(sets), rate(published, len(sets)), *others, found, kept if planted else ""]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def rate(count: int, trials: int) -> str:
+    """Count, with a 95 % interval of its share."""
+    low, high = binomtest(count, trials).proportion_ci()
+    return f"{count} ({low:.2f} to {high:.2f})"
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--releases", type=int, default=200)
-    parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--side", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--side", type=int, default=24)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"| fault | sets | {' | '.join(OUTCOMES)} | copies found | left in |")
-    print("|---|---|---|---|---|---|---|")
-    rows = [(*fault, asked.trials) for fault in faults(asked.samples)]
-    rows.append(("true law and 1 verbatim", with_copies("verbatim", 1), 1, asked.releases // 5))
-    rows.append(("true law", unchanged, 0, asked.releases))
-    for name, fault, copies, trials in rows:
-        if trials:
-            print(row(name, fault, copies, trials, asked.samples, asked.side), flush=True)
+    print(f"| samples | sets | {' | '.join(OUTCOMES)} | copies found | left in |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    judged: dict[tuple[str, int], list[Judged]] = {}
+    for seed in range(asked.trials):
+        trial = Trial.of(seed, asked.samples, asked.side)
+        for name, fault, copies in faults():
+            found = trial.judged(fault(trial))
+            judged.setdefault((name, copies), []).append(found)
+            print(seed, name, found.outcome, len(found.found), file=sys.stderr, flush=True)
+        away = Trial.elsewhere(seed, asked.samples, asked.side)
+        judged.setdefault(("another place", 0), []).append(away.judged(away.features))
+    for (name, copies), sets in judged.items():
+        print(row(name, copies, sets), flush=True)
+    releases: dict[tuple[str, int], list[Judged]] = {}
+    few = asked.samples // 16
+    for number in range(asked.releases):
+        trial = Trial.of(10_000 + number, few, asked.side)
+        for copies in (0, 1)[: 2 if number % 4 == 0 else 1]:
+            fault = with_copies("verbatim", 1) if copies else unchanged
+            found = trial.judged(fault(trial))
+            case = "true law and 1 verbatim" if copies else "true law", copies
+            releases.setdefault(case, []).append(found)
+            print(number, copies, found.outcome, file=sys.stderr, flush=True)
+    for (name, copies), sets in releases.items():
+        print(row(f"{name}, {few} samples", copies, sets), flush=True)
+    print("\n| kind of copy | mean power | least | sets |\n|---|---|---|---|")
+    stated = [s.power for sets in (*releases.values(), *judged.values()) for s in sets]
+    for kind in KINDS_OF_COPIES if stated else ():
+        shares = [power[kind] for power in stated]
+        print(f"| {kind} | {np.mean(shares):.3f} | {min(shares):.2f} | {len(shares)} |")
 
 
 if __name__ == "__main__":

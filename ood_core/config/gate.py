@@ -28,7 +28,7 @@ class GateSpec:
             deviations of real pixels. None, not asked. The tests behind `unsteered_p` take every
             map in units of its own, so they do not see another brightness or contrast; this does.
         nearest_ratio: least ratio of distances to the nearest fit target, samples to real maps; 1
-            is as novel as real maps, below 0.9 is copying. None: steered maps may be less typical.
+            is as novel as real maps, copies alone have 0. None: steered maps may be less typical.
         c2st: most that the accuracy of the two-sample classifier may be; 0.5 is perfect. None: it
             uses statistics that are steered.
         unsteered_p: least adjusted p-value of the tests by statistics that were not steered. None:
@@ -37,15 +37,15 @@ class GateSpec:
         copies: most of the samples, as a share, that may be copies of fit targets and be left out;
             above 0, one always may. 0.01: a method that copies more is no source of new maps.
         copy_kinds: kinds of copies that the search must be able to see; else the outcome is
-            undecided. The default has those that need no interpolation and keep the whole map: on
-            smooth or almost round maps others cannot be told from real maps, and the summary says
-            which.
+            undecided. All by default: on small, smooth or almost round maps some cannot be told
+            from real maps. A set that is published without a kind says so.
         copy_power: least share of planted copies of each of these kinds that are found. 0.8, of 20
             planted: a search that finds all of them fails by chance in no case.
         copies_p: least p-value of so many samples near to a target in pixels, for copies that are
             too far for a single one to be told. 0.01: it holds in 99 % of sets of real maps.
-        min_held_out: held-out maps that a decision needs; with fewer the outcome is undecided. 30:
-            quantiles that limits are set by are then off by less than a tenth of the maps.
+        min_held_out: held-out maps that a decision needs; with fewer, or with neighbours so alike
+            that all are worth fewer, the outcome is undecided. 30: quantiles that limits are set by
+            are then off by less than a tenth of the maps.
     """
 
     spectrum_error: float | None = None
@@ -54,7 +54,7 @@ class GateSpec:
     c2st: float | None = None
     unsteered_p: float | None = None
     copies: float = 0.01
-    copy_kinds: tuple[str, ...] = KINDS_OF_COPIES[:5]
+    copy_kinds: tuple[str, ...] = KINDS_OF_COPIES
     copy_power: float = 0.8
     copies_p: float = 0.01
     min_held_out: int = 30

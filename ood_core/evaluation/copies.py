@@ -13,6 +13,7 @@ do, as small pieces of smooth maps, is a kind that this search does not see on t
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -90,12 +91,13 @@ class CopyLimits:
 
 def copy_power(extractor: FeatureExtractor, limits: CopyLimits, root: Root) -> dict[str, float]:
     """Return the share of planted copies that are found, by kind."""
-    return {
-        kind: float(
-            limits.within(extractor.copy_distances(planted(extractor, kind, root))).double().mean()
-        )
-        for kind in KINDS
-    }
+    found = _planted_features(extractor, root)
+    return {kind: float(limits.within(f).double().mean()) for kind, f in found.items()}
+
+
+@lru_cache(maxsize=1)  # many sets are held against the same targets in `benchmarks.judge`
+def _planted_features(extractor: FeatureExtractor, root: Root) -> dict[str, Features]:
+    return {kind: extractor.copy_distances(planted(extractor, kind, root)) for kind in KINDS}
 
 
 def planted(

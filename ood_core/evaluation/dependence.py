@@ -14,8 +14,9 @@ effective number of maps is
 
     n_eff = m / (1 + (2 / m) sum over pairs less than the reach apart of r_l / r_0)
 
-Splits and bootstraps are by whole blocks, which begin at a random place, and tests of pairs take
-maps a block apart, which are exchangeable as far as features tell.
+Splits are by whole blocks, which begin at a random place, tests of pairs take maps a block apart,
+which are exchangeable as far as features tell, and the band of a median is that of `n_eff` maps.
+Where these are few (`results.MIN_EFFECTIVE`), `n_eff` is itself too high, and nothing is concluded.
 """
 
 from dataclasses import dataclass
@@ -103,15 +104,6 @@ class Dependence:
             return torch.from_numpy(rng.permutation(self.count))
         blocks = self._blocks(rng)
         return torch.from_numpy(np.concatenate([blocks[i] for i in rng.permutation(len(blocks))]))
-
-    def drawn(self, count: int, rng: np.random.Generator) -> Int[Tensor, " n"]:
-        """Draw rows with replacement, by whole blocks but the last (Künsch 1989)."""
-        if self.block == 1:
-            return torch.from_numpy(rng.integers(self.count, size=count))
-        blocks, rows = self._blocks(rng), np.empty(0, np.int64)
-        while len(rows) < count:
-            rows = np.concatenate([rows, blocks[int(rng.integers(len(blocks)))]])
-        return torch.from_numpy(rows[:count])
 
     def _places(self) -> Places:
         if self.places is not None:

@@ -10,7 +10,7 @@ samples, thinned to the size of a half, are compared with one half, and so is th
 Both sides have the same set size, so biases of small sets are shared, and a score inside the band
 cannot be told from real by that statistic with so many maps. Features are whitened by the fit
 targets, which belong to neither side. The nearest-target ratio compares medians over all maps
-instead; its band is a bootstrap of held-out against held-out.
+instead; its band is a bootstrap of as many real maps against the held-out ones.
 
 `evaluate` takes physical maps, `evaluate_maps` maps in model range, and `evaluate_features`
 features that workers extracted and stored; all give the same scores. Sums, extremes and near copies
@@ -29,6 +29,8 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from rich.progress import track
+from scipy.stats import norm
+from scipy.stats import t as student
 from torch import Tensor
 
 from ood_core.arrays import Latents
@@ -150,7 +152,7 @@ def evaluate_features(
         TargetError: a set is too small (see `evaluate`) or a value is not finite.
     """
     _require_enough(count, len(extractor.fit), len(extractor.held_out))
-    fit, real = extractor.of_fit(), extractor.extract(extractor.held_out)
+    fit, real = extractor.targets
     reference = Reference(extractor, Whitening.fit(fit["scattering"]))
     thresholds = CopyThresholds.calibrate(fit, real, reference.whitening, count)
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
@@ -334,30 +336,33 @@ def nearest_score(
     root: Root,
     dependence: Dependence | None = None,
 ) -> Score:
-    """Compare median distances to the nearest target; the band is for `n` and `m` real maps."""
-    rng = root.child("nearest_ratio").generator()
-    alone = Dependence(len(real), 1, float(len(real)))  # samples are independent
-    logs = [
-        _median_logs(real, alone, len(samples), rng),
-        _median_logs(real, dependence or alone, len(real), rng),
-    ]
-    low, high = _quantiles((logs[0] - logs[1]).exp().tolist(), BAND)
-    note = "median distance to the nearest target over that of held-out maps; below 0.9 is copying"
+    """Compare median distances to the nearest target; the band is for `n` and `m` real maps.
+
+    Of `m` held-out maps that are worth `w` (`dependence`) medians spread as those of `w` do. Their
+    own spread is known from `w`: it is raised to be unbiased, and by Student's t over the normal.
+    """
+    rng, count = root.child("nearest_ratio").generator(), len(real)
+    worth = max(2.0, dependence.effective if dependence else count)
+    logs = [_median_logs(real, n, rng) for n in (len(samples), round(worth))]
+    wider = float(student.ppf(BAND[1], worth - 1) / norm.ppf(BAND[1]))
+    wider *= ((1 - 1 / count) / (1 - 1 / worth)) ** 0.5
+    low, high = _quantiles((wider * (logs[0] - logs[1])).exp().tolist(), BAND)
+    note = "median distance to the nearest target over that of held-out maps; 1 is as novel"
     value = distance_ratio(samples, real)
     return Score("nearest_ratio", "nearest-target ratio", value, 1.0, low, high, "one", note)
 
 
 def _median_logs(
-    distances: Tensor, how: Dependence, count: int, rng: np.random.Generator
+    distances: Tensor, count: int, rng: np.random.Generator
 ) -> Float[Tensor, " resamples"]:
-    """Medians of logarithms of distances drawn with replacement, smoothed with the spread kept.
+    """Medians of `count` log distances drawn with replacement, smoothed with the spread kept.
 
     Medians of draws without smoothing take few values, and their spread is known badly (Silverman &
     Young 1987).
     """
     logs = distances.double().clamp(min=1e-12).log()
     middle, spread, width = logs.mean(), float(logs.std()), 0.9 * len(logs) ** -0.2
-    drawn = torch.stack([how.drawn(count, rng) for _ in range(RESAMPLES)])
+    drawn = torch.from_numpy(rng.integers(len(logs), size=(RESAMPLES, count)))
     noise = spread * width * torch.from_numpy(rng.standard_normal(tuple(drawn.shape)))
     smooth: Tensor = (logs[drawn] - middle + noise) / (1 + width**2) ** 0.5 + middle
     return smooth.quantile(0.5, dim=1)

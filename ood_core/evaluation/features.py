@@ -166,10 +166,6 @@ class FeatureExtractor:
         turn = torch.arange(first, first + len(maps), device=held_out.device) % len(held_out)
         return self._measured(maps, held_out[turn])
 
-    def of_fit(self) -> Features:
-        """Return the features of the fit maps, each without the pixels that it misses itself."""
-        return self._measured(self.fit, self._missing_of_fit)
-
     @property
     def spread(self) -> float:
         """Standard deviation of the held-out maps' pixels."""
@@ -220,6 +216,11 @@ class FeatureExtractor:
     @property
     def _missing_of_fit(self) -> AnyMask | None:
         return None if self.missing is None else self.missing[: len(self.fit)]
+
+    @cached_property
+    def targets(self) -> tuple[Features, Features]:
+        """Features of fit and of held-out maps, each without the pixels that it misses itself."""
+        return self._measured(self.fit, self._missing_of_fit), self.extract(self.held_out)
 
     @cached_property
     def _near(self) -> Reference:

@@ -1,8 +1,8 @@
 """The gate: whether a data set may be published, by its scores on held-out targets.
 
-Copies come first: samples that are copies of targets are left out of the set, a set of which too
-many are is quarantined, and one whose copies could not have been seen is undecided. A gate that
-asks nothing of quality publishes nothing: the set is complete.
+Copies come first: samples that are copies of targets are left out of the set, and a set of which
+too many are is quarantined. A set that meets all conditions, but whose copies could not have been
+seen, is undecided. A gate that asks nothing of quality publishes nothing: the set is complete.
 Too few held-out targets are an outcome of their own, never a pass; so are tests that could not
 have failed.
 """
@@ -53,22 +53,36 @@ def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
     if not asked and not copied:
         nothing = "the gate asks nothing of quality, so nothing is published"
         return Decision("complete", (nothing, *left_out))
-    if unable := _unable(gate, result, held_out, bool(rates)):
+    if unable := _unable(gate, result, held_out):
         return Decision("undecided", (unable, *left_out))
-    passed = all(good for good, _ in lines.values())
-    reasons = (*(reason for _, reason in lines.values()), *left_out)
-    return Decision("published" if passed else "quarantined", reasons)
+    reasons = tuple(reason for _, reason in lines.values())
+    if not all(good for good, _ in lines.values()):
+        return Decision("quarantined", (*reasons, *left_out))
+    if unseen := _unseen(gate, result, bool(rates)):
+        return Decision("undecided", (unseen, *left_out))
+    return Decision("published", (*reasons, *_waived(gate, result), *left_out))
 
 
-def _unable(gate: GateSpec, result: EvaluationResult, held_out: int, rates: bool) -> str | None:
+def _unable(gate: GateSpec, result: EvaluationResult, held_out: int) -> str | None:
     """Say why no decision can be made; None where it can."""
     if held_out < gate.min_held_out:
         return f"{held_out} held-out targets; the gate needs {gate.min_held_out} to decide"
-    attainable = result.tests.attainable_p
+    tests = result.tests
+    if tests.block > 1 and tests.effective < gate.min_held_out:
+        return (
+            "held-out targets that are neighbours are alike: all are worth "
+            f"{tests.effective:.0f} independent ones; the gate needs {gate.min_held_out} to decide"
+        )
+    attainable = tests.attainable_p
     if gate.unsteered_p is not None and attainable >= gate.unsteered_p:
         return (
             f"so few maps give p {attainable:.2g} or more; the gate asks for {gate.unsteered_p:g}"
         )
+    return None
+
+
+def _unseen(gate: GateSpec, result: EvaluationResult, rates: bool) -> str | None:
+    """Say which copies could lie in the set without being seen; None if no kind that counts."""
     power = {kind: result.copies.power.get(kind) for kind in gate.copy_kinds}
     if not rates or None in power.values():
         return "the scores hold no search for copies of the kinds that the gate asks for"
@@ -78,9 +92,17 @@ def _unable(gate: GateSpec, result: EvaluationResult, held_out: int, rates: bool
     if weak:
         return (
             f"the search for copies would not see {', '.join(weak)}: of planted ones it finds less "
-            f"than {gate.copy_power:g}; maps that overlap, or smooth ones, hide them"
+            f"than {gate.copy_power:g}. Small, smooth or overlapping maps hide them; "
+            "gate.copy_kinds says which kinds must be seen"
         )
     return None
+
+
+def _waived(gate: GateSpec, result: EvaluationResult) -> tuple[str, ...]:
+    """Say which kinds of copies the gate did not ask to be seen, and are not."""
+    power = result.copies.power.items()
+    weak = [f"{kind} ({p:.2f})" for kind, p in power if p < gate.copy_power]
+    return (f"not asked, and would not be seen: copies of kind {', '.join(weak)}",) if weak else ()
 
 
 def _line(name: str, value: float, limit: float, word: str) -> tuple[bool, str]:

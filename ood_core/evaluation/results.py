@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ood_core.errors import InputError
 
-COPY_RATIO = 0.9  # nearer to the targets than this, relative to real maps, is memorisation
 ALPHA = 0.05  # significance level of adjusted p-values: false alarms over all families together
+MIN_EFFECTIVE = 16  # independent maps that dependent ones must be worth for anything to be said
 
 Record = TypeVar("Record")
 Better = Literal["lower", "one", "half"]
@@ -204,8 +204,13 @@ class TwoSampleTests:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def conclusive(self) -> bool:
-        """Whether there are enough maps for any difference to be found."""
-        return self.attainable_p <= ALPHA
+        """Whether there are enough maps, and independent ones, for any difference to be found."""
+        return self.attainable_p <= ALPHA and self.enough
+
+    @property
+    def enough(self) -> bool:
+        """Whether held-out maps, where neighbours are alike, are worth enough independent ones."""
+        return self.block == 1 or self.effective >= MIN_EFFECTIVE
 
 
 @final

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from ood_core.evaluation.results import (
     ALPHA,
-    COPY_RATIO,
     CopySearch,
     FamilyTest,
     MemorizationCheck,
     Score,
     TwoSampleTests,
 )
+from ood_core.metrics.discrepancy import adjusted
 
 SEEN = 0.8  # share of planted copies of a kind from which the search sees that kind
 UNSEEN = {
@@ -43,8 +43,10 @@ def summarize(
     if outside:
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
     if "nearest_ratio" in scores:
-        parts.append(_novelty(scores["nearest_ratio"], copies))
-    parts.extend(_too_near(check) for check in memorization if check.p_value < ALPHA)
+        parts.append(_copies(copies) + _unseen(copies))
+        parts.append(_novelty(scores["nearest_ratio"], tests))
+    raised = adjusted([check.p_value for check in memorization])
+    parts.extend(_too_near(c) for c, p in zip(memorization, raised, strict=True) if p < ALPHA)
     parts.append(_tested(tests))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
@@ -53,14 +55,12 @@ def summarize(
 def _tested(tests: TwoSampleTests) -> str:
     """Say what unsteered tests rejected; a test that finds nothing is not called a proof."""
     if not tests.conclusive:
-        return "too few maps to test what was not steered"
+        few = "too few maps to test what was not steered"
+        return few if tests.enough else f"{few}: {_alike(tests)}"
     rejected = [test for test in tests.families if test.rejected]
     found = _rejected(rejected, tests)
     if tests.block > 1:
-        found += (
-            f"; held-out maps that are neighbours are alike: all are worth {tests.effective:.0f} "
-            f"independent ones, and {tests.held_out} that lie apart were tested"
-        )
+        found += f"; {_alike(tests)}, and {tests.held_out} that lie apart were tested"
     differ = [test.title for test in tests.families if test.targets_differ]
     if differ:
         themselves = f"fit and held-out targets themselves differ in {_listed(differ)}"
@@ -68,11 +68,21 @@ def _tested(tests: TwoSampleTests) -> str:
     return found
 
 
+def _alike(tests: TwoSampleTests) -> str:
+    worth = f"all are worth {tests.effective:.0f} independent ones"
+    return f"held-out maps that are neighbours are alike: {worth}"
+
+
 def _rejected(rejected: Sequence[FamilyTest], tests: TwoSampleTests) -> str:
     if not rejected:
-        return "what was not steered shows no difference that so many maps could reveal"
+        return (
+            "in what was not steered, no difference from held-out maps is found that so many show"
+        )
     names, p = _listed([test.title for test in rejected]), tests.min_p
-    return f"by what was not steered, samples differ from real maps in {names} (adjusted p {p:.2g})"
+    return (
+        f"in what was not steered, samples differ from held-out maps in {names} "
+        f"(least adjusted p {p:.2g})"
+    )
 
 
 def _excess(score: Score) -> str:
@@ -82,16 +92,16 @@ def _excess(score: Score) -> str:
     return f"{score.title} ({score.value:.3g} where real maps reach {score.high:.3g}, {margin})"
 
 
-def _novelty(score: Score, copies: CopySearch) -> str:
+def _novelty(score: Score, tests: TwoSampleTests) -> str:
     ratio = (
         f"the median distance to the nearest target is {score.value:.2f} times that of real maps"
     )
-    if score.value < COPY_RATIO:
-        return f"samples copy the targets: {ratio}"
-    found = f"{_copies(copies)}{_unseen(copies)}"
-    if score.value > score.high:
-        return f"{found}; samples lie further off than real maps do: {ratio}"
-    return f"{found}: {ratio}"
+    if not tests.enough:
+        return f"{ratio}, of which too few are independent to say more"
+    if score.low <= score.value <= score.high:
+        return f"{ratio}, inside the band of {score.low:.2f} to {score.high:.2f}"
+    where = "nearer to targets" if score.value < score.low else "further off"
+    return f"samples lie {where} than real maps do: {ratio} ({score.low:.2f} to {score.high:.2f})"
 
 
 def _copies(copies: CopySearch) -> str:
@@ -102,14 +112,15 @@ def _copies(copies: CopySearch) -> str:
 
 
 def _unseen(copies: CopySearch) -> str:
-    """Name the kinds of copies that go unseen: half of the planted ones or more."""
+    """Name the kinds of copies of which the search finds too few of the planted ones."""
     unseen = [UNSEEN[kind] for kind, share in copies.power.items() if share < SEEN]
     return f" (a search that would miss {_listed(unseen)})" if unseen else ""
 
 
 def _too_near(check: MemorizationCheck) -> str:
     rarely = f"than {100 * (1 - check.rate):.0f} % of real maps do"
-    return f"by {check.title}, {check.flagged:,} samples lie nearer to a target {rarely}"
+    nearer = f"{check.flagged:,} samples lie nearer to a target {rarely}"
+    return f"by {check.title}, {nearer}, where {check.rate * check.samples:.2g} are expected"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -1,28 +1,45 @@
 """The judge's controls in short: the outcome of the true distribution and of planted faults.
 
-`python -m benchmarks.judge` has the rates.
+`python -m benchmarks.judge` has the rates, of every kind of copy and of other laws.
 """
 
 import pytest
 
-from benchmarks.judge import Fault, judge, law, with_copies
-
-SIDE = 16
+from benchmarks.judge import LAWS, Trial, with_copies
 
 
-@pytest.mark.parametrize("kind", ["verbatim", "window", "noise"])
-def test_one_copy_is_found_and_six_are_too_many(kind: str) -> None:
-    one, six = (judge(with_copies(kind, n), 0, 128, SIDE) for n in (1, 6))
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    return Trial.of(0, 96, 24)
+
+
+@pytest.mark.parametrize("kind", ["verbatim", "window", "rotation"])
+def test_one_copy_is_found_and_six_are_too_many(trial: Trial, kind: str) -> None:
+    six = trial.judged(with_copies(kind, 6)(trial))
+    assert (six.outcome, six.found) == ("quarantined", frozenset(range(6)))
+    one = trial.judged(with_copies(kind, 1)(trial))
     assert (one.outcome, one.found) == ("published", {0})
-    assert (six.outcome, six.found) == ("quarantined", set(range(6)))
 
 
-@pytest.mark.parametrize("fault", [law(3.5), law(1.5), law(2.5, offset=1.0)])
-def test_another_law_is_not_published(fault: Fault) -> None:
-    """Smoother, rougher, brighter; the last one is not seen in maps in units of their own."""
-    assert judge(fault, 0, 64, SIDE).outcome == "quarantined"
+@pytest.mark.parametrize("name", ["smoother", "rougher", "brighter"])
+def test_another_law_is_not_published(trial: Trial, name: str) -> None:
+    """Brightness is not seen in maps in units of their own, but in their pixel values."""
+    assert trial.judged(LAWS[name](trial)).outcome == "quarantined"
 
 
-def test_the_true_law_is_published_and_nothing_left_out() -> None:
-    found = judge(law(2.5), 0, 64, SIDE)
-    assert (found.outcome, found.found) == ("published", set())
+def test_the_true_law_is_published_and_nothing_left_out(trial: Trial) -> None:
+    found = trial.judged(trial.features)
+    assert (found.outcome, found.found) == ("published", frozenset())
+
+
+def test_small_quadrants_are_not_seen_and_nothing_is_published() -> None:
+    """At 16 pixels the search says that it misses them, and the true law is undecided as well."""
+    small = Trial.of(0, 64, 16)
+    found = small.judged(small.features)
+    assert found.power["quadrant"] < 0.8 and found.outcome == "undecided"
+
+
+def test_samples_from_elsewhere_are_not_convicted() -> None:
+    """Targets are neighbouring tiles of one field, and samples are from others."""
+    away = Trial.elsewhere(0, 64, 16)
+    assert away.judged(away.features).outcome in ("published", "undecided")

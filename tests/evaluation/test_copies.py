@@ -22,7 +22,7 @@ from ood_core.numerics.tails import limit
 from tests.oracles.fields import power_law
 
 DIHEDRAL = ("flip", "rotate90")
-GATE = GateSpec(unsteered_p=0.05, copies_p=0.05, nearest_ratio=0.9)
+GATE = GateSpec(unsteered_p=0.05, copies_p=0.05, nearest_ratio=0.9, copy_kinds=KINDS_OF_COPIES[:-1])
 
 
 def judged(
@@ -42,6 +42,8 @@ def test_a_set_of_real_maps_is_published() -> None:
     # Eight pixels aside of smooth maps are often alike, and the sentence says so.
     assert "a search that would miss quadrants" in result.summary
     assert all(share == 1 for kind, share in result.copies.power.items() if kind != "quadrant")
+    assert "not asked, and would not be seen: copies of kind quadrant" in decision.reasons[-1]
+    assert decide(GateSpec(unsteered_p=0.05), result, len(HELD)).outcome == "undecided"
 
 
 @pytest.mark.parametrize(("copies", "outcome"), [(1, "published"), (6, "quarantined")])

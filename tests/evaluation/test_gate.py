@@ -119,9 +119,16 @@ def test_copies_are_left_out_and_too_many_are_refused(
 @pytest.mark.parametrize(("share", "outcome"), [(0.8, "published"), (0.75, "undecided")])
 def test_a_search_without_power_decides_nothing(share: float, outcome: str) -> None:
     weak = replace(SEEN, power={**SEEN.power, "noise": share, "quadrant": 0.0})
-    decision = decide(GateSpec(spectrum_error=0.2), replace(SCORES, copies=weak), 30)
+    whole = GateSpec(spectrum_error=0.2, copy_kinds=KINDS_OF_COPIES[:5])
+    decision = decide(whole, replace(SCORES, copies=weak), 30)
     assert decision.outcome == outcome
     assert outcome == "published" or "noise (0.75)" in decision.reasons[0]
+    assert outcome == "undecided" or decision.reasons[-1].endswith("of kind quadrant (0.00)")
+    assert decide(GateSpec(spectrum_error=0.2), replace(SCORES, copies=weak), 30).outcome == (
+        "undecided"
+    )
+    failing = decide(GateSpec(spectrum_error=0.01), replace(SCORES, copies=weak), 30)
+    assert failing.outcome == "quarantined"  # whatever could be seen
     unmeasured = replace(SCORES, copies=CopySearch())
     assert decide(GateSpec(spectrum_error=0.2), unmeasured, 30).outcome == "undecided"
     strict = GateSpec(spectrum_error=0.2, copy_kinds=("quadrant",))
@@ -149,6 +156,15 @@ def test_bad_scores_with_too_few_maps_are_undecided_and_not_quarantined() -> Non
     decision = decide(GateSpec(spectrum_error=0.01), SCORES, 3)
     assert decision.outcome == "undecided"
     assert "3 held-out targets" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(("worth", "outcome"), [(29.0, "undecided"), (30.0, "published")])
+def test_neighbours_that_are_alike_count_for_what_they_are_worth(
+    worth: float, outcome: str
+) -> None:
+    tests = replace(two_sample(1.0), block=2, effective=worth)
+    found = replace(SCORES, tests=tests)
+    assert decide(GateSpec(spectrum_error=0.2), found, 64).outcome == outcome
 
 
 @pytest.mark.parametrize("name", ["spectrum_error", "nearest_ratio"])

@@ -85,7 +85,8 @@ def test_run_ends_with_zero_and_resumes(farfield, config, finished):
     [
         ({"min_held_out": 2, "spectrum_error": 0.0}, 3, "quarantined"),
         ({"spectrum_error": 0.0}, 4, "undecided"),
-        ({"min_held_out": 2, "spectrum_error": 1e9, "nearest_ratio": 0.0}, 0, "published"),
+        ({"min_held_out": 2, "spectrum_error": 1e9}, 4, "undecided"),  # quadrants are not seen
+        ({"min_held_out": 2, "spectrum_error": 1e9, "copy_kinds": ["verbatim"]}, 0, "published"),
     ],
 )
 def test_the_gate_sets_the_exit_code(farfield, config, finished, gate, code, state):
@@ -244,7 +245,7 @@ def test_report_computes_nothing_and_says_what_is_missing(farfield, finished):
     [
         (["min_held_out=2", "spectrum_error=0.0"], 3, "quarantined"),
         (["spectrum_error=0.0"], 4, "undecided"),
-        (["min_held_out=2", "spectrum_error=1e9"], 0, "published"),
+        (["min_held_out=2", "spectrum_error=1e9", "copy_kinds=[verbatim]"], 0, "published"),
         ([], 0, "complete"),
     ],
 )
@@ -253,7 +254,8 @@ def test_validate_decides_another_gate_without_generating(farfield, finished, ga
     answer = farfield("validate", finished, *(f"--gate={g}" for g in gate), "--json")
     found = parsed(answer.out)
     assert (answer.code, found["state"], RunStore(finished).state) == (code, state, state)
-    conditions = 3 if state in ("published", "quarantined") else 1  # copies are always two
+    # Copies are always two; what is published says which kinds would not be seen.
+    conditions = {"published": 4, "quarantined": 3}.get(state, 1)
     assert len(found["reasons"]) == conditions and "lie" in found["summary"]
     after = dict(everything(finished))
     assert {p: after[p] for p in stored} == stored
