@@ -120,7 +120,7 @@ class Scorer:
         extractor = FeatureExtractor.of(
             targets.fit_ranged, targets.held_out_ranged, pipeline.targets.symmetries
         )
-        fit, real = extractor.extract(extractor.fit), extractor.extract(extractor.held_out)
+        fit, real = extractor.targets
         names = ("scattering", *FAMILIES)
         return cls(extractor, {name: Whitening.fit(fit[name]) for name in names}, real)
 
