@@ -116,7 +116,7 @@ class TestSteered(DenoiserContract):
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         large = torch.zeros(len(spread), dtype=torch.bool)
         near, edges = torch.zeros(1, 1, dtype=torch.int64), torch.linspace(-1, 1, 5)
-        aims = StatisticAims(aim, spread, large, near, 1, power, edges, torch.ones(5))
+        aims = StatisticAims(aim, spread, large, near, 0, 1, power, edges, torch.ones(5))
         return SteeredDenoiser(inner, statistics, aim, aims, spec)
 
     @pytest.fixture

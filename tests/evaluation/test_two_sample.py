@@ -80,7 +80,7 @@ def test_scrambled_phases_are_told_apart_by_every_family() -> None:
         assert test.distance > test.detectable_distance > 0  # what is rejected was to be seen
         assert test.adjusted == pytest.approx(0.005)
     sentence = summarize({}, CopySearch(), found)
-    assert "differ from real maps in the bispectrum, phase coherence" in sentence.lower()
+    assert "differ from held-out maps in the bispectrum, phase coherence" in sentence.lower()
 
 
 def test_a_dropped_kind_is_told_apart() -> None:
