@@ -176,23 +176,30 @@ def ring_means(size: int, count: int, width: int | None = None) -> Float[Tensor,
     return inside / inside.sum((-2, -1), keepdim=True).clamp_min(1)
 
 
-def share_missed(values: Float[Tensor, "m f"], near: Float[Tensor, "m k f"]) -> float:
-    """How much of what points between two neighbours miss gives them the variance of `values`.
+def share_missed(values: Float[Tensor, "m f"], neighbours: Int[Tensor, "m k"]) -> float:
+    """How much of what points between two neighbours miss gives aims the variance of `values`.
 
-    With `u` uniform and different `a`, `b` of `k` neighbours with mean `m` and covariance `S`,
-    `(1 - u) a + u b` has `w = (2/3 - 1 / (3 (k - 1))) S` about `m`, as `E[u^2] = 1/3`,
-    `E[u (1 - u)] = 1/6` and `cov(a, b) = -S / (k - 1)`. What it misses of a value `s` is taken as
-    independent of it: `var(s) = var(m) + w + share^2 (var(s - m) + w)`.
+    With `u` uniform and different `a`, `b` of the `k` neighbours of `i`, of mean `m_i` and
+    covariance `S_i`, `(1 - u) a + u b` has `w_i = (2/3 - 1 / (3 (k - 1))) S_i` about `m_i`, as
+    `E[u^2] = 1/3`, `E[u (1 - u)] = 1/6` and `cov(a, b) = -S / (k - 1)`. With `r_j = s_j - m_j`
+    missed in the mean at a neighbour `j`, which goes with `m_i` a little, the share `c` solves
+
+        var(s) = var(m) + w + 2 c cov(m_i, r_j) + c^2 (var(r_j) + w_j)
+
+    and is at most 1.
     """
-    count, mean = near.shape[1], near.mean(dim=1)
+    near = values[neighbours]
+    count, mean = neighbours.shape[1], near.mean(dim=1)
     within = (2 / 3 - 1 / (3 * (count - 1))) if count > 1 else 0.0
-    inside = within * (near - mean[:, None]).square().sum((1, 2)).mean() / count
-    wanted, points, missed = (
-        (part - part.mean(dim=0)).square().sum(dim=1).mean()
-        for part in (values, mean, values - mean)
-    )
-    lost = float((wanted - points - inside) / (missed + inside).clamp_min(1e-12))
-    return math.sqrt(min(max(lost, 0.0), 1.0))
+    inside = within * (near - mean[:, None]).square().sum((1, 2)) / count
+    missed = (values - mean)[neighbours]
+    missed = missed - missed.mean((0, 1))
+    points = mean - mean.mean(dim=0)
+    lost = (values - values.mean(dim=0)).square().sum() - points.square().sum() - inside.sum()
+    left = missed.square().sum() / count + inside[neighbours].sum() / count
+    along = float((missed.mean(dim=1) * points).sum())
+    root = math.sqrt(max(along**2 + float(left * lost), 0.0))
+    return min(max((root - along) / max(float(left), 1e-12), 0.0), 1.0)
 
 
 @final
@@ -239,7 +246,7 @@ class StatisticAims:
         smooth = local_mean(targets)
         edges = brightness_edges(smooth)
         detail = relative_detail(targets - smooth, brightness_hats(smooth, edges))
-        share = share_missed(standard, standard[nearest])
+        share = share_missed(standard, nearest)
         return cls(values, spread, low_k, nearest, share, len(targets), power, edges, detail)
 
     def draw(

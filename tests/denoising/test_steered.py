@@ -344,27 +344,31 @@ def test_aims_are_points_between_neighbours_plus_what_is_missed_at_another(
 
 def test_the_share_follows_from_the_variances() -> None:
     """The closed form beside draws of its own pairs and points."""
-    near = 2 * randn(400, 1, 3, seed=4) + randn(400, 5, 3, seed=5)
-    values = near.mean(dim=1) + 1.5 * randn(400, 3, seed=6)
+    values = randn(300, 3, seed=4)
+    distance = torch.cdist(values, values).fill_diagonal_(torch.inf)
+    neighbours = distance.topk(5, largest=False).indices
     generator = torch.Generator().manual_seed(7)
-    picked = torch.rand(400, 400, 5, generator=generator).argsort(-1)[..., :2]
-    a, b = near[torch.arange(400)[:, None], picked].unbind(2)
-    points = torch.lerp(a, b, torch.rand(400, 400, 1, generator=generator).double())
-    wanted, own, missed = (
-        float((part - part.mean((0, 1))).square().sum(-1).mean())
-        for part in (values[None], points, values - points)
-    )
-    # 160,000 draws: 0.4 % of each variance, whose difference is a third of them.
-    assert share_missed(values, near) ** 2 == pytest.approx((wanted - own) / missed, rel=0.03)
-    assert share_missed(near[:, 0], near[:, :1]) == 0  # of one neighbour, the point is the value
+    share = share_missed(values, neighbours)
+
+    def points(rows: torch.Tensor) -> torch.Tensor:
+        pairs = torch.rand(len(rows), 5, generator=generator).argsort(-1)[:, :2]
+        a, b = values[neighbours[rows[:, None], pairs]].unbind(1)
+        return torch.lerp(a, b, torch.rand(len(rows), 1, generator=generator).double())
+
+    rows = torch.arange(300).repeat(1000)
+    others = neighbours[rows, torch.randint(5, (len(rows),), generator=generator)]
+    drawn = points(rows) + share * (values[others] - points(others))
+    assert 0.1 < share < 1
+    # 300,000 draws know a variance to 0.3 %.
+    assert float(drawn.var(dim=0).sum() / values.var(dim=0).sum()) == pytest.approx(1, rel=0.01)
+    assert share_missed(values, neighbours[:, :1]) <= 1
 
 
 def test_aims_spread_as_targets_do_and_are_as_far_from_them() -> None:
     """Points between a target and its neighbour do less: the controls that must fail.
 
-    What a point of two neighbours misses goes with the point a little, so variances add up to
-    somewhat more. Means of 2,000 draws have errors of 0.03 spreads, and those of 64 targets, whose
-    neighbours are not drawn evenly, of 0.12.
+    Of fields of one law aims are nearer than real maps all the same. Means of 2,000 draws have
+    errors of 0.03 spreads, and those of 64 targets, whose neighbours are not drawn evenly, of 0.12.
     """
     many = StatisticAims.measure(STATISTICS, targets(64), (), neighbours=16)
     real = many.values / many.spread
@@ -376,10 +380,9 @@ def test_aims_spread_as_targets_do_and_are_as_far_from_them() -> None:
     for some in (drawn, points):
         spread.append(float(some.var(dim=0).sum() / real.var(dim=0).sum()))
         near.append(float(torch.cdist(some, real).amin(1).median() / left_out.median()))
-    assert 0.9 < spread[0] < 1.2
-    assert 0.6 < near[0] < 1.3
+    assert 0.9 < spread[0] < 1.1
     assert spread[1] < 0.85
-    assert near[1] < 0.55
+    assert 1 > near[0] > 1.05 * near[1]
     assert float((drawn.mean(0) - real.mean(0)).abs().max()) < 0.6
 
 
