@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from benchmarks.nfe import say
 from flows.settings import load_settings
 from ood_core.arrays import Maps
 from ood_core.config.method import Method
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.evaluation.features import FAMILIES
 from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.discrepancy import energy_distance, row_distances
@@ -58,10 +60,10 @@ class Case:
         return Synthesizer(self.model, self.method).fit(self.targets, seed, progress=False)
 
 
-def plain(fitted: Synthesizer, **changes: object) -> Sampler:
+def plain(fitted: Synthesizer, **changes: Any) -> Sampler:
     """The sampler of a fit, with some of the method changed for sampling alone."""
     fit = fitted._fit
-    pipeline = replace(fit.pipeline, method=replace(fit.pipeline.method, **changes))  # type: ignore[arg-type]
+    pipeline = replace(fit.pipeline, method=replace(fit.pipeline.method, **changes))
     kept = fit.latents[list(fit.held)]
     return Sampler(pipeline, fit.prior.prior, fit.prior.geometry, kept, fit.held)
 
@@ -70,8 +72,9 @@ def white(fitted: Synthesizer) -> Sampler:
     """Latents from N(0, I) in the place of the fitted prior's."""
     fit, kept = fitted._fit, fitted.latents[list(fitted._fit.held)]
     shape = tuple(kept.shape[1:])
-    assert hasattr(fit.prior.prior, "covariance"), "a Gaussian prior"
-    prior = replace(fit.prior.prior, mean=torch.zeros(shape), covariance=isotropic(1.0, shape))  # type: ignore[call-arg]
+    fitted_prior = fit.prior.prior
+    assert isinstance(fitted_prior, GaussianPrior)
+    prior = replace(fitted_prior, mean=torch.zeros(shape), covariance=isotropic(1.0, shape))
     draw = fit.pipeline.method.draw
     geometry = measure_geometry(draw, latent_sampler(draw, prior, kept), fit.pipeline.root, kept)
     return Sampler(fit.pipeline, prior, geometry, kept, fit.held)

@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
 
 from ood_core.arrays import Maps
 from ood_core.numerics.covariance import wavenumbers
@@ -27,11 +26,6 @@ def hat_functions(knots: Float[Tensor, " bands"], y: int, x: int) -> Float[Tenso
     hats.scatter_(0, (above - 1)[None], (1 - share)[None])
     hats.scatter_add_(0, above[None], share[None])
     return hats
-
-
-def local_mean(maps: Maps) -> Maps:
-    """Mean over the 3 x 3 pixels about each; maps are mirrored at their edges."""
-    return avg_pool2d(pad(maps, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
 
 
 def brightness_edges(maps: Maps) -> Float[Tensor, " bins"]:

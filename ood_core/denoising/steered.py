@@ -50,11 +50,11 @@ from ood_core.denoising.hats import (
     brightness_edges,
     brightness_hats,
     hat_functions,
-    local_mean,
 )
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.gaussian import band_spectrum, symmetric_mean
+from ood_core.metrics.detail import local_mean
 from ood_core.metrics.scattering import Scattering
 from ood_core.numerics.covariance import filtered
 from ood_core.numerics.random import SeedRange, StepNoise, Stream, uniform

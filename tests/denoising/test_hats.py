@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ood_core.denoising.hats import brightness_edges, brightness_hats, local_mean
+from ood_core.denoising.hats import brightness_edges, brightness_hats
+from ood_core.metrics.detail import local_mean
 from tests.strategies import randn, repeatable
 
 

@@ -8,7 +8,6 @@ import torch
 from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
-from ood_core.denoising.hats import local_mean
 from ood_core.denoising.steered import (
     LEVELS,
     LOW_K,
@@ -23,6 +22,7 @@ from ood_core.denoising.steered import (
 )
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.metrics.detail import local_mean
 from ood_core.numerics.covariance import Stationary, filtered, wavenumbers
 from ood_core.numerics.random import SeedRange
 from tests.strategies import randn
