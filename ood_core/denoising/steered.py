@@ -27,6 +27,11 @@ The mean and the lowest wavenumbers are a few numbers among a hundred that follo
 equal weights they hardly matter: on maps of two phases half of the power at the lowest wavenumbers
 was given up for the rest. So the loss gives them more weight.
 
+Many pixels of a real map may have one value exactly: an ionised bubble has 0 mK. Samples are set to
+it where they come near (`ood_core.maps.quantization`), so statistics are those of the map that is
+set, and one level lies between that value and all others. How far pixels lie beyond would else be
+all that the steps see; the gradient passes as if nothing was set (Bengio et al. 2013).
+
 The estimate is a mean, and smoother than any map. Steps that begin at it must make all texture
 themselves; a random `u` to begin with has part of it, with phases that no statistic chose.
 """
@@ -37,6 +42,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -54,6 +60,7 @@ from ood_core.denoising.hats import (
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.gaussian import band_spectrum, symmetric_mean
+from ood_core.maps.quantization import Quantization
 from ood_core.metrics.detail import local_mean
 from ood_core.metrics.scattering import Scattering
 from ood_core.numerics.covariance import filtered
@@ -69,6 +76,7 @@ Pixel values alone do not say that bright pixels lie together.
 BANDS = 9
 LEVELS, EDGE = (-1.0, 2.0), 0.3
 """Brightnesses in a map's own sigma, about its mean, and the width of the soft step over them."""
+GAP = 5.0  # the soft step between a plateau and its edge is so much narrower than these are apart
 HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
 LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
@@ -76,13 +84,69 @@ FAR = 16  # neighbours are at most so small a part of all images, or two of them
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 TRIES = 64  # aims of which one is taken, where some are worth more
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
+MOST = 1.0  # spread: a wider gap pulls no more, as in the loss of Huber (1964)
+BETAS = 0.8, 0.99
+"""Adam's memory of the gradient and of its square: a dozen steps are too few for its own."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Plateaus:
+    """Values that pixels beyond an edge are set to, per channel: at the lower and the upper end."""
+
+    value: Float[Tensor, "c 2"]
+    edge: Float[Tensor, "c 2"]
+    there: Bool[Tensor, "c 2"]
+
+    @classmethod
+    def of(cls, targets: Maps) -> "Plateaus | None":
+        """Find the plateaus of targets in model range; None where there are none."""
+        found = Quantization.measure(targets.cpu().numpy())
+        columns = [[found.lowest, found.highest], [found.lower_edge, found.upper_edge]]
+        value, edge = (torch.from_numpy(np.hstack(ends)[:, :, 0]).float() for ends in columns)
+        there = value != edge
+        return cls(value, edge, there) if bool(there.any()) else None
+
+    def __call__(self, maps: Maps) -> Maps:
+        """Set what lies beyond an edge; the gradient passes unchanged."""
+        free = maps.detach()
+        beyond = [free < self.edge[:, :1, None], free > self.edge[:, 1:, None]]
+        settled = free
+        for end, passed in enumerate(beyond):
+            own = slice(end, end + 1)
+            settled = torch.where(
+                passed & self.there[:, own, None], self.value[:, own, None], settled
+            )
+        return maps + (settled - free)
+
+    def heights(
+        self, flat: Float[Tensor, "n c p"], heights: Float[Tensor, "n c 2 p"]
+    ) -> Float[Tensor, "n c 2 p"]:
+        """Heights over levels, with the middle of a gap for a level where there is one."""
+        middle, width = (self.value + self.edge) / 2, (self.edge - self.value).abs() / GAP
+        width = torch.where(self.there, width, 1.0)
+        own = (flat[..., None, :] - middle[..., None]) / width[..., None]
+        return torch.where(self.there[..., None], own, heights)
+
+    def to(self, device: torch.device | str) -> "Plateaus":
+        """Move to a device."""
+        return Plateaus(self.value.to(device), self.edge.to(device), self.there.to(device))
 
 
 @final
 class Statistics:
-    """Differentiable summary of maps in model range, square ones without a `width`."""
+    """Differentiable summary of maps in model range, square ones without a `width`.
 
-    def __init__(self, size: int, radial_bins: int = 0, width: int | None = None) -> None:
+    With `plateaus`, maps are set to these first.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        radial_bins: int = 0,
+        width: int | None = None,
+        plateaus: Plateaus | None = None,
+    ) -> None:
         shape = y, x = size, width or size
         self._scattering = Scattering(y, thinned=True, width=x)
         hats = hat_functions(band_knots(y, x, BANDS), y, x)
@@ -93,7 +157,7 @@ class Statistics:
         self._block_ranks = torch.stack([end_ranks((y // b) * (x // b)) for b in BLOCKS])
         self._levels = torch.tensor(LEVELS)
         self._rings = ring_means(y, radial_bins, x)
-        self._shape = shape
+        self._shape, self._plateaus = shape, plateaus
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
@@ -109,11 +173,15 @@ class Statistics:
 
     def by_name(self, maps: Maps) -> dict[str, Tensor]:
         """Return the statistics of every map by their names, one row per map."""
+        maps = maps if self._plateaus is None else self._plateaus(maps)
         flat = maps.flatten(2)
         mean, spread = flat.mean(-1), flat.std(-1)
         standard = (flat - mean[..., None]) / spread[..., None].clamp_min(1e-3)
-        above = torch.sigmoid((standard[..., None, :] - self._levels[:, None]) / EDGE)
-        excursions = self._log_power(above.unflatten(-1, self._shape))[..., 1:]
+        heights = (standard[..., None, :] - self._levels[:, None]) / EDGE
+        if self._plateaus is not None:
+            heights = self._plateaus.heights(flat, heights)
+        above = torch.sigmoid(heights).unflatten(-1, self._shape)
+        excursions = self._log_power(above)[..., 1:]
         quantiles = flat.sort(dim=-1).values.index_select(-1, self._ranks)
         coarse = [
             avg_pool2d(maps, side).flatten(2).sort(dim=-1).values.index_select(-1, ranks)
@@ -142,6 +210,7 @@ class Statistics:
         moved = copy(self)
         for name in ("_scattering", "_bands", "_ranks", "_block_ranks", "_levels", "_rings"):
             setattr(moved, name, getattr(self, name).to(device))
+        moved._plateaus = None if self._plateaus is None else self._plateaus.to(device)
         return moved
 
 
@@ -372,12 +441,13 @@ class SteeredDenoiser:
         The filter is its own adjoint, so the gradient by `u` is the filtered gradient by the map.
         """
         u = start.detach().clone()
-        adam = torch.optim.Adam([u], lr=self._spec.rate)
+        adam = torch.optim.Adam([u], lr=self._spec.rate, betas=BETAS)
+        most = MOST * self._spread
         for _ in range(self._spec.steps):
             maps = (x0 + local * filtered(u, gain)).requires_grad_(True)
             with torch.enable_grad():
                 found = self._statistics(maps)
-                pull = (found.detach() - aim) * self._slope
+                pull = (found.detach() - aim).clamp(-most, most) * self._slope
                 (by_map,) = torch.autograd.grad(found, maps, pull)
             u.grad = filtered(local * by_map, gain)
             adam.step()

@@ -36,7 +36,7 @@ from ood_core.denoising.calibrated import (
     halves,
 )
 from ood_core.denoising.hats import band_knots
-from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.steered import Plateaus, StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.sampling import Inversion, decode, held, invert
@@ -386,8 +386,9 @@ class Sampler:
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
         bins = radial_bins(steering, symmetries)
-        statistics = Statistics(seen.shape[-2], bins, seen.shape[-1])
-        aims = StatisticAims.measure(statistics, seen, pipeline.targets.symmetries, neighbours)
+        plateaus = Plateaus.of(seen) if pipeline.method.quantization else None
+        statistics = Statistics(seen.shape[-2], bins, seen.shape[-1], plateaus)
+        aims = StatisticAims.measure(statistics, seen, symmetries, neighbours)
         self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
         self._labels = pipeline.labels(seen)
 

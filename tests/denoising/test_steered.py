@@ -11,9 +11,11 @@ from ood_core.config.targets import Symmetry
 from ood_core.denoising.steered import (
     LEVELS,
     LOW_K,
+    MOST,
     QUANTILES,
     RANKS,
     SPREAD_FLOOR,
+    Plateaus,
     StatisticAims,
     Statistics,
     SteeredDenoiser,
@@ -279,6 +281,75 @@ def test_a_map_at_its_aim_has_no_distance(aims: StatisticAims) -> None:
     x0 = targets()[:2]
     at_aim = SteeredDenoiser(INNER, STATISTICS, STATISTICS(x0), aims, SPEC)
     assert float(at_aim.distance(x0).max()) == 0
+
+
+def bubbles(n: int = TARGETS) -> Maps:
+    """Maps of two phases: a quarter of the pixels is -1, the others are between 0.3 and 1."""
+    field = randn(n, 1, SIDE, SIDE, seed=7).float()
+    field = Stationary(POWER).colour(field, torch.empty(n, 0))
+    low = field < field.flatten(1).quantile(0.25, dim=1)[:, None, None, None]
+    return torch.where(low, -1.0, 0.65 + 0.35 * torch.tanh(field))
+
+
+def test_pixels_beyond_an_edge_are_set_and_their_gradient_passes() -> None:
+    plateaus = Plateaus.of(bubbles())
+    assert plateaus is not None and plateaus.there.tolist() == [[True, False]]
+    edge = float(plateaus.edge[0, 0])
+    assert -1 < edge < 1
+    maps = torch.tensor([-7.0, -1.0, edge - 0.01, edge + 0.01, 1.5]).reshape(1, 1, 1, 5)
+    maps.requires_grad_(True)
+    settled = plateaus(maps)
+    # a + (b - a) is b but for one rounding of each, at most 7 in size
+    assert torch.allclose(settled, torch.tensor([-1, -1, -1, edge + 0.01, 1.5]), atol=14 * 2**-24)
+    (gradient,) = torch.autograd.grad(settled.square().sum() / 2, maps)
+    assert torch.equal(gradient, settled.detach())
+    assert Plateaus.of(targets()) is None
+
+
+def test_plateaus_at_both_ends_mirror_each_other() -> None:
+    low, high = (Plateaus.of(maps) for maps in (bubbles(), -bubbles()))
+    assert low is not None and high is not None
+    maps = randn(2, 1, SIDE, SIDE, seed=9).float()
+    assert torch.equal(low(maps), -high(-maps))
+    flat, none = maps.flatten(2), torch.zeros(2, 1, 2, SIDE * SIDE)
+    assert torch.equal(low.heights(flat, none)[:, :, 0], -high.heights(-flat, none)[:, :, 1])
+
+
+def test_how_far_pixels_lie_beyond_an_edge_is_no_gap() -> None:
+    maps = bubbles()
+    deeper = torch.where(maps == -1, maps - 0.5 * torch.rand(maps.shape), maps)
+    gaps = {}
+    for plateaus in (Plateaus.of(maps), None):
+        statistics = Statistics(SIDE, plateaus=plateaus)
+        aims = StatisticAims.measure(statistics, maps, (), 5)
+        denoiser = SteeredDenoiser(INNER, statistics, statistics(maps), aims, SPEC)
+        gaps[plateaus is None] = float(denoiser.distance(deeper).min())
+    assert gaps[False] < 1e-2 < 1 < gaps[True]  # spreads; the former is rounding of set pixels
+
+
+def test_a_level_between_a_plateau_and_the_rest_counts_its_pixels() -> None:
+    """The power above it is that of the bubbles' mask, whatever their share of a map."""
+    maps = bubbles()
+    statistics = Statistics(SIDE, plateaus=Plateaus.of(maps))
+    mask = (maps > -1).float()
+    # the soft step is sigmoid(-2.5) = 0.08 at the plateau and 0.92 or more beyond the edge, so the
+    # amplitude of the mask is 0.85 to 1 of its own, but for what the step varies above the edge
+    found = statistics.by_name(maps)["excursions"][:, 0, :8]
+    own = statistics._log_power(mask)[:, 0, 1:]
+    assert bool(((found - own).exp() > 0.8).all() and ((found - own).exp() < 1.05).all())
+
+
+def test_a_wide_gap_pulls_no_more_than_a_narrower_one(even: StatisticAims) -> None:
+    """An aim that cannot be reached must not outweigh the others."""
+    seeds, x_t = SeedRange(3, 0, 2), randn(2, 1, SIDE, SIDE, seed=5).float()
+    near = STATISTICS(INNER(x_t, INSIDE))
+    pulled = []
+    for spreads in (4 * MOST, 400 * MOST):
+        aim = near.clone()
+        aim[:, -2] += spreads * even.spread[-2]
+        pulled.append(SteeredDenoiser(INNER, STATISTICS, aim, even, SPEC, seeds)(x_t, INSIDE))
+    assert torch.equal(*pulled)
+    assert not torch.equal(pulled[0], INNER(x_t, INSIDE))
 
 
 @pytest.mark.parametrize(("t", "touched"), [(20, True), (INSIDE, True), (700, False)])
