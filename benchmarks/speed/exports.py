@@ -78,7 +78,8 @@ def main() -> None:
             dest = Path(place) / f"{name}{EXPORTERS[name].endings[0]}"
             began = time.monotonic()
             memory, seconds = measured("export", str(run.root), str(dest), "--format", name)
-            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+            wall = time.monotonic() - began
+            print(f"{name}: {memory:.0f} MiB, {wall:.0f} s", file=sys.stderr, flush=True)
             size = sum(p.stat().st_size for p in (dest, *dest.rglob("*")) if p.is_file())
             rows.append([name, round(memory), round(seconds), round(size / 2**20)])
             subprocess.run(["rm", "-r", str(dest)], check=True)
