@@ -2,6 +2,9 @@
 
 Labels are those of the targets, which samples inherit from their parents; or they are measured on
 every map; or there are several runs, and each is a class of its own.
+
+Where targets miss pixels, what these were filled with is not seen: they have the mean of the others
+of their map and channel, and so have those of samples, by the masks of the fit targets in turn.
 """
 
 import math
@@ -28,8 +31,9 @@ from ood_core.evaluation.downstream import (
     inherited,
     trainings,
 )
+from ood_core.evaluation.features import without_missing
 from ood_core.evaluation.probes import Labels
-from ood_core.maps.target_set import common_transform
+from ood_core.maps.target_set import TargetSet, common_transform
 from ood_core.maps.transforms import RangeTransform
 from ood_core.metrics.objects import above_background, concentration, ellipticity, flux
 from ood_core.numerics.random import Root
@@ -181,13 +185,13 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Downstream
     """
     require_samples(run)
     targets = load_targets(run)
-    real, fit = torch.from_numpy(targets.values), targets.fit_count
+    real, fit = without_filling(targets), targets.fit_count
     known = (
         measured_labels(labels, real, fit, parts)
         if labels in MEASURES
         else read_labels(Path(labels), len(real), fit, parts)
     )
-    synthetic = _synthetic(run, known, targets.transform, fit)
+    ranged, synthetic = targets.ranged(real.numpy()), _synthetic(run, known, targets)
 
     def label(ranged: Maps) -> Labels:
         assert known.measure is not None, "only passed on for measured labels"
@@ -195,8 +199,8 @@ def measure_utility(run: RunStore, labels: str, parts: int | None) -> Downstream
 
     return _compared(
         known.task,
-        Labelled(targets.fit_ranged, known.labels[:fit]),
-        Labelled(targets.held_out_ranged, known.labels[fit:]),
+        Labelled(ranged[:fit], known.labels[:fit]),
+        Labelled(ranged[fit:], known.labels[fit:]),
         synthetic,
         [run],
         None if known.measure is None else label,
@@ -216,12 +220,13 @@ def measure_utility_of_classes(runs: Sequence[RunStore]) -> DownstreamResult:
         raise InputError(f"got maps of shapes {sorted(shapes)}; expected runs of one shape")
     for run in runs:
         require_samples(run)
-    fit = [torch.from_numpy(targets.fit) for targets in stored]
-    held_out = [torch.from_numpy(targets.held_out) for targets in stored]
+    whole = [without_filling(targets) for targets in stored]
+    fit = [m[: targets.fit_count] for m, targets in zip(whole, stored, strict=True)]
+    held_out = [m[targets.fit_count :] for m, targets in zip(whole, stored, strict=True)]
     numbers = [np.arange(run.plan("generate").rows) for run in runs]
     made = [
-        _read(run, _chosen(run, n, MULTIPLES[-1] * len(maps)))
-        for run, n, maps in zip(runs, numbers, fit, strict=True)
+        _read(run, targets, _chosen(run, n, MULTIPLES[-1] * targets.fit_count))
+        for run, targets, n in zip(runs, stored, numbers, strict=True)
     ]
     # Each run has a range of its own, which would tell the classes apart: one for all.
     transform = common_transform(stored)
@@ -237,15 +242,22 @@ def measure_utility_of_classes(runs: Sequence[RunStore]) -> DownstreamResult:
     return _compared(task, joined(fit), joined(held_out), joined(made), runs, None)
 
 
-def _synthetic(run: RunStore, known: TargetLabels, transform: RangeTransform, fit: int) -> Labelled:
+def without_filling(targets: TargetSet) -> Maps:
+    """Return all targets in physical units, missing pixels with the mean of the others."""
+    missing = None if targets.missing is None else torch.from_numpy(targets.missing)
+    return without_missing(torch.from_numpy(targets.values), missing)[0]
+
+
+def _synthetic(run: RunStore, known: TargetLabels, targets: TargetSet) -> Labelled:
     """As many samples with a label as the largest training set takes, at random."""
+    fit = targets.fit_count
     parents = torch.from_numpy(run.table("generate").read("parents"))
     labels = inherited(known.labels[:fit], parents, known.task)
     numbers = np.arange(len(parents)) if known.measure else np.flatnonzero(~labels.isnan().numpy())
     chosen = _chosen(run, numbers, MULTIPLES[-1] * fit)
-    maps = _read(run, chosen)
+    maps = _read(run, targets, chosen)
     found = known.measure(maps) if known.measure else labels[torch.from_numpy(chosen)]
-    return Labelled(_ranged(transform, maps), found)
+    return Labelled(_ranged(targets.transform, maps), found)
 
 
 def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -256,8 +268,17 @@ def _chosen(run: RunStore, numbers: NDArray[np.int64], most: int) -> NDArray[np.
     return np.sort(rng.permutation(numbers)[:count])
 
 
-def _read(run: RunStore, numbers: NDArray[np.int64]) -> Maps:
-    return torch.from_numpy(run.table("generate").pick("maps", numbers.tolist()))
+def _read(run: RunStore, targets: TargetSet, numbers: NDArray[np.int64]) -> Maps:
+    maps = torch.from_numpy(run.table("generate").pick("maps", numbers.tolist()))
+    return masked_in_turn(maps, numbers, targets)
+
+
+def masked_in_turn(maps: Maps, numbers: NDArray[np.int64], targets: TargetSet) -> Maps:
+    """Return samples of these numbers, each without the pixels that one fit target misses."""
+    if targets.missing is None:
+        return maps
+    mask = targets.missing[: targets.fit_count][numbers % targets.fit_count]
+    return without_missing(maps, torch.from_numpy(mask))[0]
 
 
 def _ranged(transform: RangeTransform, maps: Maps) -> Maps:

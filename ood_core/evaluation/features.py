@@ -151,7 +151,7 @@ class FeatureExtractor:
         """
         targets = torch.cat([fit, held_out])
         holes = None if missing is None else torch.from_numpy(missing).to(fit.device)
-        targets, _ = _without(targets, holes)
+        targets, _ = without_missing(targets, holes)
         even = uniform_edges(targets, BINS)
         follow = quantiles(targets, LEVELS)
         edges = torch.cat([follow, even], dim=-1).sort(dim=-1).values
@@ -174,7 +174,7 @@ class FeatureExtractor:
         return float(known.std())
 
     def _measured(self, whole: AnyMaps, missing: AnyMask | None) -> Features:
-        maps, there = _without(whole, missing)
+        maps, there = without_missing(whole, missing)
         near = self._near.nearest(maps)
         # Pixels that are missing lie beyond every edge, and so in no fraction.
         pixels = maps if missing is None else maps.masked_fill(missing, torch.inf)
@@ -224,7 +224,7 @@ class FeatureExtractor:
 
     @cached_property
     def _near(self) -> Reference:
-        return Reference(_without(self.fit, self._missing_of_fit)[0], self.symmetries)
+        return Reference(without_missing(self.fit, self._missing_of_fit)[0], self.symmetries)
 
     @cached_property
     def _near_in_own_units(self) -> Reference:
@@ -245,7 +245,7 @@ class FeatureExtractor:
         return torch.stack([over, under], dim=-1)
 
 
-def _without(
+def without_missing(
     maps: AnyMaps, missing: AnyMask | None
 ) -> tuple[AnyMaps, Float[Tensor, "n c one"] | float]:
     """Give missing pixels the mean of the others; return the share of those that are there, too."""

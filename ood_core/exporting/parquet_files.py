@@ -27,7 +27,11 @@ def write_hf(path: Path, part: Part) -> None:
 
     features = {c.name: _feature(c) for c in part.about.columns}
     words = _words(part) | {"huggingface": json.dumps({"info": {"features": features}})}
-    _write(path, part, pa.schema(_fields(pa, part, _listed), metadata=words))
+    fields = [
+        field.with_nullable(True).with_metadata({**field.metadata, **_extension(c)})
+        for field, c in zip(_fields(pa, part, _listed), part.about.columns, strict=True)
+    ]  # `datasets` takes features for what they say only where fields are equal to its own
+    _write(path, part, pa.schema(fields, metadata=words))
 
 
 def _write(path: Path, part: Part, schema: Any) -> None:
@@ -72,6 +76,17 @@ def _feature(column: Column) -> dict[str, Any]:
         "shape": list(column.shape),
         "dtype": column.dtype,
         "_type": f"Array{len(column.shape)}D",
+    }
+
+
+def _extension(column: Column) -> dict[str, str]:
+    """The extension type of Arrow that `datasets` has for arrays, by its name and its words."""
+    if len(column.shape) < 2:
+        return {}
+    kind = f"Array{len(column.shape)}DExtensionType"
+    return {
+        "ARROW:extension:name": f"datasets.features.features.{kind}",
+        "ARROW:extension:metadata": json.dumps([list(column.shape), column.dtype]),
     }
 
 

@@ -264,11 +264,15 @@ def _ids(hdu: Any) -> tuple[str, ...] | None:
 def physical(
     raw: npt.NDArray[Any], scale: float | int | None, zero: float | int | None, null: int | None
 ) -> npt.NDArray[np.float64]:
-    """Stored numbers to physical values in float64; missing pixels become NaN."""
+    """Stored numbers to physical values in float64; missing pixels become NaN.
+
+    `null` is BLANK or TNULL. Of floating-point numbers it counts as well: the standard has no such
+    card for them, yet whoever wrote it means it.
+    """
     values = np.array(raw, dtype=np.float64)
     values *= 1.0 if scale is None else scale  # in place: maps can be large
     values += 0.0 if zero is None else zero
-    if null is not None and raw.dtype.kind in "iu":
+    if null is not None:
         values[raw == null] = np.nan
     return values
 

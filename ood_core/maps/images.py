@@ -5,9 +5,10 @@ own, which are honoured; the package that reads TIFF, tifffile, is optional.
 """
 
 import math
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,6 +80,7 @@ def read_tiff(path: str, array: str | None, limits: Limits, axes: str | None = N
     with reading(path, "TIFF", "tiff"):
         import tifffile
 
+        _require_pages(path, limits)
         with tifffile.TiffFile(path) as file:
             names = [f"{n} ({s.axes} {s.shape})" for n, s in enumerate(file.series)]
             number = array if array is not None else "0" if len(names) == 1 else ""
@@ -98,6 +100,33 @@ def read_tiff(path: str, array: str | None, limits: Limits, axes: str | None = N
     require_count(len(stack), path, limits.max_maps)
     stem = re.sub(r"(\.ome)?\.tiff?$", "", Path(path).name, flags=re.IGNORECASE)
     return MapSet(stack, numbered_ids(stem, len(stack)), "", "", path)
+
+
+def _require_pages(path: str, limits: Limits) -> None:
+    """Follow the chain of pages to its end: tifffile leaves out those that were cut off.
+
+    Raises:
+        TargetError: the file ends before its last page, or has too many.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(16)
+        order: Literal["little", "big"] = "little" if head.startswith(b"II") else "big"
+        large = int.from_bytes(head[2:4], order) == 43  # BigTIFF
+        counts, entry, offsets = (8, 20, 8) if large else (2, 12, 4)
+        following = head[8:16] if large else head[4:8]
+        pages = 0
+        while offset := int.from_bytes(following, order):
+            pages += 1
+            require_count(pages, path, limits.max_maps)
+            stream.seek(offset)
+            count = stream.read(counts)
+            stream.seek(entry * int.from_bytes(count, order), os.SEEK_CUR)
+            following = stream.read(offsets)
+            if len(count) < counts or len(following) < offsets:
+                raise TargetError(
+                    f"{path}: got a TIFF file that ends before its page {pages}; expected a "
+                    "complete file; copy or download it again"
+                )
 
 
 def _axes(series: Any, path: str) -> str:

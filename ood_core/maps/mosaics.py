@@ -21,7 +21,7 @@ from ood_core.limits import Limits
 from ood_core.maps import paths
 from ood_core.maps.fits import header_text, is_fits, opened_fits, physical
 from ood_core.maps.mapset import require_count
-from ood_core.maps.numpy_files import is_npy, mapped_npy
+from ood_core.maps.numpy_files import is_npy, mapped_npy, require_no_name
 from ood_core.maps.readers import head_of, read_maps
 
 Window = Callable[[int, int, int, int], NDArray[Any]]
@@ -64,6 +64,7 @@ def opened_mosaic(path: str, spec: TargetsSpec) -> Iterator[Mosaic]:
     stem = re.sub(r"(\.(fits?|fts|npy|npz|zarr|h5|nc))?(\.\w+)*$", "", Path(path).name)
     lazily = spec.axes is None and not (spec.missing.mask or spec.missing.weights)
     if lazily and is_npy(path, head):
+        require_no_name(spec.array, path)
         array = mapped_npy(path, spec.limits)
         yield _of_array(array, path, stem, "", "", lambda part: np.asarray(part, np.float64))
     elif lazily and is_fits(path, head):

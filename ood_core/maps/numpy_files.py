@@ -54,13 +54,14 @@ def read_npy(path: str, array: str | None, limits: Limits, axes: str | None = No
 
     Args:
         path: the file.
-        array: ignored; the file holds one array.
+        array: None; the file holds one array, without a name.
         limits: most that may be loaded.
         axes: what its axes are, as in `as_stack`.
 
     Raises:
-        TargetError: a file that is missing, truncated, too large, or not such an array.
+        TargetError: a file that is missing, truncated, too large, or not such an array; a name.
     """
+    require_no_name(array, path)
     with _refusing(path, limits), open(path, "rb") as stream:
         length = os.fstat(stream.fileno()).st_size
         values = _read_array(stream, path, length, limits)
@@ -93,6 +94,20 @@ def read_npz(path: str, array: str | None, limits: Limits, axes: str | None = No
             with archive.open(info) as inner:
                 values = _read_array(cast(BinaryIO, inner), source, info.file_size, limits)
         return _as_maps(as_stack(values, source, axes), source, path, limits)
+
+
+def require_no_name(array: str | None, path: str) -> None:
+    """Refuse the name of an array, or of a mask or weight plane, in a `.npy` file.
+
+    Raises:
+        TargetError: it has a name.
+    """
+    if array is not None:
+        raise TargetError(
+            f"{path}: got the name {array!r} of an array (targets.array, targets.missing); "
+            "expected none, for a .npy file holds one array without a name; leave it out, or save "
+            "several with numpy.savez"
+        )
 
 
 def mapped_npy(path: str, limits: Limits) -> npt.NDArray[Any]:

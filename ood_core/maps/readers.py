@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ood_core.config.targets import MissingSpec
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
@@ -90,7 +93,7 @@ def read_maps(
         part = reader.read(file, array, left, axes)
         if missing is not None and (missing.mask or missing.weights):
             mask, weights = (
-                reader.read(file, name, left, axes).values if name else None
+                _plane(reader, file, name, left, axes) if name else None
                 for name in (missing.mask, missing.weights)
             )
             part = replace(part, values=marked(part.values, mask, weights, file))
@@ -106,6 +109,16 @@ def read_maps(
         )
         found = replace(found, notes=(*found.notes, note))
     return found
+
+
+def _plane(
+    reader: Reader, file: str, name: str, limits: Limits, axes: str | None
+) -> NDArray[np.float32]:
+    """Values of a mask or weight plane; what is wrong with it is said to be of that."""
+    try:
+        return reader.read(file, name, limits, axes).values
+    except TargetError as error:
+        raise TargetError(f"the plane {name!r} of targets.missing: {error}") from error
 
 
 def files_of(path: str, limits: Limits) -> list[str]:

@@ -146,7 +146,8 @@ def _unzipped(path: str, folder: Path, limits: Limits) -> Path:
             return root
     raise TargetError(
         f"{path}: got a zip archive without Zarr metadata or NumPy arrays at its top; expected "
-        "zarr.json, .zgroup, .zarray or .npy files; zip the contents of one Zarr folder"
+        "zarr.json, .zgroup, .zarray or .npy files; zip the contents of one Zarr folder, or unpack "
+        "an archive of other files"
     )
 
 
@@ -185,9 +186,10 @@ def _refusing(path: str) -> Iterator[None]:
         raise
     except Exception as error:  # codecs and metadata raise anything
         reason = " ".join(str(error).split())[:500] or type(error).__name__
+        kind = "folder" if os.path.isdir(path) else "zip archive"
         raise TargetError(
-            f"{path}: got a folder that cannot be read as Zarr ({reason}); expected a complete "
-            "array of format 2 or 3; check that the folder is complete, or copy it again"
+            f"{path}: got a {kind} that cannot be read as Zarr ({reason}); expected a complete "
+            f"array of format 2 or 3; check that the {kind} is complete, or copy it again"
         ) from error
 
 

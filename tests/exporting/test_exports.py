@@ -310,6 +310,16 @@ def test_columns_and_words_come_back_by_the_real_readers(tmp_path):
     assert record["parent_names"] == ["\u00b5two", "\u00b5two"] and record["sample"] == 4
 
 
+def test_hugging_face_shows_maps_as_arrays_of_their_shape(tmp_path, monkeypatch):
+    import datasets
+
+    write(source(channels=3), tmp_path / "m.parquet", "hf")
+    data = datasets.Dataset.from_parquet(str(tmp_path / "m.parquet"), cache_dir=str(tmp_path / "c"))
+    assert data.features["maps"] == datasets.Array3D((3, 16, 12), "float32")
+    assert data.features["parents"] == datasets.List(datasets.Value("int32"), length=2)
+    assert data.features["sample"] == datasets.Value("int64")
+
+
 @pytest.mark.parametrize("name", list(EXPORTERS))
 def test_hostile_words_are_written_and_read_as_words(tmp_path, name):
     """Names of targets and runs come from files: line breaks, markup, NUL, quotes."""

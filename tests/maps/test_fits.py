@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
@@ -79,6 +80,18 @@ def test_scaling_is_rounded_once(tmp_path: Path) -> None:
     path = save(tmp_path / "m.fits", scaled_image(BSCALE=1 / 3, BZERO=1e3))
     expected = (np.arange(24) / 3 + 1e3).astype(np.float32)
     np.testing.assert_array_equal(read_fits(path, None, LIMIT).values.ravel(), expected)
+
+
+def test_blank_counts_in_floating_point_images(tmp_path: Path) -> None:
+    """The standard has no such card for them; -99 would become the least value of a map."""
+    values = np.random.default_rng(0).normal(size=(8, 8)).astype("f4")
+    values[2, 3] = -99
+    hdu = fits.PrimaryHDU(values)
+    hdu.header["BLANK"] = -99
+    with pytest.warns(VerifyWarning, match="BLANK"):
+        hdu.writeto(tmp_path / "f.fits")
+    found = read_fits(str(tmp_path / "f.fits"), None, LIMIT).values[0, 0]
+    assert np.argwhere(np.isnan(found)).tolist() == [[2, 3]]
 
 
 def test_blank_pixels_become_nan_and_are_refused(tmp_path: Path) -> None:

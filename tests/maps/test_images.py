@@ -109,3 +109,19 @@ def test_damage_and_size_are_refused(tmp_path: Path, name: str) -> None:
     path.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(TargetError, match=rf"{name}: got .*expected"):
         read_maps(str(path), None, USUAL)
+
+
+@pytest.mark.parametrize("shaped", [True, False])
+@pytest.mark.parametrize("big", [True, False])
+def test_a_tiff_that_lost_its_last_pages_is_refused(
+    tmp_path: Path, shaped: bool, big: bool
+) -> None:
+    """tifffile gives the pages that are left."""
+    whole, cut = tmp_path / "w.tif", tmp_path / "c.tif"
+    words = {} if shaped else {"metadata": None}
+    tifffile.imwrite(whole, WORDS, bigtiff=big, photometric="minisblack", **words)
+    assert len(read_maps(str(whole), None, USUAL).values) == len(WORDS)
+    for lost in (300, 700):
+        cut.write_bytes(whole.read_bytes()[:-lost])
+        with pytest.raises(TargetError, match=r"c\.tif: got a TIFF file that ends before its page"):
+            read_maps(str(cut), None, USUAL)

@@ -127,3 +127,10 @@ def test_planes_of_fits_files_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", maps=FIELDS, bad=HOLES[:, :9].astype("u1"))
     with pytest.raises(TargetError, match="mask or weights of shape"):
         TargetSet.read(str(tmp_path / "m.npz"), array="maps", missing=MissingSpec(mask="bad"))
+
+
+def test_a_plane_that_is_not_there_is_called_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", maps=FIELDS)
+    spec = MissingSpec(weights="IVAR", fill="nearest")
+    with pytest.raises(TargetError, match=r"the plane 'IVAR' of targets\.missing: .*expected one"):
+        TargetSet.read(str(tmp_path / "m.npz"), array="maps", missing=spec)

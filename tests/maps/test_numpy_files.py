@@ -35,6 +35,12 @@ def test_npy_axes(tmp_path: Path, cut: tuple[int, ...], shape: tuple[int, ...]) 
     np.testing.assert_array_equal(maps.values, MAPS[cut].reshape(shape).astype(np.float32))
 
 
+def test_a_npy_file_has_no_array_of_a_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", MAPS)
+    with pytest.raises(TargetError, match=r"m\.npy: got the name 'mask'.*expected none.*savez"):
+        read_npy(str(tmp_path / "m.npy"), "mask", LIMIT)
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz_members(tmp_path: Path, save: Callable[..., None]) -> None:
     path = str(tmp_path / "m.npz")

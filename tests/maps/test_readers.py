@@ -174,6 +174,13 @@ def test_other_zip_archives_are_refused(tmp_path: Path, member: str, words: str)
         read(tmp_path / "t.zip")
 
 
+def test_a_zip_archive_that_was_cut_off_is_called_one(tmp_path: Path) -> None:
+    zarr_zip(tmp_path / "t.zip", smooth_fields(3))
+    (tmp_path / "t.zip").write_bytes((tmp_path / "t.zip").read_bytes()[:-60])
+    with pytest.raises(TargetError, match=r"got a zip archive that cannot .*copy it again"):
+        read(tmp_path / "t.zip")
+
+
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zarr.json", bytes(2**22))

@@ -5,10 +5,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from flows.tools.downstream import measured_labels, read_labels
+from flows.tools.downstream import (
+    masked_in_turn,
+    measured_labels,
+    read_labels,
+    without_filling,
+)
+from ood_core.config.targets import MissingSpec
 from ood_core.errors import InputError
 from ood_core.evaluation import probes
+from ood_core.maps.target_set import TargetSet
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +85,6 @@ def test_labels_are_classes_or_values(tmp_path):
 
 
 def test_measured_classes_have_equal_numbers_of_fit_targets():
-    import torch
-
     # Discs of growing flux on another background each.
     y, x = np.mgrid[:16, :16] - 7.5
     disc = (np.hypot(y, x) < 3).astype(float)
@@ -86,3 +92,26 @@ def test_measured_classes_have_equal_numbers_of_fit_targets():
     found = measured_labels("flux", maps, 9, None)
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len(found.task.classes) == 3 and found.task.classes[0].startswith("up to")
+
+
+def test_what_missing_pixels_were_filled_with_is_not_trained_on():
+    values = np.random.default_rng(2).lognormal(size=(8, 1, 12, 12)).astype("f4")
+    values[::2, :, 3:7, 2:9] = np.nan
+    one, other = (
+        TargetSet.from_arrays(
+            values, held_out=4, missing=MissingSpec(fill="constant", value=fill, limit=0.5)
+        )
+        for fill in (0.0, 50.0)
+    )
+    assert (one.values != other.values).any()  # else nothing is tested
+    seen = without_filling(one)
+    torch.testing.assert_close(without_filling(other), seen, rtol=0, atol=0)
+    expected = np.where(np.isnan(values), np.nanmean(values, (2, 3), keepdims=True), values)
+    np.testing.assert_allclose(seen, expected, rtol=1e-6)
+    # Sample 6 has the hole of fit target 2, sample 5 that of target 1, which has none.
+    samples = torch.rand(2, 1, 12, 12)
+    masked = masked_in_turn(samples, np.array([6, 5]), one)
+    assert torch.equal(masked[1], samples[1])
+    hole = torch.from_numpy(np.isnan(values[2]))
+    assert torch.equal(masked[0][~hole], samples[0][~hole])
+    assert masked[0][hole].unique().numel() == 1
