@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from actors import ray_cluster, ray_pool
 from actors.pool import Notice
-from actors.ray_cluster import Demand, slots
+from actors.ray_cluster import Demand, slots, started
 from actors.ray_pool import RayPool
 from actors.workers import build
 from ood_core.errors import InputError, InUse, RunIncomplete
@@ -32,9 +32,10 @@ SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
-def head(patient_ray):
+def head():
     """A head without CPUs, which this process is the driver of."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
+    arguments = {"num_cpus": 0, **SMALL}
+    found = started(lambda: Cluster(initialize_head=True, head_node_args=arguments))
     ray.init(found.address, log_to_driver=False, configure_logging=False)
     yield found
     ray.shutdown()
@@ -56,7 +57,8 @@ def cluster(head, monkeypatch):
 
 
 def add(cluster, **resources):
-    return cluster.add_node(wait=True, **{"num_cpus": 1, **SMALL, **resources})
+    arguments = {"num_cpus": 1, **SMALL, **resources}
+    return started(lambda: cluster.add_node(wait=True, **arguments))
 
 
 def outcomes(pool, root):
