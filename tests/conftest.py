@@ -234,15 +234,21 @@ def local_ray() -> Iterator[None]:
     """One local Ray for a whole file; others start clusters."""
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        configure_logging=False,
-        _node_ip_address="127.0.0.1",
-    )
+    from actors.ray_cluster import started
+
+    def begin() -> None:
+        ray.shutdown()
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+        )
+
+    started(begin)
     yield
     ray.shutdown()
 

@@ -18,7 +18,7 @@ from ood_core.errors import ConfigError, DeviceFull
 from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
 from ood_core.synthesis.pipeline import Sampler
-from tests.contracts.pool import PoolContract, missing, spec_of
+from tests.contracts.pool import PoolContract, missing, of_shards, spec_of
 from tests.contracts.store import answers, arrays, assert_honest, assert_kept, marks
 
 
@@ -101,7 +101,7 @@ def test_the_order_of_shards_does_not_change_bytes(ready, unbroken):
 
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize(("workers", "queued"), [(1, 0), (2, 2), (3, 1)])
+@pytest.mark.parametrize(("workers", "queued"), [(1, 0), (3, 2)])
 def test_neither_workers_nor_queue_change_bytes(ready, unbroken, workers, queued):
     """Shards queued at an actor are all that is fetched ahead."""
     pool = RayPool(workers=workers, cpus=0.5, queued=queued)
@@ -113,7 +113,7 @@ def test_neither_workers_nor_queue_change_bytes(ready, unbroken, workers, queued
 @pytest.mark.actors
 @pytest.mark.usefixtures("local_ray")
 def test_the_run_survives_a_killed_actor(ready, unbroken):
-    outcomes = RayPool(workers=1).run(spec_of(ready), missing(ready))
+    outcomes = of_shards(RayPool(workers=1).run(spec_of(ready), missing(ready)))
     first = next(outcomes)
     assert isinstance(first, Receipt)
     before = {f"receipts/generate/{first.shard:05d}.json"}
@@ -136,11 +136,10 @@ def test_a_stopped_consumer_leaves_no_actors(ready):
     outcomes = RayPool(workers=2).run(spec_of(ready), missing(ready))
     next(outcomes)
     outcomes.close()
-    for _ in range(100):
-        if ray.available_resources().get("CPU", 0) == free:
-            break
+    end = time.monotonic() + 120
+    while ray.available_resources().get("CPU", 0) != free:
+        assert time.monotonic() < end
         time.sleep(0.2)
-    assert ray.available_resources().get("CPU", 0) == free
     assert_honest(ready)
 
 
@@ -153,12 +152,12 @@ def test_actors_stay_from_stage_to_stage(finished, unbroken):
         for stage in ("invert", "generate", "generate"):
             for shard in run.plan(stage):
                 run.ledger(stage).revoke(shard)
-            found = list(group.run(spec_of(finished, stage), list(run.plan(stage))))
+            found = of_shards(group.run(spec_of(finished, stage), list(run.plan(stage))))
             writers += [receipt.writer for receipt in found]
         assert len(set(writers)) == 1
         process = psutil.Process(int(writers[0].rpartition(":")[2]))
         assert process.is_running()
-    assert process.wait(timeout=60) is None
+    assert process.wait(timeout=120) is None
     assert answers(finished) == answers(unbroken)
 
 
@@ -167,9 +166,9 @@ def test_actors_stay_from_stage_to_stage(finished, unbroken):
 def test_an_actor_that_dies_between_stages_is_replaced_at_no_charge(ready, unbroken):
     shards = missing(ready)
     with RayPool(workers=1, tries=1).standing() as group:
-        (first,) = group.run(spec_of(ready), shards[:1])
+        (first,) = of_shards(group.run(spec_of(ready), shards[:1]))
         os.kill(int(first.writer.rpartition(":")[2]), signal.SIGKILL)
-        rest = list(group.run(spec_of(ready), shards[1:]))
+        rest = list(of_shards(group.run(spec_of(ready), shards[1:])))
     assert [type(outcome) for outcome in rest] == [Receipt, Receipt]
     assert first.writer not in {receipt.writer for receipt in rest}
     assert answers(ready) == answers(unbroken)
@@ -180,12 +179,11 @@ def test_an_actor_that_dies_between_stages_is_replaced_at_no_charge(ready, unbro
 def test_a_stage_that_was_stopped_leaves_no_shard_to_the_next(ready, unbroken):
     with RayPool(workers=1).standing() as group:
         outcomes = group.run(spec_of(ready), missing(ready))
-        first = next(outcomes)
+        first = next(of_shards(outcomes))
         outcomes.close()
         assert group.scheduler.actors == []
-        assert {r.shard for r in group.run(spec_of(ready), missing(ready))} <= {0, 1, 2} - {
-            first.shard
-        }
+        rest = of_shards(group.run(spec_of(ready), missing(ready)))
+        assert {receipt.shard for receipt in rest} <= {0, 1, 2} - {first.shard}
     assert answers(ready) == answers(unbroken)
 
 

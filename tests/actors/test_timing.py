@@ -2,10 +2,12 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from actors import timing
 from actors.timing import TimedDenoiser, Turns, leaving, timed
 
 
@@ -50,15 +52,17 @@ def test_parts_hold_what_was_built_waited_and_computed():
     assert later["network"] == 0.0
 
 
-def test_storing_is_no_waiting():
+def test_storing_is_no_waiting(monkeypatch):
+    now = iter([0.0, 1.0, 2.0, 5.0, 5.5, 6.0])  # free, begun, over; stored; begun, over
+    clocks = SimpleNamespace(monotonic=lambda: next(now), perf_counter=time.perf_counter)
+    monkeypatch.setattr(timing, "time", clocks)
     turns, clock = Turns(), TimedDenoiser(Slow())
     with turns.take(clock):
         pass
-    time.sleep(0.2)
     turns.stored()
     with turns.take(clock) as parts:
         pass
-    assert parts["wait"] < 0.2
+    assert parts["wait"] == 0.5
 
 
 def test_a_turn_that_fails_is_over():

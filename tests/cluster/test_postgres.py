@@ -79,6 +79,8 @@ class Service:
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                 "prefect.server.concurrency.lease_storage.filesystem"
             ),
+            # The slot of a run that was killed is free after this, not after 300 s.
+            "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_DATABASE_CONNECTION_URL": database,
         }

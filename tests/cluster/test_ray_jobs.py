@@ -17,7 +17,6 @@ from ood_core.store.run import RunStore
 from tests.contracts.store import answers, assert_honest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-TOKEN = "0123456789abcdef0123456789abcdef"
 FOREIGN = (
     "RAY_ADDRESS",
     "RAY_API_SERVER_ADDRESS",
@@ -79,15 +78,14 @@ def free_port():
 def head(tmp_path_factory):
     """A home with the token, and the port of the dashboard of a head that asks for it."""
     home = tmp_path_factory.mktemp("home")
-    (home / ".ray").mkdir()
-    (home / ".ray" / "auth_token").write_text(TOKEN)
-    port, ray = free_port(), [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
+    port, ray = free_port(), [sys.executable, "-m", "ray.scripts.scripts"]
     options = ["--num-cpus=2", "--block", f"--dashboard-port={port}", f"--port={free_port()}"]
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     here = {"HOME": str(home), "PATH": path, "RAY_AUTH_MODE": "token", "PYTHONPATH": os.getcwd()}
+    subprocess.run([*ray, "get-auth-token", "--generate"], env={**kept, **here}, check=True)
     process = subprocess.Popen(
-        [*ray, *options, "--object-store-memory=80000000"],
+        [*ray, "start", "--head", *options, "--object-store-memory=80000000"],
         env={**kept, **here},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -4,13 +4,14 @@ Subclass `PoolContract` and give a fixture `pool`.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from actors.pool import Pool, ShardFailure
+from actors.pool import Notice, Outcome, Pool, ShardFailure
 from actors.workers import WorkerSpec
 from ood_core.errors import BaseModelError, IdentityRefused
 from ood_core.models.networks import make_unet, save_base
@@ -30,14 +31,18 @@ def missing(root: Path, stage: ShardedStage = "generate") -> list:
     return run.ledger(stage).missing(run.plan(stage))
 
 
+def of_shards(outcomes: Iterable[Outcome]) -> Iterator[Receipt | ShardFailure]:
+    """What became of shards; on a busy machine a pool has more to say."""
+    return (outcome for outcome in outcomes if not isinstance(outcome, Notice))
+
+
 class PoolContract:
     def test_it_is_a_pool(self, pool):
         assert isinstance(pool, Pool)
 
     def test_receipts_are_those_of_the_unbroken_run(self, pool, ready, unbroken):
-        found = list(pool.run(spec_of(ready), missing(ready)))
-        assert not any(isinstance(outcome, ShardFailure) for outcome in found)
-        found = [outcome for outcome in found if isinstance(outcome, Receipt)]
+        found = list(of_shards(pool.run(spec_of(ready), missing(ready))))
+        assert {type(outcome) for outcome in found} == {Receipt}
         assert sorted(receipt.shard for receipt in found) == [0, 1, 2]
         assert missing(ready) == []
         assert answers(ready) == answers(unbroken)
@@ -50,7 +55,8 @@ class PoolContract:
 
     def test_only_the_asked_shards_are_computed(self, pool, ready):
         wanted = missing(ready)[1:2]
-        assert [receipt.shard for receipt in pool.run(spec_of(ready), wanted)] == [1]
+        found = of_shards(pool.run(spec_of(ready), wanted))
+        assert [receipt.shard for receipt in found] == [1]
         assert [shard.index for shard in missing(ready)] == [0, 2]
 
     def test_a_shard_that_always_fails_is_named_and_the_others_land(self, pool, ready, unbroken):
@@ -64,7 +70,8 @@ class PoolContract:
         assert_honest(ready)
         obstacle.rmdir()
         obstacle.parent.rmdir()
-        assert [receipt.shard for receipt in pool.run(spec_of(ready), missing(ready))] == [1]
+        found = of_shards(pool.run(spec_of(ready), missing(ready)))
+        assert [receipt.shard for receipt in found] == [1]
         assert answers(ready) == answers(unbroken)
 
     def test_another_base_is_refused_by_its_name(self, pool, ready, tmp_path):

@@ -6,12 +6,18 @@ Nothing of the test's own process is in them: no thread, no event loop, no lease
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
+import psutil
+
+from flows.progress import listener
 from flows.settings import RunSettings
 from ood_core.errors import InUse, ServiceLost, StoreUnwritable
 
@@ -26,6 +32,43 @@ def without_validation(name: str, stage: Any, run: Any, settings: RunSettings) -
     from flows.runs.stages import perform
 
     return "" if name == "validate" else perform(name, stage, run, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a driver gets a signal: it has heard of so many shards, and a pause has gone by.
+
+    It sends the signal itself: whoever watches it may be slower than the whole run.
+    """
+
+    number: int
+    shards: tuple[int, ...]
+    pause: float = 0.0
+
+    def come(self) -> None:
+        """Send the signal, now or after the pause."""
+        if self.pause:
+            Timer(self.pause, os.kill, (os.getpid(), self.number)).start()
+        else:
+            os.kill(os.getpid(), self.number)
+
+
+class Listening:
+    """Counts the shards that a driver hears of."""
+
+    def __init__(self, moment: Moment) -> None:
+        self.moment, self.heard = moment, 0
+
+    def advance(self, stage: str, rows: int) -> None:
+        """Count a shard."""
+        self.heard += 1
+        if self.heard in self.moment.shards:
+            self.moment.come()
+
+    def begin(self, *_: object) -> None:
+        """Nothing is counted."""
+
+    end = say = begin
 
 
 def start(settings: RunSettings, out: Path, **more: Any) -> Any:
@@ -43,12 +86,15 @@ def _drive(
     go_on: Any = None,
     environment: dict[str, str] | None = None,
     file_bytes: int | None = None,
+    moment: Moment | None = None,
 ) -> None:
     """Drive a run; say that it is held and wait for leave to go on where events are given.
 
     `file_bytes` limits the size of every file that the driver writes.
     """
     os.environ.update(environment or {})
+    if moment is not None:
+        listener.set(Listening(moment))
     if file_bytes is not None:
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
@@ -84,6 +130,16 @@ def until(condition: Callable[[], bool], process: Any) -> None:
         assert process.is_alive(), f"the driver ended with {process.exitcode}"
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def until_stopped(process: Any) -> None:
+    """Wait until a driver has stopped itself."""
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, process)
+
+
+def wake(process: Any) -> None:
+    """Let a driver go on that has stopped itself."""
+    os.kill(process.pid, signal.SIGCONT)
 
 
 def receipts(root: Path) -> int:

@@ -1,8 +1,8 @@
 """Real kills: SIGKILL of driver, worker, raylet and Prefect's process, at moments from a seed.
 
 Each is followed by a resume, equal bytes and no litter. The moments are counted in finished shards,
-with a pause of some milliseconds on top, so that they fall into the run on any machine. The long
-version is `benchmarks/reliability/kills.py`.
+with a pause of some milliseconds on top, and the driver stops itself, so that they fall into the
+run on any machine. The long version is `benchmarks/reliability/kills.py`.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import signal
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,17 @@ from flows.runs.lifecycle import make_run
 from ood_core.store.lease import highest
 from ood_core.store.run import RunStore
 from tests.contracts.store import assert_equal, assert_honest, assert_kept, marks
-from tests.faults.drivers import SERVICE_LOST, ended, receipts, start, until, without_validation
+from tests.faults.drivers import (
+    SERVICE_LOST,
+    Moment,
+    ended,
+    receipts,
+    start,
+    until,
+    until_stopped,
+    wake,
+    without_validation,
+)
 
 KILLS = 6
 MAX_MOMENTS = 24
@@ -61,11 +71,17 @@ def test_a_driver_killed_again_and_again_ends_with_the_unbroken_run(tmp_path, ma
     out, rng = tmp_path / "run", random.Random(0)
     moments = [0, *sorted(rng.sample(range(1, MAX_MOMENTS), KILLS - 1))]
     for number, least in enumerate(moments, start=1):
-        driver = start(many, out)
-        until(lambda: highest(out / "lease") == number and receipts(out) >= least, driver)  # noqa: B023
-        time.sleep(rng.uniform(0, PAUSE))
+        shards, pause = max(1, least - receipts(out)), rng.uniform(0, PAUSE)
         before = marks(out)
-        kill(driver)
+        if least:
+            driver = start(many, out, moment=Moment(signal.SIGKILL, (shards,), pause))
+            assert ended(driver) == -signal.SIGKILL
+            assert receipts(out) >= least
+        else:
+            driver = start(many, out)
+            until(lambda: highest(out / "lease") == 1, driver)
+            kill(driver)
+        assert highest(out / "lease") == number
         assert_honest(out)
         assert_kept(before, out)
     assert receipts(out) < receipts(whole)
@@ -77,8 +93,10 @@ def test_a_driver_killed_again_and_again_ends_with_the_unbroken_run(tmp_path, ma
 
 def of(driver, name: str) -> list[psutil.Process]:
     """Processes that a driver has started, by a part of their command."""
-    children = psutil.Process(driver.pid).children(recursive=True)
-    found = [child for child in children if name in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [child] if name in " ".join(child.cmdline()) else []
     assert found, f"the driver has started no {name}"
     return found
 
@@ -87,20 +105,22 @@ def of(driver, name: str) -> list[psutil.Process]:
 def test_a_killed_worker_is_replaced_and_a_killed_raylet_ends_the_session(begun, many, whole):
     """Ray notices a dead raylet by failed health checks; here it may look more often.
 
-    The worker dies with it, since it would otherwise finish the run before anyone notices.
+    The worker dies with it, since it would otherwise finish the run before anyone notices. The
+    driver stops for both kills; it has two shards in flight, so the second worker has done some of
+    the ten that it has heard of.
     """
     settings = many.model_copy(
         update={"execution": many.execution.model_copy(update={"pool": "ray", "workers": 1})}
     )
     health = {"RAY_health_check_period_ms": "300", "RAY_health_check_failure_threshold": "3"}
-    driver = start(settings, begun, environment=health)
-    at_start = receipts(begun)
-    until(lambda: receipts(begun) >= at_start + 2, driver)
+    driver = start(settings, begun, environment=health, moment=Moment(signal.SIGSTOP, (2, 10)))
+    until_stopped(driver)
     os.kill(of(driver, "ray::_Actor")[0].pid, signal.SIGKILL)
-    killed_at = receipts(begun)
-    until(lambda: receipts(begun) >= killed_at + 2, driver)
+    wake(driver)
+    until_stopped(driver)
     for victim in (*of(driver, "raylet/raylet"), *of(driver, "ray::_Actor")):
         victim.kill()
+    wake(driver)
     assert ended(driver) == SERVICE_LOST
     assert_honest(begun)
     before = marks(begun)
@@ -120,11 +140,12 @@ def test_a_killed_prefect_process_leaves_a_run_that_goes_on(begun, many, whole, 
     settings = many.model_copy(
         update={"execution": many.execution.model_copy(update={"orchestrator": "prefect"})}
     )
-    driver = start(settings, begun, environment={"PREFECT_API_URL": prefect_api})
-    at_start = receipts(begun)
-    until(lambda: receipts(begun) >= at_start + 3, driver)
+    at_start = marks(begun)
+    moment = Moment(signal.SIGKILL, (3,))
+    driver = start(settings, begun, environment={"PREFECT_API_URL": prefect_api}, moment=moment)
+    assert ended(driver) == -signal.SIGKILL
     before = marks(begun)
-    kill(driver)
+    assert len(before) >= len(at_start) + 3
     assert RunStore(begun).state == "incomplete"
     assert_honest(begun)
     make_run(many, str(begun), call=without_validation)

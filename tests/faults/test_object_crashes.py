@@ -18,7 +18,7 @@ from tests.contracts.store import assert_honest
 from tests.faults.drivers import ended, start, without_validation
 from tests.object_server import assert_same, copied, die, marks, stored
 
-SOME = 6
+SOME = 4
 """About so many points of each sweep: the first change, the last one, and some between."""
 
 

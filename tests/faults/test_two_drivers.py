@@ -1,6 +1,5 @@
 """Two drivers on one run: one goes on, the other stops, whichever of them was first."""
 
-import os
 import shutil
 import signal
 from dataclasses import replace
@@ -21,12 +20,17 @@ from tests.contracts.store import assert_equal, assert_honest, marks
 from tests.faults.drivers import (
     CONTEXT,
     IN_USE,
+    Moment,
     ended,
-    receipts,
     start,
     until,
+    until_stopped,
+    wake,
     without_validation,
 )
+
+BEAT = 2.0
+"""Six of them without a sign of life: more than a busy machine keeps a process waiting."""
 
 
 def everything(folder: Path) -> list:
@@ -36,7 +40,7 @@ def everything(folder: Path) -> list:
 def test_of_two_that_start_at_once_one_goes_on_and_the_other_stops(tmp_path, tiny, unbroken):
     """The winner waits inside, so the loser cannot find a run that is done already."""
     out, inside, go_on = tmp_path / "run", CONTEXT.Event(), CONTEXT.Event()
-    both = [start(tiny(), out, beat=1.0, inside=inside, go_on=go_on) for _ in range(2)]
+    both = [start(tiny(), out, beat=BEAT, inside=inside, go_on=go_on) for _ in range(2)]
     until(lambda: any(process.exitcode is not None for process in both), _Any(both))
     (loser,) = [process for process in both if process.exitcode is not None]
     (winner,) = [process for process in both if process is not loser]
@@ -64,7 +68,7 @@ class _Any:
 
 def test_the_command_says_who_is_at_work_and_touches_nothing(tmp_path, tiny, config, farfield):
     out, inside, go_on = tmp_path / "run", CONTEXT.Event(), CONTEXT.Event()
-    first = start(tiny(), out, beat=1.0, inside=inside, go_on=go_on)
+    first = start(tiny(), out, beat=BEAT, inside=inside, go_on=go_on)
     until(inside.is_set, first)
     before = [row for row in everything(out) if "/lease/" not in row[0]]
     (out / "a.partial").write_text("what the first driver is at")
@@ -84,12 +88,11 @@ def test_a_suspended_driver_that_wakes_up_late_stops(tmp_path, tiny):
     """SIGSTOP in the middle; another driver takes over, finishes; SIGCONT."""
     settings = tiny(generation={"samples": 24, "shard_size": 1})
     out = tmp_path / "run"
-    first = start(settings, out, beat=0.2)
-    until(lambda: receipts(out) >= 6, first)
-    os.kill(first.pid, signal.SIGSTOP)
+    first = start(settings, out, beat=0.2, moment=Moment(signal.SIGSTOP, (6,)))
+    until_stopped(first)
     assert_honest(out)
     make_run(settings, str(out), call=without_validation, beat=0.2)
-    os.kill(first.pid, signal.SIGCONT)
+    wake(first)
     assert ended(first) == IN_USE
     assert highest(out / "lease") == 2
     whole = tmp_path / "whole"

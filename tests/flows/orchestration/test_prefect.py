@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,9 @@ def test_automations_hear_what_became_of_a_set(flow_run):
     root, state = flow_run
     mine = EventRelatedFilter(id=[f"prefect.flow-run.{state.state_details.flow_run_id}"])
     wanted = EventFilter(event=EventNameFilter(name=["farfield.complete"]), related=mine)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and not (found := read("read_events", wanted, limit=10).events):
+    end = time.monotonic() + 200
+    while not (found := read("read_events", wanted, limit=10).events):
+        assert time.monotonic() < end
         time.sleep(0.5)
     (event,) = found
     assert event.resource.id == "farfield-tiny-set"
@@ -205,6 +207,7 @@ def test_prefect_yaml_deploys_as_its_header_says(tmp_path):
     assert step["directory"] == str(PROJECT)
 
 
+@pytest.mark.timeout(900)
 def test_a_served_schedule_fires_by_itself(tmp_path, tiny_dict):
     """`farfield serve --interval`: nobody starts the run, and its data set is complete."""
     path = tmp_path / "served.yaml"
@@ -227,9 +230,9 @@ def test_a_served_schedule_fires_by_itself(tmp_path, tiny_dict):
     finally:
         server.send_signal(signal.SIGTERM)
         try:
-            server.wait(timeout=30)
+            server.wait(timeout=120)
         finally:
-            if server.poll() is None:
+            with suppress(ProcessLookupError):  # the next run may have begun
                 os.killpg(server.pid, signal.SIGKILL)
     shutil.rmtree(tmp_path / "sets")
     assert read("read_deployment_by_name", "synthesise/served").paused
@@ -248,7 +251,7 @@ def first_completed(server: "subprocess.Popen[bytes]", log: Path):
     of_deployment = DeploymentFilter(name=DeploymentFilterName(any_=["served"]))
     done = FlowRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
     ended = FlowRunFilter(state=FlowRunFilterState(type=done))
-    end = time.monotonic() + 180
+    end = time.monotonic() + 600
     while time.monotonic() < end and server.poll() is None:
         runs = read("read_flow_runs", flow_run_filter=ended, deployment_filter=of_deployment)
         if runs:

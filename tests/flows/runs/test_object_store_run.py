@@ -120,7 +120,7 @@ def test_a_held_run_is_refused_and_a_silent_one_taken_over(
     root = copied(run_and_log[0], object_server.bucket())
     (root / "receipts" / "generate" / "00002.json").remove()
     before = stored(root)
-    with hold_lease(RunStore(root), every=0.2), pytest.raises(InUse, match="in use by process"):
+    with hold_lease(RunStore(root), every=2.0), pytest.raises(InUse, match="in use by process"):
         make_run(tiny(), str(root), call=without_validation)
     assert {n: c for n, c in stored(root).items() if "lease/" not in n} == {
         n: c for n, c in before.items() if "lease/" not in n
