@@ -158,11 +158,11 @@ def evaluate_features(
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
     samples = found.subsample
     dependence = Dependence.measure(reference.ordinary(real), root, places)
-    splits = _splits(len(samples["distance"]), dependence, root.child("splits"))
+    splits = halves(len(samples["distance"]), dependence, root.child("splits"))
     scores = with_whole(
         {
             **{
-                s.name: _score(s, samples, real, reference, splits)
+                s.name: banded_score(s, samples, real, reference, splits)
                 for s in (STATISTICS if statistics is None else statistics)
                 if s.needs in samples
             },
@@ -292,13 +292,15 @@ STATISTICS: tuple[Statistic, ...] = (
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class _Split:
+class Split:
+    """Rows of samples, and of two disjoint halves of the held-out maps; all are as many."""
+
     samples: Int[Tensor, " m"]
     left: Int[Tensor, " m"]
     right: Int[Tensor, " m"]
 
 
-def _splits(samples: int, held_out: Dependence, root: Root) -> list[_Split]:
+def halves(samples: int, held_out: Dependence, root: Root) -> list[Split]:
     """Draw halves of the held-out maps, by blocks where neighbours are alike."""
     size = min(held_out.count // 2, samples)
     splits = []
@@ -306,16 +308,16 @@ def _splits(samples: int, held_out: Dependence, root: Root) -> list[_Split]:
         rng = root.generator(index)
         real = held_out.shuffled(rng)
         chosen = torch.from_numpy(rng.permutation(samples)[:size])
-        splits.append(_Split(chosen, real[:size], real[size : 2 * size]))
+        splits.append(Split(chosen, real[:size], real[size : 2 * size]))
     return splits
 
 
-def _score(
+def banded_score(
     statistic: Statistic,
     samples: Features,
     real: Features,
     reference: Reference,
-    splits: Sequence[_Split],
+    splits: Sequence[Split],
 ) -> Score:
     """Return the samples' median score, and of real against real the median, low and high."""
     columns, held_out = (statistic.columns(reference, f) for f in (samples, real))
