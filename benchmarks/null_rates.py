@@ -79,7 +79,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
         "classifier": enough and told,
         "targets differ": enough and energy_test(alone, apart, rng, PERMUTATIONS).p_value <= ALPHA,
         "nearest ratio": enough and outside(nearest_score(near, far, root, dependence)),
-        "near copies": flag_p_value(flagged, samples, held_out, worth=worth) <= RATE,
+        "near copies": enough and flag_p_value(flagged, samples, held_out, worth=worth) <= RATE,
         **bands(fit, real, made, dependence, root),
     }
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks.science.__main__ import read_spec
+from benchmarks.science.__main__ import SETS, read_spec
 from benchmarks.science.bench import ground_of
 from benchmarks.science.cells import Cell, Ground, grid
 from benchmarks.science.methods import METHODS
-from benchmarks.science.table import Interval, differences, markdown
+from benchmarks.science.table import Interval, differences, markdown, rows
+from flows.settings import PROJECT
 from ood_core.errors import ConfigError
 from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.numerics.random import Root
@@ -189,6 +190,14 @@ def test_words_are_false_as_rarely_as_stated() -> None:
             scores += made_up(f"rival {i}", rng.standard_normal(3).tolist())
         wrong += any(d.p <= 0.05 for d in differences(scores))
     assert wrong <= stats.binom(tables, 0.05).isf(1e-3)
+
+
+@pytest.mark.parametrize("key", ["unsteered_c2st", "fsd_above_real"])
+def test_the_page_of_results_has_the_figures_that_are_stored(key: str) -> None:
+    stored = json.loads((PROJECT / "benchmarks" / "science" / "scores.json").read_text())["scores"]
+    found = {row.targets: row.figures[key] for row in rows(stored) if row.method == "calibrated"}
+    line = f"| **calibrated** | {' | '.join(str(found[name]) for name in SETS)} |"
+    assert line in (PROJECT / "docs" / "results.md").read_text()
 
 
 def test_wrong_words_are_refused() -> None:
