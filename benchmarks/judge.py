@@ -4,8 +4,9 @@
 
 Targets are windows of Gaussian fields with power `k^-2.5`, drawn anew in every trial: 32 to fit and
 64 held out. Copies of every kind are set among 1,024 samples of the true law, 1, 6 and 48 of them;
-other laws are smoother, rougher, half mixed, or of another brightness. *Another place*: targets are
-neighbouring tiles of one field, fit ones beside held-out ones, and samples are from elsewhere.
+other laws are smoother, rougher, half mixed, or of another brightness; sets that are made up have
+24 samples which are made of targets, or are one sample again and again. *Another place*: targets
+are neighbouring tiles of one field, fit ones beside held-out ones, and samples are from elsewhere.
 `releases` are sets of 64 samples of the true law, and every fourth with one verbatim copy as well.
 
 The gate asks for `unsteered_p` of 0.05, for a `pixel_wasserstein` of at most 0.5 (sets of the true
@@ -40,6 +41,7 @@ GATE = GateSpec(unsteered_p=0.05, pixel_wasserstein=0.5)
 SCORES = tuple(score for score in STATISTICS if score.name == "pixel_wasserstein")
 SYMMETRIES = ("flip",)
 FIT, HELD_OUT, PLANTED = 32, 64, (1, 6, 48)
+SOME = 24
 OUTCOMES = ("published", "quarantined", "undecided")
 
 
@@ -155,12 +157,47 @@ LAWS = {
 }
 
 
+def made_of(maps: Callable[[Trial, np.random.Generator], Tensor]) -> Fault:
+    """Return samples of which some are made of targets, or of other samples."""
+    return lambda trial: trial.first(maps(trial, np.random.default_rng(trial.seed)))
+
+
+def pairs(fit: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of different targets, as many as copies that are too many to be left out."""
+    first = torch.from_numpy(rng.integers(len(fit), size=SOME))
+    other = (first + torch.from_numpy(rng.integers(1, len(fit), size=SOME))) % len(fit)
+    return fit[first], fit[other]
+
+
+def blends(trial: Trial, rng: np.random.Generator) -> Tensor:
+    """Means of two targets, with the variance of one."""
+    one, other = pairs(trial.fit, rng)
+    return 0.5**0.5 * (one + other)
+
+
+def mosaics(trial: Trial, rng: np.random.Generator) -> Tensor:
+    """Maps with a quadrant each of four targets."""
+    half, made = trial.fit.shape[-1] // 2, pairs(trial.fit, rng)[0].clone()
+    for y, x in ((0, half), (half, 0), (half, half)):
+        made[..., y:, x:] = pairs(trial.fit, rng)[0][..., y:, x:]
+    return made
+
+
+MADE_UP = {
+    "blends of two targets": made_of(blends),
+    "mosaics of four targets": made_of(mosaics),
+    "mean of all targets": made_of(lambda trial, _: trial.fit.mean(0).expand(SOME, -1, -1, -1)),
+    "one sample again": made_of(lambda trial, _: trial.samples[-1].expand(SOME, -1, -1, -1)),
+}
+"""`SOME` samples each."""
+
+
 def faults() -> Iterator[tuple[str, Fault, int]]:
     """Return what is done to the samples of one trial: name, how, number of copies."""
     for kind in KINDS_OF_COPIES:
         for count in PLANTED:
             yield f"{kind}, {count}", with_copies(kind, count), count
-    for name, fault in LAWS.items():
+    for name, fault in (*LAWS.items(), *MADE_UP.items()):
         yield name, fault, 0
 
 
@@ -188,6 +225,7 @@ def main() -> None:
     parser.add_argument("--releases", type=int, default=200)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--side", type=int, default=24)
+    parser.add_argument("--only", nargs="+", default=[""], help="Words that rows begin with.")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(f"| samples | sets | {' | '.join(OUTCOMES)} | copies found | left in |")
@@ -195,10 +233,13 @@ def main() -> None:
     judged: dict[tuple[str, int], list[Judged]] = {}
     for seed in range(asked.trials):
         trial = Trial.of(seed, asked.samples, asked.side)
-        for name, fault, copies in faults():
+        wanted = [f for f in faults() if f[0].startswith(tuple(asked.only))]
+        for name, fault, copies in wanted:
             found = trial.judged(fault(trial))
             judged.setdefault((name, copies), []).append(found)
             print(seed, name, found.outcome, len(found.found), file=sys.stderr, flush=True)
+        if not "another place".startswith(tuple(asked.only)):
+            continue
         away = Trial.elsewhere(seed, asked.samples, asked.side)
         judged.setdefault(("another place", 0), []).append(away.judged(away.features))
     for (name, copies), sets in judged.items():

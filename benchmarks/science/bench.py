@@ -1,7 +1,8 @@
-"""The whole table: cells that are not stored are made, then table, CSV and pictures are written."""
+"""The whole table: missing cells are made, then tables, scores by seed and pictures are written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, final
 
@@ -10,12 +11,12 @@ import torch
 from benchmarks.science.cells import Cell, Ground, grid, work_on
 from benchmarks.science.figure import draw_maps, draw_scores
 from benchmarks.science.methods import METHODS, MethodName
-from benchmarks.science.table import Stored, as_csv, markdown, rows
+from benchmarks.science.table import Stored, markdown, record, rows
 from benchmarks.science.targets import BenchTargets
 from flows.progress import listener
 from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
 from ood_core.models.loading import load_model
-from ood_core.store.files import write_atomic
+from ood_core.store.files import write_atomic, write_json
 
 STAGE = "science"
 
@@ -63,10 +64,10 @@ def run_science(spec: ScienceSpec, out: Path) -> dict[str, Any]:
             failed.append(f"{cell.name}: {error}")
             listener.get().end(cell.name, 0.0, "failed")
             continue
-        _write_table(done, spec, out)
+        _write_table(done, out)
         listener.get().advance(STAGE, 1)
         listener.get().end(cell.name, done[cell]["wall_seconds"], _outcome(done[cell]))
-    found = {"cells": len(cells), "done": len(done), **_write_table(done, spec, out)}
+    found = {"cells": len(cells), "done": len(done), **_write_table(done, out)}
     found |= _draw(done, out)
     if failed:
         raise RunIncomplete(
@@ -76,18 +77,24 @@ def run_science(spec: ScienceSpec, out: Path) -> dict[str, Any]:
     return found
 
 
-def _write_table(done: Mapping[Cell, Stored], spec: ScienceSpec, out: Path) -> dict[str, Any]:
-    table, figures = out / "table.md", out / "table.csv"
-    write_atomic(table, markdown(rows(list(done.items())), spec.samples).encode())
-    write_atomic(figures, as_csv(list(done.items())).encode())
-    return {"table": str(table), "csv": str(figures)}
+def records(done: Mapping[Cell, Stored]) -> list[dict[str, Any]]:
+    """Return the scores of all cells by name, in an order of their own."""
+    found = [record(cell, stored) for cell, stored in done.items()]
+    return sorted(found, key=itemgetter("targets", "n", "method", "seed"))
+
+
+def _write_table(done: Mapping[Cell, Stored], out: Path) -> dict[str, Any]:
+    table, scores, found = out / "table.md", out / "scores.json", records(done)
+    write_atomic(table, markdown(found).encode())
+    write_json(scores, {"scores": found})
+    return {"table": str(table), "scores": str(scores)}
 
 
 def _draw(done: Mapping[Cell, Stored], out: Path) -> dict[str, Any]:
     """Draw the scores of all cells, and maps of seed 0 per target set and number of targets."""
     if not done:
         return {}
-    draw_scores(rows(list(done.items())), out / "scores.png")
+    draw_scores(rows(records(done)), out / "scores.png")
     sheets = []
     for ground, n in dict.fromkeys((cell.ground, cell.n) for cell in done):
         chosen = [c for c in done if (c.ground, c.n, c.seed) == (ground, n, 0)]

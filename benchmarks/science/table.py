@@ -1,19 +1,36 @@
-"""The table: means over seeds with their intervals, as Markdown and as CSV."""
+"""The table: means over seeds with their intervals, and paired differences, as Markdown.
 
-import csv
-import io
+    python -m benchmarks.science.table FILE ...
+
+prints it again from the scores by seed that `farfield bench science` stores. Seeds of a target set
+share the fit targets and the random halves of held-out ones over all methods, so that differences
+of two methods are taken seed by seed. Their interval is 95 % of Student's t over seeds, and its
+test is adjusted for all rivals and target sets of a column (Holm): *lower* and *higher* stand only
+where that leaves p at or below 0.05. Differences that do not vary at all, as of scores with few
+values, have no word: their spread is not known.
+"""
+
+import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
 from benchmarks.science.cells import Cell
 from ood_core.evaluation.features import FAMILIES
+from ood_core.evaluation.results import ALPHA
+from ood_core.metrics.discrepancy import adjusted
 
+OWN = "calibrated"
 CONFIDENCE = 0.95
+Record = Mapping[str, Any]
+"""Figures of one cell by name, beside those of real maps; see `record`."""
 Stored = Mapping[str, Any]
 Value = Callable[[Stored], float | None]
 
@@ -97,41 +114,113 @@ class Row:
     figures: Mapping[str, Interval | None]
 
 
-def rows(done: Sequence[tuple[Cell, Stored]]) -> list[Row]:
+def record(cell: Cell, stored: Stored) -> dict[str, Any]:
+    """Return what the table needs of a cell, by name; None is a figure that is not there."""
+    return {
+        "targets": cell.ground.targets.name,
+        "method": cell.method,
+        "n": cell.n,
+        "seed": cell.seed,
+        "samples": cell.samples,
+        "figures": {c.key: c.value(stored) for c in COLUMNS},
+        "real": {c.key: c.real(stored) for c in COLUMNS if c.real},
+    }
+
+
+def rows(done: Sequence[Record]) -> list[Row]:
     """Return the rows of all cells that are done, and one of real maps for each set."""
-    groups: dict[tuple[str, int, str], list[Stored]] = {}
-    for cell, stored in done:
-        groups.setdefault((cell.ground.targets.name, cell.n, cell.method), []).append(stored)
-        groups.setdefault((cell.ground.targets.name, cell.n, "real maps"), []).append(stored)
+    groups: dict[tuple[str, int, str], list[Record]] = {}
+    for one in done:
+        for method in (one["method"], "real maps"):
+            groups.setdefault((one["targets"], one["n"], method), []).append(one)
     return [
-        Row(targets, n, method, len(cells), {c.key: _figure(c, method, cells) for c in COLUMNS})
+        Row(targets, n, method, len(cells), {c.key: _figure(c.key, method, cells) for c in COLUMNS})
         for (targets, n, method), cells in groups.items()
     ]
 
 
-def _figure(column: Column, method: str, cells: Sequence[Stored]) -> Interval | None:
+def _figure(key: str, method: str, cells: Sequence[Record]) -> Interval | None:
     if method != "real maps":
-        found = [column.value(cell) for cell in cells]
-        return Interval.of([v for v in found if v is not None]) if None not in found else None
-    if column.real is None:
-        return None
-    real = [value for cell in cells if (value := column.real(cell)) is not None]
+        found = [one["figures"].get(key) for one in cells]
+        return Interval.of(found) if None not in found else None
+    real = [value for one in cells if (value := one["real"].get(key)) is not None]
     return Interval(float(np.median(real)), None) if real else None
 
 
-def markdown(table: Sequence[Row], samples: int) -> str:
-    """Write the table, one part per number of targets."""
+@final
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A figure of `OWN` less that of a rival, over the seeds that both have.
+
+    `p` is adjusted for all rivals and sets with this figure and number of targets.
+    """
+
+    targets: str
+    n: int
+    rival: str
+    key: str
+    seeds: int
+    interval: Interval
+    p: float
+
+    def __str__(self) -> str:
+        mean = self.interval.mean
+        word = ("lower" if mean < 0 else "higher") if self.p <= ALPHA else ""
+        return f"{self.interval} {word}".rstrip()
+
+
+def differences(done: Sequence[Record]) -> list[Difference]:
+    """Return all paired differences of two seeds or more."""
+    figures = {
+        (one["n"], key, one["targets"], one["method"], one["seed"]): value
+        for one in done
+        for key, value in one["figures"].items()
+        if value is not None
+    }
+    groups: dict[tuple[int, str], dict[tuple[str, str], list[float]]] = {}
+    for (n, key, targets, method, seed), value in figures.items():
+        own = figures.get((n, key, targets, OWN, seed))
+        if method != OWN and own is not None:
+            pairs = groups.setdefault((n, key), {})
+            pairs.setdefault((targets, method), []).append(own - value)
+    found = []
+    for (n, key), pairs in groups.items():
+        some = {place: apart for place, apart in pairs.items() if len(apart) > 1}
+        p_values = adjusted([_p_value(apart) for apart in some.values()])
+        for ((targets, rival), apart), p in zip(some.items(), p_values, strict=True):
+            interval = Interval.of(apart)
+            found.append(Difference(targets, n, rival, key, len(apart), interval, p))
+    return found
+
+
+def _p_value(apart: Sequence[float]) -> float:
+    return float(ttest_1samp(apart, 0).pvalue) if np.ptp(apart) > 0 else 1.0
+
+
+def markdown(done: Sequence[Record]) -> str:
+    """Write the tables, of scores and of differences, one of each per number of targets."""
+    table, apart = rows(done), differences(done)
     shown = [c for c in COLUMNS if any(row.figures[c.key] is not None for row in table)]
-    header = ["targets", "method", *(c.title for c in shown), "seeds"]
+    titles = [column.title for column in shown]
     lines = []
     for n in dict.fromkeys(row.n for row in table):
-        lines += [f"**n = {n}**, {samples} samples per cell", ""]
-        lines += [_line(header), _line(["---"] * len(header))]
+        samples = sorted({one["samples"] for one in done if one["n"] == n})
+        lines += [f"**n = {n}**, {' or '.join(map(str, samples))} samples per cell", ""]
+        lines += _head(["targets", "method", *titles, "seeds"])
         for row in sorted((r for r in table if r.n == n), key=_place):
             found = [row.figures[column.key] for column in shown]
             figures = ["" if f is None else str(f) for f in found]
             seeds = "" if row.method == "real maps" else str(row.seeds)
             lines.append(_line([row.targets, row.method, *figures, seeds]))
+        pairs = {(d.targets, d.rival, d.key): d for d in apart if d.n == n}
+        if pairs:
+            lines += ["", f"**n = {n}**, `{OWN}` less each rival, seed by seed", ""]
+            lines += _head(["targets", "rival", *titles, "seeds"])
+        for targets, rival in sorted({(d.targets, d.rival) for d in pairs.values()}):
+            ours = [pairs.get((targets, rival, column.key)) for column in shown]
+            figures = ["" if d is None else str(d) for d in ours]
+            seeds = str(max(d.seeds for d in ours if d))
+            lines.append(_line([targets, rival, *figures, seeds]))
         lines.append("")
     return "\n".join(lines)
 
@@ -142,17 +231,14 @@ def _place(row: Row) -> tuple[str, bool, float]:
     return row.targets, row.method != "real maps", math.inf if fsd is None else fsd.mean
 
 
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_line(cells), _line(["---"] * len(cells))]
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def as_csv(done: Sequence[tuple[Cell, Stored]]) -> str:
-    """Write one line per cell, with all its figures."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["targets", "method", "n", "seed", "samples", *(c.key for c in COLUMNS)])
-    for cell, stored in done:
-        name = cell.ground.targets.name
-        values = [column.value(stored) for column in COLUMNS]
-        writer.writerow([name, cell.method, cell.n, cell.seed, cell.samples, *values])
-    return text.getvalue()
+if __name__ == "__main__":
+    read = [one for path in sys.argv[1:] for one in json.loads(Path(path).read_text())["scores"]]
+    sys.stdout.write(markdown(read))

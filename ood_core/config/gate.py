@@ -6,8 +6,8 @@ from typing import final
 from ood_core.errors import require
 
 KINDS_OF_COPIES = (
-    "verbatim", "symmetry", "shift", "noise", "contrast", "rotation", "rescaling", "window",
-    "quadrant",
+    "verbatim", "symmetry", "shift", "noise", "contrast", "inversion", "rotation", "rescaling",
+    "window", "quadrant",
 )  # fmt: skip
 """What is planted to measure what the search for copies can see (`ood_core.evaluation.copies`)."""
 
@@ -35,7 +35,8 @@ class GateSpec:
             with many maps every model fails it, as every model is wrong. 0.05 publishes 95 % of
             sets that are as the real maps.
         copies: most of the samples, as a share, that may be copies of fit targets and be left out;
-            above 0, one always may. 0.01: a method that copies more is no source of new maps.
+            above 0, one always may. 0.01: a method that copies more is no source of new maps. As
+            many may repeat other samples, where held-out maps never do.
         copy_kinds: kinds of copies that the search must be able to see; else the outcome is
             undecided. All by default: on small, smooth or almost round maps some cannot be told
             from real maps. A set that is published without a kind says so.

@@ -136,6 +136,12 @@ def _contrasted(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
     return other
 
 
+def _inverted(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    mean = target.mean((-2, -1), keepdims=True)
+    other: Pixels = mean - rng.uniform(0.6, 1.6) * (target - mean)
+    return other
+
+
 def _window(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
     """Move by a quarter side both ways; what comes into view mirrors what is there."""
     height, width = target.shape[-2:]
@@ -177,18 +183,26 @@ def _mapped(target: Pixels, matrix: np.ndarray[Any, Any]) -> Pixels:
     return np.stack([affine_transform(c, matrix, offset, order=3, mode="mirror") for c in target])
 
 
-TURNED = ("symmetry", "shift", "noise", "contrast")  # under a random group element as well
+TURNED = (
+    "symmetry",
+    "shift",
+    "noise",
+    "contrast",
+    "inversion",
+)  # under a random group element as well
 KINDS: dict[str, Plant] = {
     "verbatim": lambda target, real, rng: target,
     "symmetry": lambda target, real, rng: target,
     "shift": _shifted,
     "noise": _noised,
     "contrast": _contrasted,
+    "inversion": _inverted,
     "rotation": _rotated,
     "rescaling": _rescaled,
     "window": _window,
     "quadrant": _quadrant,
 }
 """Kinds of copies: as it is; under the declared symmetries; with a periodic shift; with noise of a
-tenth of its spread; of other contrast and brightness; turned by 3 to 20 degrees; enlarged by 3 to
-15 %; a window moved by a quarter side both ways; a quadrant set into another map."""
+tenth of its spread; of other contrast and brightness; with its sign inverted; turned by 3 to 20
+degrees; enlarged by 3 to 15 %; a window moved by a quarter side both ways; a quadrant set into
+another map."""

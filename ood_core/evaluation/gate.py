@@ -1,10 +1,10 @@
 """The gate: whether a data set may be published, by its scores on held-out targets.
 
 Copies come first: samples that are copies of targets are left out of the set, and a set of which
-too many are is quarantined. A set that meets all conditions, but whose copies could not have been
-seen, is undecided. A gate that asks nothing of quality publishes nothing: the set is complete.
-Too few held-out targets are an outcome of their own, never a pass; so are tests that could not
-have failed.
+too many are is quarantined; so is one of which too many repeat others, unless held-out maps do.
+A set that meets all conditions, but whose copies could not have been seen, is undecided. A gate
+that asks nothing of quality publishes nothing: the set is complete. Too few held-out targets are
+an outcome of their own, never a pass; so are tests that could not have failed.
 """
 
 from dataclasses import dataclass
@@ -45,10 +45,15 @@ def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
     values |= {"copies": float(result.near_copies)}
     most = max(1, int(gate.copies * result.count)) if gate.copies else 0
     limits = {"copies": (float(most), "at most"), "copies_p": (gate.copies_p, "at least")}
+    repeats = 0 if result.copies.real_repeats else result.copies.repeats
+    if repeats:
+        values["repeats"], limits["repeats"] = float(repeats), (float(most), "at most")
     lines = {name: _line(name, values[name], *rule) for name, rule in {**asked, **limits}.items()}
     copied = tuple(reason for name, (good, reason) in lines.items() if name in limits and not good)
     left_out = (f"left out: {_named(result)}",) if result.near_copies else ()
-    if result.near_copies > most:  # a copy is one, however few maps there are to compare
+    if (
+        max(result.near_copies, repeats) > most
+    ):  # a copy is one, however few maps there are to compare
         return Decision("quarantined", (*copied, *left_out))
     if not asked and not copied:
         nothing = "the gate asks nothing of quality, so nothing is published"
@@ -60,7 +65,8 @@ def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
         return Decision("quarantined", (*reasons, *left_out))
     if unseen := _unseen(gate, result, bool(rates)):
         return Decision("undecided", (unseen, *left_out))
-    return Decision("published", (*reasons, *_waived(gate, result), *left_out))
+    power = (*_partly(gate, result), *_waived(gate, result))
+    return Decision("published", (*reasons, *power, *left_out))
 
 
 def _unable(gate: GateSpec, result: EvaluationResult, held_out: int) -> str | None:
@@ -103,6 +109,13 @@ def _waived(gate: GateSpec, result: EvaluationResult) -> tuple[str, ...]:
     power = result.copies.power.items()
     weak = [f"{kind} ({p:.2f})" for kind, p in power if p < gate.copy_power]
     return (f"not asked, and would not be seen: copies of kind {', '.join(weak)}",) if weak else ()
+
+
+def _partly(gate: GateSpec, result: EvaluationResult) -> tuple[str, ...]:
+    """Say of which kinds the search finds most planted copies and not all: others may be left."""
+    power = result.copies.power.items()
+    part = [f"{kind} ({p:.2f})" for kind, p in power if gate.copy_power <= p < 1]
+    return (f"not all planted copies are found of kind {', '.join(part)}",) if part else ()
 
 
 def _line(name: str, value: float, limit: float, word: str) -> tuple[bool, str]:

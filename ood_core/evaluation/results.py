@@ -258,7 +258,8 @@ class CopySearch:
     `whole`, `window`, `piece`), set by held-out maps such that a set of as many real maps has one
     within any limit with a probability of about `false_alarms`. `power` has, by kind of copy, the
     share of planted copies that are found. `shared` are the held-out maps that are copies of fit
-    targets themselves: they set no limits.
+    targets themselves: they set no limits. `repeats` counts the samples that have all pixel values
+    of an earlier one, wherever these lie in the map, `real_repeats` the same of held-out maps.
     """
 
     found: tuple[Copy, ...] = ()
@@ -266,6 +267,8 @@ class CopySearch:
     power: Mapping[str, float] = field(default_factory=dict)
     false_alarms: float = 0.0
     shared: tuple[int, ...] = ()
+    repeats: int = 0
+    real_repeats: int = 0
 
     @property
     def samples(self) -> tuple[int, ...]:

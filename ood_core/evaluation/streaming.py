@@ -1,17 +1,19 @@
 """One pass over the features of a whole set, in blocks, and what the sums say of it.
 
-Memory is bounded whatever the number of samples: sums do not grow, of extremes a few are kept, and
-what needs samples beside one another (resampling, tests of pairs, medians) sees a *subsample* that
-the run's own randomness draws from the whole set, not the first ones. Blocks may be of any lengths;
-they come in the order of the samples.
+Memory is bounded but for 8 bytes per sample, by which repeats are told: sums do not grow, of
+extremes a few are kept, and what needs samples beside one another (resampling, tests of pairs,
+medians) sees a *subsample* that the run's own randomness draws from the whole set, not the first
+ones. Blocks may be of any lengths; they come in the order of the samples.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_core.errors import TargetError
@@ -75,7 +77,8 @@ class Accumulated:
 
     `subsample` are the features of samples number `drawn`. `closest` are the samples nearest to a
     target, nearest first; `least_typical` have the longest whitened scattering moments. `flagged`
-    counts the samples within each of the thresholds, `copies` are all single ones.
+    counts the samples within each of the thresholds, `copies` are all single ones, and `repeats`
+    counts the samples that have all pixel values of an earlier one.
     """
 
     sums: FeatureSums
@@ -85,6 +88,7 @@ class Accumulated:
     least_typical: tuple[int, ...]
     flagged: dict[str, int]
     copies: tuple[Copy, ...]
+    repeats: int
 
 
 def accumulate(
@@ -103,6 +107,7 @@ def accumulate(
     sums, parts, near, odd = None, [], _Least(), _Least()
     start, flagged = 0, dict.fromkeys(("pixels", "scattering"), 0)
     copies: list[Copy] = []
+    prints: list[NDArray[np.uint64]] = []
     for features in blocks:
         _require_finite(features, start)
         stop = start + len(features["distance"])
@@ -115,6 +120,7 @@ def accumulate(
         odd.add({}, -whitened.square().sum(1), start)
         for name, mask in thresholds.within(features, whitened).items():
             flagged[name] += int(mask.sum())
+        prints.append(_fingerprints(features))
         copies += thresholds.single.copies(features, start)
         start = stop
     assert start == count, "blocks hold the features of the whole set"
@@ -130,7 +136,28 @@ def accumulate(
         tuple(odd.found()[0].tolist()),
         flagged,
         tuple(copies),
+        _repeats(np.concatenate(prints)),
     )
+
+
+def repeats(features: Features) -> int:
+    """Count the maps that have all pixel values of an earlier one, wherever these lie.
+
+    Pixels at or below each edge are counted, so values are told apart by the edges alone.
+    """
+    return _repeats(_fingerprints(features))
+
+
+def _repeats(prints: NDArray[np.uint64]) -> int:
+    return len(prints) - len(np.unique(prints))
+
+
+def _fingerprints(features: Features) -> NDArray[np.uint64]:
+    """Hash the counts of pixels of each map to 64 bits, by random odd weights modulo 2^64."""
+    counts = features["pixels"].flatten(1).cpu().numpy().astype(np.uint64)
+    weights = np.random.default_rng(0).integers(2**63, size=counts.shape[1], dtype=np.uint64)
+    found: NDArray[np.uint64] = (counts * (2 * weights + 1)).sum(1, dtype=np.uint64)
+    return found
 
 
 def subsample(count: int, root: Root) -> Int[Tensor, " p"]:

@@ -19,6 +19,7 @@ UNSEEN = {
     "shift": "shifted copies",
     "noise": "noised copies",
     "contrast": "copies of other contrast",
+    "inversion": "copies with their sign inverted",
     "rotation": "copies turned by a few degrees",
     "rescaling": "enlarged copies",
     "window": "windows moved by a quarter side",
@@ -44,9 +45,12 @@ def summarize(
         parts.append(f"outside {'it' if inside else 'the band'}: {_listed(outside)}")
     if "nearest_ratio" in scores:
         parts.append(_copies(copies) + _unseen(copies))
+        if copies.repeats:
+            parts.append(_repeated(copies))
         parts.append(_novelty(scores["nearest_ratio"], tests))
     raised = adjusted([check.p_value for check in memorization])
-    parts.extend(_too_near(c) for c, p in zip(memorization, raised, strict=True) if p < ALPHA)
+    alarms = zip(memorization, raised, strict=True)
+    parts.extend(_too_near(check) for check, p in alarms if p < ALPHA and tests.enough)
     parts.append(_tested(tests))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
@@ -76,7 +80,8 @@ def _alike(tests: TwoSampleTests) -> str:
 def _rejected(rejected: Sequence[FamilyTest], tests: TwoSampleTests) -> str:
     if not rejected:
         return (
-            "in what was not steered, no difference from held-out maps is found that so many show"
+            f"in what was not steered, {tests.samples:,} samples and {tests.held_out:,} held-out "
+            "maps are too few to show a difference, or there is none"
         )
     names, p = _listed([test.title for test in rejected]), tests.min_p
     return (
@@ -112,9 +117,19 @@ def _copies(copies: CopySearch) -> str:
 
 
 def _unseen(copies: CopySearch) -> str:
-    """Name the kinds of copies of which the search finds too few of the planted ones."""
-    unseen = [UNSEEN[kind] for kind, share in copies.power.items() if share < SEEN]
-    return f" (a search that would miss {_listed(unseen)})" if unseen else ""
+    """Name the kinds of copies of which the search does not find all planted ones."""
+    power = copies.power.items()
+    unseen = [UNSEEN[kind] for kind, share in power if share < SEEN]
+    part = [f"{100 * share:.0f} % of {UNSEEN[kind]}" for kind, share in power if SEEN <= share < 1]
+    words = [f"would miss {_listed(unseen)}"] if unseen else []
+    words += [f"finds {_listed(part)} that are planted"] if part else []
+    return f" (a search that {' and '.join(words)})" if words else ""
+
+
+def _repeated(copies: CopySearch) -> str:
+    few = copies.repeats == 1
+    real = f", as {copies.real_repeats:,} held-out maps do" if copies.real_repeats else ""
+    return f"{copies.repeats:,} {'sample repeats' if few else 'samples repeat'} another one{real}"
 
 
 def _too_near(check: MemorizationCheck) -> str:

@@ -8,7 +8,8 @@ pixels it is `s N^1/2` standard deviations high. It is computed at all periodic 
 targets and declared images; the highest `CANDIDATES` pairs are looked at pixel by pixel, as they
 are and moved by the part of a pixel that the peak's neighbours tell. There the distance is
 `(2 - 2 r)^1/2` with the largest correlation `r` of the two within any square box of a given size: 0
-where a whole box is copied. Boxes without structure, as empty sky, resemble nothing.
+where a whole box is copied. Boxes without structure, as empty sky, resemble nothing. Maps with
+their sign inverted are copies too: correlations of either sign count.
 """
 
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class OverlapSearch:
             mine = _means(energy, box)[image].clamp(min=self.floor)
             heights = [
                 (_means(product, box) / (mine * _means(theirs, box).clamp(min=self.floor)).sqrt())
+                .abs()
                 .flatten(1)
                 .amax(1)
                 for product, theirs in pairs
@@ -116,13 +118,14 @@ class OverlapSearch:
         for channel in range(1, own.shape[1]):
             products += own[:, None, channel] * self.modes[None, :, channel]
         matches = torch.fft.irfft2(products, s=(height, width)).flatten(2)
-        peaks = matches.amax(2).view(count, -1)
+        peaks = matches.abs().amax(2).view(count, -1)
         pair = peaks.topk(min(CANDIDATES, peaks.shape[1]), dim=1).indices
         targets = len(self.white)
         image = pair // targets + len(self.turns) * torch.arange(count, device=pair.device)[:, None]
         image, target = image.flatten(), (pair % targets).flatten()
         found = matches[image, target]
-        shift = found.argmax(1)
+        shift = found.abs().argmax(1)
+        found = found * found.gather(1, shift[:, None]).sign()
         places = torch.stack([shift // width, shift % width], 1)
         around = torch.arange(-1, 2, device=white.device)
         y, x = ((places[:, d, None] + around) % n for d, n in enumerate((height, width)))

@@ -25,7 +25,7 @@ from ood_core.store.plan import Shard, ShardPlan
 from ood_core.store.run import RunStore
 from ood_core.store.schema import statistics_columns
 
-DEFINITION = 4
+DEFINITION = 5
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
 NEAREST = (
     "target", "element", "shifted_target", "shifted_element", "shift_y", "shift_x",

@@ -5,7 +5,7 @@
 
 import pytest
 
-from benchmarks.judge import LAWS, Trial, with_copies
+from benchmarks.judge import LAWS, MADE_UP, Trial, with_copies
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def trial() -> Trial:
     return Trial.of(0, 96, 24)
 
 
-@pytest.mark.parametrize("kind", ["verbatim", "window", "rotation"])
+@pytest.mark.parametrize("kind", ["verbatim", "inversion", "window", "rotation"])
 def test_one_copy_is_found_and_six_are_too_many(trial: Trial, kind: str) -> None:
     six = trial.judged(with_copies(kind, 6)(trial))
     assert (six.outcome, six.found) == ("quarantined", frozenset(range(6)))
@@ -25,6 +25,12 @@ def test_one_copy_is_found_and_six_are_too_many(trial: Trial, kind: str) -> None
 def test_another_law_is_not_published(trial: Trial, name: str) -> None:
     """Brightness is not seen in maps in units of their own, but in their pixel values."""
     assert trial.judged(LAWS[name](trial)).outcome == "quarantined"
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+def test_sets_made_of_targets_or_of_few_samples_are_not_published(trial: Trial, name: str) -> None:
+    """But for mean maps, which are refused for being one map: few bad maps are not seen."""
+    assert trial.judged(MADE_UP[name](trial)).outcome == "quarantined"
 
 
 def test_the_true_law_is_published_and_nothing_left_out(trial: Trial) -> None:

@@ -1,5 +1,6 @@
 """The table of methods: cells are made once, scores are the report's, intervals are Student's."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from benchmarks.science.__main__ import read_spec
+from benchmarks.science.__main__ import SETS, read_spec
 from benchmarks.science.bench import ground_of
 from benchmarks.science.cells import Cell, Ground, grid
 from benchmarks.science.methods import METHODS
-from benchmarks.science.table import Interval
+from benchmarks.science.table import Interval, differences, markdown, rows
+from flows.settings import PROJECT
 from ood_core.errors import ConfigError
 from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.numerics.random import Root
@@ -55,7 +58,11 @@ def test_cells_are_made_once_and_lost_ones_again(
     assert after == before
     table = (out / "table.md").read_text()
     assert "| tiny | copies |" in table and "±" in table and (out / "scores.png").stat().st_size
-    assert len((out / "table.csv").read_text().splitlines()) == 5
+    scores = json.loads((out / "scores.json").read_text())["scores"]
+    assert [(s["method"], s["seed"]) for s in scores] == [
+        (method, seed) for method in ("copies", "mixing") for seed in (0, 1)
+    ]
+    assert markdown(scores) == table
 
 
 def test_lines_and_fine_tuning_with_their_budget(
@@ -134,6 +141,63 @@ def test_intervals_are_students() -> None:
     assert found.mean == 2
     assert found.half == pytest.approx(4.302653 / math.sqrt(3))  # t of 2 degrees at 97.5 %
     assert Interval.of([5.0]) == Interval(5.0, None)
+
+
+def made_up(method: str, values: list[float | None], targets: str = "sun") -> list[dict[str, Any]]:
+    """Scores of one method by seed, as they are stored."""
+    shared = {"targets": targets, "method": method, "n": 64, "samples": 8, "real": {}}
+    return [{**shared, "seed": i, "figures": {"fsd": v}} for i, v in enumerate(values)]
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    """What all methods share in a seed cancels, and only seeds that both have count."""
+    shared, own, rival = [0.0, 100.0, 200.0, 300.0], [1.0, 2.0, 3.0, 4.0], [5.0, 7.0, 9.0, 11.0]
+    scores = made_up("calibrated", [s + v for s, v in zip(shared, own, strict=True)])
+    scores += made_up("mixing", [s + v for s, v in zip(shared, rival, strict=True)])[::-1]
+    scores += made_up("copies", [1.0, None, None, None]) + made_up("restart", [0.0, 1.0], "moon")
+    (found,) = differences(scores)  # one shared seed has no interval, another set no partner
+    assert (found.targets, found.rival, found.key, found.seeds) == ("sun", "mixing", "fsd", 4)
+    assert found.interval.mean == pytest.approx(-5.5)
+    half = stats.t(3).ppf(0.975) * np.std([-4, -5, -6, -7], ddof=1) / 2
+    assert found.interval.half == pytest.approx(half)
+    assert found.p == pytest.approx(stats.ttest_rel(own, rival).pvalue)
+    assert str(found) == "-5.5 ± 2.1 lower" and "-5.5 ± 2.1 lower" in markdown(scores)
+
+
+def test_words_stand_only_where_all_comparisons_together_allow_them() -> None:
+    """The same difference has its word alone, and not among twenty."""
+    own = made_up("calibrated", [0.0, 0.0, 0.0])
+    (alone,) = differences(own + made_up("mixing", [1.0, 1.3, 1.2]))
+    assert str(alone).endswith("lower") and alone.p == pytest.approx(0.0056, abs=1e-4)
+    rng = np.random.default_rng(0)
+    others = [made_up(f"rival {i}", rng.standard_normal(3).tolist()) for i in range(19)]
+    among = differences([*own, *made_up("mixing", [1.0, 1.3, 1.2]), *itertools.chain(*others)])
+    assert len(among) == 20 and all(d.p > 0.05 for d in among)
+    assert {d.rival: str(d) for d in among}["mixing"] == str(alone).removesuffix(" lower")
+
+
+def test_differences_that_never_vary_are_not_proved_by_that() -> None:
+    (same,) = differences(made_up("calibrated", [0.5] * 3) + made_up("copies", [1.0] * 3))
+    assert same.p == 1 and str(same) == "-0.5 ± 0"
+
+
+def test_words_are_false_as_rarely_as_stated() -> None:
+    """Equal laws of 3 seeds: of 300 tables of 10 comparisons each, 5 % may have any word."""
+    rng, tables, wrong = np.random.default_rng(4), 300, 0
+    for _ in range(tables):
+        scores = made_up("calibrated", rng.standard_normal(3).tolist())
+        for i in range(10):
+            scores += made_up(f"rival {i}", rng.standard_normal(3).tolist())
+        wrong += any(d.p <= 0.05 for d in differences(scores))
+    assert wrong <= stats.binom(tables, 0.05).isf(1e-3)
+
+
+@pytest.mark.parametrize("key", ["unsteered_c2st", "fsd_above_real"])
+def test_the_page_of_results_has_the_figures_that_are_stored(key: str) -> None:
+    stored = json.loads((PROJECT / "benchmarks" / "science" / "scores.json").read_text())["scores"]
+    found = {row.targets: row.figures[key] for row in rows(stored) if row.method == "calibrated"}
+    line = f"| **calibrated** | {' | '.join(str(found[name]) for name in SETS)} |"
+    assert line in (PROJECT / "docs" / "results.md").read_text()
 
 
 def test_wrong_words_are_refused() -> None:

@@ -13,7 +13,7 @@ from ood_core.evaluation.copies import (
     CopyLimits,
     planted,
 )
-from ood_core.evaluation.evaluate import evaluate_maps
+from ood_core.evaluation.evaluate import evaluate_maps, nearest_score
 from ood_core.evaluation.features import FeatureExtractor
 from ood_core.evaluation.gate import Decision, decide
 from ood_core.evaluation.results import EvaluationResult
@@ -64,6 +64,28 @@ def test_a_duplicate_among_the_held_out_maps_switches_nothing_off() -> None:
     assert decision.outcome == "quarantined" and result.copies.shared == (63,)
     assert result.copies.samples == tuple(range(32))
     assert judged(SAMPLES, FIT, doubled)[1].outcome == "published"
+
+
+def test_duplicates_leave_the_band_of_the_nearest_ratio_as_narrow() -> None:
+    """A distance of 0 is an outlier of a logarithm; the control are a third of all."""
+    far = torch.from_numpy(np.random.default_rng(0).gamma(20, size=64))
+
+    def width(duplicates: int) -> float:
+        real = torch.cat([torch.zeros(duplicates), far[duplicates:]])
+        score = nearest_score(far, real, Root(0))
+        return score.high - score.low
+
+    assert width(1) == pytest.approx(width(0), rel=0.1)
+    assert width(9) < 2 * width(0) < 5 * width(0) < width(21)
+
+
+def test_samples_that_repeat_one_another_are_counted_and_refused() -> None:
+    """As they are, mirrored and turned; not with a little noise, which makes another map."""
+    again = torch.cat([SAMPLES[:1].flip(-1), SAMPLES[1:2].rot90(1, (2, 3)), SAMPLES[2:3]])
+    noised = again + 0.05 * torch.randn(again.shape, generator=torch.Generator().manual_seed(0))
+    result, decision = judged(torch.cat([again, noised, SAMPLES[:-6]]), FIT, HELD)
+    assert (result.copies.repeats, result.copies.real_repeats) == (3, 0)
+    assert decision.outcome == "quarantined" and "3 samples repeat another one" in result.summary
 
 
 def test_where_many_held_out_maps_are_targets_no_copy_is_told_and_nothing_decided() -> None:
@@ -133,6 +155,8 @@ def test_every_kind_is_a_copy_and_is_planted_by_its_number_alone(kind: str) -> N
     assert maps.shape == (6, 1, 16, 16) and bool(maps.isfinite().all())
     assert torch.equal(maps, planted(extractor, kind, Root(1), 6))
     assert not torch.equal(maps, planted(extractor, kind, Root(1), 6, number=1))
+    if kind == "inversion":
+        assert float(extractor.pieces.nearest(maps)["window"].distance.max()) < 0.01
     if kind in ("verbatim", "symmetry", "shift", "contrast"):  # exact in a map's own units
         assert float(extractor.nearest_shifted(maps).distance.max()) < 1e-5
 

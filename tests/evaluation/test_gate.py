@@ -116,6 +116,25 @@ def test_copies_are_left_out_and_too_many_are_refused(
         assert decide(gate, replace(SCORES, copies=found), 5).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("repeats", "real", "outcome"),
+    [(1, 0, "published"), (2, 0, "quarantined"), (2, 1, "published"), (0, 1, "published")],
+)
+def test_samples_that_repeat_others_are_refused_unless_real_maps_do(
+    repeats: int, real: int, outcome: str
+) -> None:
+    found = replace(SCORES, copies=replace(SEEN, repeats=repeats, real_repeats=real))
+    decision = decide(GateSpec(spectrum_error=0.2), found, 30)
+    assert decision.outcome == outcome
+    assert any(r.startswith("repeats is") for r in decision.reasons) == (repeats > 0 and not real)
+
+
+def test_what_the_search_may_have_missed_is_said() -> None:
+    part = replace(SCORES, copies=replace(SEEN, power={**SEEN.power, "window": 0.9}))
+    reasons = decide(GateSpec(spectrum_error=0.2), part, 30).reasons
+    assert reasons[-1] == "not all planted copies are found of kind window (0.90)"
+
+
 @pytest.mark.parametrize(("share", "outcome"), [(0.8, "published"), (0.75, "undecided")])
 def test_a_search_without_power_decides_nothing(share: float, outcome: str) -> None:
     weak = replace(SEEN, power={**SEEN.power, "noise": share, "quadrant": 0.0})

@@ -127,6 +127,20 @@ def test_moments_of_oblong_maps_are_those_of_their_periods(thinned: bool) -> Non
     torch.testing.assert_close(2 * two[..., 32:], one, rtol=0, atol=2e-3 * float(one.abs().max()))
 
 
+@pytest.mark.parametrize(("size", "thinned"), [(22, False), (26, False), (28, True)])
+def test_thinned_grids_of_odd_sides_keep_the_scale_of_moduli(size: int, thinned: bool) -> None:
+    """11, 13 and 7 pixels: the coarsest first-order means are those of the full grid."""
+    maps = noise(size)
+    every = torch.fft.ifft2(
+        torch.fft.fft2(maps[:, 0])[:, None] * morlet_bank(size, 2, ORIENTATIONS)
+    )
+    full = every.abs().mean((-2, -1))
+    got = Scattering(size, thinned=thinned).log_moments(maps)[
+        :, 2 * ORIENTATIONS : 3 * ORIENTATIONS
+    ]
+    assert float((got.exp() / full).mean()) == pytest.approx(1, abs=0.06)
+
+
 def test_thinned_grids_lose_only_what_lies_beyond_them() -> None:
     """Maps without waves finer than the coarsest grid have the same first-order means on all."""
     spectrum = torch.fft.fft2(noise())
