@@ -26,6 +26,7 @@ from ood_core.models.loading import load_model
 from ood_core.report.pictures import picture_kind, target_sheet
 from ood_core.store.files import write_atomic
 
+MAX_TITLE = 90  # characters of a picture's title
 PERCENTILES = (0.1, 16, 50, 84, 99.9)
 
 
@@ -184,7 +185,8 @@ def write_picture(place: Path, maps: MapSet) -> None:
         InputError: another ending, or a place that cannot be written.
     """
     kind = picture_kind(str(place))
-    _write(place, target_sheet(maps.values, maps.unit, maps.source, kind), "--picture")
+    name = maps.source if len(maps.source) <= MAX_TITLE else f"{maps.source[:MAX_TITLE]}..."
+    _write(place, target_sheet(maps.values, maps.unit, name, kind), "--picture")
 
 
 def _write(place: Path, content: bytes, option: str) -> None:
