@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ood_core.models.loading import load_model
 from ood_core.report.pictures import picture_kind, target_sheet
 from ood_core.store.files import write_atomic
 
+MAX_TITLE = 90  # characters of a picture's title
 PERCENTILES = (0.1, 16, 50, 84, 99.9)
 
 
@@ -152,7 +153,9 @@ def write_configuration(place: Path, spec: TargetsSpec, found: Mapping[str, Any]
     tests = found["symmetries"]
     kept = [n for n, t in tests.items() if n != "translate" and t["outcome"] != "contradicted"]
     told = ", ".join(f"{n} {t['outcome']} (p = {t['p']:.3g})" for n, t in tests.items())
-    chosen = {name: getattr(spec, name) for name in ("array", "axes") if getattr(spec, name)}
+    usual, own = asdict(TargetsSpec(path=spec.path)), asdict(spec)
+    advised = ("transform", "symmetries", "held_out")
+    chosen = {n: v for n, v in own.items() if v != usual[n] and n not in advised}
     path = spec.path if "://" in spec.path else os.path.abspath(os.path.expanduser(spec.path))
     lines = [
         f"name: {_scalar(Path(spec.path.rstrip('/')).stem.strip('*?.') or 'maps')}",
@@ -182,7 +185,8 @@ def write_picture(place: Path, maps: MapSet) -> None:
         InputError: another ending, or a place that cannot be written.
     """
     kind = picture_kind(str(place))
-    _write(place, target_sheet(maps.values, maps.unit, maps.source, kind), "--picture")
+    name = maps.source if len(maps.source) <= MAX_TITLE else f"{maps.source[:MAX_TITLE]}..."
+    _write(place, target_sheet(maps.values, maps.unit, name, kind), "--picture")
 
 
 def _write(place: Path, content: bytes, option: str) -> None:
@@ -196,7 +200,8 @@ def _write(place: Path, content: bytes, option: str) -> None:
 
 def _scalar(value: Any) -> str:
     """A value as YAML on one line."""
-    return yaml.safe_dump(value, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
+    text = yaml.safe_dump(value, width=10**6, allow_unicode=True, default_flow_style=True)
+    return text.removesuffix("...\n").strip()
 
 
 def _range(values: NDArray[np.float32]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from flows.settings import load_settings
 from flows.tools.targets_inspection import inspect_targets, write_configuration
-from ood_core.config.targets import TargetsSpec
+from ood_core.config.targets import MissingSpec, TargetsSpec
 from ood_core.errors import InputError
 from ood_core.maps.target_set import TargetSet
 from tests.maps.test_advice import stationary
@@ -73,6 +73,19 @@ def test_the_configuration_that_is_written_is_ready(tmp_path: Path) -> None:
     before = place.read_bytes()
     done = CliRunner().invoke(app, ["inspect", *words, "--write", str(place)])
     assert isinstance(done.exception, InputError) and place.read_bytes() == before
+
+
+def test_what_was_said_of_missing_pixels_is_written_too(tmp_path: Path) -> None:
+    maps = MAPS.copy()
+    maps[::4, 3:6, 3:6] = np.nan
+    said = {"path": saved(tmp_path, maps), "missing": {"fill": "gaussian", "limit": 0.2}}
+    (tmp_path / "a.yaml").write_text(
+        json.dumps({"name": "a", "base": "models/dead-leaves-32", "targets": said})
+    )
+    inspected(str(tmp_path / "a.yaml"), "--write", str(tmp_path / "b.yaml"))
+    assert load_settings(tmp_path / "b.yaml").targets.missing == MissingSpec(
+        fill="gaussian", limit=0.2
+    )
 
 
 def test_few_or_odd_maps_are_described(tmp_path: Path) -> None:
