@@ -5,11 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -28,6 +28,7 @@ JOIN_SECONDS = 25.0
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
 MODE = "RAY_AUTH_MODE"
 TOKEN = Path(".ray/auth_token")
+Started = TypeVar("Started")
 
 
 @final
@@ -90,9 +91,22 @@ def connect(cpus: int = 0) -> None:
         raise (_not_joined(address, reason) if address else _not_started(reason)) from error
 
 
-def _start_local(cpus: int, tries: int = 3) -> None:
-    """Start a Ray of this machine alone; on a busy one again, as Ray gives its node 30 s."""
-    try:
+def started(begin: Callable[[], Started], tries: int = 3) -> Started:
+    """Start a node; on a busy machine again: it waits 15 s for its agents, and Ray 30 s for it."""
+    for left in reversed(range(tries)):
+        try:
+            return begin()
+        except Exception as error:
+            if not left or "timed out" not in str(error).lower():
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _start_local(cpus: int) -> None:
+    """Start a Ray of this machine alone."""
+
+    def begin() -> None:
+        ray.shutdown()  # what is left of a try before
         ray.init(
             "local",
             num_cpus=cpus,
@@ -101,11 +115,8 @@ def _start_local(cpus: int, tries: int = 3) -> None:
             log_to_driver=False,
             configure_logging=False,
         )
-    except Exception as error:
-        ray.shutdown()
-        if tries == 1 or "timed out" not in str(error):
-            raise
-        _start_local(cpus, tries - 1)
+
+    started(begin)
     with suppress(OSError):  # Ray leaves it readable by everybody
         (Path.home() / TOKEN).chmod(0o600)
 

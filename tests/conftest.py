@@ -229,42 +229,26 @@ def bucket(object_server: Any) -> str:
     return str(object_server.bucket())
 
 
-@pytest.fixture(scope="session")
-def patient_ray() -> Iterator[None]:
-    """Give Ray's nodes minutes to start, where Ray itself gives them 30 s."""
-    from ray._private import services
-
-    get_node = services.get_node
-
-    def got_node(*words: Any) -> Any:
-        end = time.monotonic() + 200
-        while True:
-            try:
-                return get_node(*words)
-            except RuntimeError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services, "get_node", got_node)
-        yield
-
-
 @pytest.fixture(scope="module")
-def local_ray(patient_ray: None) -> Iterator[None]:
+def local_ray() -> Iterator[None]:
     """One local Ray for a whole file; others start clusters."""
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        configure_logging=False,
-        _node_ip_address="127.0.0.1",
-    )
+    from actors.ray_cluster import started
+
+    def begin() -> None:
+        ray.shutdown()
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+        )
+
+    started(begin)
     yield
     ray.shutdown()
 

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from actors import ray_cluster, ray_pool
 from actors.pool import Notice
-from actors.ray_cluster import Demand, slots
+from actors.ray_cluster import Demand, slots, started
 from actors.ray_pool import RayPool
 from actors.workers import build
 from ood_core.errors import InputError, InUse, RunIncomplete
@@ -27,14 +27,15 @@ from ood_core.store.ledger import Receipt
 from tests.contracts.pool import missing, spec_of
 from tests.contracts.store import answers, assert_honest
 
-pytestmark = [pytest.mark.actors, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.actors, pytest.mark.timeout(900)]
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
-def head(patient_ray):
+def head():
     """A head without CPUs, which this process is the driver of."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
+    arguments = {"num_cpus": 0, **SMALL}
+    found = started(lambda: Cluster(initialize_head=True, head_node_args=arguments))
     ray.init(found.address, log_to_driver=False, configure_logging=False)
     yield found
     ray.shutdown()
@@ -56,7 +57,8 @@ def cluster(head, monkeypatch):
 
 
 def add(cluster, **resources):
-    return cluster.add_node(wait=True, **{"num_cpus": 1, **SMALL, **resources})
+    arguments = {"num_cpus": 1, **SMALL, **resources}
+    return started(lambda: cluster.add_node(wait=True, **arguments))
 
 
 def outcomes(pool, root):
@@ -209,7 +211,7 @@ def join(home, address, patience=120):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """Address of a cluster that asks for a token, and a home that has it."""
+    """Address of a cluster that asks for a token, a home that has it, what its owner is told."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0123456789abcdef0123456789abcdef")
@@ -232,21 +234,18 @@ def guarded(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     address = f"{ray.util.get_node_ip_address()}:{port}"
-    end = time.monotonic() + 200
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex((address.partition(":")[0], port)) == 0:
-                break
-        time.sleep(0.2)
-    yield address, home
+    end = time.monotonic() + 400
+    while (said := join(home, address)) != "room for 3" and time.monotonic() < end:
+        time.sleep(0.5)  # its port is open before it answers, and that before its node is there
+    yield address, home, said
     head.terminate()
-    head.wait(timeout=60)
+    head.wait(timeout=200)
 
 
 def test_a_cluster_with_a_token_is_joined_by_whoever_has_it(guarded):
     """As on every machine where Ray has run before."""
-    address, home = guarded
-    assert join(home, address) == "room for 3"
+    *_, said = guarded
+    assert said == "room for 3"
 
 
 def test_a_cluster_without_a_token_is_joined_by_whoever_has_one(cluster, guarded):

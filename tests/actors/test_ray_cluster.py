@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.actors
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_clusters_in_a_process_of_their_own():
     tests = Path(__file__).with_name("ray_clusters.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=0", tests]

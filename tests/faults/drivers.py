@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from flows.progress import Silent, listener
+from flows.progress import listener
 from flows.settings import RunSettings
 from ood_core.errors import InUse, ServiceLost, StoreUnwritable
 
@@ -34,7 +34,7 @@ def without_validation(name: str, stage: Any, run: Any, settings: RunSettings) -
     return "" if name == "validate" else perform(name, stage, run, settings)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Moment:
     """When a driver gets a signal: it has heard of so many shards, and a pause has gone by.
 
@@ -53,7 +53,7 @@ class Moment:
             os.kill(os.getpid(), self.number)
 
 
-class Listening(Silent):
+class Listening:
     """Counts the shards that a driver hears of."""
 
     def __init__(self, moment: Moment) -> None:
@@ -64,6 +64,11 @@ class Listening(Silent):
         self.heard += 1
         if self.heard in self.moment.shards:
             self.moment.come()
+
+    def begin(self, *_: object) -> None:
+        """Nothing is counted."""
+
+    end = say = begin
 
 
 def start(settings: RunSettings, out: Path, **more: Any) -> Any:

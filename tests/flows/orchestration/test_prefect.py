@@ -207,6 +207,7 @@ def test_prefect_yaml_deploys_as_its_header_says(tmp_path):
     assert step["directory"] == str(PROJECT)
 
 
+@pytest.mark.timeout(900)
 def test_a_served_schedule_fires_by_itself(tmp_path, tiny_dict):
     """`farfield serve --interval`: nobody starts the run, and its data set is complete."""
     path = tmp_path / "served.yaml"
@@ -250,7 +251,7 @@ def first_completed(server: "subprocess.Popen[bytes]", log: Path):
     of_deployment = DeploymentFilter(name=DeploymentFilterName(any_=["served"]))
     done = FlowRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
     ended = FlowRunFilter(state=FlowRunFilterState(type=done))
-    end = time.monotonic() + 180
+    end = time.monotonic() + 600
     while time.monotonic() < end and server.poll() is None:
         runs = read("read_flow_runs", flow_run_filter=ended, deployment_filter=of_deployment)
         if runs:
