@@ -165,11 +165,11 @@ def psnr(targets: Maps, error: Any) -> Any:
 def draw_record(run: RunStore) -> dict[str, Any] | None:
     """How many latents were drawn, how many of them were refused, and by which test.
 
-    Returns None while no samples are stored.
+    Returns None while no samples, or nothing of how they were drawn, are stored.
     """
     plan = run.plan("generate")
     done = [receipt.shard for receipt in run.ledger("generate").all(plan)]
-    if not done:
+    if not done or not run.statistics.exists:
         return None
     drawn = kept = 0
     counts = np.zeros(len(COUNTED), dtype=np.int64)
