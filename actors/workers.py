@@ -163,7 +163,8 @@ class ShardWorker:
         parts: Parts,
         at_once: int,
     ) -> Receipt:
-        tables = [(self.table, {name: rows[name] for name in self.table.arrays})]
+        stored: Rows = {name: rows[name] for name in self.table.arrays}
+        tables = [(self.table, stored)]
         if self.statistics is not None and statistics is not None:
             tables.append((self.statistics, statistics))
         with timed(parts, "encode"):

@@ -102,7 +102,7 @@ def statistics_rows(
     features = features_of(extractor, targets, samples)
     drawn = {part.name: torch.from_numpy(samples[part.name]) for part in DRAWN}
     number = getattr(torch, _number(extractor))
-    columns = [v.reshape(len(v), -1).to(number) for v in (features | drawn).values()]
+    columns = [v.reshape(len(v), -1).to(number) for v in {**features, **drawn}.values()]
     return {"statistics": torch.cat(columns, dim=1).numpy()}
 
 
