@@ -29,13 +29,14 @@ from tests.contracts.store import answers, assert_honest
 
 pytestmark = [pytest.mark.actors, pytest.mark.timeout(900)]
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+TRIES = 8
 
 
 @pytest.fixture(scope="module")
 def head():
     """A head without CPUs, which this process is the driver of."""
     arguments = {"num_cpus": 0, **SMALL}
-    found = started(lambda: Cluster(initialize_head=True, head_node_args=arguments))
+    found = started(lambda: Cluster(initialize_head=True, head_node_args=arguments), TRIES)
     ray.init(found.address, log_to_driver=False, configure_logging=False)
     yield found
     ray.shutdown()
@@ -58,7 +59,7 @@ def cluster(head, monkeypatch):
 
 def add(cluster, **resources):
     arguments = {"num_cpus": 1, **SMALL, **resources}
-    return started(lambda: cluster.add_node(wait=True, **arguments))
+    return started(lambda: cluster.add_node(wait=True, **arguments), TRIES)
 
 
 def outcomes(pool, root):
