@@ -30,13 +30,10 @@ from ood_core.store.lease import LeaseProof, require
 from ood_core.store.ledger import Receipt
 from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard
-from ood_core.store.run import RunStore
+from ood_core.store.run import PRIOR, RunStore
 from ood_core.store.schema import ShardedStage
 from ood_core.store.series import kept_latents
-from ood_core.store.statistics import (
-    copy_distance,
-    feature_extractor,
-)
+from ood_core.store.statistics import feature_extractor, measured
 from ood_core.store.statistics import statistics_rows as extracted_rows
 from ood_core.store.targets import held_latents
 from ood_core.synthesis.pipeline import Calibrator, Drawn, Pipeline, Sampler
@@ -97,10 +94,10 @@ def build(spec: WorkerSpec) -> Worker:
         run, spec.base, spec.device, spec.dtype, spec.max_base_bytes, calibrated
     )
     begin = ROWS[spec.stage](run, pipeline)
-    measure = statistics_rows(run, pipeline) if spec.stage == "generate" else None
+    statistics = run.statistics.writer() if spec.stage == "generate" else None
+    measure = None if statistics is None else statistics_rows(statistics, pipeline)
     turns = Turns(time.monotonic() - began)
     table = run.table(spec.stage).writer()
-    statistics = None if measure is None else run.statistics.writer()
     proof = None if spec.lease is None else LeaseProof(run.lease, spec.lease)
     return ShardWorker(
         run, spec.stage, pipeline, begin, table, turns, spec.threads, proof, measure, statistics
@@ -166,7 +163,8 @@ class ShardWorker:
         parts: Parts,
         at_once: int,
     ) -> Receipt:
-        tables = [(self.table, rows)]
+        stored: Rows = {name: rows[name] for name in self.table.arrays}
+        tables = [(self.table, stored)]
         if self.statistics is not None and statistics is not None:
             tables.append((self.statistics, statistics))
         with timed(parts, "encode"):
@@ -213,19 +211,14 @@ def _require_finite(rows: Rows, shard: Shard) -> None:
 def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Begun]:
     """Rows of the calibration: one timestep per shard."""
     pipeline = frame_pipeline(run, pipeline)
-    spec, schedule = pipeline.method.calibration, pipeline.base.schedule
+    spec = pipeline.method.calibration
     halves = read_patches(run).halves if spec is not None and spec.patches else ((), ())
     calibrator = Calibrator(pipeline, halves)
 
     def rows(shard: Shard) -> Pending:
         timesteps = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
-        weights = [calibrator.weights_at(t) for t in timesteps]
-        ratio = [schedule.noise_to_signal(t) for t in timesteps]
-        return lambda: {
-            "time_index": np.array(timesteps, dtype=np.int64),
-            "noise_to_signal": np.array(ratio, dtype=np.float32),
-            "weights": torch.stack(weights).numpy(),
-        }
+        weights = torch.stack([calibrator.weights_at(t) for t in timesteps])
+        return lambda: {"weights": weights.numpy()}
 
     return lambda shard: partial(rows, shard)
 
@@ -301,18 +294,18 @@ ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Begun]
 
 def load_sampler(run: RunStore, pipeline: Pipeline) -> Sampler:
     """The sampler of a run whose prior is fitted."""
-    prior, geometry = read_prior(run.root / "prior.zarr")
-    return Sampler(pipeline, prior, geometry, *held_latents(run, pipeline.targets))
+    prior, geometry = read_prior(run.root / PRIOR)
+    limit = pipeline.method.round_trip_limit
+    return Sampler(pipeline, prior, geometry, *held_latents(run, pipeline.targets, limit))
 
 
-def statistics_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Rows], Rows] | None:
-    """Rows of the statistics of a shard of samples; None where the run has no table for them.
+def statistics_rows(table: ShardWriter, pipeline: Pipeline) -> Callable[[Rows], Rows] | None:
+    """Rows of the statistics of a shard of samples; None where the table is of other ones.
 
     They are measured on the maps as they are stored, so that they can be measured again.
     """
     targets = pipeline.targets
     extractor = feature_extractor(targets)
-    within = copy_distance(run, extractor)
-    if within is None:
+    if not measured(table.attributes, extractor):
         return None
-    return lambda rows: extracted_rows(extractor, targets, rows, within)
+    return lambda rows: extracted_rows(extractor, targets, rows)

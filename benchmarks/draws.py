@@ -30,7 +30,7 @@ from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.numerics.random import Root, SeedRange
 from ood_core.report.pictures import COLOURS, Stretch
 from ood_core.store.fitted import read_prior
-from ood_core.store.run import RunStore
+from ood_core.store.run import PRIOR, RunStore
 from ood_core.store.targets import read_latents
 from ood_core.synthesis.latent_samplers import Candidates, latent_sampler
 from ood_core.synthesis.latents import ShellGeometry, measure_geometry
@@ -104,7 +104,7 @@ def main() -> None:
     run = RunStore.open(arguments.run)
     arguments.out.mkdir(parents=True, exist_ok=True)
     pipeline = load_pipeline(run, run.record["settings"]["base"], "auto", "float32")
-    references, (prior, _) = read_latents(run), read_prior(run.root / "prior.zarr")
+    references, (prior, _) = read_latents(run), read_prior(run.root / PRIOR)
     held_out = pipeline.targets.held_out_ranged
     table, shown = [], {"real maps": held_out[:SHOWN]}
     for name, spec in SPECS.items():

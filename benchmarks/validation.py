@@ -28,17 +28,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = RunStore.open(arguments.run)
-    spent, measure = [], statistics.statistics_rows
+    spent, measure = [], statistics.features_of
 
     def timed(*given, **more):  # type: ignore[no-untyped-def]
         began = time.process_time()
         found = measure(*given, **more)
-        spent.append((time.process_time() - began, len(found["copy"])))
+        spent.append((time.process_time() - began, len(found["pixels"])))
         return found
 
     if arguments.maps:
         statistics.DEFINITION = -1  # of no run
-        statistics.statistics_rows = timed
+        statistics.features_of = timed
     began = time.process_time()
     validate_set(run, stored_settings(run))
     seconds = time.process_time() - began

@@ -57,7 +57,7 @@ def stored(place: ObjectPlace) -> dict[str, bytes]:
 
 def tables(files: dict[str, bytes]) -> dict[str, bytes]:
     """Those of all files that belong to Zarr groups."""
-    return {name: content for name, content in files.items() if ".zarr/" in name}
+    return {name: content for name, content in files.items() if ".zarr" in name}
 
 
 def marks(files: dict[str, bytes]) -> dict[str, bytes]:

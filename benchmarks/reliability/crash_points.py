@@ -80,7 +80,7 @@ def main() -> None:
         place = Path(folder)
         settings, clean = small(place), place / "clean"
         moments = record(clean, drive, settings)
-        bare = ignore_patterns("domain.zarr")  # the base's own maps, drawn to validate
+        bare = ignore_patterns("domain.zarr.zip")  # the base's own maps, drawn to validate
         copytree(clean, clean.with_name("without-validation"), ignore=bare)
         torn = with_torn(moments)
         states = distinct(torn, "all")

@@ -159,7 +159,11 @@ def stage_of(out: Path) -> str:
 
 def contents(out: Path) -> dict[str, str]:
     """Digest of every file of every table."""
-    files = [path for path in sorted(out.glob("*.zarr/**/*")) if path.is_file()]
+    files = [
+        path
+        for path in sorted((*out.glob("*.zarr/**/*"), *out.glob("*.zarr.zip")))
+        if path.is_file()
+    ]
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

@@ -43,7 +43,7 @@ class NoWork:
 def storing(run: RunStore, shards: int, server: Any) -> tuple[float, float]:
     """Seconds and requests of storing a shard of 64 samples of 32 px, with its receipt."""
     plan, tables, rng = ShardPlan(64 * shards, 64), [], np.random.default_rng(0)
-    columns = sample_columns((1, 32, 32), "1"), statistics_columns(1, 65, 300, 1024)
+    columns = sample_columns((1, 32, 32), "1"), statistics_columns(400, "float32")
     for path, made in zip((run.table("generate").path, run.statistics.path), columns, strict=True):
         writer = Table.create(path, "sample", plan.rows, plan.shard_rows, made, {}).writer()
         rows = {c.name: rng.integers(1, 99, (64, *c.shape)).astype(c.dtype) for c in made}

@@ -21,7 +21,7 @@ from flows.settings import PROJECT, load_settings
 from ood_core.numerics.random import SeedRange
 from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
-from ood_core.store.run import RunStore
+from ood_core.store.run import PRIOR, RunStore
 from ood_core.store.targets import read_latents
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import draw
@@ -51,7 +51,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Figure], dict[str,
     run = RunStore.open(str(FOLDER / "run"))
     pipeline = load_pipeline(run, settings.base, "cpu", run.dtype)
     rows = sample_rows(run, pipeline)
-    prior, geometry = read_prior(run.root / "prior.zarr")
+    prior, geometry = read_prior(run.root / PRIOR)
     latents = read_latents(run)
     sampler = latent_sampler(pipeline.method.draw, prior, latents)
     maps = rows(Shard(0, 0, ROWS, ROWS))()()["maps"]

@@ -23,6 +23,7 @@ from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
 from ood_core.store.run import UTILITY, RunStore
 from ood_core.store.schema import SHARDED
+from ood_core.store.statistics import BLOCK_ROWS, read_drawn
 from ood_core.store.targets import failed_round_trips
 from ood_core.synthesis.latents import COUNTED
 
@@ -164,18 +165,24 @@ def psnr(targets: Maps, error: Any) -> Any:
 def draw_record(run: RunStore) -> dict[str, Any] | None:
     """How many latents were drawn, how many of them were refused, and by which test.
 
-    Returns None while no samples are stored.
+    Returns None while no samples, or nothing of how they were drawn, are stored.
     """
-    table, plan = run.table("generate"), run.plan("generate")
-    done = [shard for shard in plan if run.ledger("generate").read(shard) is not None]
-    if not done:
+    plan = run.plan("generate")
+    done = [receipt.shard for receipt in run.ledger("generate").all(plan)]
+    if not done or not run.statistics.exists:
         return None
-    rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in done])
-    attempts, refusals = (table.read(name)[rows] for name in ("attempts", "refusals"))
-    drawn, counts = int(attempts.sum()), refusals.sum(axis=0)
+    drawn = kept = 0
+    counts = np.zeros(len(COUNTED), dtype=np.int64)
+    for start in range(0, plan.rows, BLOCK_ROWS):
+        rows = np.arange(start, min(plan.rows, start + BLOCK_ROWS))
+        found = read_drawn(run, slice(start, start + len(rows)))
+        there = np.isin(rows // plan.shard_rows, done)
+        attempts, refusals = (found[name][there] for name in ("attempts", "refusals"))
+        drawn, counts = drawn + int(attempts.sum()), counts + refusals.sum(axis=0)
+        kept += int((attempts == refusals[:, 0]).sum())
     return {
         "drawn": drawn,
-        "kept_though_refused": int((attempts == refusals[:, 0]).sum()),
+        "kept_though_refused": kept,
         "refused": {
             name: float(count / drawn) for name, count in zip(COUNTED, counts, strict=True)
         },
@@ -212,7 +219,7 @@ def _trust(run: RunStore) -> TrustMap | None:
         return None
     attributes = table.attributes
     return TrustMap(
-        noise_to_signal=table.read("noise_to_signal"),
+        noise_to_signal=np.array(table.attributes["noise_to_signal"]),
         bands=np.asarray(attributes["knots"], dtype=np.float64),
         weights=table.read("weights").astype(np.float64),
         experts=tuple(attributes["experts"]),

@@ -14,7 +14,7 @@ from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Table
 from ood_core.store.fitted import describe_prior
 from ood_core.store.ledger import Receipt
-from ood_core.store.run import RunStore
+from ood_core.store.run import PRIOR, RunStore
 from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.targets import failed_round_trips, load_targets
 
@@ -48,7 +48,7 @@ def describe(run: RunStore) -> dict[str, Any]:
         },
         "left_out_of_prior": [targets.ids[row] for row in lost],
         "method": record["method"],
-        "prior": describe_prior(run.root / "prior.zarr") if run.has_prior else None,
+        "prior": describe_prior(run.root / PRIOR) if run.has_prior else None,
         **({"timestep_choice": record["timestep_choice"]} if "timestep_choice" in record else {}),
         "draws": draw_record(run),
         "separability": stored_separability(run),

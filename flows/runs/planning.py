@@ -24,7 +24,17 @@ from ood_core.store.arrays import Column, Table, persist_tables
 from ood_core.store.files import exists, remove, remove_tree, sweep
 from ood_core.store.place import Place
 from ood_core.store.plan import ShardPlan
-from ood_core.store.run import GATE, SERIES, UTILITY, RunStore, settle, version_at
+from ood_core.store.run import (
+    DOMAIN,
+    GATE,
+    PATCHES,
+    PRIOR,
+    SERIES,
+    UTILITY,
+    RunStore,
+    settle,
+    version_at,
+)
 from ood_core.store.schema import (
     SHARDED,
     ShardedStage,
@@ -36,11 +46,10 @@ from ood_core.store.series import FRAME, Growth, copy_frame, growth, newest
 from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import load_targets, write_targets
 from ood_core.synthesis.latent_samplers import require_parents
-from ood_core.synthesis.pipeline import ExpertPlan
+from ood_core.synthesis.pipeline import ExpertPlan, time_grid
 
 INVERSION_SHARD = 16
 OF_FILES = ("path", "max_bytes", "max_maps", "max_header_bytes")
-FITTED = ("patches.zarr", "prior.zarr", "domain.zarr", "walks")
 PACKAGES = ("farfield", "torch", "diffusers", "numpy", "zarr", "ray", "prefect", "astropy")
 
 
@@ -225,7 +234,11 @@ def _calibration_content(planned: RunPlan, targets: TargetSet) -> Content:
     spec = planned.method.calibration
     assert spec is not None, "else there are no shards"
     fitted = ExpertPlan.of(targets.fit_seen, targets.symmetries, spec).as_dict()
-    return calibration_columns(spec.bands, len(fitted["experts"])), fitted
+    schedule = planned.model.denoiser.schedule
+    timesteps = time_grid(schedule, planned.method).tolist()
+    ratios = [schedule.noise_to_signal(t) for t in timesteps]
+    rows = {"timesteps": timesteps, "noise_to_signal": ratios}
+    return calibration_columns(spec.bands, len(fitted["experts"])), {**fitted, **rows}
 
 
 def _inversions(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
@@ -275,9 +288,9 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
 def _write(planned: RunPlan) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = planned.run, planned.settings, planned.plans, planned.method
-    for name in (GATE, UTILITY):  # they were of another run, as are these:
+    for name in (GATE, UTILITY, PATCHES, PRIOR, DOMAIN):  # they were of another run, as are these:
         remove(run.root / name)
-    for name in ("receipts", "segments", "failures", FRAME, *FITTED):
+    for name in ("receipts", "segments", "failures", "walks", FRAME):
         remove_tree(run.root / name)
     codes = planned.model.codes
     targets = planned.targets.encoded(codes and codes.encode)

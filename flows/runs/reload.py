@@ -11,7 +11,7 @@ from ood_core.estimators.choice import Prior
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
 from ood_core.store.fitted import read_prior
-from ood_core.store.run import RunStore
+from ood_core.store.run import PRIOR, RunStore
 from ood_core.store.schema import ShardedStage
 from ood_core.store.targets import read_latents
 from ood_core.synthesis.latent_samplers import latent_sampler
@@ -50,7 +50,7 @@ def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Lat
     Latents of samples are not stored: they are drawn again from seed and prior.
     """
     references = read_latents(run)
-    prior, geometry = read_prior(run.root / "prior.zarr")
+    prior, geometry = read_prior(run.root / PRIOR)
     count = min(most, run.plan("generate").rows, max(2, MAX_VALUES // prior.mean.numel()))
     record = run.record
     method = read_method(record["identity_record"])

@@ -24,12 +24,11 @@ from ood_core.evaluation.gate import Decision, decide
 from ood_core.evaluation.results import EvaluationResult
 from ood_core.maps.target_set import TargetSet
 from ood_core.numerics.random import Root
-from ood_core.store.bundle import bundle_exists
 from ood_core.store.files import exists, read_json, write_json, written
 from ood_core.store.fitted import PatchFits, write_patches, write_prior
 from ood_core.store.lease import driver
 from ood_core.store.ledger import Failure, Receipt
-from ood_core.store.run import GATE, RunStore
+from ood_core.store.run import GATE, PATCHES, PRIOR, RunStore
 from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.statistics import create_statistics, feature_extractor, read_statistics
 from ood_core.store.targets import failed_round_trips, load_targets, read_latents
@@ -48,7 +47,7 @@ def calibrate(run: RunStore, settings: RunSettings) -> str:
 
 def _fit_patches(run: RunStore, settings: RunSettings) -> None:
     spec = read_method(run.record["identity_record"]).calibration
-    if spec is None or spec.patches == 0 or bundle_exists(run.root / "patches.zarr"):
+    if spec is None or spec.patches == 0 or exists(run.root / PATCHES):
         return
     targets = load_targets(run)
     identity = run.record["identity"]
@@ -74,7 +73,7 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     prior, choice = fitted.prior, fitted.choice
     require_lease()
     names = [targets.ids[row] for row in failed_round_trips(run)]
-    write_prior(run.root / "prior.zarr", prior, fitted.geometry, names, choice)
+    write_prior(run.root / PRIOR, prior, fitted.geometry, names, choice)
     note = f"{len(latents)} latents, {choice.description}, {prior.description}"
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 

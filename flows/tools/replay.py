@@ -24,7 +24,8 @@ from ood_core.report.pictures import Stretch, map_figure, map_png, picture_kind
 from ood_core.store.files import write_atomic
 from ood_core.store.fitted import read_prior
 from ood_core.store.plan import Shard
-from ood_core.store.run import RunStore
+from ood_core.store.run import PRIOR, RunStore
+from ood_core.store.statistics import read_drawn
 from ood_core.store.targets import read_latents
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.pipeline import Pipeline
@@ -111,8 +112,9 @@ def _stored(run: RunStore, sample: int) -> Rows | None:
     plan = run.plan("generate")
     if sample >= plan.rows or run.ledger("generate").read(plan[sample // plan.shard_rows]) is None:
         return None
-    table, row = run.table("generate"), slice(sample, sample + 1)
-    return {name: table.read(name, row)[0] for name, _ in table.arrays()}
+    row = slice(sample, sample + 1)
+    rows = {**run.table("generate").rows(sample, sample + 1), **read_drawn(run, row)}
+    return {name: values[0] for name, values in rows.items()}
 
 
 def _comparison(run: RunStore, pipeline: Pipeline, again: Replay, alone: bool) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def _names(pipeline: Pipeline, rows: Iterable[int]) -> list[str]:
 
 def _noise(run: RunStore, pipeline: Pipeline, sample: int, attempt: int) -> dict[str, float]:
     """The accepted latent, by numbers that can be compared: radius is 1 for white noise."""
-    prior, _ = read_prior(run.root / "prior.zarr")
+    prior, _ = read_prior(run.root / PRIOR)
     sampler = latent_sampler(pipeline.method.draw, prior, read_latents(run))
     latent = sampler.sample(SeedRange(pipeline.root, sample, sample + 1), attempt).latents[0]
     return {

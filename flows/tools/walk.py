@@ -190,7 +190,8 @@ def attributes(maps: Maps) -> dict[str, Numbers]:
 
 def _shared(run: RunStore, pipeline: Pipeline, root: int) -> list[dict[str, Any]]:
     """The shared-attribute test for every attribute, p-values adjusted for their number."""
-    latents, held = held_latents(run, pipeline.targets)
+    limit = pipeline.method.round_trip_limit
+    latents, held = held_latents(run, pipeline.targets, limit)
     targets = pipeline.targets.fit_ranged[held]
     if len(latents) < MIN_TARGETS:
         return []

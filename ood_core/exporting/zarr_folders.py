@@ -6,11 +6,12 @@ opens half of it; what they will be marks what was begun.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ood_core.exporting.source import MAPS, SAMPLE, About, Part, gathered
-from ood_core.store.arrays import ShardWriter, Table
+from ood_core.store.arrays import Table
 from ood_core.store.files import PARTIAL, exists, read_bytes, remove, remove_tree, write_atomic
 from ood_core.store.place import Place
 from ood_core.store.plan import ShardPlan
@@ -30,7 +31,7 @@ def write_zarr(path: Place, part: Part) -> None:
             file.relative_to(folder).as_posix(): file.read_bytes()
             for file in Path(folder).rglob(GROUP)
         }
-        writer = ShardWriter(path, table.writer().arrays)
+        writer = replace(table.writer(), path=path)
     group, mark = metadata.pop(GROUP), path / f"{GROUP}{PARTIAL}"
     if not any(exists(file) and read_bytes(file) == group for file in (mark, path / GROUP)):
         remove_tree(path)

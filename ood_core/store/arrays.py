@@ -92,7 +92,8 @@ class Table:
     def writer(self) -> "ShardWriter":
         """What writes shards of this table; its metadata are read once, now."""
         with answering(self.path):
-            return ShardWriter(self.path, dict(self._group().arrays()))
+            group = self._group()
+            return ShardWriter(self.path, dict(group.arrays()), dict(group.attrs))
 
     def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
         """Write one whole shard of every array; see `ShardWriter.write`."""
@@ -195,6 +196,7 @@ class ShardWriter:
 
     path: Place
     arrays: Mapping[str, "zarr.Array[Any]"]
+    attributes: Mapping[str, Any]
 
     def write(self, shard: Shard, rows: Mapping[str, NDArray[Any]]) -> str:
         """Write one whole shard of every array; return the digest of its bytes.

@@ -22,7 +22,7 @@ from ood_core.estimators.mixture import MixturePrior
 from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
 from ood_core.store.place import Place
-from ood_core.store.run import RunStore
+from ood_core.store.run import PATCHES, RunStore
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
 from ood_core.synthesis.pipeline import ExpertPlan
 
@@ -33,9 +33,9 @@ def read_calibration(run: RunStore) -> tuple[ExpertPlan, BandWeights]:
     Raises:
         IdentityRefused: the run has weights of an expert that this version does not know.
     """
-    rows, attributes = run.table("calibrate").load("weights", "noise_to_signal")
+    rows, attributes = run.table("calibrate").load("weights")
     return ExpertPlan.from_dict(attributes), BandWeights(
-        noise_to_signal=torch.from_numpy(rows["noise_to_signal"]),
+        noise_to_signal=torch.tensor(attributes["noise_to_signal"]),
         knots=torch.tensor(attributes["knots"]),
         weights=by_name(torch.from_numpy(rows["weights"]), attributes["experts"], str(run.root)),
     )
@@ -70,12 +70,12 @@ def write_patches(run: RunStore, patches: PatchFits) -> None:
                 arrays[f"{name}_{part}"] = (named, getattr(mixture, part).numpy())
     shapes = [[mixture.side, mixture.scale] for mixture in patches.every]
     strides = [mixture.stride for mixture in patches.every]
-    write_bundle(run.root / "patches.zarr", arrays, {"shapes": shapes, "strides": strides})
+    write_bundle(run.root / PATCHES, arrays, {"shapes": shapes, "strides": strides})
 
 
 def read_patches(run: RunStore, halves: bool = True) -> PatchFits:
     """Read what `write_patches` wrote, with or without the laws of halves of the targets."""
-    arrays, attributes = read_bundle(run.root / "patches.zarr", "" if halves else "every")
+    arrays, attributes = read_bundle(run.root / PATCHES, "" if halves else "every")
     shapes, strides = attributes["shapes"], attributes["strides"]
 
     def mixtures(targets: str) -> Mixtures:

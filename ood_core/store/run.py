@@ -1,7 +1,8 @@
 """A run as it is stored: one place, one identity, one plan; its state is read from it.
 
 run.json  plan.json  gate.json  timings.json  split.json  utility.json
-targets.zarr  latents.zarr  calibration.zarr  prior.zarr  dataset.zarr  statistics.zarr
+targets.zarr  latents.zarr  calibration.zarr  dataset.zarr  statistics.zarr
+patches.zarr.zip  prior.zarr.zip  domain.zarr.zip
 receipts/STAGE/00042.json      segments/STAGE/00003.json      failures/STAGE/00042.json
 lease/00007.json      report/      README.md  croissant.json  ro-crate-metadata.json
 
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from ood_core.config.identity import difference, digest, require_scheme
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.store.arrays import Table, zarr_store
-from ood_core.store.bundle import bundle_exists
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.lease import driver
 from ood_core.store.ledger import Ledger
@@ -29,6 +29,8 @@ from ood_core.store.schema import SHARDED, ShardedStage
 if TYPE_CHECKING:
     import xarray
 
+PATCHES, PRIOR, DOMAIN = "patches.zarr.zip", "prior.zarr.zip", "domain.zarr.zip"
+"""Bundles: mixtures over patches, the prior with its geometry, moments of the base's own maps."""
 GATE = "gate.json"  # the outcome of the gate; written last of all
 SERIES = "series.json"
 """Of a place that holds versions of a data set: the newest, and the last one that was published."""
@@ -66,16 +68,18 @@ class RunStore:
             IdentityRefused: it is of another identity scheme.
         """
         run = cls.at(uri)
-        there = run.exists
-        if not there and exists(run.root / SERIES):
-            told = read_json(run.root / SERIES)
-            run = version_at(run.root, told["published"] or told["newest"])
-            there = run.exists
-        if not there:
-            raise InputError(
-                f"no run at {run.root} (no run.json); expected the --out of a `farfield run`"
-            )
-        require_scheme(run.record["identity_record"], str(run.root))
+        try:
+            record = run.record
+        except FileNotFoundError:
+            if exists(run.root / SERIES):
+                told = read_json(run.root / SERIES)
+                run = version_at(run.root, told["published"] or told["newest"])
+            if not run.exists:
+                raise InputError(
+                    f"no run at {run.root} (no run.json); expected the --out of a `farfield run`"
+                ) from None
+            record = run.record
+        require_scheme(record["identity_record"], str(run.root))
         return run
 
     @property
@@ -146,7 +150,7 @@ class RunStore:
     @property
     def has_prior(self) -> bool:
         """Whether the prior of the latents was fitted."""
-        return bundle_exists(self.root / "prior.zarr")
+        return exists(self.root / PRIOR)
 
     @property
     def statistics(self) -> Table:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from ood_core.store.arrays import Column
-from ood_core.synthesis.latents import COUNTED
 
 MAP_AXES = ("channel", "y", "x")
 CODE_AXES = ("code_channel", "code_y", "code_x")  # xarray wants one size per name
@@ -73,12 +72,12 @@ def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
 
 
 def calibration_columns(bands: int, experts: int) -> list[Column]:
-    """`calibration.zarr`: weights of the experts per timestep and band."""
-    return [
-        Column("time_index", (), (), "int64", "time index"),
-        Column("noise_to_signal", (), (), "float32", "sigma/alpha at the time index"),
-        Column("weights", ("band", "expert"), (bands, experts), "float32", "expert weights"),
-    ]
+    """`calibration.zarr`: weights of the experts per timestep and band.
+
+    The attributes `timesteps` and `noise_to_signal` say what the rows are.
+    """
+    about = "expert weights"
+    return [Column("weights", ("band", "expert"), (bands, experts), "float32", about)]
 
 
 def sample_columns(shape: Shape, unit: str, sources: int = 0) -> list[Column]:
@@ -86,14 +85,10 @@ def sample_columns(shape: Shape, unit: str, sources: int = 0) -> list[Column]:
 
     `sources` is the number of latents that a draw is made of.
     """
-    tests = "draws refused in all, and by each test: " + ", ".join(COUNTED[1:])
     columns = [
         Column("sample", (), (), "int64", "number of the sample; with the root key, its seed"),
         Column("maps", MAP_AXES, shape, "float32", "synthetic map", unit or "1"),
-        Column("attempts", (), (), "int16", "draws until the geometry accepted the latent"),
         Column("parents", ("parent",), (2,), "int32", "targets whose statistics set the aim"),
-        Column("aim_distance", (), (), "float32", "distance to the aim, in spreads of the targets"),
-        Column("refusals", ("test",), (len(COUNTED),), "int16", tests),
     ]
     if sources:
         columns += [
@@ -103,15 +98,7 @@ def sample_columns(shape: Shape, unit: str, sources: int = 0) -> list[Column]:
     return columns
 
 
-def statistics_columns(channels: int, edges: int, floats: int, pixels: int) -> list[Column]:
-    """`statistics.zarr`: what was measured of every sample; few arrays, since each is a file."""
-    counts = "uint16" if pixels < 2**16 else "uint32"
-    meaning = "number of pixels at or below each edge of the attribute pixel_edges"
-    near = "nearest fit targets and how they are brought there; see the attribute nearest"
-    copied = "1 where nearer to a fit target than the attribute copy_distance"
-    return [
-        Column("statistics", ("statistic",), (floats,), "float32", "see the attribute layout"),
-        Column("pixels", ("channel", "edge"), (channels, edges), counts, meaning),
-        Column("nearest", ("place",), (9,), "int32", near),
-        Column("copy", (), (), "int8", copied),
-    ]
+def statistics_columns(parts: int, dtype: str) -> list[Column]:
+    """`statistics.zarr`: what is known of every sample, in one array."""
+    about = "features of the sample and how it was drawn; see the attribute layout"
+    return [Column("statistics", ("statistic",), (parts,), dtype, about)]

@@ -16,14 +16,14 @@ import numpy as np
 
 from ood_core.errors import InputError
 from ood_core.maps.target_set import TargetSet
-from ood_core.store.bundle import bundle_exists
-from ood_core.store.files import copy_tree, exists, read_json, write_json
+from ood_core.store.arrays import Table
+from ood_core.store.files import copy_tree, exists, read_bytes, read_json, write_atomic, write_json
 from ood_core.store.place import Place
-from ood_core.store.run import SERIES, RunStore, version_at
+from ood_core.store.run import PATCHES, SERIES, RunStore, version_at
 from ood_core.store.targets import load_targets
 
 FRAME = "frame.zarr"
-COPIED = ("calibration.zarr", "patches.zarr", "receipts/calibrate", "segments/calibrate")
+COPIED = ("calibration.zarr", "receipts/calibrate", "segments/calibrate")
 
 
 @final
@@ -126,9 +126,11 @@ def _same(one: Any, other: Any) -> bool:
 def copy_frame(before: RunStore, run: RunStore) -> None:
     """Copy the frame of a version to the next one: it stands by itself from then on."""
     own = before.root / FRAME
-    copy_tree(own if bundle_exists(own) else before.targets.path, run.root / FRAME)
+    copy_tree(own if Table(own).exists else before.targets.path, run.root / FRAME)
     for name in COPIED:
         copy_tree(before.root / name, run.root / name)
+    if exists(before.root / PATCHES):
+        write_atomic(run.root / PATCHES, read_bytes(before.root / PATCHES))
 
 
 def frame_of(run: RunStore, record: Mapping[str, Any]) -> TargetSet | None:

@@ -76,13 +76,13 @@ def load_targets(run: RunStore, name: str = "targets.zarr") -> TargetSet:
 
 def read_latents(run: RunStore) -> Latents:
     """Read the latents whose round trip holds: those that a prior is fitted to."""
-    return held_latents(run, load_targets(run))[0]
+    return held_latents(run, load_targets(run), _limit(run))[0]
 
 
-def held_latents(run: RunStore, targets: TargetSet) -> tuple[Latents, list[int]]:
-    """Read the latents of `read_latents`, and the numbers of their targets."""
+def held_latents(run: RunStore, targets: TargetSet, limit: float) -> tuple[Latents, list[int]]:
+    """Read the latents whose round trip is within `limit`, and the numbers of their targets."""
     rows, _ = run.table("invert").load("latents", "error")
-    lost = set(_failed(run, targets, rows["error"]))
+    lost = set(_failed(targets, rows["error"], limit))
     held = [row for row in range(len(rows["error"])) if row not in lost]
     return torch.from_numpy(rows["latents"])[held], held
 
@@ -94,11 +94,14 @@ def all_latents(run: RunStore) -> Latents:
 
 def failed_round_trips(run: RunStore) -> list[int]:
     """Numbers of the fit targets whose round trip fails by the rule of `held`."""
-    return _failed(run, load_targets(run), run.table("invert").read("error"))
+    return _failed(load_targets(run), run.table("invert").read("error"), _limit(run))
 
 
-def _failed(run: RunStore, targets: TargetSet, error: NDArray[Any]) -> list[int]:
-    limit = read_method(run.record["identity_record"]).round_trip_limit
+def _limit(run: RunStore) -> float:
+    return read_method(run.record["identity_record"]).round_trip_limit
+
+
+def _failed(targets: TargetSet, error: NDArray[Any], limit: float) -> list[int]:
     spread = targets.fit_ranged.flatten(1).std(dim=1)
     good = held(torch.from_numpy(error), spread, limit)
     return torch.nonzero(~good)[:, 0].tolist()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ood_core.store.arrays import Column, Table
-from ood_core.store.bundle import bundle_exists, read_bundle, write_bundle
+from ood_core.store.bundle import read_bundle, write_bundle
 from ood_core.store.files import (
     exists,
     move,
@@ -133,11 +133,11 @@ class PlaceContract:
         assert np.isnan(table.read("x")).all()
 
     def test_a_bundle_comes_back_and_is_replaced(self, place):
-        path, old = place / "prior.zarr", {"mean": (("y", "x"), np.ones((4, 3)))}
-        assert not bundle_exists(path)
+        path, old = place / "prior.zarr.zip", {"mean": (("y", "x"), np.ones((4, 3)))}
+        assert not exists(path)
         write_bundle(path, {**old, "more": (("z",), np.zeros(2))}, {"rho": 0.5})
         write_bundle(path, {"mean": (("y", "x"), np.full((4, 3), 7.0))}, {"rho": 0.1})
-        assert bundle_exists(path)
+        assert exists(path)
         arrays, attributes = read_bundle(path)
         assert attributes == {"rho": 0.1}
         assert list(arrays) == ["mean"]

@@ -23,11 +23,8 @@ def marks(root: Path) -> Marks:
 
 def arrays(root: Path) -> dict[str, bytes]:
     """Bytes of every file of every table of a run."""
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.glob("*.zarr/**/*"))
-        if path.is_file()
-    }
+    found = sorted((*root.glob("*.zarr/**/*"), *root.glob("*.zarr.zip")))
+    return {str(path.relative_to(root)): path.read_bytes() for path in found if path.is_file()}
 
 
 def answers(root: Path) -> dict[str, tuple[object, ...]]:

@@ -18,7 +18,7 @@ from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
-from ood_core.store.files import read_json, write_json
+from ood_core.store.bundle import read_bundle, write_bundle
 from ood_core.store.fitted import read_prior, write_prior
 from ood_core.synthesis.latents import Interval, ShellGeometry
 from tests.contracts.prior import PriorContract
@@ -63,8 +63,8 @@ class TestEveryKind(PriorContract):
 
     def test_what_is_stored_is_what_was_fitted(self, prior: Prior, tmp_path: Path) -> None:
         everywhere = Interval(-1e9, 1e9)
-        write_prior(tmp_path / "prior.zarr", prior, ShellGeometry(*[everywhere] * 3))
-        again, _ = read_prior(tmp_path / "prior.zarr")
+        write_prior(tmp_path / "prior.zarr.zip", prior, ShellGeometry(*[everywhere] * 3))
+        again, _ = read_prior(tmp_path / "prior.zarr.zip")
         seeds = SeedRange(5, 0, 9)
         assert torch.equal(again.sample(seeds), prior.sample(seeds))
         assert again.held_out_log_density == prior.held_out_log_density
@@ -184,12 +184,12 @@ def test_an_entry_is_all_that_a_further_kind_needs(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("form", [None, "LaplacePrior"])
 def test_a_stored_form_without_an_arm_is_refused(form: str | None, tmp_path: Path) -> None:
     """The arrays alone do not say what they are."""
-    path, everywhere = tmp_path / "prior.zarr", Interval(-1e9, 1e9)
+    path, everywhere = tmp_path / "prior.zarr.zip", Interval(-1e9, 1e9)
     write_prior(path, prior_of("isotropic"), ShellGeometry(*[everywhere] * 3))
-    stored = read_json(path / "zarr.json")
-    assert stored["attributes"].pop("form") == "GaussianPrior"
-    stored["attributes"] |= {} if form is None else {"form": form}
-    write_json(path / "zarr.json", stored)
+    arrays, attributes = read_bundle(path)
+    assert attributes.pop("form") == "GaussianPrior"
+    named = {name: (("y", "x", "k")[: values.ndim], values) for name, values in arrays.items()}
+    write_bundle(path, named, attributes | ({} if form is None else {"form": form}))
     with pytest.raises(IdentityRefused, match=f"form {form}; expected GaussianPrior"):
         read_prior(path)
 

@@ -13,7 +13,7 @@ from ood_core.evaluation.streaming import pixel_distance, pixel_fractions
 from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.spectra import spectrum_distance
 from ood_core.numerics.random import Root
-from ood_core.store.statistics import feature_extractor, statistics_rows
+from ood_core.store.statistics import feature_extractor, features_of
 
 FIT, HELD, SAMPLES, SIDE = 32, 64, 128, 16
 
@@ -119,10 +119,11 @@ def test_a_shard_is_measured_as_its_samples_are_in_the_whole_set() -> None:
     )
     extractor, samples = feature_extractor(targets), field(HELD + 20, 3).numpy()
     numbers = np.arange(len(samples))
-    whole = statistics_rows(extractor, targets, {"sample": numbers, "maps": samples})
+    whole = features_of(extractor, targets, {"sample": numbers, "maps": samples})
     part = slice(HELD - 3, HELD + 9)  # goes round the held-out maps
-    shard = statistics_rows(extractor, targets, {"sample": numbers[part], "maps": samples[part]})
-    first = statistics_rows(extractor, targets, {"sample": numbers[:12], "maps": samples[part]})
+    shard = features_of(extractor, targets, {"sample": numbers[part], "maps": samples[part]})
+    first = features_of(extractor, targets, {"sample": numbers[:12], "maps": samples[part]})
     assert (shard["pixels"] == whole["pixels"][part]).all()
-    np.testing.assert_allclose(shard["statistics"], whole["statistics"][part], rtol=1e-4, atol=1e-5)
+    for name, rows in shard.items():
+        torch.testing.assert_close(rows, whole[name][part], rtol=1e-4, atol=1e-5)
     assert (first["pixels"] != whole["pixels"][part]).any()

@@ -31,9 +31,8 @@ from tests.contracts.pool import spec_of
 from tests.contracts.store import marks
 
 MAX_SAMPLES = 22  # samples, in six shards of 4
-FILES = 4 + 5 + 1  # renames of a shard: arrays of statistics and of samples, and the receipt;
-# refusals are all 0 here, which needs no file
-GROWTH = 1 + (4 + 1) + (6 + 1)  # of a growth: the plan, metadata of arrays and of their tables
+FILES = 1 + 3 + 1  # renames of a shard: arrays of statistics and of samples, and the receipt
+GROWTH = 1 + (1 + 1) + (3 + 1)  # of a growth: the plan, metadata of arrays and of their tables
 places = st.integers(0, 5)
 
 

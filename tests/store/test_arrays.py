@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zarr.storage import ZipStore
 
 from flows.report.inspection import verify_run
 from flows.runs.lifecycle import make_run
@@ -181,14 +182,19 @@ def test_unwritten_floats_are_nan(tmp_path):
 
 
 def test_bundles_are_replaced_whole(tmp_path):
-    path = tmp_path / "b.zarr"
+    path = tmp_path / "b.zarr.zip"
     write_bundle(path, {"old": (("x",), np.arange(3.0))}, {"rho": 0.5})
     write_bundle(path, {"new": (("x", "y"), np.eye(2))}, {"rho": 0.25})
     arrays, attributes = read_bundle(path)
     assert list(arrays) == ["new"]
     np.testing.assert_array_equal(arrays["new"], np.eye(2))
     assert attributes == {"rho": 0.25}
-    assert [p.name for p in tmp_path.iterdir()] == ["b.zarr"]
+    assert [p.name for p in tmp_path.iterdir()] == ["b.zarr.zip"]
+    before = path.read_bytes()
+    write_bundle(path, {"new": (("x", "y"), np.eye(2))}, {"rho": 0.25})
+    assert path.read_bytes() == before
+    with ZipStore(path) as store:  # as anybody reads it
+        assert xr.open_zarr(store).new.dims == ("x", "y")
 
 
 def middle_shard(root: Path) -> Path:

@@ -111,7 +111,7 @@ def test_a_place_whose_run_was_removed_keeps_nothing_fitted(finished, unbroken, 
     """Without `run.json` there is no run; what was fitted belonged to the one that was there."""
     other = tiny(generation={"seed": 5})
     (finished / "run.json").unlink()
-    left = {"prior.zarr", "patches.zarr", "gate.json"}
+    left = {"prior.zarr.zip", "patches.zarr.zip", "gate.json"}
     assert left <= {path.name for path in unbroken.iterdir()}
     prepare(other, str(finished))
     assert not left & {path.name for path in finished.iterdir()}

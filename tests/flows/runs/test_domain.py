@@ -57,7 +57,7 @@ def test_without_the_runs_own_base_nothing_is_measured(planned, tmp_path, where)
     place = str(tmp_path / "other") if where == "other" else where
     settings = stored_settings(run).model_copy(update={"base": place})
     assert domain_features(run, settings, extractor) is None
-    assert not (run.root / "domain.zarr").exists()
+    assert not (run.root / "domain.zarr.zip").exists()
 
 
 def test_few_targets_tell_nothing(unbroken):

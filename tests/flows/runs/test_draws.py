@@ -13,6 +13,7 @@ from flows.tools.replay import replay_sample
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
 from ood_core.store.run import RunStore
+from ood_core.store.statistics import read_drawn
 from ood_core.synthesis.latents import ATTEMPTS
 
 PLAIN = {"calibration": None, "steering": None, "steps": 3, "t_max": 300}
@@ -39,7 +40,8 @@ def made(settings, root, stages=("invert", "fit", "generate")) -> RunStore:
 def test_a_draw_is_stored_with_what_it_was_made_of(tmp_path, tiny, name):
     run = made(tiny(method={**PLAIN, **DRAWS[name]}), tmp_path / "run")
     table = run.table("generate")
-    attempts, refusals = table.read("attempts"), table.read("refusals")
+    drawn = read_drawn(run)
+    attempts, refusals = drawn["attempts"], drawn["refusals"]
     kept = attempts == refusals[:, 0]
     assert (attempts[kept] == ATTEMPTS).all()
     assert (refusals[:, 0] <= refusals[:, 1:].sum(1)).all()

@@ -20,6 +20,7 @@ from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
 from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
+from ood_core.store.statistics import read_drawn
 from ood_core.store.targets import load_targets
 
 SIDE, MAPS, SCALE = 32, 14, 0.6
@@ -133,8 +134,8 @@ def test_samples_are_decoded_codes(
     settings = tiny(base=str(latent_base), method=method, targets=targets)
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
-    prior, _ = read_prior(run.root / "prior.zarr")
-    attempts = run.table("generate").read("attempts")
+    prior, _ = read_prior(run.root / "prior.zarr.zip")
+    attempts = read_drawn(run)["attempts"]
     assert (attempts[:4] == 1).all()
     vae = AutoencoderKL.from_pretrained(latent_base / "vae").eval()
     unet = UNet2DModel.from_pretrained(latent_base / "unet").eval()

@@ -115,7 +115,7 @@ def damage(run, name, value):
 
 def test_rows_that_changed_on_disk_are_refused_found_and_renewed(finished, unbroken, tiny):
     run = RunStore(finished)
-    damage(run, "pixels", 1)
+    damage(run, "statistics", 1)
     with pytest.raises(ShardCorrupt, match="rows 4:8, are not those that were measured"):
         online(finished)
     assert verify_run(run)["damaged"] == ["generate/00001"]

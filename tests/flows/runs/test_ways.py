@@ -62,7 +62,7 @@ def test_a_grid_is_gone_as_it_is_said_and_another_is_found(tmp_path: Path, tiny:
     settings = tiny(method=words, generation={"samples": 4})
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
-    assert run.table("calibrate").read("time_index").tolist() == grid
+    assert run.table("calibrate").attributes["timesteps"] == grid
     assert load_pipeline(run, settings.base, "cpu", "float32").timesteps.tolist() == grid
     found = search_timesteps(run, settings, steps=2, maps=4)
     assert found["timesteps"] == sorted(set(found["timesteps"]))
@@ -96,16 +96,15 @@ def test_targets_whose_round_trip_fails_are_left_out_by_name(ready: Path, tiny: 
     assert failed_round_trips(run) == [2]
     kept = torch.cat([everything[:2], everything[3:]])
     assert torch.equal(read_latents(run), kept)
-    import shutil
 
-    shutil.rmtree(ready / "prior.zarr")
+    (ready / "prior.zarr.zip").unlink()
     from flows.runs.lease_guard import hold_lease
 
     with hold_lease(run):
         note = fit(run, settings)
     name = load_targets(run).ids[2]
     assert name in note
-    arrays, words = read_bundle(ready / "prior.zarr")
+    arrays, words = read_bundle(ready / "prior.zarr.zip")
     assert words["left_out"] == [name] == describe(run)["left_out_of_prior"]
     other = np.array(arrays["mean"])
     np.testing.assert_allclose(other, kept.mean(0).numpy(), atol=1e-6)
