@@ -183,13 +183,8 @@ def _mapped(target: Pixels, matrix: np.ndarray[Any, Any]) -> Pixels:
     return np.stack([affine_transform(c, matrix, offset, order=3, mode="mirror") for c in target])
 
 
-TURNED = (
-    "symmetry",
-    "shift",
-    "noise",
-    "contrast",
-    "inversion",
-)  # under a random group element as well
+TURNED = ("symmetry", "shift", "noise", "contrast", "inversion")
+"""Kinds that are planted under a random element of the group as well."""
 KINDS: dict[str, Plant] = {
     "verbatim": lambda target, real, rng: target,
     "symmetry": lambda target, real, rng: target,

@@ -18,7 +18,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -304,19 +305,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         end = End(known.steps, known.minutes)
         state = latest(known.out, end, known.device)
         state = state or start(InContextSpec(), known.device, known.start_from)
-        train(state, known.out, end, known.workers, _stopped())
+        with _signals() as stopped:
+            train(state, known.out, end, known.workers, stopped)
     elif known.export is None:
         parser.error("nothing to do; expected --minutes, --steps, --open-ended or --export")
     if known.export is not None:
         export(known.out, known.export)
 
 
-def _stopped() -> Callable[[], bool]:
-    """Return whether a signal to end has come, so that the process can save what it has first."""
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Tell whether a signal to end has come, so that the process can save what it has first."""
     received: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _: received.append(got))
-    return lambda: bool(received)
+    before = {
+        number: signal.signal(number, lambda got, _: received.append(got))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

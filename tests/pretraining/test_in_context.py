@@ -1,6 +1,7 @@
 """The denoiser that is shown examples, and its training: sets, sizes, resumption, export."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,7 +237,9 @@ def test_validation_knows_what_was_held_out() -> None:
 
 def test_the_command_goes_on_and_exports(unbroken: tuple[State, Path], tmp_path: Path) -> None:
     save(start(SPEC), tmp_path / CHECKPOINT)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     main([str(tmp_path), "--steps", "2", "--workers", "0", "--device", "cpu"])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     main([str(tmp_path), "--export", str(tmp_path / "base")])
     line = json.loads((tmp_path / LOG).read_text().splitlines()[-1])
     assert line["step"] == 2 and line["samples"] == 12
