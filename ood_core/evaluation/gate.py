@@ -51,9 +51,8 @@ def decide(gate: GateSpec, result: EvaluationResult, held_out: int) -> Decision:
     lines = {name: _line(name, values[name], *rule) for name, rule in {**asked, **limits}.items()}
     copied = tuple(reason for name, (good, reason) in lines.items() if name in limits and not good)
     left_out = (f"left out: {_named(result)}",) if result.near_copies else ()
-    if (
-        max(result.near_copies, repeats) > most
-    ):  # a copy is one, however few maps there are to compare
+    # a copy is one, however few maps there are to compare
+    if max(result.near_copies, repeats) > most:
         return Decision("quarantined", (*copied, *left_out))
     if not asked and not copied:
         nothing = "the gate asks nothing of quality, so nothing is published"
