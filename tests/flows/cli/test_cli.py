@@ -121,9 +121,12 @@ def test_a_run_that_is_stopped_says_that_it_goes_on(farfield, config, ready, mon
             signal.raise_signal(signal.SIGINT)
         return write(self, shard, rows)
 
+    # a shell's background jobs ignore the signal, and so would what they start
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(ShardWriter, "write", interrupted)
         answer = farfield("run", config(), "--out", ready)
+    signal.signal(signal.SIGINT, before)
     assert answer.code == 130
     assert "stopped; what is stored is kept: the same command goes on" in answer.err
     assert "Traceback" not in answer.err
