@@ -144,8 +144,17 @@ def read_statistics(
 
 
 def read_drawn(run: RunStore, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
-    """Read how samples were drawn: see `DRAWN`; no numbers where a sample is not stored yet."""
+    """Read how samples were drawn: see `DRAWN`; no numbers where a sample is not stored yet.
+
+    Raises:
+        ShardCorrupt: the table is lost.
+    """
     table = run.statistics
+    if not table.exists:
+        raise ShardCorrupt(
+            f"{table.path} is lost; run `farfield verify` to find its shards and `farfield run` to "
+            "renew them"
+        )
     found = _unpacked(table.read("statistics", rows), _layout(table.attributes))
     return {part.name: found[part.name].numpy() for part in DRAWN}
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_what_cannot_be_replayed_is_said(
     assert (answer.code, words in answer.err) == (code, True)
     assert "Traceback" not in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lost_statistics_are_one_error_with_the_remedy(farfield, finished):
+    shutil.rmtree(finished / "statistics.zarr")
+    answer = farfield("replay", finished, "--sample", "0")
+    assert answer.code == 1
+    assert "is lost; run `farfield verify`" in " ".join(answer.err.split())
+    assert "Traceback" not in answer.err
 
 
 @pytest.mark.parametrize("part", ["receipts/calibrate/00001.json", "receipts/invert/00000.json"])
