@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from actors.loading import frame_pipeline, load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
+from ood_core.denoising.gate import Gate
 from ood_core.errors import InputError, StoreUnwritable
 from ood_core.limits import BASE_BYTES
 from ood_core.numerics.memory import device_full
@@ -31,7 +32,7 @@ from ood_core.store.ledger import Receipt
 from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard
 from ood_core.store.run import PRIOR, RunStore
-from ood_core.store.schema import ShardedStage
+from ood_core.store.schema import GATE, ShardedStage
 from ood_core.store.series import kept_latents
 from ood_core.store.statistics import feature_extractor, measured
 from ood_core.store.statistics import statistics_rows as extracted_rows
@@ -217,8 +218,12 @@ def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Beg
 
     def rows(shard: Shard) -> Pending:
         timesteps = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
-        weights = torch.stack([calibrator.weights_at(t) for t in timesteps])
-        return lambda: {"weights": weights.numpy()}
+        weights, gates = zip(*(calibrator.weights_at(t) for t in timesteps), strict=True)
+        gate = Gate.stacked(gates)
+        return lambda: {
+            "weights": torch.stack(weights).numpy(),
+            **{column: getattr(gate, part).numpy() for column, part in GATE.items()},
+        }
 
     return lambda shard: partial(rows, shard)
 

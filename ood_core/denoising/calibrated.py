@@ -11,13 +11,14 @@
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
 are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The experts that learn from
 targets are fitted on the other half of them (2-fold cross-fitting), so that their weight is earned
-on maps that they have not seen. An expert whose absence would hardly raise the error at a timestep
+on maps that they have not seen. What brightness says of the weights is added to the stack
+(`ood_core.denoising.gate`). An expert whose absence would hardly raise the error at a timestep
 has no weight there and is not evaluated; the base goes first, since it costs most. No weight of the
 network changes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, final
 
@@ -25,9 +26,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ood_core.arrays import Map, Maps, wide
+from ood_core.arrays import Map, Maps, on_device, wide
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
+from ood_core.denoising.gate import Gate, GateGains, fit_gate
 from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Base
@@ -41,6 +43,7 @@ from ood_core.numerics.symmetry import orbit_size, transform
 
 Labels = Int[Tensor, " n"]
 Expert = Callable[[Maps, int], Maps]
+Gains = tuple[list[int], Float[Tensor, "evaluated y half"], GateGains | None]
 ENOUGH = 2**18  # numbers of noised targets from which weights are fitted
 Show = Callable[[Maps], tuple[Any, ...]]
 """Gives what a base makes of a few of the maps; empty if it looks at none."""
@@ -58,11 +61,10 @@ class BandWeights:
     noise_to_signal: Float[Tensor, " timesteps"]
     knots: Float[Tensor, " bands"]
     weights: Float[Tensor, "timesteps bands experts"]
+    gate: Gate | None = None
 
-    def gains(
-        self, noise_to_signal: float, y: int, x: int, device: torch.device | str
-    ) -> tuple[list[int], Float[Tensor, "evaluated y half"]]:
-        """Experts that are evaluated, and their gain per mode of a half spectrum, on a device.
+    def gains(self, noise_to_signal: float, y: int, x: int, device: torch.device | str) -> Gains:
+        """Experts that are evaluated, their gain per mode of a half spectrum, and their gate.
 
         Those of one timestep are made and moved once.
         """
@@ -72,20 +74,35 @@ class BandWeights:
             evaluated = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
             hats = hat_functions(self.knots, y, x)[..., : x // 2 + 1]
             gains = torch.einsum("be,byx->eyx", weights[:, evaluated], hats)
-            self._made[place] = evaluated, gains.to(device)
+            gate = None
+            if self.gate is not None:
+                parts = (self.gate.edges, self.gate.weights, self.gate.offsets)
+                gate = Gate(*(self._between(part, noise_to_signal) for part in parts))
+                gate = on_device(gate.gains(evaluated, y, x), device)
+            self._made[place] = evaluated, gains.to(device), gate
         return self._made[place]
 
+    def by_name(self, names: Sequence[str], source: str) -> "BandWeights":
+        """Those of stored experts, by the stored names, `in_order`; see `by_name`."""
+        weights, gate = by_name(self.weights, names, source), self.gate
+        if gate is not None:
+            gate = replace(gate, weights=by_name(gate.weights, names, source))
+        return replace(self, weights=weights, gate=gate)
+
     @cached_property
-    def _made(self) -> dict[tuple[float, int, int, str], tuple[list[int], Tensor]]:
+    def _made(self) -> dict[tuple[float, int, int, str], Gains]:
         return {}
 
     def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
         """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last timestep."""
+        return self._between(self.weights, noise_to_signal)
+
+    def _between(self, rows: Tensor, noise_to_signal: float) -> Tensor:
         log = self.noise_to_signal.log()
         where = torch.tensor(noise_to_signal, dtype=log.dtype).log().clamp(log[0], log[-1])
         above = int(torch.searchsorted(log, where).clamp(1, len(log) - 1))
         share = float((where - log[above - 1]) / (log[above] - log[above - 1]))
-        return torch.lerp(self.weights[above - 1], self.weights[above], share)
+        return torch.lerp(rows[above - 1], rows[above], share)
 
 
 @final
@@ -205,12 +222,15 @@ class CalibratedDenoiser:
         """Return the calibrated estimate of `E[x0 | x_t, cluster]`."""
         mean, (y, x) = self._fitted.gaussian.mean.to(x_t), x_t.shape[-2:]
         ratio = self.schedule.noise_to_signal(t)
-        evaluated, gains = self.bands.gains(ratio, y, x, x_t.device)
+        evaluated, gains, gate = self.bands.gains(ratio, y, x, x_t.device)
         experts = experts_of(self._base, self._fitted, self._groups)
         seen = torch.stack([experts[number](x_t, t) for number in evaluated]) - mean
-        modes = torch.fft.rfft2(seen) * gains[:, None, None].to(x_t.dtype)
-        estimate: Tensor = mean + torch.fft.irfft2(modes.sum(dim=0), s=(y, x))
-        return estimate
+        modes = torch.fft.rfft2(seen)
+        stacked = (modes * gains[:, None, None].to(x_t.dtype)).sum(dim=0)
+        estimate: Tensor = torch.fft.irfft2(stacked, s=(y, x))
+        if gate is not None:
+            estimate = estimate + gate.added(modes, estimate)
+        return mean + estimate
 
 
 EXPERTS: dict[str, Callable[[Base, TargetExperts, Groups], Expert]] = {
@@ -236,8 +256,8 @@ def in_order(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def by_name(
-    weights: Float[Tensor, "timesteps bands stored"], names: Sequence[str], source: str
-) -> Float[Tensor, "timesteps bands experts"]:
+    weights: Float[Tensor, "*rest stored"], names: Sequence[str], source: str
+) -> Float[Tensor, "*rest experts"]:
     """Stored weights `in_order`.
 
     A fixed expert that was not there when the weights were stored has weight 0.
@@ -364,8 +384,8 @@ def calibrate_timestep(
     spec: CalibrationSpec,
     symmetries: Sequence[Symmetry],
     root: int,
-) -> Float[Tensor, "bands experts"]:
-    """Fit the weights of one timestep on noised targets; `folds[p]` has not seen targets `p::2`.
+) -> tuple[Float[Tensor, "bands experts"], Gate]:
+    """Fit weights and gate of one timestep on noised targets; `folds[p]` has not seen `p::2`.
 
     Targets are noised `spec.draws` times, or as often as `ENOUGH` numbers take: the regression
     counts modes, and larger maps have more of each band. Experts that the first draw prunes are
@@ -378,6 +398,7 @@ def calibrate_timestep(
         for parity, fitted in enumerate(folds)
     ]
     system: NormalEquations | None = None
+    noised: list[list[tuple[Tensor, list[int], Maps]]] = [[], []]
     among = list(range(len(experts_of(base, folds[0], groups[0]))))
     weights = torch.empty(0)
     for draw in range(min(spec.draws, -(-ENOUGH // targets.numel()))):
@@ -390,7 +411,17 @@ def calibrate_timestep(
             experts = experts_of(base, fitted, groups[parity])
             modes.append(expert_modes(x_t, t, [experts[i] for i in among], mean))
             clean.append(torch.fft.fft2(x0 - mean))
+            noised[parity].append((modes[-1], among.copy(), x0 - mean))
         found = NormalEquations.of(torch.cat(modes, dim=1), torch.cat(clean), knots)
         system = found if system is None else system.plus(found, among)
         weights, among = pruned(system, among, spec.ridge, spec.prune_tolerance)
-    return weights.float().cpu()
+    kept = [
+        torch.cat([modes[[which.index(i) for i in among]] for modes, which, _ in fold], dim=1)
+        for fold in noised
+    ]
+    gate = fit_gate(
+        kept, [torch.cat([x0 for *_, x0 in fold]) for fold in noised], weights[:, among]
+    )
+    every = torch.zeros(*gate.weights.shape[:-1], weights.shape[1])
+    every[..., among] = gate.weights
+    return weights.float().cpu(), replace(gate, weights=every)

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.denoising.calibrated import BandWeights, by_name
+from ood_core.denoising.calibrated import BandWeights
+from ood_core.denoising.gate import Gate
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import IdentityRefused
 from ood_core.estimators.choice import Choice, Prior
@@ -23,6 +24,7 @@ from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Sta
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
 from ood_core.store.place import Place
 from ood_core.store.run import PATCHES, RunStore
+from ood_core.store.schema import GATE
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
 from ood_core.synthesis.pipeline import ExpertPlan
 
@@ -33,12 +35,14 @@ def read_calibration(run: RunStore) -> tuple[ExpertPlan, BandWeights]:
     Raises:
         IdentityRefused: the run has weights of an expert that this version does not know.
     """
-    rows, attributes = run.table("calibrate").load("weights")
+    rows, attributes = run.table("calibrate").load("weights", *GATE)
+    weights, *gate = (torch.from_numpy(rows[name]) for name in ("weights", *GATE))
     return ExpertPlan.from_dict(attributes), BandWeights(
         noise_to_signal=torch.tensor(attributes["noise_to_signal"]),
         knots=torch.tensor(attributes["knots"]),
-        weights=by_name(torch.from_numpy(rows["weights"]), attributes["experts"], str(run.root)),
-    )
+        weights=weights,
+        gate=Gate(**dict(zip(GATE.values(), gate, strict=True))),
+    ).by_name(attributes["experts"], str(run.root))
 
 
 PATCH_AXES = {

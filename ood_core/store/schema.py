@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, final
 
+from ood_core.denoising.gate import BINS, KNOTS
 from ood_core.store.arrays import Column
 
 MAP_AXES = ("channel", "y", "x")
@@ -27,6 +28,10 @@ SHARDED: dict[ShardedStage, StageTable] = {
     "generate": StageTable("dataset.zarr", "sample"),
 }
 """Every stage that is done in shards, in the order of the work."""
+
+
+GATE = {"gate_edges": "edges", "gate_weights": "weights", "gate_offsets": "offsets"}
+"""Columns of `calibration.zarr` that hold the gate, and which part of it each is."""
 
 
 def target_columns(
@@ -72,12 +77,17 @@ def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
 
 
 def calibration_columns(bands: int, experts: int) -> list[Column]:
-    """`calibration.zarr`: weights of the experts per timestep and band.
+    """`calibration.zarr`: weights of the experts per timestep and band, and of the gate.
 
     The attributes `timesteps` and `noise_to_signal` say what the rows are.
     """
-    about = "expert weights"
-    return [Column("weights", ("band", "expert"), (bands, experts), "float32", about)]
+    gate = ("bin", "knot", "expert")
+    return [
+        Column("weights", ("band", "expert"), (bands, experts), "float32", "expert weights"),
+        Column("gate_edges", ("bin",), (BINS,), "float32", "brightness of the gate's bins"),
+        Column("gate_weights", gate, (BINS, KNOTS, experts), "float32", "added in each bin"),
+        Column("gate_offsets", ("bin",), (BINS,), "float32", "added to every map in each bin"),
+    ]
 
 
 def sample_columns(shape: Shape, unit: str, sources: int = 0) -> list[Column]:

@@ -35,6 +35,7 @@ from ood_core.denoising.calibrated import (
     calibrate_timestep,
     halves,
 )
+from ood_core.denoising.gate import Gate
 from ood_core.denoising.hats import band_knots
 from ood_core.denoising.steered import Plateaus, StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
@@ -61,6 +62,7 @@ GAUSSIAN_WHITE = 1.0
 """`sigma/alpha` at which the covariance of the Gaussian expert is chosen: there it matters most."""
 GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
+Calibrated = tuple[Float[Tensor, "bands experts"], Gate]
 Each = Callable[[Sequence[Any]], Iterable[Any]]
 """Goes through pieces of work, and may show how far it is."""
 
@@ -313,22 +315,23 @@ class Calibrator:
         self._folds = [on_device(fold, pipeline.device) for fold in folds]
         self._seen = seen.to(pipeline.device)
 
-    def weights_at(self, t: int) -> Float[Tensor, "bands experts"]:
-        """Weights at one timestep, `(bands, experts)`."""
+    def weights_at(self, t: int) -> Calibrated:
+        """Weights at one timestep, `(bands, experts)`, and its gate."""
         pipeline = self._pipeline
         return calibrate_timestep(
             self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
             pipeline.targets.symmetries, pipeline.root,
         )  # fmt: skip
 
-    def weights(self, by_timestep: Mapping[int, Float[Tensor, "bands experts"]]) -> BandWeights:
+    def weights(self, by_timestep: Mapping[int, Calibrated]) -> BandWeights:
         """The weights of all timesteps, in rising order."""
         rising = sorted(by_timestep)
         ratio = [self._pipeline.base.schedule.noise_to_signal(t) for t in rising]
         return BandWeights(
             noise_to_signal=torch.tensor(ratio, dtype=torch.float32),
             knots=torch.tensor(self._plan.knots),
-            weights=torch.stack([by_timestep[t] for t in rising]),
+            weights=torch.stack([by_timestep[t][0] for t in rising]),
+            gate=Gate.stacked([by_timestep[t][1] for t in rising]),
         )
 
 

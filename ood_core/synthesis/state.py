@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.denoising.calibrated import BandWeights
+from ood_core.denoising.gate import Gate
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import InputError
 from ood_core.estimators.choice import Choice
@@ -31,7 +32,7 @@ from ood_core.synthesis.pipeline import ExpertPlan, FittedPrior
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        BandWeights, Choice, CrossStationary, Diagonal, ExpertPlan, FittedPrior, GaussianPrior,
+        BandWeights, Choice, CrossStationary, Diagonal, ExpertPlan, FittedPrior, Gate, GaussianPrior,
         Interval, LowRank, MixturePrior, Norms, PatchMixture, ShellGeometry, Stationary,
     )
 }  # fmt: skip

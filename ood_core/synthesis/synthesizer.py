@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ood_core.arrays import Latents, Maps, row_major
 from ood_core.config.identity import digest, identity_record, read_method
 from ood_core.config.method import Method
-from ood_core.denoising.calibrated import BandWeights, by_name, in_order
+from ood_core.denoising.calibrated import BandWeights, in_order
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.choice import Prior
 from ood_core.maps.target_set import TargetSet
@@ -47,7 +47,7 @@ from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.walks import geodesic
 
 INVERSION_BATCH = 16
-FORMAT = 1
+FORMAT = 2
 T = TypeVar("T")
 
 
@@ -381,9 +381,8 @@ class Synthesizer:
         targets = _targets_of(state["targets"])
         plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
         if plan is not None:
-            named = by_name(weights.weights, plan.experts, str(path))
+            weights = weights.by_name(plan.experts, str(path))
             plan = replace(plan, experts=in_order(plan.experts))
-            weights = replace(weights, weights=named)
         made = cls(model, read_method(record), batch=batch)
         return made._restored(
             targets, record, plan, patches, weights, state["latents"], tuple(state["held"]),

@@ -22,6 +22,7 @@ from ood_core.denoising.calibrated import (
     fit_weights,
     in_order,
 )
+from ood_core.denoising.gate import Gate
 from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser
@@ -80,10 +81,11 @@ def fitted(
     targets: Maps, base: Denoiser, folds: list[TargetExperts], whole: TargetExperts, held_out: Maps
 ) -> CalibratedDenoiser:
     mean = whole.gaussian.mean
-    weights = [calibrate_timestep(targets, base, folds, mean, t, SPEC, (), 7) for t in TIMESTEPS]
+    found = [calibrate_timestep(targets, base, folds, mean, t, SPEC, (), 7) for t in TIMESTEPS]
+    weights, gates = zip(*found, strict=True)
     ratio = torch.tensor([LINEAR.noise_to_signal(t) for t in TIMESTEPS])
     knots = band_knots(SIDE, SIDE, SPEC.bands)
-    bands = BandWeights(ratio, knots, torch.stack(weights))
+    bands = BandWeights(ratio, knots, torch.stack(weights), Gate.stacked(gates))
     return CalibratedDenoiser(base, whole, bands, whole.assign(held_out))
 
 
@@ -128,7 +130,7 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
     targets = MEAN + variance.sqrt() * randn(64, 1, SIDE, SIDE, seed=5).float()
     base = law(Diagonal(variance))
     for t in TIMESTEPS:
-        weights = calibrate_timestep(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
+        weights, _ = calibrate_timestep(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
         identity, on_base, gaussian, cluster = weights.T
         # A band holds at least 64 x 4 draws of some 4 modes each; its residual is of the size of
         # the signal, so a weight is known to 5 / sqrt(1000) = 0.16.
@@ -140,7 +142,7 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
 def test_a_base_that_answers_the_mean_earns_none() -> None:
     targets = fields(64, 1)
     base = law(Stationary(torch.full_like(POWER, 1e-8)))
-    weights = calibrate_timestep(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
+    weights, _ = calibrate_timestep(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
     assert float(weights[:, list(EXPERTS).index("base")].abs().max()) < 0.01
 
 
@@ -277,7 +279,8 @@ def test_weights_are_a_function_of_targets_timestep_and_root() -> None:
     targets, folds = fields(8, 1), [laws(EXACT)] * 2
 
     def weights(t: int, root: int) -> torch.Tensor:
-        return calibrate_timestep(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
+        found, gate = calibrate_timestep(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
+        return torch.cat([found.flatten(), gate.weights.flatten(), gate.offsets])
 
     assert torch.equal(weights(300, 1), weights(300, 1))
     assert not torch.equal(weights(300, 1), weights(300, 2))
