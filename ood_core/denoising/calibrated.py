@@ -74,12 +74,9 @@ class BandWeights:
             evaluated = weights.ne(0).any(dim=0).nonzero()[:, 0].tolist() or [0]
             hats = hat_functions(self.knots, y, x)[..., : x // 2 + 1]
             gains = torch.einsum("be,byx->eyx", weights[:, evaluated], hats)
-            gate = None
-            if self.gate is not None:
-                parts = (self.gate.edges, self.gate.weights, self.gate.offsets)
-                gate = Gate(*(self._between(part, noise_to_signal) for part in parts))
-                gate = on_device(gate.gains(evaluated, y, x), device)
-            self._made[place] = evaluated, gains.to(device), gate
+            gate = self._gate_at(noise_to_signal)
+            added = None if gate is None else on_device(gate.gains(evaluated, y, x), device)
+            self._made[place] = evaluated, gains.to(device), added
         return self._made[place]
 
     def by_name(self, names: Sequence[str], source: str) -> "BandWeights":
@@ -96,6 +93,12 @@ class BandWeights:
     def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
         """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last timestep."""
         return self._between(self.weights, noise_to_signal)
+
+    def _gate_at(self, noise_to_signal: float) -> Gate | None:
+        if self.gate is None:
+            return None
+        parts = self.gate.edges, self.gate.weights, self.gate.offsets
+        return Gate(*(self._between(part, noise_to_signal) for part in parts))
 
     def _between(self, rows: Tensor, noise_to_signal: float) -> Tensor:
         log = self.noise_to_signal.log()
@@ -419,9 +422,8 @@ def calibrate_timestep(
         torch.cat([modes[[which.index(i) for i in among]] for modes, which, _ in fold], dim=1)
         for fold in noised
     ]
-    gate = fit_gate(
-        kept, [torch.cat([x0 for *_, x0 in fold]) for fold in noised], weights[:, among]
-    )
+    details = [torch.cat([x0 for *_, x0 in fold]) for fold in noised]
+    gate = fit_gate(kept, details, weights[:, among])
     every = torch.zeros(*gate.weights.shape[:-1], weights.shape[1])
     every[..., among] = gate.weights
     return weights.float().cpu(), replace(gate, weights=every)

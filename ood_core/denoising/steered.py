@@ -3,12 +3,16 @@
 While decoding, at each timestep with `sigma/alpha` up to `sigma_max`, a few Adam steps on the
 denoised estimate alone (no gradient through the network) lower the distance of its statistics to a
 per-sample aim `s*`. Statistics: log scattering moments, log band powers of the map and of what
-lies above several brightnesses, mean, spread, skewness, sorted pixels and means of blocks, and
-means of rings about the centre, each divided by its spread over the targets.
+lies above several brightnesses, mean, spread, skewness, means of groups of the sorted pixels and of
+sorted means of blocks, and means of rings about the centre, each divided by its spread over the
+targets.
 
 The aim is drawn locally. A target is a random point between two of its near neighbours in statistic
 space, plus what that point misses; an aim is such a point of one target, plus most of what is
 missed at one of its neighbours. Points alone would be nearer to targets than real maps are to any.
+Some aims still are, where a point is nearly a neighbour and hardly anything was missed. So an aim
+whose scattering moments are nearer to those of a target than all but a few targets are to those of
+another one is drawn anew.
 
 Power of a map alone does not say whether bright pixels are one object or many. That of the set of
 pixels above a level does: at small scales it is the length of the set's boundary (Debye, Anderson &
@@ -37,7 +41,7 @@ themselves; a random `u` to begin with has part of it, with phases that no stati
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import final
@@ -62,14 +66,17 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.gaussian import band_spectrum, symmetric_mean
 from ood_core.maps.quantization import Quantization
 from ood_core.metrics.detail import local_mean
+from ood_core.metrics.distances import Whitening
 from ood_core.metrics.scattering import Scattering
 from ood_core.numerics.covariance import filtered
 from ood_core.numerics.random import SeedRange, StepNoise, Stream, uniform
 from ood_core.numerics.symmetry import orbit
 
-QUANTILES = 24
-BLOCKS, RANKS = (2, 4), 16
-"""Sides of the blocks whose means are sorted too, and how many of these are kept.
+GROUPS = 24
+"""Groups of the sorted pixels. Every pixel is in one, where single quantiles would pull but a few:
+maps whose brightest pixels are nearly even got outliers that nothing reached."""
+BLOCKS, BLOCK_GROUPS = (2, 4), 16
+"""Sides of the blocks whose means are sorted too, and groups of these.
 
 Pixel values alone do not say that bright pixels lie together.
 """
@@ -82,7 +89,8 @@ LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
 FAR = 16  # neighbours are at most so small a part of all images, or two of them
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
-TRIES = 64  # aims of which one is taken, where some are worth more
+TRIES = 64  # aims of which one is taken
+NEAR = 0.05  # of the targets are nearer to another one than aims may be
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 MOST = 1.0  # spread: a wider gap pulls no more, as in the loss of Huber (1964)
 BETAS = 0.8, 0.99
@@ -153,8 +161,10 @@ class Statistics:
         hats = hats / hats.sum((-2, -1), keepdim=True) / (y * x)
         hats[:, 0, 0] = 0  # power about the mean
         self._bands = half_sums(hats)
-        self._ranks = torch.linspace(0, y * x - 1, QUANTILES).round().long()
-        self._block_ranks = torch.stack([end_ranks((y // b) * (x // b)) for b in BLOCKS])
+        self._groups = group_means(y * x, GROUPS)
+        self._block_groups = tuple(
+            group_means((y // side) * (x // side), BLOCK_GROUPS) for side in BLOCKS
+        )
         self._levels = torch.tensor(LEVELS)
         self._rings = ring_means(y, radial_bins, x)
         self._shape, self._plateaus = shape, plateaus
@@ -165,9 +175,13 @@ class Statistics:
 
     def low_k(self, channels: int) -> Bool[Tensor, " f"]:
         """Which statistics are those of `LOW_K`."""
+        return self.those(LOW_K, channels)
+
+    def those(self, names: Mapping[str, slice], channels: int) -> Bool[Tensor, " f"]:
+        """Which statistics have these names, and which of their numbers per channel."""
         zeros = torch.zeros(1, channels, *self._shape, device=self._bands.device)
         marks = {name: torch.zeros(part.shape) for name, part in self.by_name(zeros).items()}
-        for name, which in LOW_K.items():
+        for name, which in names.items():
             marks[name][..., which] = 1
         return torch.cat([mark.flatten(1) for mark in marks.values()], dim=1)[0] > 0
 
@@ -182,10 +196,9 @@ class Statistics:
             heights = self._plateaus.heights(flat, heights)
         above = torch.sigmoid(heights).unflatten(-1, self._shape)
         excursions = self._log_power(above)[..., 1:]
-        quantiles = flat.sort(dim=-1).values.index_select(-1, self._ranks)
         coarse = [
-            avg_pool2d(maps, side).flatten(2).sort(dim=-1).values.index_select(-1, ranks)
-            for side, ranks in zip(BLOCKS, self._block_ranks, strict=True)
+            avg_pool2d(maps, side).flatten(2).sort(dim=-1).values @ groups.T
+            for side, groups in zip(BLOCKS, self._block_groups, strict=True)
         ]
         return {
             "scattering": self._scattering.log_moments(maps),
@@ -195,7 +208,7 @@ class Statistics:
             "spread": torch.log(spread + 1e-3),
             "skewness": (standard * standard * standard).mean(-1),
             "coarse": torch.cat(coarse, dim=-1),
-            "quantiles": quantiles,
+            "pixels": flat.sort(dim=-1).values @ self._groups.T,
             "rings": flat @ self._rings.flatten(1).T,
         }
 
@@ -208,16 +221,24 @@ class Statistics:
     def to(self, device: torch.device | str) -> "Statistics":
         """Move to a device."""
         moved = copy(self)
-        for name in ("_scattering", "_bands", "_ranks", "_block_ranks", "_levels", "_rings"):
+        for name in ("_scattering", "_bands", "_groups", "_levels", "_rings"):
             setattr(moved, name, getattr(self, name).to(device))
+        moved._block_groups = tuple(groups.to(device) for groups in self._block_groups)
         moved._plateaus = None if self._plateaus is None else self._plateaus.to(device)
         return moved
 
 
-def end_ranks(count: int) -> Int[Tensor, " ranks"]:
-    """Ranks among so many numbers, denser at both ends."""
-    share = torch.sin(torch.linspace(0, math.pi / 2, RANKS)).square()
-    return (share * (count - 1)).round().long()
+def group_means(count: int, groups: int) -> Float[Tensor, "groups count"]:
+    """Weights of so many sorted numbers, one at least, whose sums are means of groups.
+
+    Groups are narrower at both ends. There are fewer where there are fewer numbers.
+    """
+    step = torch.arange(min(groups, count) + 1)
+    ends = (count * torch.sin(math.pi / 2 * step / step[-1]).square()).round().long()
+    ends = ends.clamp(min=step, max=count - step[-1] + step)
+    number = torch.searchsorted(ends[1:], torch.arange(count), right=True)
+    inside = (number[None] == step[:-1, None]).float()
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def relative_detail(detail: Maps, hats: Float[Tensor, "bins n c y x"]) -> Float[Tensor, " bins"]:
@@ -273,13 +294,48 @@ def share_missed(values: Float[Tensor, "m f"], neighbours: Int[Tensor, "m k"]) -
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class Novelty:
+    """How far mixtures of targets' scattering moments are from the nearest target.
+
+    `moments` of all images are whitened, so that mixtures of them are those of moments. `least` is
+    the distance to the nearest other target that a share `NEAR` of the targets falls short of. On
+    the host, in double precision and pair by pair, so that no batch decides what is near.
+    """
+
+    moments: Float[Tensor, "m f"]
+    least: float
+
+    @classmethod
+    def measure(cls, moments: Float[Tensor, "m f"], targets: int) -> "Novelty":
+        """Measure on moments of images; row `g * targets + i` is of image `g` of target `i`."""
+        white = Whitening.fit(moments[:targets])(moments.double()).cpu()
+        own = torch.arange(len(white)) % targets
+        apart = _distances(white[:targets], white)
+        apart[torch.arange(targets)[:, None] == own] = math.inf
+        return cls(white, float(apart.min(dim=1).values.quantile(NEAR)))
+
+    def __call__(
+        self, rows: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
+    ) -> Float[Tensor, " n"]:
+        """Distance of mixtures of rows, in parts of `least`."""
+        mixed = (weights.double()[..., None] * self.moments[rows]).sum(dim=1)
+        return _distances(mixed, self.moments).min(dim=1).values / max(self.least, 1e-12)
+
+
+def _distances(one: Float[Tensor, "n f"], other: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class StatisticAims:
     """Statistics of the targets and of their symmetric images, and how far each spreads.
 
     `share` is how much aims have of what is missed (`share_missed`). `low_k` marks those of the
     mean and of the lowest wavenumbers. `power` is the targets' mean power about their mean, per
     Fourier mode, isotropic. `detail` is the spread of the targets' detail where their local mean
-    has one of several brightnesses, `edges`, over its spread in all.
+    has one of several brightnesses, `edges`, over its spread in all. `novel` keeps aims away from
+    targets.
     """
 
     values: Float[Tensor, "m f"]
@@ -291,6 +347,7 @@ class StatisticAims:
     power: Map
     edges: Float[Tensor, " bins"]
     detail: Float[Tensor, " bins"]
+    novel: Novelty
 
     @classmethod
     def measure(
@@ -316,7 +373,9 @@ class StatisticAims:
         edges = brightness_edges(smooth)
         detail = relative_detail(targets - smooth, brightness_hats(smooth, edges))
         share = share_missed(standard, nearest)
-        return cls(values, spread, low_k, nearest, share, len(targets), power, edges, detail)
+        scattering = statistics.those({"scattering": slice(None)}, targets.shape[1])
+        novel = Novelty.measure(values[:, scattering], len(targets))
+        return cls(values, spread, low_k, nearest, share, len(targets), power, edges, detail, novel)
 
     def draw(
         self,
@@ -328,19 +387,24 @@ class StatisticAims:
 
         These are the target whose place among its neighbours is taken, and the neighbour whose miss
         is. `near` has the first of each sample, whose latent it was made of; without it, the first
-        is drawn at random. With the `worth` of every row of `values`, one of `TRIES` aims is taken
-        with probability proportional to the exponential of its mixture of these and of its first.
+        is drawn at random and kept. Of `TRIES` aims the first is taken that is far enough from all
+        targets, or the furthest. With the `worth` of every row of `values`, one of those that are
+        far enough is taken with probability proportional to the exponential of its mixture of these
+        and of its first.
         """
-        if worth is None:
-            rows, weights = self._mixture(seeds, near, 0)
-        else:
-            tries = [self._mixture(seeds, near, attempt) for attempt in range(TRIES)]
-            every, shares = (torch.stack(part, dim=1) for part in zip(*tries, strict=True))
+        tries, far = [], torch.zeros(len(seeds), 0, dtype=torch.float64)
+        while far.shape[1] < TRIES and (worth is not None or not (far >= 1).any(dim=1).all()):
+            tries.append(self._mixture(seeds, near, far.shape[1]))
+            far = torch.cat([far, self.novel(*tries[-1])[:, None]], dim=1)
+            near = tries[0][0][:, 0] if worth is None else near
+        every, shares = (torch.stack(part, dim=1) for part in zip(*tries, strict=True))
+        score = torch.where((far >= 1).any(1, keepdim=True), (far >= 1).double(), far)
+        if worth is not None:
             drawn = uniform(seeds, TRIES, TRIES, Stream.STATISTIC).clamp_min(1e-300)
             mixed = (worth[every] * shares).sum(-1) + worth[every[..., 0]]
-            score = mixed - (-drawn.log()).log()
-            best = torch.arange(len(seeds)), score.argmax(dim=1)
-            rows, weights = every[best], shares[best]
+            score = torch.where(score < 1, -math.inf, mixed - (-drawn.log()).log())
+        best = torch.arange(len(seeds)), score.argmax(dim=1)
+        rows, weights = every[best], shares[best]
         points = self.values[rows.to(self.values.device)]
         aim = torch.einsum("nk,nkf->nf", weights.to(points), points)
         return aim, rows[:, :2] % self.targets

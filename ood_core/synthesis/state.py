@@ -32,8 +32,9 @@ from ood_core.synthesis.pipeline import ExpertPlan, FittedPrior
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        BandWeights, Choice, CrossStationary, Diagonal, ExpertPlan, FittedPrior, Gate, GaussianPrior,
-        Interval, LowRank, MixturePrior, Norms, PatchMixture, ShellGeometry, Stationary,
+        BandWeights, Choice, CrossStationary, Diagonal, ExpertPlan, FittedPrior, Gate,
+        GaussianPrior, Interval, LowRank, MixturePrior, Norms, PatchMixture, ShellGeometry,
+        Stationary,
     )
 }  # fmt: skip
 KIND, ARRAY, TUPLE, NUMBER = "kind", "array", "tuple", "number"

@@ -17,7 +17,7 @@ from ood_core.denoising.calibrated import (
     TargetExperts,
 )
 from ood_core.denoising.hats import band_knots
-from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.steered import Novelty, StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
@@ -116,7 +116,8 @@ class TestSteered(DenoiserContract):
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         large = torch.zeros(len(spread), dtype=torch.bool)
         near, edges = torch.zeros(1, 1, dtype=torch.int64), torch.linspace(-1, 1, 5)
-        aims = StatisticAims(aim, spread, large, near, 0, 1, power, edges, torch.ones(5))
+        novel = Novelty(torch.zeros(1, 1, dtype=torch.float64), 0.0)
+        aims = StatisticAims(aim, spread, large, near, 0, 1, power, edges, torch.ones(5), novel)
         return SteeredDenoiser(inner, statistics, aim, aims, spec)
 
     @pytest.fixture
