@@ -56,7 +56,9 @@ def report_input(
     """
     record = run.record
     inverted = run.table("invert")
+    network = result.tests.network
     extremes = [*result.least_typical, *(pair.sample for pair in result.closest)]
+    extremes += [tell.sample for tell in network.tells] if network else []
     samples, numbers = shown_samples(run, extremes)
     error = inverted.read("error")
     return ReportInput(

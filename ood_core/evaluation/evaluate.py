@@ -21,7 +21,7 @@ are of all samples; what needs samples beside one another uses a random subsampl
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -60,7 +60,7 @@ from ood_core.evaluation.streaming import (
     with_whole,
 )
 from ood_core.evaluation.summary import summarize
-from ood_core.evaluation.two_sample import two_sample_tests
+from ood_core.evaluation.two_sample import ByNumber, network_test, two_sample_tests
 from ood_core.maps.target_set import TargetSet
 from ood_core.metrics.channels import coherence_distance
 from ood_core.metrics.distances import Whitening, frechet
@@ -100,6 +100,7 @@ def evaluate(
         root,
         places=targets.held_out_places,
         missing=targets.missing,
+        network=True,
         progress=progress,
     )
 
@@ -114,13 +115,14 @@ def evaluate_maps(
     *,
     places: Places | None = None,
     missing: NDArray[np.bool_] | None = None,
+    network: bool = False,
     progress: bool = False,
 ) -> EvaluationResult:
     """Compare samples with targets, all in model range.
 
     `domain` has maps of the base's own domain, for the leakage. `places` are those of the held-out
     maps, in sides of a map. `missing` pixels of the fit maps, then of the held-out ones, are left
-    out (`ood_core.evaluation.features`).
+    out (`ood_core.evaluation.features`). With `network` one looks at the maps, which takes seconds.
 
     Raises:
         TargetError: as for `evaluate`.
@@ -129,7 +131,15 @@ def evaluate_maps(
     extractor = FeatureExtractor.of(fit, held_out, symmetries, missing)
     own = None if domain is None else extractor.extract(domain)["scattering"]
     blocks = _extracted(extractor, samples, progress)
-    return evaluate_features(extractor, blocks, len(samples), root, own, places=places)
+    return evaluate_features(
+        extractor,
+        blocks,
+        len(samples),
+        root,
+        own,
+        places=places,
+        maps=(lambda numbers: samples[torch.tensor(numbers)]) if network else None,
+    )
 
 
 def evaluate_features(
@@ -141,13 +151,15 @@ def evaluate_features(
     latents: tuple[Latents, Latents] | None = None,
     statistics: "Sequence[Statistic] | None" = None,
     places: Places | None = None,
+    maps: ByNumber | None = None,
 ) -> EvaluationResult:
     """Compare the features of `count` samples, in blocks and in order, with those of the targets.
 
     `domain` has the scattering moments of maps of the base's own domain; without them no leakage is
     measured. `latents` are those of the fit targets and those that samples were drawn from;
     without them no copies are looked for there. `statistics` are the scores; None, all of them.
-    `places` are those of the held-out maps (`ood_core.evaluation.dependence`).
+    `places` are those of the held-out maps (`ood_core.evaluation.dependence`). `maps` gives samples
+    by number; without it no network looks at them.
 
     Raises:
         TargetError: a set is too small (see `evaluate`) or a value is not finite.
@@ -175,6 +187,12 @@ def evaluate_features(
     )
     moments = reference.moments(samples), reference.moments(real)
     tests = two_sample_tests(samples, fit, real, moments, root.child("tests"), dependence)
+    if maps is not None and extractor.missing is None:
+        drawn, seen = found.drawn.tolist(), root.child("network")
+        judge = network_test(
+            maps, drawn, extractor.held_out, extractor.symmetries, seen, dependence
+        )
+        tests = replace(tests, network=judge)
     copies = root.child("memorization")
     worth = dependence.effective / dependence.count
     memorization = [*check_maps(found.flagged, count, thresholds, extractor, copies, worth)]

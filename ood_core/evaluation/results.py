@@ -160,6 +160,37 @@ class ClassifierTest:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class Tell:
+    """A sample that the network is surest of, and `where` in it: logits, positive for synthetic.
+
+    Cells of `where` lie side by side from border to border, but for 4 px; at most 32 a side.
+    """
+
+    sample: int
+    logit: Number
+    where: Curves
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkTest:
+    """Accuracy of a small convolutional network on maps not trained on, with its p-value.
+
+    `real_accuracy` and `real_p` are those of halves of the `held_out` maps, where these are enough.
+    `tells` are the samples that it is surest of.
+    """
+
+    samples: int
+    held_out: int
+    accuracy: float
+    p_value: float
+    real_accuracy: float | None
+    real_p: float | None
+    tells: tuple[Tell, ...]
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Variety:
     """A number about fidelity or variety beside the same of real against real, at one set size."""
@@ -181,7 +212,8 @@ class TwoSampleTests:
     `samples`, `held_out` and `fit` count the maps compared; `effective` is the number of
     independent maps that all held-out ones are worth, of which those that lie `block` sides apart
     are compared; `attainable_p` is the least adjusted p-value that so many maps can give. With too
-    few maps `classifier` is None and `variety` empty.
+    few maps `classifier`, `network` and `mass_p` are None and `variety` empty. `mass_p` is the
+    p-value of PQMass; `network` is None as well where maps were not at hand or miss pixels.
     """
 
     samples: int
@@ -193,6 +225,8 @@ class TwoSampleTests:
     fit: int = 0
     effective: Number = 0.0
     block: int = 1
+    mass_p: float | None = None
+    network: NetworkTest | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -16,8 +16,13 @@ p-values take maps as exchangeable: where neighbours in the file are alike, only
 are tested (`ood_core.evaluation.dependence`). The same test between
 fit and held-out targets says whether the two splits are exchangeable at all: where they are not,
 samples that were true to the first would differ from the second.
+
+Three more judges decide nothing and are shown beside these: a linear classifier on all families,
+PQMass on the same features, which asks how the two sets share cells about some of their members,
+and a small convolutional network, which sees the maps themselves (`network_test`).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from math import comb, inf
 
@@ -26,15 +31,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ood_core.config.targets import Symmetry
 from ood_core.evaluation.dependence import Dependence
-from ood_core.evaluation.features import FAMILIES, Family, FeatureArray, Features
+from ood_core.evaluation.features import FAMILIES, AnyMaps, Family, FeatureArray, Features
 from ood_core.evaluation.results import (
     ALPHA,
     ClassifierTest,
     FamilyTest,
+    NetworkTest,
+    Tell,
     TwoSampleTests,
     Variety,
 )
+from ood_core.metrics.convolutional import LEAST, LEAST_SIDE, convolutional_test
 from ood_core.metrics.coverage import NEIGHBOURS, coverage, vendi
 from ood_core.metrics.discrepancy import (
     PERMUTATIONS,
@@ -47,12 +56,17 @@ from ood_core.metrics.discrepancy import (
     row_distances,
 )
 from ood_core.metrics.distances import Whitening
+from ood_core.metrics.pqmass import FEWEST, pqmass
 from ood_core.metrics.two_sample import classifier_test
 from ood_core.numerics.random import Root
 
 MAX_MAPS = 512  # of a set; which ones is drawn
 SPLITS = 20  # of held-out maps, for variety
 MIN_CLASSIFIED = 4  # maps of a half: two to train on and two to predict
+NUMBERS = 2**25  # of the maps of either set that a network sees
+TELLS, TELL_SIDE = 6, 32  # samples that the network is surest of, and cells a side
+ByNumber = Callable[[Sequence[int]], AnyMaps]
+"""Gives maps in model range by their numbers, which rise."""
 
 VARIETY = {
     "precision": ("precision", "part of samples among the real maps"),
@@ -119,6 +133,49 @@ def two_sample_tests(
         attainable_p=min(len(unsteered) * attainable_p(len(order), len(other)), 1.0),
         classifier=_classified(own, real),
         variety=_variety(own, real, root.child("variety")),
+        mass_p=_mass(own, real, root.child("mass")),
+    )
+
+
+def network_test(
+    samples: ByNumber,
+    numbers: Sequence[int],
+    held_out: AnyMaps,
+    symmetries: Sequence[Symmetry],
+    root: Root,
+    dependence: Dependence,
+) -> NetworkTest | None:
+    """Let a network tell samples of these `numbers` from held-out maps; None if there are few."""
+    apart = dependence.apart(root)
+    most = min(MAX_MAPS, max(2 * LEAST, NUMBERS // held_out[0].numel()))
+    own, other = (
+        torch.from_numpy(root.child("order", name).generator().permutation(count)[:most])
+        for name, count in (("samples", len(numbers)), ("held out", len(apart)))
+    )
+    if min(len(own), len(other)) < LEAST or min(held_out.shape[-2:]) < LEAST_SIDE:
+        return None
+    order = own.sort().indices  # read in rising order, compared in random order
+    chosen = [int(numbers[row]) for row in own[order].tolist()]
+    maps, real = samples(chosen)[order.argsort()], held_out[apart[other]]
+    told = convolutional_test(maps, real, symmetries, root.child("samples"))
+    half, control = len(real) // 2, None
+    if half >= LEAST:
+        parts = real[:half], real[half : 2 * half]
+        control = convolutional_test(*parts, symmetries, root.child("halves")).found
+    y, x = (min(TELL_SIDE, cells) for cells in told.where.shape[1:])
+    where = torch.nn.functional.adaptive_avg_pool2d(told.where, (y, x))
+    surest = told.logits.argsort(descending=True, stable=True)[:TELLS].tolist()
+    return NetworkTest(
+        samples=len(maps),
+        held_out=len(real),
+        accuracy=told.found.value,
+        p_value=told.found.p_value,
+        real_accuracy=None if control is None else control.value,
+        real_p=None if control is None else control.p_value,
+        tells=tuple(
+            Tell(int(numbers[int(own[row])]), float(told.logits[row]), where[row].double())
+            for row in surest
+        ),
     )
 
 
@@ -187,6 +244,10 @@ def _classified(own: FeatureArray, real: FeatureArray) -> ClassifierTest | None:
         return None
     found, control = classifier_test(own, real), classifier_test(real[:half], real[half:])
     return ClassifierTest(found.value, found.p_value, control.value, control.p_value)
+
+
+def _mass(own: FeatureArray, real: FeatureArray, root: Root) -> float | None:
+    return None if len(own) + len(real) < FEWEST else pqmass(own, real, root)
 
 
 def _variety(samples: FeatureArray, real: FeatureArray, root: Root) -> tuple[Variety, ...]:

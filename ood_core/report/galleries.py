@@ -51,6 +51,7 @@ class Galleries:
     more_samples: list[Picture]
     closest: list[Pair]
     least_typical: list[Picture]
+    tells: list[Pair]
 
 
 def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
@@ -68,6 +69,7 @@ def galleries(report: ReportInput, stretch: Stretch) -> Galleries:
         more_samples=_samples(report, more, stretch),
         closest=_closest(report, stretch, few),
         least_typical=_samples(report, report.result.least_typical[:few], stretch),
+        tells=_tells(report, stretch),
     )
 
 
@@ -121,6 +123,19 @@ def _closest(report: ReportInput, stretch: Stretch, most: int) -> list[Pair]:
         share = f"{near.distance / typical:.2f} of the real median" if typical > 0 else ""
         caption = f"sample {near.sample} · target {near.target}, {name} · {share}"
         pairs.append(Pair(drawn[0], second, caption))
+    return pairs
+
+
+def _tells(report: ReportInput, stretch: Stretch) -> list[Pair]:
+    """Samples that the network is surest of, each beside where it tells them."""
+    network, pairs = report.result.tests.network, []
+    tells = () if network is None else network.tells
+    scale = Stretch.fit(np.concatenate([[0.0], *(tell.where.flatten() for tell in tells)]))
+    for tell in tells:
+        drawn = _samples(report, [tell.sample], stretch)
+        alt = f"where sample {tell.sample} is told"
+        where = Picture(data_uri(map_png(tell.where.numpy(), scale)), alt)
+        pairs += [Pair(picture, where, f"sample {tell.sample}") for picture in drawn]
     return pairs
 
 

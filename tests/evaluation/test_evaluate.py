@@ -146,7 +146,7 @@ def test_physical_maps_have_the_scores_of_their_model_range() -> None:
     )
     result = evaluate(maps, targets, progress=False)
     ranged = [torch.from_numpy(targets.transform.forward(v)) for v in (maps, fit, held_out)]
-    same = evaluate_maps(*ranged, DIHEDRAL, Root.of("evaluate/0"))
+    same = evaluate_maps(*ranged, DIHEDRAL, Root.of("evaluate/0"), network=True)
     assert result.to_json() == same.to_json()
     assert isinstance(result.summary, str) and result.count == 70
     assert result.scores["fsd"].inside

@@ -1,6 +1,7 @@
 """Two-sample tests: nominal for equal distributions; faults that steering misses are rejected."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from scipy import stats
 
 from ood_core.evaluation import two_sample
+from ood_core.evaluation.dependence import Dependence
 from ood_core.evaluation.features import FAMILIES, Family
 from ood_core.evaluation.results import CopySearch, TwoSampleTests
 from ood_core.evaluation.summary import summarize
-from ood_core.evaluation.two_sample import attainable_p, two_sample_tests
+from ood_core.evaluation.two_sample import attainable_p, network_test, two_sample_tests
 from ood_core.numerics.random import Root
 from tests.oracles import fields
 
@@ -69,6 +71,30 @@ def test_equal_distributions_are_rejected_at_the_nominal_rate() -> None:
     assert 0.3 < np.mean(control) < 0.75  # of exact tests: about one half
 
 
+def test_a_network_is_shown_the_samples_whose_numbers_it_names() -> None:
+    """Samples 0 to 9 are noise in the right half, so the network is surest of some of these."""
+    samples, held_out = lognormal(80, 5), lognormal(70, 6)
+    noise = torch.from_numpy(np.random.default_rng(1).normal(size=(10, 1, 16, 8))).float()
+    samples[:10, :, :, 8:] = 2 * noise
+    numbers, root = list(range(100, 260, 2)), Root.of("network")
+    asked: list[int] = []
+
+    def read(some: Sequence[int]) -> torch.Tensor:
+        asked.extend(some)
+        return samples[[numbers.index(number) for number in some]]
+
+    apart = Dependence(70, 1, 70.0)
+    found = network_test(read, numbers, held_out, (), root, apart)
+    assert found is not None and (found.samples, found.held_out) == (80, 70)
+    assert asked == numbers  # each once, in rising order
+    assert {tell.sample for tell in found.tells} <= set(numbers[:10])
+    for tell in found.tells:
+        left, right = tell.where[:, :1].mean(), tell.where[:, -2:].mean()
+        assert right > left and tell.logit > 0
+    few = network_test(read, numbers, held_out[:20], (), root, Dependence(20, 1, 20.0))
+    assert few is None
+
+
 def test_scrambled_phases_are_told_apart_by_every_family() -> None:
     samples = torch.from_numpy(fields.scrambled(lognormal(60, 2).numpy(), 3))
     found = of_samples(samples, lognormal(60, 4))
@@ -76,6 +102,7 @@ def test_scrambled_phases_are_told_apart_by_every_family() -> None:
     assert [test.name for test in found.families] == NAMES
     assert found.classifier is not None and found.classifier.p_value < 1e-4
     assert found.classifier.accuracy > 0.8 and found.classifier.real_p > 1e-3
+    assert found.mass_p is not None and found.mass_p < 1e-3
     for test in found.families[:5]:
         assert test.distance > test.detectable_distance > 0  # what is rejected was to be seen
         assert test.adjusted == pytest.approx(0.005)
