@@ -12,7 +12,7 @@ from ood_core.report.pictures import Stretch
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 
-ROWS, COLUMNS = 5, 8
+ROWS, COLUMNS = 8, 8
 
 
 def tiles(maps: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def main() -> None:
     targets = load_targets(run)
     real, made = targets.held_out, run.table("generate").read("maps")
     stretch = Stretch.fit(real[:, 0])
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure = Figure(figsize=(11, 5.9), layout="constrained")
     sets = (("real, held out", real), ("synthetic", made))
     for axes, (title, maps) in zip(figure.subplots(1, 2), sets, strict=True):
         axes.imshow(stretch(tiles(maps)), cmap="inferno", vmin=0, vmax=1, interpolation="nearest")

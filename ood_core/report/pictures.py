@@ -156,7 +156,7 @@ def _palette_png(levels: UInt8[np.ndarray, "y x"]) -> bytes:
     return stream.getvalue()
 
 
-SHEET_COLUMNS = 6  # maps in a row of either half
+SHEET_COLUMNS = 8  # maps in a row of either half
 SHEET_ROWS = 4
 MAX_SHEET_ROWS = 40  # beyond, the picture is too tall to be opened
 CELL = 1.0  # inches a map
@@ -199,7 +199,7 @@ def contact_sheet(
         samples: synthetic maps, in the same units.
         unit: physical unit for the colour bar; '' says that there is none.
         name: name of the run.
-        rows: rows of maps; six maps a row on either side.
+        rows: rows of maps; eight maps a row on either side.
         kind: `png`, `svg` or `pdf`.
 
     Raises:
