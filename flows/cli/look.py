@@ -134,7 +134,7 @@ def gallery(
         Path | None,
         typer.Option(help="PNG, SVG or PDF to write; else report/gallery.png."),
     ] = None,
-    rows: Annotated[int, typer.Option(help="Rows of maps, six a row on either side.")] = 4,
+    rows: Annotated[int, typer.Option(help="Rows of maps, eight a row on either side.")] = 4,
     as_json: AsJson = False,
 ) -> None:
     """Draw real targets beside synthetic maps on one colour scale, as a picture."""

@@ -389,8 +389,8 @@ class StatisticAims:
         is. `near` has the first of each sample, whose latent it was made of; without it, the first
         is drawn at random and kept. Of `TRIES` aims the first is taken that is far enough from all
         targets, or the furthest. With the `worth` of every row of `values`, one of those that are
-        far enough is taken with probability proportional to the exponential of its mixture of these
-        and of its first.
+        far enough, or of all if none is, is taken with probability proportional to the exponential
+        of its mixture of these and of its first.
         """
         tries, far = [], torch.zeros(len(seeds), 0, dtype=torch.float64)
         while far.shape[1] < TRIES and (worth is not None or not (far >= 1).any(dim=1).all()):
@@ -398,11 +398,12 @@ class StatisticAims:
             far = torch.cat([far, self.novel(*tries[-1])[:, None]], dim=1)
             near = tries[0][0][:, 0] if worth is None else near
         every, shares = (torch.stack(part, dim=1) for part in zip(*tries, strict=True))
-        score = torch.where((far >= 1).any(1, keepdim=True), (far >= 1).double(), far)
+        score = far.clamp(max=1)
         if worth is not None:
             drawn = uniform(seeds, TRIES, TRIES, Stream.STATISTIC).clamp_min(1e-300)
             mixed = (worth[every] * shares).sum(-1) + worth[every[..., 0]]
-            score = torch.where(score < 1, -math.inf, mixed - (-drawn.log()).log())
+            enough = (far >= 1) | (far < 1).all(dim=1, keepdim=True)
+            score = torch.where(enough, mixed - (-drawn.log()).log(), -math.inf)
         best = torch.arange(len(seeds)), score.argmax(dim=1)
         rows, weights = every[best], shares[best]
         points = self.values[rows.to(self.values.device)]

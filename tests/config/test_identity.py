@@ -70,7 +70,7 @@ METHOD = Method(
 )
 NAMES = {f.name for f in fields(METHOD)}
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
-GOLDEN = "59a390b851f2b37b947325fdea519562088590d65da5a92a14fd4bc0972aedbd"
+GOLDEN = "ca57838cc5c8a1f2dee72a16ac1b6ee46b27aa9a5b94eb37a30acce373dda747"
 
 
 def known(spec: TargetsSpec, content: str, maps: int = 100) -> dict[str, Any]:

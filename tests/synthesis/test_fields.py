@@ -50,8 +50,12 @@ def test_opposite_borders_of_a_periodic_field_continue_one_another(synth):
         steps = np.abs(np.diff(np.roll(field[0], 8, axis=1), axis=1)).mean(axis=0)
         return steps[7] / np.delete(steps, 7).mean()
 
-    assert at_the_border(synth.field(64, 64, periodic=True)) < 1.5
-    assert at_the_border(synth.field(64, 64)) > 1.5
+    # Means of three: one field's step may be no larger by chance, as that of number 0 is.
+    closed, open_ = (
+        sum(at_the_border(synth.field(64, 64, number=n, periodic=periodic)) for n in range(3)) / 3
+        for periodic in (True, False)
+    )
+    assert closed < 1.2 and open_ > 1.3
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def test_saved_weights_are_read_by_name_and_not_by_position(synth, model, tmp_pa
     state = read_state(path)
     plan, weights = state["plan"], state["weights"]
     turned = [2, 0, 3, 1, *range(4, len(plan.experts))]
-    moved = replace(weights, weights=weights.weights[..., turned])
+    gate = replace(weights.gate, weights=weights.gate.weights[..., turned])
+    moved = replace(weights, weights=weights.weights[..., turned], gate=gate)
     names = tuple(plan.experts[number] for number in turned)
     for experts, same in ((names, True), (plan.experts, False)):
         write_state(path, state | {"weights": moved, "plan": replace(plan, experts=experts)})
