@@ -120,14 +120,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES)
+    parser.add_argument("--correlations", type=float, nargs="+", default=CORRELATIONS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     columns = [f"{name}, {nominal} %" for name, nominal in NOMINAL.items()]
     print(f"| correlation | held out | samples | {' | '.join(columns)} |")
     print("|---" * (3 + len(columns)) + "|", flush=True)
     levels = {name: nominal / 100 for name, nominal in NOMINAL.items() if name != "decided"}
-    tests, above = len(levels) * len(CORRELATIONS) * len(HELD_OUT) * len(asked.samples), []
-    for keep in CORRELATIONS:
+    tests, above = len(levels) * len(asked.correlations) * len(HELD_OUT) * len(asked.samples), []
+    for keep in asked.correlations:
         for m in HELD_OUT:
             for n in asked.samples:
                 found = [alarms(m, n, keep, trial) for trial in range(asked.trials)]
