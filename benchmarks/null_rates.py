@@ -64,7 +64,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
     root, rng = Root(seed), np.random.default_rng([seed, held_out, samples, int(100 * keep)])
     fit, real = (chain(held_out, keep, rng) for _ in range(2))
     made = chain(samples, 0, rng)
-    dependence = Dependence.measure(real, root)
+    dependence = Dependence.measure(real, root, beside=(fit, None))
     apart = real[dependence.apart(root)]
     far, near = ((0.2 * rows[:, 0]).exp() for rows in (real, made))
     within, _ = threshold(far)
@@ -73,6 +73,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
     enough = dependence.block == 1 or dependence.effective >= MIN_EFFECTIVE
     flagged, worth = int((near <= within).sum()), dependence.effective / held_out
     alone = fit[:: dependence.block]
+    scores = bands(fit, real, made, dependence, root)
     return {
         "decided": enough,
         "energy": enough and energy_test(made, apart, rng, PERMUTATIONS).p_value <= ALPHA,
@@ -80,7 +81,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
         "targets differ": enough and energy_test(alone, apart, rng, PERMUTATIONS).p_value <= ALPHA,
         "nearest ratio": enough and outside(nearest_score(near, far, root, dependence)),
         "near copies": enough and flag_p_value(flagged, samples, held_out, worth=worth) <= RATE,
-        **bands(fit, real, made, dependence, root),
+        **{name: enough and found for name, found in scores.items()},
     }
 
 

@@ -95,7 +95,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     latents, drawn, _ = redraw_latents(run)
     domain = domain_features(run, settings, extractor)
     result = evaluate_features(
-        extractor, blocks, count, root, domain, (latents, drawn), places=targets.held_out_places
+        extractor, blocks, count, root, domain, (latents, drawn), places=targets.sides
     )
     decision = decide(settings.gate, result, len(targets.held_out))
     # Before the card, which has the digest of the metadata.

@@ -98,7 +98,7 @@ def evaluate(
         targets.held_out_ranged,
         targets.symmetries,
         root,
-        places=targets.held_out_places,
+        places=targets.sides,
         missing=targets.missing,
         progress=progress,
     )
@@ -118,9 +118,9 @@ def evaluate_maps(
 ) -> EvaluationResult:
     """Compare samples with targets, all in model range.
 
-    `domain` has maps of the base's own domain, for the leakage. `places` are those of the held-out
-    maps, in sides of a map. `missing` pixels of the fit maps, then of the held-out ones, are left
-    out (`ood_core.evaluation.features`).
+    `domain` has maps of the base's own domain, for the leakage. `places` are those of the fit maps,
+    then of the held-out ones, in sides of a map. `missing` pixels, of maps in the same order, are
+    left out (`ood_core.evaluation.features`).
 
     Raises:
         TargetError: as for `evaluate`.
@@ -147,7 +147,8 @@ def evaluate_features(
     `domain` has the scattering moments of maps of the base's own domain; without them no leakage is
     measured. `latents` are those of the fit targets and those that samples were drawn from;
     without them no copies are looked for there. `statistics` are the scores; None, all of them.
-    `places` are those of the held-out maps (`ood_core.evaluation.dependence`).
+    `places` are those of the fit maps, then of the held-out ones
+    (`ood_core.evaluation.dependence`).
 
     Raises:
         TargetError: a set is too small (see `evaluate`) or a value is not finite.
@@ -158,7 +159,11 @@ def evaluate_features(
     thresholds = CopyThresholds.calibrate(fit, real, reference.whitening, count)
     found = accumulate(blocks, count, reference.whitening, thresholds, root)
     samples = found.subsample
-    dependence = Dependence.measure(reference.ordinary(real), root, places)
+    places_of_fit, held_out = (
+        (None, None) if places is None else np.split(places, [len(extractor.fit)])
+    )
+    beside = reference.ordinary(fit), places_of_fit
+    dependence = Dependence.measure(reference.ordinary(real), root, held_out, beside)
     splits = halves(len(samples["distance"]), dependence, root.child("splits"))
     scores = with_whole(
         {

@@ -283,11 +283,11 @@ class TargetSet:
         return self.model_range[self.fit_count :]
 
     @property
-    def held_out_places(self) -> NDArray[np.float64] | None:
-        """Where the held-out maps lie: file, and row and column in sides of a map."""
+    def sides(self) -> NDArray[np.float64] | None:
+        """Where maps lie: file, and row and column in sides of a map."""
         if self.places is None:
             return None
-        sides: NDArray[np.float64] = self.places[self.fit_count :] / [1, *self.shape[1:]]
+        sides: NDArray[np.float64] = self.places / [1, *self.shape[1:]]
         return sides
 
     @property
