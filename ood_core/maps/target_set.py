@@ -490,14 +490,14 @@ def _without_copies(
     """
     if spec.duplicates == "refuse":
         _duplicates(maps, fit)  # identical ones have an error of their own
-    pairs = near_duplicates(maps.values, fit, spec.symmetries)
+    pairs = near_duplicates(maps.values, fit)
     if not pairs:
         return maps, missing
     names = [f"{maps.ids[held]} = {maps.ids[target]}" for held, target in pairs]
     if spec.duplicates == "refuse":
         raise TargetError(
             f"{maps.source}: got {len(pairs)} held-out maps that are nearly fitted ones "
-            f"({listing(names)}), up to symmetries, shifts, contrast and little noise; expected "
+            f"({listing(names)}), up to flips, turns, shifts, contrast and little noise; expected "
             "different maps, or the comparison with held-out maps means nothing; give each map "
             "once, or set targets.duplicates to leave_out"
         )
