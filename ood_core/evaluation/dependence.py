@@ -74,10 +74,11 @@ class Dependence:
         if beside is not None and len(beside[0]) > 1:
             further = cls(len(beside[0]), 1, float(len(beside[0])), beside[1])
             sets.append(_Pairs.of(further, beside[0], most))
-        number = sum(pairs.number for pairs in sets).clip(min=1)
+        number = np.sum([pairs.number for pairs in sets], axis=0).clip(min=1)
         rng = root.child("dependence").generator()
-        own = sum(pairs.sums() for pairs in sets) / number
-        null = np.stack([sum(pairs.sums(rng) for pairs in sets) / number for _ in range(SHUFFLES)])
+        own = np.sum([pairs.sums() for pairs in sets], axis=0) / number
+        drawn = [np.sum([pairs.sums(rng) for pairs in sets], axis=0) for _ in range(SHUFFLES)]
+        null = np.stack(drawn) / number
         first = slice(0, FIRST_LAGS)
         larger = int((null[:, first].sum(1) >= own[first].sum()).sum())
         if (1 + larger) / (1 + SHUFFLES) > LEVEL:
@@ -167,7 +168,8 @@ class _Pairs:
         order = np.arange(len(self.similar))
         order = order if rng is None else rng.permutation(order)
         weights = self.similar[order[self.one], order[self.other]]
-        return np.bincount(self.lag, weights, minlength=len(self.number))
+        found: np.ndarray = np.bincount(self.lag, weights, minlength=len(self.number))
+        return found
 
 
 def _similarity(features: Tensor) -> Float[Tensor, "m m"]:
