@@ -83,12 +83,14 @@ class Trial:
             return cut[:, 0]
 
         grid = tiles(1, 0, side)[0]
-        held = np.array([(0, y, x) for y in range(8) for x in range(4, 12)], dtype=np.float64)
+        fit_places, held = (
+            [(0.0, y, x) for y in range(8) for x in columns] for columns in (range(4), range(4, 12))
+        )
         far = tiles(-(-samples // 9), 1, 4 * side).flatten(0, 2)[:samples, None].contiguous()
         fit, held_out = (
             part.flatten(0, 1)[:, None].contiguous() for part in (grid[:8, :4], grid[:8, 4:])
         )
-        return cls(seed, fit, held_out, far, held)
+        return cls(seed, fit, held_out, far, np.array(fit_places + held))
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -241,7 +243,9 @@ def main() -> None:
         if not "another place".startswith(tuple(asked.only)):
             continue
         away = Trial.elsewhere(seed, asked.samples, asked.side)
-        judged.setdefault(("another place", 0), []).append(away.judged(away.features))
+        found = away.judged(away.features)
+        judged.setdefault(("another place", 0), []).append(found)
+        print(seed, "another place", found.outcome, len(found.found), file=sys.stderr, flush=True)
     for (name, copies), sets in judged.items():
         print(row(name, copies, sets), flush=True)
     releases: dict[tuple[str, int], list[Judged]] = {}

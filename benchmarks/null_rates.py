@@ -64,7 +64,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
     root, rng = Root(seed), np.random.default_rng([seed, held_out, samples, int(100 * keep)])
     fit, real = (chain(held_out, keep, rng) for _ in range(2))
     made = chain(samples, 0, rng)
-    dependence = Dependence.measure(real, root)
+    dependence = Dependence.measure(real, root, beside=(fit, None))
     apart = real[dependence.apart(root)]
     far, near = ((0.2 * rows[:, 0]).exp() for rows in (real, made))
     within, _ = threshold(far)
@@ -73,6 +73,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
     enough = dependence.block == 1 or dependence.effective >= MIN_EFFECTIVE
     flagged, worth = int((near <= within).sum()), dependence.effective / held_out
     alone = fit[:: dependence.block]
+    scores = bands(fit, real, made, dependence, root)
     return {
         "decided": enough,
         "energy": enough and energy_test(made, apart, rng, PERMUTATIONS).p_value <= ALPHA,
@@ -80,7 +81,7 @@ def alarms(held_out: int, samples: int, keep: float, seed: int) -> dict[str, boo
         "targets differ": enough and energy_test(alone, apart, rng, PERMUTATIONS).p_value <= ALPHA,
         "nearest ratio": enough and outside(nearest_score(near, far, root, dependence)),
         "near copies": enough and flag_p_value(flagged, samples, held_out, worth=worth) <= RATE,
-        **bands(fit, real, made, dependence, root),
+        **{name: enough and found for name, found in scores.items()},
     }
 
 
@@ -120,14 +121,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES)
+    parser.add_argument("--correlations", type=float, nargs="+", default=CORRELATIONS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     columns = [f"{name}, {nominal} %" for name, nominal in NOMINAL.items()]
     print(f"| correlation | held out | samples | {' | '.join(columns)} |")
     print("|---" * (3 + len(columns)) + "|", flush=True)
     levels = {name: nominal / 100 for name, nominal in NOMINAL.items() if name != "decided"}
-    tests, above = len(levels) * len(CORRELATIONS) * len(HELD_OUT) * len(asked.samples), []
-    for keep in CORRELATIONS:
+    tests, above = len(levels) * len(asked.correlations) * len(HELD_OUT) * len(asked.samples), []
+    for keep in asked.correlations:
         for m in HELD_OUT:
             for n in asked.samples:
                 found = [alarms(m, n, keep, trial) for trial in range(asked.trials)]

@@ -101,7 +101,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
         root,
         domain,
         (latents, drawn),
-        places=targets.held_out_places,
+        places=targets.sides,
         maps=lambda numbers: targets.ranged(run.table("generate").pick("maps", numbers)),
     )
     decision = decide(settings.gate, result, len(targets.held_out))

@@ -14,8 +14,10 @@ effective number of maps is
 
     n_eff = m / (1 + (2 / m) sum over pairs less than the reach apart of r_l / r_0)
 
-Splits are by whole blocks, which begin at a random place, tests of pairs take maps a block apart,
-which are exchangeable as far as features tell, and the band of a median is that of `n_eff` maps.
+Fit maps are measured beside held-out ones, with lags of their own: few maps of one split alone do
+not show that they are alike. Splits are by whole blocks, which begin at a random place, tests of
+pairs take maps a block apart, which are exchangeable as far as features tell, and the band of a
+median is that of `n_eff` maps.
 Where these are few (`results.MIN_EFFECTIVE`), `n_eff` is itself too high, and nothing is concluded.
 """
 
@@ -53,37 +55,39 @@ class Dependence:
 
     @classmethod
     def measure(
-        cls, features: Float[Tensor, "m f"], root: Root, places: Places | None = None
+        cls,
+        features: Float[Tensor, "m f"],
+        root: Root,
+        places: Places | None = None,
+        beside: "tuple[Float[Tensor, 'n f'], Places | None] | None" = None,
     ) -> "Dependence":
-        """Measure on features of maps, at their places or else in the order of their file."""
+        """Measure on features of maps, at their places or else in the order of their file.
+
+        `beside` has features and places of further maps that are as much alike: fit targets.
+        """
         count = len(features)
         independent = cls(count, 1, float(count), places)
         if count < 2 * MIN_BLOCKS:
             return independent
         most = max(2, independent._largest())
-        one, other = np.triu_indices(count, 1)
-        lag = np.ceil(independent._apart(one, other))
-        near = lag <= most
-        one, other, lag = one[near], other[near], lag[near].astype(np.int64).clip(min=1) - 1
-        pairs = np.bincount(lag, minlength=most)
-        similar = _similarity(features).numpy()
-
-        def means(order: np.ndarray) -> np.ndarray:
-            sums = np.bincount(lag, similar[order[one], order[other]], minlength=most)
-            found: np.ndarray = sums / pairs.clip(min=1)
-            return found
-
+        sets = [_Pairs.of(independent, features, most)]
+        if beside is not None and len(beside[0]) > 1:
+            further = cls(len(beside[0]), 1, float(len(beside[0])), beside[1])
+            sets.append(_Pairs.of(further, beside[0], most))
+        number = np.sum([pairs.number for pairs in sets], axis=0).clip(min=1)
         rng = root.child("dependence").generator()
-        own = means(np.arange(count))
-        null = np.stack([means(rng.permutation(count)) for _ in range(SHUFFLES)])
+        own = np.sum([pairs.sums() for pairs in sets], axis=0) / number
+        drawn = [np.sum([pairs.sums(rng) for pairs in sets], axis=0) for _ in range(SHUFFLES)]
+        null = np.stack(drawn) / number
         first = slice(0, FIRST_LAGS)
         larger = int((null[:, first].sum(1) >= own[first].sum()).sum())
         if (1 + larger) / (1 + SHUFFLES) > LEVEL:
             return independent
         seen = own > np.quantile(null, 0.95, axis=0)
         reach = int(np.argmin(seen)) + 1 if not seen.all() else most
-        excess = (own - null.mean(0)).clip(min=0)[: reach - 1] / similar.diagonal().mean()
-        worth = count / (1 + 2 / count * float((pairs[: reach - 1] * excess).sum()))
+        excess = (own - null.mean(0)).clip(min=0)[: reach - 1] / sets[0].similar.diagonal().mean()
+        near = sets[0].number[: reach - 1]
+        worth = count / (1 + 2 / count * float((near * excess).sum()))
         return cls(count, min(max(2 * reach, 2), most), worth, places)
 
     def apart(self, root: Root) -> Int[Tensor, " k"]:
@@ -137,6 +141,35 @@ class Dependence:
         _, cell = np.unique(cells, axis=0, return_inverse=True)
         order = np.argsort(cell, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Pairs of maps of a split, how many there are per lag, and how similar all maps are."""
+
+    one: np.ndarray
+    other: np.ndarray
+    lag: np.ndarray
+    number: np.ndarray
+    similar: np.ndarray
+
+    @classmethod
+    def of(cls, maps: Dependence, features: Tensor, most: int) -> "_Pairs":
+        one, other = np.triu_indices(maps.count, 1)
+        lag = np.ceil(maps._apart(one, other))
+        near = lag <= most
+        one, other, lag = one[near], other[near], lag[near].astype(np.int64).clip(min=1) - 1
+        number = np.bincount(lag, minlength=most)
+        return cls(one, other, lag, number, _similarity(features).numpy())
+
+    def sums(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Sum of similarities per lag, of maps in their order or in a random one."""
+        order = np.arange(len(self.similar))
+        order = order if rng is None else rng.permutation(order)
+        weights = self.similar[order[self.one], order[self.other]]
+        found: np.ndarray = np.bincount(self.lag, weights, minlength=len(self.number))
+        return found
 
 
 def _similarity(features: Tensor) -> Float[Tensor, "m m"]:

@@ -35,9 +35,10 @@ def summarize(
 ) -> str:
     """Say in one sentence what lies inside the real band, what not, what unsteered tests found."""
     compared = [score for name, score in scores.items() if name != "nearest_ratio"]
+    compared = compared if tests.enough else []
     inside = [score.title for score in compared if score.inside]
     outside = [_excess(score) for score in compared if not score.inside]
-    parts = []
+    parts = [] if tests.enough else ["too few independent maps to say what bands of real ones are"]
     if inside:
         verb = "lies" if len(inside) == 1 and not inside[0].endswith("s") else "lie"
         parts.append(f"{_listed(inside)} {verb} inside the real-against-real band")

@@ -265,7 +265,8 @@ def _variety(samples: FeatureArray, real: FeatureArray, root: Root) -> tuple[Var
         other.append(_numbers(left, right, width))
     found = []
     for name, (title, note) in VARIETY.items():
-        low, middle, high = np.quantile([numbers[name] for numbers in other], (0.05, 0.5, 0.95))
+        values = [numbers[name] for numbers in other]
+        low, middle, high = np.quantile(values, (0.05, 0.5, 0.95), method="weibull")
         value = float(np.median([numbers[name] for numbers in own]))
         found.append(Variety(name, title, value, float(middle), float(low), float(high), note))
     return tuple(found)

@@ -2,12 +2,10 @@
 
 Every map is averaged down to `GRID` pixels and brought to its own mean and spread, so that contrast
 does not matter. Its distance from a target is `(2 - 2 r)^1/2`; `r` is the highest correlation with
-the images under the declared symmetries and all periodic shifts. A held-out map is a near duplicate
-within the limit that real maps set (`ood_core.numerics.tails`), and at most `MOST`; within
-`SURELY`, unless all maps are that much alike.
+the images under all flips and quarter turns, declared or not, and periodic shifts. A held-out map
+is a near duplicate within the limit that real maps set (`ood_core.numerics.tails`), and at most
+`MOST`; within `SURELY`, unless all maps are that much alike.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,7 +13,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_core.config.targets import Symmetry
 from ood_core.numerics.symmetry import orbit
 from ood_core.numerics.tails import limit
 
@@ -27,12 +24,10 @@ SURELY = 0.02  # noise of two per cent of a map's spread
 ALIKE = 0.2  # median distance under which all maps are alike
 
 
-def near_duplicates(
-    values: NDArray[np.float32], fit: int, symmetries: Sequence[Symmetry]
-) -> list[tuple[int, int]]:
+def near_duplicates(values: NDArray[np.float32], fit: int) -> list[tuple[int, int]]:
     """Return pairs of a held-out map and the fitted one that it nearly is, by row."""
     own = _own_units(_shrunk(torch.from_numpy(values)))
-    distance, target = _nearest(own[fit:], own[:fit], symmetries)
+    distance, target = _nearest(own[fit:], own[:fit])
     within = min(MOST, limit(distance, FALSE_ALARMS / len(distance)))
     if float(distance.median()) > ALIKE:
         within = max(within, SURELY)
@@ -57,11 +52,11 @@ def _own_units(maps: Tensor) -> Tensor:
     return torch.where(spread > 0, rest / spread, 0)
 
 
-def _nearest(
-    held: Tensor, fit: Tensor, symmetries: Sequence[Symmetry]
-) -> tuple[Float[Tensor, " m"], Tensor]:
-    square = held.shape[-1] == held.shape[-2]
-    images = torch.cat(orbit(fit, [s for s in symmetries if square or s != "rotate90"]))
+def _nearest(held: Tensor, fit: Tensor) -> tuple[Float[Tensor, " m"], Tensor]:
+    if held.shape[-1] == held.shape[-2]:
+        images = torch.cat(orbit(fit, ("flip", "rotate90")))
+    else:
+        images = torch.cat([*orbit(fit, ("flip",)), *orbit(fit.flip(-2), ("flip",))])
     own, others = torch.fft.rfft2(held), torch.fft.rfft2(images)
     bounds = own.abs().flatten(1) @ others.abs().flatten(1).T
     likely = bounds.topk(min(CANDIDATES, len(images)), dim=1).indices

@@ -283,11 +283,11 @@ class TargetSet:
         return self.model_range[self.fit_count :]
 
     @property
-    def held_out_places(self) -> NDArray[np.float64] | None:
-        """Where the held-out maps lie: file, and row and column in sides of a map."""
+    def sides(self) -> NDArray[np.float64] | None:
+        """Where maps lie: file, and row and column in sides of a map."""
         if self.places is None:
             return None
-        sides: NDArray[np.float64] = self.places[self.fit_count :] / [1, *self.shape[1:]]
+        sides: NDArray[np.float64] = self.places / [1, *self.shape[1:]]
         return sides
 
     @property
@@ -490,14 +490,14 @@ def _without_copies(
     """
     if spec.duplicates == "refuse":
         _duplicates(maps, fit)  # identical ones have an error of their own
-    pairs = near_duplicates(maps.values, fit, spec.symmetries)
+    pairs = near_duplicates(maps.values, fit)
     if not pairs:
         return maps, missing
     names = [f"{maps.ids[held]} = {maps.ids[target]}" for held, target in pairs]
     if spec.duplicates == "refuse":
         raise TargetError(
             f"{maps.source}: got {len(pairs)} held-out maps that are nearly fitted ones "
-            f"({listing(names)}), up to symmetries, shifts, contrast and little noise; expected "
+            f"({listing(names)}), up to flips, turns, shifts, contrast and little noise; expected "
             "different maps, or the comparison with held-out maps means nothing; give each map "
             "once, or set targets.duplicates to leave_out"
         )

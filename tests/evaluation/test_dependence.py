@@ -130,3 +130,15 @@ def test_tests_by_region_are_nominal_where_those_of_all_tiles_are_not() -> None:
         every += energy_test(samples, held, rng, 99).p_value <= 0.05
     high = stats.binom(trials, 0.05).isf(1e-3)
     assert by_region <= high < every
+
+
+def test_few_maps_of_two_splits_show_together_what_those_of_one_do_not() -> None:
+    """Maps of the second split in random order are the control: they show nothing."""
+    rng, trials = np.random.default_rng(8), 24
+    both = hidden = 0
+    for trial in range(trials):
+        held, fit, root = chain(16, 0.5, rng), chain(16, 0.5, rng), Root(trial)
+        mixed = fit[torch.from_numpy(rng.permutation(16))]
+        both += Dependence.measure(held, root, beside=(fit, None)).block > 1
+        hidden += Dependence.measure(held, root, beside=(mixed, None)).block > 1
+    assert hidden < both >= stats.binom(trials, 0.9).ppf(1e-3)

@@ -10,7 +10,7 @@ import torch
 
 from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError, TargetError
-from ood_core.evaluation.evaluate import evaluate, evaluate_maps
+from ood_core.evaluation.evaluate import _quantiles, evaluate, evaluate_maps
 from ood_core.evaluation.results import (
     CopySearch,
     EvaluationResult,
@@ -194,6 +194,20 @@ def test_the_summary_names_the_excess() -> None:
         " target is 1.60 times that of real maps (0.90 to 1.10); too few maps to test what was not"
         " steered."
     )
+
+
+def test_dependent_maps_that_are_worth_too_few_have_no_band() -> None:
+    bad = Score("fsd", "FSD", 30.0, 8.0, 6.0, 10.0, "lower", "")
+    alike = TwoSampleTests(64, 64, (), 0.001, None, (), effective=9.0, block=8)
+    said = summarize({"fsd": bad}, CopySearch(), alike)
+    assert said.startswith("Too few independent maps to say what bands of real ones are; ")
+    assert "FSD" not in said and "all are worth 9 independent ones" in said
+
+
+def test_a_further_value_lies_beyond_as_often_as_the_level_says() -> None:
+    """The `k`-th of `s` draws of a law is exceeded by a further one with `1 - k / (s + 1)`."""
+    assert _quantiles([*range(1, 40)], (0.05, 0.5, 0.95)) == pytest.approx([2, 20, 38])
+    assert _quantiles([*range(1, 20)], (0.95,)) == pytest.approx([19])
 
 
 def test_the_summary_does_not_hide_samples_that_lie_too_near() -> None:

@@ -104,9 +104,7 @@ def test_places_go_with_the_maps_into_the_store_and_back(tmp_path: Path) -> None
     write_targets(stored, targets)
     again = load_targets(stored)
     np.testing.assert_array_equal(again.places, targets.places)
-    np.testing.assert_array_equal(
-        again.held_out_places, targets.places[targets.fit_count :] / [1, 32, 32]
-    )
+    np.testing.assert_array_equal(again.sides, targets.places / [1, 32, 32])
     assert again.digest() == replace(again, places=None).digest()
     np.save(tmp_path / "m.npy", targets.values)
     assert TargetSet.read(str(tmp_path / "m.npy")).places is None
