@@ -126,6 +126,7 @@ class Host:
         self.kill()
         self._root.kill()
         self._root.wait()
+        ip("link", "delete", self.link)  # else it goes with the namespace, some time later
         ip("netns", "delete", self.name)
 
 
