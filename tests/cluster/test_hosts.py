@@ -10,7 +10,6 @@ import yaml
 
 from flows.runs.lifecycle import make_run
 from ood_core.store.objects import ObjectPlace
-from ood_core.store.run import RunStore
 from tests.cluster.hosts import GATEWAY, Network, require_hosts
 from tests.faults.drivers import without_validation
 from tests.object_server import ObjectServer, answers, stored, tables
@@ -133,39 +132,3 @@ def test_a_folder_that_hosts_do_not_share_is_said_before_any_work(network, input
         "the run lies in the folder /tmp/run, which all 2 hosts of the cluster must share"
     )
     assert said < log.index(f"{worker.name} sees no run at /tmp/run")
-
-
-GROWING = {
-    "cluster_name": "fake",
-    "max_workers": 1,
-    "idle_timeout_minutes": 10,
-    "upscaling_speed": 1.0,
-    "provider": {
-        "type": "fake_multinode",
-        "use_node_id_as_ip": True,
-        "disable_node_updaters": True,
-        "disable_launch_config_check": True,
-    },
-    "available_node_types": {
-        "head": {"resources": {}, "node_config": {}, "max_workers": 0},
-        "worker": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 1},
-    },
-    "head_node_type": "head",
-}
-"""A cluster of Ray's own stand-in for a cloud: a node comes when work asks for it."""
-
-
-def test_a_cluster_that_has_no_node_yet_grows_for_a_run(network, server, inputs, auth):
-    """By `workers: auto`, which has nothing to count at first."""
-    s3 = {**server.environment, "AWS_ENDPOINT_URL": server.url}
-    server.delay = 0.0
-    head = network.add()
-    (inputs / "cluster.yaml").write_text(yaml.safe_dump(GROWING))
-    head.send(inputs, "inputs")
-    often = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-    head.join(*HEAD, "--autoscaling-config=/tmp/inputs/cluster.yaml", **auth, **s3, **often)
-    bucket = server.bucket()
-    driver = run(head, f"{bucket}/run", **auth, **s3)
-    log, _ = driver.communicate(timeout=900)
-    assert driver.returncode == 4, log
-    assert RunStore.open(f"{bucket}/run").state == "undecided"
