@@ -21,11 +21,17 @@ if os.environ.get("RAY_ADDRESS", "local") == "local":
 import joblib
 import ray
 
-from ood_core.errors import ServiceLost
+from ood_core.errors import ConfigError, ServiceLost
 
 JOIN_SECONDS = 25.0
 """A cluster that has not answered for so long is not there."""
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts only: arrays never travel through Ray
+PROBE = """
+import sys
+from ray.scripts.scripts import healthcheck
+print(flush=True)
+healthcheck(["--address", sys.argv[1]])
+"""
 MODE = "RAY_AUTH_MODE"
 TOKEN = Path(".ray/auth_token")
 Started = TypeVar("Started")
@@ -133,20 +139,26 @@ def _adopt_token_mode(address: str) -> None:
     if address.startswith("ray://"):
         raise _not_joined(address, "an address of Ray Client; expected HOST:PORT")
     _require_listener(address)
-    end, said = time.monotonic() + JOIN_SECONDS, ""
+    left, said = JOIN_SECONDS, ""
     for mode in (os.environ[MODE],) if MODE in os.environ else ("disabled", "token"):
-        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+        probe = subprocess.Popen(
+            [sys.executable, "-c", PROBE, address],
+            env={**os.environ, MODE: mode},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert probe.stdout is not None
+        probe.stdout.readline()  # it has started, which takes long on a busy machine
+        began = time.monotonic()
         try:
-            answer = subprocess.run(
-                [*command, "--address", address],
-                env={**os.environ, MODE: mode},
-                capture_output=True,
-                text=True,
-                timeout=max(1.0, end - time.monotonic()),
-            )
+            _, errors = probe.communicate(timeout=max(1.0, left))
         except subprocess.TimeoutExpired:
+            probe.kill()
+            probe.communicate()
             raise _not_joined(address, f"no answer in {JOIN_SECONDS:g} s") from None
-        if answer.returncode == 0:
+        left -= time.monotonic() - began
+        if probe.returncode == 0:
             os.environ[MODE] = mode
             # Ray has read the mode when it was imported, and has no public way to read it again:
             # pyproject.toml holds Ray to the version for which this was tested.
@@ -154,8 +166,8 @@ def _adopt_token_mode(address: str) -> None:
 
             Config.initialize("")
             return
-        errors = [line for line in answer.stderr.split("\n") if "Error: " in line]
-        said = said or (errors[-1] if errors else "no answer")
+        named = [line for line in errors.split("\n") if "Error: " in line]
+        said = said or (named[-1] if named else "no answer")
         if "AuthenticationError" not in said:
             break
     raise _not_joined(address, said.partition(" Note:")[0][:300])
@@ -231,3 +243,18 @@ def require_node() -> None:
         "the Ray node of this driver died (its raylet was killed, or ran out of memory); expected "
         "it to live as long as the run. What is stored is kept: run the same command again"
     )
+
+
+def require_grant(device: str, gpus: int) -> None:
+    """Check that Ray gave an actor GPUs if, and only if, it computes on them.
+
+    Else all actors of a host would share its first GPU, or one would lie idle.
+
+    Raises:
+        ConfigError: it did not.
+    """
+    if (device == "cuda") != (gpus > 0):
+        raise ConfigError(
+            f"got device {device} and {gpus} GPUs from Ray for this worker; expected GPUs for cuda "
+            "alone: set execution.device or execution.gpus_per_worker"
+        )

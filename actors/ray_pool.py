@@ -20,7 +20,15 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, final
 
-from actors.ray_cluster import Demand, connect, nodes, require_node, slots, there_is
+from actors.ray_cluster import (
+    Demand,
+    connect,
+    nodes,
+    require_grant,
+    require_node,
+    slots,
+    there_is,
+)
 
 # isort: split
 import ray
@@ -36,7 +44,7 @@ from actors.pool import Notice, Outcome, ShardFailure
 from actors.ray_metrics import DriverMetrics, WorkerMetrics
 from actors.scheduler import Arrival, Scheduler
 from actors.workers import Worker, WorkerSpec, build
-from ood_core.errors import ConfigError, FarfieldError, RunIncomplete
+from ood_core.errors import FarfieldError, RunIncomplete
 from ood_core.store.ledger import Receipt
 from ood_core.store.plan import Shard
 
@@ -47,6 +55,7 @@ NOTICE_SECONDS = 10.0
 AGAIN_SECONDS = 60.0
 """After so long a host that was left out is tried again, and silence in spite of room is said."""
 PATIENCE_SECONDS = 600.0
+SHARD_SECONDS = 4 * 3600.0
 
 
 @final
@@ -63,6 +72,7 @@ class RayPool:
         tries: tries of a shard.
         queued: shards that wait at an actor behind the one that it computes.
         patience: seconds without any actor that works, after which the run ends as incomplete.
+        timeout: seconds after which an actor that gives no answer for a shard is ended.
         logs: form of the lines that actors log, `text` or `json`.
     """
 
@@ -74,6 +84,7 @@ class RayPool:
     tries: int = 3
     queued: int = 1
     patience: float = PATIENCE_SECONDS
+    timeout: float = SHARD_SECONDS
     logs: str = "text"
 
     def run(self, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[Outcome]:
@@ -145,21 +156,6 @@ class _Actor:
         return receipt
 
 
-def require_grant(device: str, gpus: int) -> None:
-    """Check that Ray gave an actor GPUs if, and only if, it computes on them.
-
-    Else all actors of a host would share its first GPU, or one would lie idle.
-
-    Raises:
-        ConfigError: it did not.
-    """
-    if (device == "cuda") != (gpus > 0):
-        raise ConfigError(
-            f"got device {device} and {gpus} GPUs from Ray for this worker; expected GPUs for cuda "
-            "alone: set execution.device or execution.gpus_per_worker"
-        )
-
-
 @final
 class ActorGroup:
     """Actors that stay while shards of one stage after another go to them."""
@@ -221,6 +217,12 @@ class ActorGroup:
         for actor in before:
             self._prepare(actor)
 
+    @property
+    def spec(self) -> WorkerSpec:
+        """What workers of this stage are built from."""
+        assert self._stage[1] is not None, "set when a stage begins"
+        return self._stage[1]
+
     def _prepare(self, actor: Any) -> None:
         self.coming[actor.prepare.remote(*self._stage)] = actor
 
@@ -239,9 +241,9 @@ class ActorGroup:
     def wanted(self) -> int:
         """Actors that are wanted beside those that are left out.
 
-        More than there is room for make the cluster grow, where it can.
+        More than there is room for make the cluster grow, where it can: so one at least is.
         """
-        return self.room if self._pool.workers is None else self._pool.workers
+        return max(1, self.room) if self._pool.workers is None else self._pool.workers
 
     def adjust(self, shards: int) -> None:
         """Ask for as many actors as are wanted for so many shards; withdraw what is too much."""
@@ -256,8 +258,7 @@ class ActorGroup:
     def _report(self) -> None:
         """Give the number of actors at work to Ray's metrics."""
         self._metrics = self._metrics or DriverMetrics()
-        if self._stage[1] is not None:
-            self._metrics.workers(self._stage[1], len(self.scheduler.actors))
+        self._metrics.workers(self.spec, len(self.scheduler.actors))
 
     def retry(self) -> None:
         """Try the hosts that were left out again."""
@@ -308,8 +309,8 @@ class ActorGroup:
         """Put one shard in flight."""
         self.scheduler.send(actor.run.remote(shard), actor, shard)
 
-    def lose(self, actor: Any, error: RayActorError) -> tuple[list[Shard], str]:
-        """Let a dead actor go; return its shards, and its host where that is to blame."""
+    def lose(self, actor: Any, error: RayActorError | None = None) -> tuple[list[Shard], str, bool]:
+        """Let a dead or silent actor go; return its shards, its host, and if that is to blame."""
         arrival = self._nodes.pop(actor)
         ray.kill(actor)  # one that cannot be reached may live
         preempted = isinstance(error, ActorDiedError) and error.preempted
@@ -317,7 +318,7 @@ class ActorGroup:
         innocent = gone or preempted or isinstance(error, ActorUnavailableError)
         left = self.scheduler.leave(actor, not innocent)
         self._report()
-        return left, arrival.host if innocent else ""
+        return left, arrival.host, innocent
 
 
 @final
@@ -335,10 +336,13 @@ class _Dispatch:
         self._start_after = now
         self._reason = ""
         self._said: set[str] = set()
+        self._heard: dict[Any, float] = {}
+        """When each actor that has work was last heard of."""
 
     def outcomes(self) -> Iterator[Outcome]:
         """What becomes of every shard, and what is to be said meanwhile."""
         flying = self._group.scheduler.flying
+        yield from self._share()
         while self._waiting or flying:
             if time.monotonic() - self._looked >= LOOK_SECONDS:
                 yield from self._look()
@@ -350,7 +354,16 @@ class _Dispatch:
                 elif ref in flying:  # else its actor left a moment ago
                     yield from self._over(ref, result)
 
-    def _look(self) -> Iterator[Notice]:
+    def _share(self) -> Iterator[Notice]:
+        """Say before any work that hosts must share the folder of the run."""
+        spec, hosts = self._group.spec, {node["NodeManagerAddress"] for node in nodes()}
+        if len(hosts) > 1 and "://" not in spec.uri:
+            yield Notice(
+                f"the run lies in the folder {spec.uri}, which all {len(hosts)} hosts of the "
+                "cluster must share; one that does not is left out"
+            )
+
+    def _look(self) -> Iterator[Outcome]:
         """Compare the actors with the cluster, and say what is amiss.
 
         Raises:
@@ -364,6 +377,7 @@ class _Dispatch:
             group.retry()
         if now >= self._start_after:
             group.adjust(len(self._waiting) + len(group.scheduler.flying))
+        yield from self._silent(now)
         if group.scheduler.actors:
             self._worked = now
         silent, room = now - self._worked, group.room
@@ -384,6 +398,18 @@ class _Dispatch:
                 f"no worker has answered yet; asked for {group.demand} each; there are "
                 f"{there_is()}{self._reason}. The run waits {self._pool.patience:g} s in all"
             )
+
+    def _silent(self, now: float) -> Iterator[Outcome]:
+        """End actors that have been at one shard for too long, as those that hang have."""
+        scheduler = self._group.scheduler
+        busy = {actor for actor, _ in scheduler.flying.values()}
+        self._heard = {actor: self._heard.get(actor, now) for actor in busy}
+        for actor, heard in self._heard.items():
+            if now - heard >= self._pool.timeout:
+                lost, host, _ = self._group.lose(actor)
+                said = f"no answer of a worker on {host} for {self._pool.timeout:g} s"
+                yield Notice(f"{said}; it is ended, and its shards are run again: {len(lost)}")
+                yield from self._again(lost, f"{said} (execution.timeout)")
 
     def _say(self, text: str) -> Iterator[Notice]:
         """Say something once in a stage, as long as its first words stand."""
@@ -413,23 +439,30 @@ class _Dispatch:
             FarfieldError: an error that the user can mend.
         """
         scheduler = self._group.scheduler
+        self._heard[scheduler.flying[ref][0]] = time.monotonic()
         if not isinstance(result, RayError):
             scheduler.clear(scheduler.land(ref))
             yield result
         elif isinstance(result, RayActorError):
-            lost, host = self._group.lose(scheduler.flying[ref][0], result)
+            lost, host, innocent = self._group.lose(scheduler.flying[ref][0], result)
             self._looked = 0.0
-            if host:
+            if innocent:
                 yield Notice(f"lost a worker on {host}; its shards are run again: {len(lost)}")
-            if host or len(lost) > 1:
                 self._waiting.extendleft(reversed(lost))
             else:
-                yield from self._charge(lost[0], f"worker died: {type(result).__name__}")
+                yield from self._again(lost, f"worker died: {type(result).__name__}")
         else:
             cause = result.cause if isinstance(result, RayTaskError) else result
             if isinstance(cause, FarfieldError):
                 raise cause from result
             yield from self._charge(scheduler.land(ref), _words(cause))
+
+    def _again(self, lost: list[Shard], reason: str) -> Iterator[ShardFailure]:
+        """Run the shards of an actor again, each by itself; one that was alone is charged."""
+        if len(lost) > 1:
+            self._waiting.extendleft(reversed(lost))
+        else:
+            yield from self._charge(lost[0], reason)
 
     def _charge(self, shard: Shard, reason: str) -> Iterator[ShardFailure]:
         """Count a try of a shard; it is tried again after the others, or given up."""

@@ -70,7 +70,10 @@ class Execution(BaseModel):
         gpus_per_worker: GPUs of each worker, or the part of one that it takes.
         accelerator: type of GPU by Ray's name for it, such as `H100`; '' takes any.
         patience: seconds that a run waits for a worker before it ends as incomplete.
+        timeout: seconds after which a Ray worker that gives no answer for a shard is ended, and the
+            shard tried again.
         logs: form of the lines that Ray's workers log, one per shard.
+        reports: address under which the folder that holds the run is served, for links to reports.
         attempts: times that a shard is tried before it is given up.
         device: where samples are made; `auto` takes a CUDA GPU if there is one, else the CPU.
         dtype: number type of the network; `auto` is float32. `tf32` is for GPUs.
@@ -88,7 +91,11 @@ class Execution(BaseModel):
         default="", max_length=100, pattern=PRINTABLE, json_schema_extra=_without_pattern
     )
     patience: float = Field(default=600, ge=1)
+    timeout: float = Field(default=4 * 3600, ge=1)
     logs: Literal["text", "json"] = "text"
+    reports: str = Field(
+        default="", max_length=1000, pattern=PRINTABLE, json_schema_extra=_without_pattern
+    )
     attempts: int = Field(default=3, ge=1, le=MAX_COUNT)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"

@@ -1,6 +1,6 @@
 """What the dispatcher costs, and where it would stop scaling; prints tables.
 
-    farfield bench scale [--samples 1000000] [--shards 2000]
+    farfield bench scale [--samples 1000000] [--shards 2048]
 
 Measured here: the bookkeeping of a stage per shard without actors; plan, receipts and scheduler at
 `--samples` planned samples; a Ray pool of one and two actors whose model does nothing, or sleeps.
@@ -35,7 +35,7 @@ from flows.runs.lease_guard import hold_lease
 from flows.runs.worker_pool import shared_pool
 from flows.settings import parse
 from ood_core.store.files import as_bytes
-from ood_core.store.ledger import Receipt
+from ood_core.store.ledger import SEGMENT, Receipt
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
 
@@ -49,7 +49,7 @@ def no_model(nap: float) -> Any:
     """An actor's body whose model does nothing, or sleeps; local, so that it travels by value."""
 
     class NoModel:
-        def __init__(self) -> None:
+        def __init__(self, logs: str) -> None:
             self.turns = Lock()
 
         def prepare(self, turn: int, spec: WorkerSpec) -> Arrival:
@@ -155,7 +155,7 @@ def main() -> None:
     """Measure, simulate, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=10**6)
-    parser.add_argument("--shards", type=int, default=2000)
+    parser.add_argument("--shards", type=int, default=2 * SEGMENT)  # none is read by itself
     parser.add_argument("--out", type=Path, help="JSON to write; else a new file in runs/bench")
     parser.add_argument("--json", action="store_true", help="print the record for machines")
     arguments = parser.parse_args()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from httpx import TransportError
 from prefect import flow, get_run_logger, task
@@ -21,16 +22,17 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
-from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled, Completed
 from prefect.tasks import exponential_backoff
 
 from flows.progress import Listener, listener
 from flows.runs.lifecycle import extend_run, make_run
+from flows.runs.planning import RunPlan, plan_run
 from flows.runs.stages import Stage, perform
 from flows.settings import RunSettings, parse, parse_recipe
 from flows.tools.pretrain import train_base
-from ood_core.errors import ConfigError, RunIncomplete, ServiceLost, StoreUnreachable
+from ood_core.errors import ConfigError, InUse, RunIncomplete, ServiceLost, StoreUnreachable
 from ood_core.report.card import markdown
 from ood_core.store.place import link, place_at
 from ood_core.store.run import RunStore
@@ -38,7 +40,7 @@ from ood_core.store.run import RunStore
 ARTIFACT_SECONDS = 3.0
 BACKOFF_SECONDS = 10
 RETRIES = 4
-"""Times that a stage is begun again after the store or the network failed, later each time."""
+"""Times that a task is begun again after the store or the network failed, later each time."""
 
 
 class Artifacts:
@@ -127,19 +129,41 @@ def synthesise(settings: RunSettings, out: str) -> dict[str, Any]:
     The result is a summary, and the outcome of the gate the name of the flow run's state.
 
     `{run}` in `out` is replaced by the flow run's name, so that a schedule makes a new set each
-    time.
+    time. A run of a deployment that finds another driver at `out` ends as cancelled, as one that
+    falls due while its own deployment is at work: whoever holds the run does the work.
     """
     token = listener.set(Artifacts(listener.get(), settings.name))
     place = out.replace("{run}", folder_name(str(flow_run.name)))
+    outcome: dict[str, Any]
     try:
-        result = make_run(settings, place, call=_as_task)
+        result = make_run(settings, place, call=_as_task, plan=_plan)
     except RunIncomplete as error:
         _emit("incomplete", settings.name, {"uri": place, "reason": str(error)[:1000]})
         raise
+    except InUse as error:
+        if not deployment.id:
+            raise
+        outcome = _cancelled(error)
+        return outcome
     finally:
         listener.reset(token)
-    outcome: dict[str, Any] = _publish(result)
+    outcome = _publish(result, page_link(settings.execution.reports, place, result["uri"]))
     return outcome
+
+
+def page_link(reports: str, out: str, uri: str) -> str:
+    """Address of the report of the run at `uri`, which was made in `out`.
+
+    Args:
+        reports: address under which the folder that `out` lies in is served, if it is.
+        out: place of the run, or of its versions.
+        uri: place of the run.
+    """
+    page = place_at(uri) / "report" / "index.html"
+    if not reports:
+        return link(page)
+    inside = str(page).removeprefix(str(place_at(out).parent)).strip("/")
+    return f"{reports.rstrip('/')}/{quote(inside)}"
 
 
 def folder_name(name: str) -> str:
@@ -164,7 +188,8 @@ def extend(settings: RunSettings, uri: str) -> dict[str, Any]:
         result = extend_run(RunStore.open(uri), settings, call=_as_task)
     finally:
         listener.reset(token)
-    outcome: dict[str, Any] = _publish(result)
+    page = page_link(settings.execution.reports, uri, result["uri"])
+    outcome: dict[str, Any] = _publish(result, page)
     return outcome
 
 
@@ -193,26 +218,43 @@ def run_flow(settings: RunSettings, out: str) -> dict[str, Any]:
     return result
 
 
-def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
-    """Run one stage as a task whose parameters are the run's address and the settings."""
-
-    @task(
+def _retried(name: str, work: Callable[..., Any], retries: int = RETRIES) -> Callable[..., Any]:
+    """A task that is begun again, later each time, when the store or the network failed."""
+    wrapped: Callable[..., Any] = task(
         name=name,
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=RETRIES,
+        retries=retries,
         retry_delay_seconds=exponential_backoff(BACKOFF_SECONDS),
         retry_condition_fn=_may_pass,
-    )
+    )(work)
+    return wrapped
+
+
+def _plan(settings: RunSettings, out: str) -> RunPlan:
+    """Plan a run; in a deployment, where nobody waits for the answer, as often as it takes."""
+    found: RunPlan = _retried("plan", plan_run, RETRIES if deployment.id else 0)(settings, out)
+    return found
+
+
+def _as_task(name: str, stage: Stage, run: RunStore, settings: RunSettings) -> str:
+    """Run one stage as a task whose parameters are the run's address and the settings."""
+
     def run_stage(uri: str, content: dict[str, Any]) -> str:
         return perform(name, stage, RunStore.open(uri), parse(content))
 
-    return run_stage(str(run.root), settings.model_dump(mode="json"))
+    note: str = _retried(name, run_stage)(str(run.root), settings.model_dump(mode="json"))
+    return note
 
 
 def _may_pass(_task: Any, _run: Any, state: State) -> bool:
     """Whether a stage failed for a reason that may pass by itself."""
     return isinstance(state.result(raise_on_failure=False), StoreUnreachable)
+
+
+def _cancelled(error: InUse) -> Any:
+    """State of a flow run that leaves the work to who is at it."""
+    return Cancelled(message=str(error))
 
 
 def _emit(what: str, name: str, payload: dict[str, Any]) -> None:
@@ -221,7 +263,7 @@ def _emit(what: str, name: str, payload: dict[str, Any]) -> None:
     emit_event(event=f"farfield.{what}", resource=resource, payload=payload)
 
 
-def _publish(result: dict[str, Any]) -> Any:
+def _publish(result: dict[str, Any], page: str) -> Any:
     """Show state and report in Prefect; return the state that Prefect ends the flow run with.
 
     It is named after the outcome; its data are the result, which the flow's caller gets.
@@ -231,7 +273,6 @@ def _publish(result: dict[str, Any]) -> Any:
         for key in ("state", "samples_done", "identity", "uri")
     ]
     create_markdown_artifact("\n".join(lines), key=artifact_key(result["name"], "summary"))
-    page = place_at(result["uri"]) / "report" / "index.html"
-    create_link_artifact(link(page), link_text="report", key=artifact_key(result["name"], "report"))
+    create_link_artifact(page, link_text="report", key=artifact_key(result["name"], "report"))
     _emit(result["state"], result["name"], {"uri": result["uri"], "identity": result["identity"]})
     return Completed(name=result["state"].capitalize(), data=result)

@@ -10,8 +10,8 @@ from typing import Any
 from actors.loading import require_base
 from flows.progress import listener
 from flows.runs.lease_guard import hold_lease
-from flows.runs.planning import plan_run
-from flows.runs.stages import STAGES, Stage, is_judged, perform, summary
+from flows.runs.planning import RunPlan, plan_run
+from flows.runs.stages import STAGES, Stage, is_judged, is_stored, perform, summary
 from flows.runs.worker_pool import require_workers, shared_pool
 from flows.settings import RunSettings, parse_open
 from ood_core.errors import IdentityRefused
@@ -25,11 +25,16 @@ Call = Callable[[str, Stage, RunStore, RunSettings], str]
 
 
 def make_run(
-    settings: RunSettings, out: str, call: Call = perform, beat: float = BEAT_SECONDS
+    settings: RunSettings,
+    out: str,
+    call: Call = perform,
+    beat: float = BEAT_SECONDS,
+    plan: Callable[[RunSettings, str], RunPlan] = plan_run,
 ) -> dict[str, Any]:
     """Plan or resume a run and take it through every stage; return its summary.
 
-    Every `beat` seconds a sign of life is written for other drivers.
+    Every `beat` seconds a sign of life is written for other drivers. A run that has nothing left to
+    do calls no stage.
 
     Raises:
         InputError: unusable targets, base or settings; nothing is written.
@@ -39,7 +44,7 @@ def make_run(
         StoreUnwritable: the disk is full or read-only, or permission is missing.
         ServiceLost: the Ray cluster cannot be joined; nothing is written.
     """
-    planned = plan_run(settings, out)
+    planned = plan(settings, out)
     if not planned.run.exists:
         require_workers(settings.execution)
         if planned.growth is not None:
@@ -55,7 +60,9 @@ def make_run(
 
 
 def perform_stages(run: RunStore, settings: RunSettings, call: Call = perform) -> None:
-    """Take a planned run, held by this driver, through every stage."""
+    """Take a planned run, held by this driver, through every stage; none where all is done."""
+    if is_stored(run) and is_judged(run, settings):
+        return
     *worked, (name, stage) = STAGES
     with shared_pool(settings.execution):
         for earlier in worked:

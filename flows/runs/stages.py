@@ -132,6 +132,12 @@ def is_judged(run: RunStore, settings: RunSettings) -> bool:
     )
 
 
+def is_stored(run: RunStore) -> bool:
+    """Whether everything that is made before samples are judged is there."""
+    missing = (run.ledger(stage).missing(plan) for stage, plan in run.plans.items())
+    return run.has_prior and run.statistics.exists and not any(missing)
+
+
 def rewrite_report(run: RunStore, settings: RunSettings) -> str:
     """Write report and card of a validated run again, from its stored scores and gate.
 
@@ -252,7 +258,7 @@ def _named(failure: Failure) -> str:
 
 def summary(run: RunStore) -> dict[str, Any]:
     """Where a run stands, for machines; also the result of the flow."""
-    plans = {stage: run.plan(stage) for stage in SHARDED}
+    plans, record = run.plans, run.record
     plan, found = plans["generate"], {s: run.ledger(s).scan(plans[s]) for s in SHARDED}
     missing = {
         stage: [
@@ -266,8 +272,8 @@ def summary(run: RunStore) -> dict[str, Any]:
     holder = driver(run.lease)
     return {
         "uri": str(run.root),
-        "name": run.record["name"],
-        "identity": run.record["identity"],
+        "name": record["name"],
+        "identity": record["identity"],
         "state": run.state_with(sum(len(found) for found in missing.values())),
         "samples_planned": plan.rows,
         "samples_done": plan.rows - sum(len(shard) for shard in missing["generate"]),
@@ -278,7 +284,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "driver": holder.description if holder else None,
         "seconds": run.timings,
         "workers": {stage: shares(split) for stage, split in run.splits.items()},
-        **{key: run.record[key] for key in ("grown_from",) if key in run.record},
+        **{key: record[key] for key in ("grown_from",) if key in record},
         "hosts": _hosts([receipt for receipt in found["generate"] if receipt is not None]),
     }
 

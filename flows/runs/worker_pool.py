@@ -50,6 +50,7 @@ def make_pool(execution: Execution) -> Pool:
         device=execution.device,
         tries=execution.attempts,
         patience=execution.patience,
+        timeout=execution.timeout,
         logs=execution.logs,
     )
 

@@ -7,6 +7,7 @@ no answer of a store is repeated in an error, since it may hold one.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +114,23 @@ class ObjectPlace:
     def parent(self) -> "ObjectPlace":
         """The prefix that this lies under."""
         return ObjectPlace(self.bucket, self.key.rpartition("/")[0])
+
+    @property
+    def web(self) -> str:
+        """Address by HTTP, without a credential; Google's asks its reader to sign in."""
+        scheme, _, bucket = self.bucket.partition("://")
+        endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", "") if scheme == "s3" else "")
+        region = os.environ.get("AWS_REGION", "us-east-1")
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "ACCOUNT")
+        root = {
+            "s3": f"https://{bucket}.s3.{region}.amazonaws.com",
+            "gs": f"https://storage.cloud.google.com/{bucket}",
+            "az": f"https://{account}.blob.core.windows.net/{bucket}",
+        }[scheme]
+        if endpoint.netloc:
+            host = endpoint.netloc.rpartition("@")[2]
+            root = f"{endpoint.scheme}://{host}{endpoint.path.rstrip('/')}/{bucket}"
+        return f"{root}/{quote(self.key)}"
 
     @property
     def client(self) -> "ObjectStore":

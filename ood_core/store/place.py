@@ -39,8 +39,8 @@ def place_at(uri: str) -> Place:
 
 
 def link(place: Place) -> str:
-    """Return the place as a URI."""
-    return str(place) if isinstance(place, ObjectPlace) else place.as_uri()
+    """Return an address of the place that a browser opens, where its user may read it."""
+    return place.web if isinstance(place, ObjectPlace) else place.as_uri()
 
 
 def each(place: Place, act: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

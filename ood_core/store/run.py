@@ -130,8 +130,13 @@ class RunStore:
 
     def plan(self, stage: ShardedStage) -> ShardPlan:
         """The shard plan of a stage; an empty one where the run was planned without it."""
-        stored = read_json(self.root / "plan.json").get(stage, {"rows": 0, "shard_rows": 1})
-        return ShardPlan(**stored)
+        return self.plans[stage]
+
+    @property
+    def plans(self) -> dict[ShardedStage, ShardPlan]:
+        """The shard plan of every stage, in one reading."""
+        stored, none = read_json(self.root / "plan.json"), {"rows": 0, "shard_rows": 1}
+        return {stage: ShardPlan(**stored.get(stage, none)) for stage in SHARDED}
 
     @property
     def dtype(self) -> str:
@@ -219,17 +224,17 @@ class RunStore:
     @property
     def state(self) -> State:
         """Where the run stands, by the store alone."""
-        return self.state_with(
-            sum(len(self.ledger(stage).missing(self.plan(stage))) for stage in SHARDED)
-        )
+        plans = self.plans
+        return self.state_with(sum(len(self.ledger(s).missing(plans[s])) for s in SHARDED))
 
     def state_with(self, missing: int) -> State:
         """Where the run stands with so many shards missing."""
-        total = sum(len(self.plan(stage)) for stage in SHARDED)
+        plans = self.plans
+        total = sum(map(len, plans.values()))
         gate = self.root / GATE
         if missing == 0 and exists(gate):
             found = read_json(gate)
-            if found.get("samples") == self.plan("generate").rows:
+            if found.get("samples") == plans["generate"].rows:
                 state: State = found["outcome"]
                 return state
         if driver(self.lease) is not None:

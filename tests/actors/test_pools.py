@@ -4,14 +4,17 @@ import os
 import signal
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
-from actors.pool import InlinePool
-from actors.ray_pool import RayPool, require_grant
+from actors import ray_pool
+from actors.pool import InlinePool, Notice
+from actors.ray_cluster import require_grant
+from actors.ray_pool import RayPool
 from actors.workers import build
 from flows.runs.worker_pool import worker_spec
 from ood_core.errors import ConfigError, DeviceFull
@@ -123,6 +126,37 @@ def test_the_run_survives_a_killed_actor(ready, unbroken):
     assert all(isinstance(outcome, Receipt) for outcome in rest)
     assert {first.writer} != {receipt.writer for receipt in rest}
     assert_kept(kept, ready)
+    assert_honest(ready)
+    assert answers(ready) == answers(unbroken)
+
+
+@pytest.mark.actors
+@pytest.mark.usefixtures("local_ray")
+def test_a_worker_that_hangs_is_ended_and_its_shards_are_run_again(ready, unbroken, monkeypatch):
+    """Its process is suspended, and the driver's clock runs fast until that is noticed."""
+    late, fast = 0.0, False
+
+    def monotonic():
+        nonlocal late
+        late += 1e5 * fast
+        return time.monotonic() + late
+
+    monkeypatch.setattr(ray_pool, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    pool = RayPool(workers=1, tries=2, queued=0, timeout=1e5, patience=1e12)
+    outcomes = pool.run(spec_of(ready), missing(ready))
+    first = next(of_shards(outcomes))
+    hung = psutil.Process(int(first.writer.rpartition(":")[2]))
+    hung.suspend()
+    fast, rest = True, []
+    for one in outcomes:
+        rest.append(one)
+        fast = fast and not (isinstance(one, Notice) and "no answer" in one.text)
+    said = [one.text for one in rest if isinstance(one, Notice) and "no answer of" in one.text]
+    assert [text.partition("for ")[2] for text in said] == [
+        "100000 s; it is ended, and its shards are run again: 1"
+    ]
+    assert {type(outcome) for outcome in of_shards(rest)} == {Receipt}
+    assert hung.wait(timeout=120) is None
     assert_honest(ready)
     assert answers(ready) == answers(unbroken)
 

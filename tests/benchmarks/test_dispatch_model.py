@@ -1,8 +1,12 @@
 """The model of the dispatcher against closed forms of its limits."""
 
+from inspect import signature
+
 import pytest
 
+from actors.ray_pool import _Actor
 from benchmarks.speed.dispatch_model import Costs, simulate, stops_at
+from benchmarks.speed.scale import no_model
 
 
 def test_free_bookkeeping_scales_without_end():
@@ -59,3 +63,10 @@ def test_scaling_stops_where_the_driver_is_full():
     """A driver of `d` seconds a shard keeps `work / d` actors busy: 100 here."""
     found = stops_at(Costs(work=1.0, land=0.01))
     assert 100 < found.actors <= 256
+
+
+@pytest.mark.parametrize("name", ["__init__", "prepare", "run"])
+def test_the_actor_without_a_model_is_called_as_the_real_one_is(name):
+    """Else the costs of the dispatcher cannot be measured."""
+    asked = [list(signature(getattr(body, name)).parameters) for body in (_Actor, no_model(0.0))]
+    assert asked[0] == asked[1]

@@ -12,6 +12,7 @@ import pytest
 
 BRIDGE, NET = "ffbr0", "10.77.0"
 GATEWAY = f"{NET}.1"
+TRIES = 5
 INSIDE = """
 set -e
 hostname "$1"
@@ -84,6 +85,16 @@ class Host:
         self._started.append(process)
         return process
 
+    def join(self, *options, **more):
+        """Start a node of Ray here; again where it took too long, as on a busy machine."""
+        words = [sys.executable, "-u", "-m", "ray.scripts.scripts", "start", "--block"]
+        words += [f"--node-ip-address={self.address}", "--object-store-memory=80000000"]
+        for _ in range(TRIES):
+            lines = self.start(*words, *options, **more).stdout
+            if any("Ray runtime started" in line for line in lines):
+                return
+        raise AssertionError(f"no node of Ray starts on {self.name}")
+
     def send(self, folder, name):
         """Copy a folder to /tmp/NAME of this host."""
         archive = subprocess.run(
@@ -115,6 +126,7 @@ class Host:
         self.kill()
         self._root.kill()
         self._root.wait()
+        ip("link", "delete", self.link)  # else it goes with the namespace, some time later
         ip("netns", "delete", self.name)
 
 

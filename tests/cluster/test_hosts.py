@@ -19,8 +19,7 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.allow_hosts(["127.0.0.1", "localhost", GATEWAY]),
 ]
-RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-SIZE = ["--object-store-memory=80000000"]
+HEAD = ["--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false"]
 SAMPLES = 160
 
 
@@ -43,6 +42,33 @@ def server(network, monkeypatch):
     found.stop()
 
 
+@pytest.fixture
+def inputs(tiny_dict, base, targets_file, tmp_path):
+    """A folder with base, targets and configuration, as it will lie on every host."""
+    folder = tmp_path / "inputs"
+    shutil.copytree(base, folder / "base")
+    shutil.copy(targets_file, folder / "fields.npy")
+    content = tiny_dict(
+        base="/tmp/inputs/base",
+        targets={"path": "/tmp/inputs/fields.npy"},
+        generation={"samples": SAMPLES},
+    )
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.fixture
+def auth():
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+
+
+def run(head, out, **more):
+    """Start the driver on the host that is the head."""
+    command = [sys.executable, "-m", "flows.cli.main", "run", "/tmp/inputs/tiny.yaml"]
+    options = ["--out", out, "--pool", "ray", "--orchestrator", "none"]
+    return head.start(*command, *options, RAY_ADDRESS=f"{head.address}:6379", **more)
+
+
 def receipts(place):
     return [n for n in (place / "receipts" / "generate").objects()]
 
@@ -56,46 +82,23 @@ def until(place, number, driver):
         time.sleep(0.5)
 
 
-def test_a_cable_a_host_and_another_host(
-    network, server, tiny, tiny_dict, base, targets_file, tmp_path
-):
+def test_a_cable_a_host_and_another_host(network, server, tiny, inputs, auth, tmp_path):
     """One loses its link, one all its processes, one comes: the bytes are those of one machine."""
-    inputs = tmp_path / "inputs"
-    shutil.copytree(base, inputs / "base")
-    shutil.copy(targets_file, inputs / "fields.npy")
-    token = secrets.token_hex(16)
-    content = tiny_dict(
-        base="/tmp/inputs/base",
-        targets={"path": "/tmp/inputs/fields.npy"},
-        generation={"samples": SAMPLES},
-    )
-    (inputs / "tiny.yaml").write_text(yaml.safe_dump(content))
-    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     s3 = {**server.environment, "AWS_ENDPOINT_URL": server.url}
-
-    def join(host, *options):
-        host.send(inputs, "inputs")
-        options = [f"--node-ip-address={host.address}", *SIZE, *options]
-        host.start(*RAY, *options, **auth, **s3)
-
     head, first, second = (network.add() for _ in range(3))
-    address = f"{head.address}:6379"
-    join(head, "--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false")
-    time.sleep(8)
-    for host in (first, second):
-        join(host, f"--address={address}", "--num-cpus=1")
+    worker = [f"--address={head.address}:6379", "--num-cpus=1"]
+    for host, options in ((head, HEAD), (first, worker), (second, worker)):
+        host.send(inputs, "inputs")
+        host.join(*options, **auth, **s3)
     bucket = server.bucket()
     place = ObjectPlace.at(f"{bucket}/run")
-    driver = head.start(
-        sys.executable, "-m", "flows.cli.main", "run", "/tmp/inputs/tiny.yaml",
-        "--out", f"{bucket}/run", "--pool", "ray", "--orchestrator", "none",
-        RAY_ADDRESS=address, **auth, **s3,
-    )  # fmt: skip
+    driver = run(head, f"{bucket}/run", **auth, **s3)
     until(place, 4, driver)
     second.cut()
     until(place, 12, driver)
     third = network.add()
-    join(third, f"--address={address}", "--num-cpus=1")
+    third.send(inputs, "inputs")
+    third.join(*worker, **auth, **s3)
     first.kill()
     log, _ = driver.communicate(timeout=900)
     assert driver.returncode == 4, log  # undecided: few targets are held out
@@ -114,3 +117,18 @@ def test_a_cable_a_host_and_another_host(
     made = {name: content for name, content in tables(files).items() if "domain" not in name}
     differ = {name for name in {**made, **there} if made.get(name) != tables(there).get(name)}
     assert differ <= {"targets.zarr/zarr.json"}  # which says where the file lay
+
+
+def test_a_folder_that_hosts_do_not_share_is_said_before_any_work(network, inputs, auth):
+    """Every host has a /tmp of its own."""
+    head, worker = network.add(), network.add()
+    for host, options in ((head, HEAD), (worker, [f"--address={head.address}:6379"])):
+        host.send(inputs, "inputs")
+        host.join(*options, **auth)
+    driver = run(head, "/tmp/run", **auth)
+    log, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 2, log
+    said = log.index(
+        "the run lies in the folder /tmp/run, which all 2 hosts of the cluster must share"
+    )
+    assert said < log.index(f"{worker.name} sees no run at /tmp/run")

@@ -1,5 +1,8 @@
 """Places: one suite for folders and object stores, and what an object store may answer besides."""
 
+from urllib.request import urlopen
+
+import boto3
 import numpy as np
 import obstore
 import pytest
@@ -10,7 +13,7 @@ from ood_core.store import objects
 from ood_core.store.bundle import write_bundle
 from ood_core.store.files import exists, names, read_bytes, remove, write_atomic, write_new
 from ood_core.store.objects import ObjectPlace
-from ood_core.store.place import place_at
+from ood_core.store.place import link, place_at
 from ood_core.store.run import RunStore
 from tests.contracts.place import PlaceContract
 from tests.object_server import PLANTED
@@ -63,6 +66,22 @@ def test_an_address_is_one_however_it_is_written():
         place
     ] * 3
     assert place_at("gs://bucket/a").bucket == "gs://bucket"
+
+
+def test_a_link_opens_in_a_browser_and_carries_no_credential(bucket, object_server, monkeypatch):
+    """Once anybody may read the object."""
+    place = place_at(f"{bucket}/runs/a run, 100 %/page.html")
+    write_atomic(place, b"a page")
+    name = bucket.removeprefix("s3://")
+    boto3.client("s3").put_object_acl(Bucket=name, Key=place.key, ACL="public-read")
+    with urlopen(link(place)) as answer:
+        assert answer.read() == b"a page"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://PLANTED:PLANTED@store.example:9000/x/")
+    assert link(place_at("s3://maps/a b")) == "https://store.example:9000/x/maps/a%20b"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert link(place_at("s3://maps/a")) == "https://maps.s3.eu-central-1.amazonaws.com/a"
+    assert link(place_at("gs://maps/a")) == "https://storage.cloud.google.com/maps/a"
 
 
 @pytest.fixture

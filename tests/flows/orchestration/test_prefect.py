@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -75,7 +77,7 @@ def test_no_arrays_in_parameters(flow_run):
     tasks = read("read_task_runs")
     mine = [task for task in tasks if task.flow_run_id == found.id]
     assert {task.name.rpartition("-")[0] for task in mine} == {
-        "calibrate", "invert", "fit", "generate", "validate"
+        "plan", "calibrate", "invert", "fit", "generate", "validate"
     }  # fmt: skip
     assert all(task.state.is_completed() for task in mine)
 
@@ -119,6 +121,23 @@ def test_automations_hear_what_became_of_a_set(flow_run):
     assert event.payload["uri"] == str(root)
 
 
+def test_the_server_takes_the_documented_automation(prefect_api):
+    """As it stands in the runbook, but for the number of the block that sends."""
+    from prefect.events.schemas.automations import AutomationCore
+
+    page = (PROJECT / "docs" / "runbook.md").read_text()
+    (found,) = re.findall(r"^((?:    .*\n)*    trigger: .*\n(?:    .*\n)*)", page, re.M)
+    block = str(uuid4())
+    content = yaml.safe_load(found.replace("block_document_id: ID", f"block_document_id: {block}"))
+    number = read("create_automation", AutomationCore.model_validate(content))
+    kept = read("read_automation", number)
+    assert kept.enabled
+    assert kept.trigger.expect == {"farfield.quarantined", "farfield.incomplete"}
+    assert [(one.type, str(one.block_document_id)) for one in kept.actions] == [
+        ("send-notification", block)
+    ]
+
+
 def test_a_stage_is_begun_again_when_the_store_is_back(prefect_api, finished, tiny, monkeypatch):
     from prefect import flow
 
@@ -141,6 +160,80 @@ def test_a_stage_is_begun_again_when_the_store_is_back(prefect_api, finished, ti
     with pytest.raises(IdentityRefused):
         failing(IdentityRefused, 1)
     assert len(calls) == 4
+
+
+@pytest.fixture
+def deployed(monkeypatch):
+    """This process counts as one that runs a deployment."""
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid4()))
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_deployment_whose_store_is_down_plans_again(tiny, monkeypatch):
+    from prefect import flow
+
+    from flows.orchestration import prefect_flows
+    from ood_core.errors import StoreUnreachable
+
+    monkeypatch.setattr(prefect_flows, "BACKOFF_SECONDS", 0.1)
+    calls = []
+
+    def plan(settings, out):
+        calls.append(out)
+        if len(calls) < 3:
+            raise StoreUnreachable("gone")
+        return "planned"
+
+    monkeypatch.setattr(prefect_flows, "plan_run", plan)
+    planning = flow(prefect_flows._plan, validate_parameters=False)
+    assert planning(tiny(), "there") == "planned"
+    assert calls == ["there"] * 3
+    monkeypatch.delenv("PREFECT__RUNTIME__DEPLOYMENT__ID")
+    calls.clear()
+    with pytest.raises(StoreUnreachable):  # somebody waits for the answer
+        planning(tiny(), "there")
+
+
+def test_of_two_deployments_of_one_place_the_second_is_cancelled(finished, tiny, monkeypatch):
+    from flows.orchestration.prefect_flows import synthesise
+    from flows.runs.lease_guard import hold_lease
+    from ood_core.errors import InUse
+
+    with hold_lease(RunStore(finished), every=0.2):
+        with pytest.raises(InUse):
+            synthesise(tiny(), str(finished))
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid4()))
+        state = synthesise(tiny(), str(finished), return_state=True)
+    assert state.is_cancelled()
+    assert "in use by process" in state.message
+
+
+def test_a_scheduled_run_on_a_finished_set_calls_no_stage(finished, tiny, monkeypatch):
+    """It plans, which is one task, and tells what there is; no worker, and no Ray, is asked for."""
+    from flows.orchestration.prefect_flows import synthesise
+    from flows.runs import lifecycle
+
+    monkeypatch.setattr(lifecycle, "shared_pool", None)
+    monkeypatch.setattr(lifecycle, "require_workers", None)
+    state = synthesise(tiny(), str(finished), return_state=True)
+    assert state.name == "Complete"
+    tasks = read("read_task_runs")
+    mine = [t.name for t in tasks if t.flow_run_id == state.state_details.flow_run_id]
+    assert [name.rpartition("-")[0] for name in mine] == ["plan"]
+
+
+@pytest.mark.parametrize(
+    ("out", "uri", "address"),
+    [
+        ("/runs/a b", "/runs/a b", "http://host:8000/x/a%20b/report/index.html"),
+        ("/runs/a", "/runs/a/v0002", "http://host:8000/x/a/v0002/report/index.html"),
+        ("s3://maps/runs/a", "s3://maps/runs/a", "http://host:8000/x/a/report/index.html"),
+    ],
+)
+def test_links_lead_to_where_reports_are_served(out, uri, address):
+    from flows.orchestration.prefect_flows import page_link
+
+    assert page_link("http://host:8000/x/", out, uri) == address
 
 
 def test_a_pool_of_containers_needs_what_this_command_has_not(farfield, config, tmp_path):

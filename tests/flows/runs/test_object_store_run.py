@@ -4,16 +4,18 @@ import io
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from flows.runs import lifecycle
 from flows.runs.lease_guard import hold_lease
 from flows.runs.lifecycle import extend_run, make_run, stored_settings, with_samples
 from ood_core.errors import InUse, StoreUnreachable
 from ood_core.store.files import read_bytes, write_atomic
 from ood_core.store.lease import Lease
-from ood_core.store.run import RunStore
+from ood_core.store.run import GATE, RunStore
 from tests.faults.drivers import ended, start, without_validation
 from tests.object_server import PLANTED, assert_same, copied, marks, stored, tables
 
@@ -78,6 +80,24 @@ def test_every_verb_takes_an_address(object_server, run_and_log, farfield, tmp_p
     assert told["gallery"]["picture"] == f"{root}/report/gallery.png"
     assert told["replay"]["outcome"] == "equal"
     assert "PLANTED" not in str(answers)
+
+
+def test_a_finished_run_asks_the_store_for_little_and_works_at_nothing(
+    object_server, run_and_log, tiny, monkeypatch
+):
+    root = copied(run_and_log[0], object_server.bucket())
+    time.sleep(1.1)  # clocks of object stores count whole seconds, and the copy is in no order
+    write_atomic(root / GATE, read_bytes(root / GATE))
+    before = marks(stored(root))
+
+    def refuse(*_):
+        raise AssertionError("a stage was called, or a pool made")
+
+    monkeypatch.setattr(lifecycle, "shared_pool", refuse)
+    object_server.reset()
+    assert make_run(tiny(), str(root), call=refuse)["state"] == "complete"
+    assert len(object_server.requests) <= 75
+    assert marks(stored(root)) == before
 
 
 def test_a_lost_receipt_costs_one_shard(object_server, run_and_log, unbroken, tiny):
