@@ -70,9 +70,9 @@ def read_asdf(path: str, array: str | None, limits: Limits, axes: str | None = N
                         "targets.max_bytes"
                     )
                 values = stored[...]
-                if isinstance(values, np.ma.MaskedArray):
+                if np.ma.isMaskedArray(values):
                     number = np.result_type(values.dtype, np.float32)
-                    values = values.astype(number).filled(np.nan)
+                    values = np.ma.filled(values.astype(number), np.nan)
                 stack = as_stack(np.array(values), source, axes)
     require_count(len(stack), source, limits.max_maps)
     return MapSet(stack, numbered_ids(Path(path).stem, len(stack)), unit, "", path)
