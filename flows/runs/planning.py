@@ -109,7 +109,7 @@ def plan_run(settings: RunSettings, out: str) -> RunPlan:
     frame = None
     if grown is not None and framed:  # its own, once it is planned
         frame = run if run.exists else RunStore(run.root.parent / grown.version)
-        targets = targets.framed(load_targets(frame).transform)
+        targets = targets.framed(load_targets(frame))
     model, method, choice = _inspected(settings, targets, run, frame)
     seed = settings.generation.seed
     read = targets.record()

@@ -69,7 +69,11 @@ def read_asdf(path: str, array: str | None, limits: Limits, axes: str | None = N
                         f"{limits.max_bytes} (targets.max_bytes); choose fewer maps, or raise "
                         "targets.max_bytes"
                     )
-                stack = as_stack(np.array(stored), source, axes)
+                values = stored[...]
+                if np.ma.isMaskedArray(values):
+                    number = np.result_type(values.dtype, np.float32)
+                    values = np.ma.filled(values.astype(number), np.nan)
+                stack = as_stack(np.array(values), source, axes)
     require_count(len(stack), source, limits.max_maps)
     return MapSet(stack, numbered_ids(Path(path).stem, len(stack)), unit, "", path)
 

@@ -3,21 +3,29 @@
 A pixel is missing where it is NaN, where a mask plane is not zero, or where a weight plane is zero.
 Models take whole maps, so it is filled, by a rule that is recorded; what is measured pixel by pixel
 (transform, quantization) leaves it out.
+
+Power, wavelet moments and patches need whole maps, and any smooth filling lowers them. So what the
+method is fitted to has missing pixels drawn from their law given the others (`drawn`): a map with
+such pixels has the law of a whole one (multiple imputation, Rubin 1987).
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.sparse.linalg import LinearOperator, cg
+from scipy.special import ndtr, ndtri
 
 from ood_core.config.targets import MissingSpec
 from ood_core.errors import TargetError
 from ood_core.maps.mapset import listing
+from ood_core.numerics.random import Root
 
-MIN_POWER = 1e-6
+MIN_POWER = 1e-4
 """Of the mean power: waves of less are taken to have that much, which bounds the solver's work."""
 RTOL = 1e-5
-MAX_ITERATIONS = 1000
+MAX_ITERATIONS = 200
 
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -102,6 +110,42 @@ def _nearest(values: Values, missing: Mask) -> Values:
     return whole
 
 
+def drawn(whole: Values, missing: Mask, ids: tuple[str, ...], fit: int) -> Values:
+    """Return maps whose missing pixels are a draw given the others, whatever they are in `whole`.
+
+    The law is a Gaussian copula: ranks of a channel's pixels as normal scores, which are a
+    stationary isotropic Gaussian field with the spectrum of the fitted maps' (exact for log-normal
+    fields). A draw is a field of that spectrum plus the conditional mean of what it lacks (Hoffman
+    & Ribak 1991). It has values that fitted maps have, and depends on the spectrum, the map and its
+    name alone.
+    """
+    result = whole.copy()
+    for channel in range(whole.shape[1]):
+        fields, lacking = result[:, channel], missing[:, channel]
+        known = np.sort(fields[:fit][~lacking[:fit]])
+        if known[0] == known[-1]:
+            fields[lacking] = known[0]
+            continue
+        scores = _normal_scores(fields, known)
+        power = isotropic_power(scores[:fit], ~lacking[:fit])
+        for row in np.flatnonzero(lacking.any((1, 2))):
+            white = Root.of("missing pixels").child(ids[row], str(channel)).generator()
+            waves = np.fft.fft2(white.normal(size=power.shape)) * np.sqrt(power)
+            field = np.fft.ifft2(waves).real[: fields.shape[1], : fields.shape[2]]
+            gap = np.where(lacking[row], 0.0, scores[row] - field)
+            field += conditional_mean(gap, lacking[row], power)
+            rank = np.rint(ndtr(field[lacking[row]]) * len(known) - 0.5).astype(int)
+            fields[row][lacking[row]] = known[rank.clip(0, len(known) - 1)]
+    return result
+
+
+def _normal_scores(fields: Values, known: Values) -> Numbers:
+    """Normal scores of pixels by their middle ranks among sorted ones."""
+    rank = (np.searchsorted(known, fields) + np.searchsorted(known, fields, "right")) / 2
+    scores: Numbers = ndtri(rank.clip(0.5, len(known) - 0.5) / len(known))
+    return scores
+
+
 def _conditional(whole: Values, missing: Mask, fit: int) -> Values:
     """Each missing pixel becomes its mean given the others, by a stationary isotropic Gaussian.
 
@@ -110,53 +154,73 @@ def _conditional(whole: Values, missing: Mask, fit: int) -> Values:
     """
     result = whole.copy()
     for channel in range(whole.shape[1]):
-        fields = whole[:fit, channel].astype(np.float64)
-        known = fields[~missing[:fit, channel]]
-        mean, power = float(known.mean()), isotropic_power(fields - known.mean())
+        seen = ~missing[:fit, channel]
+        known = whole[:fit, channel][seen]
+        if known.min() == known.max():
+            continue
+        mean = float(known.mean(dtype=np.float64))
+        power = isotropic_power(whole[:fit, channel] - mean, seen)
         for row in np.flatnonzero(missing[:, channel].any((1, 2))):
-            field = whole[row, channel].astype(np.float64) - mean
-            found = mean + conditional_mean(field, missing[row, channel], power)
-            result[row, channel] = np.clip(found, known.min(), known.max())
-        result[:, channel][~missing[:, channel]] = whole[:, channel][~missing[:, channel]]
+            lacking = missing[row, channel]
+            found = mean + conditional_mean(whole[row, channel] - mean, lacking, power)
+            result[row, channel][lacking] = found[lacking].clip(known.min(), known.max())
     return result
 
 
-def isotropic_power(fields: Numbers) -> Numbers:
-    """Mean power of fields (n, y, x) at each wave, averaged over waves of about one length."""
-    _, height, width = fields.shape
-    power = (np.abs(np.fft.fft2(fields)) ** 2).mean(0) / (height * width)
-    ky, kx = np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij")
-    ring = np.round(np.hypot(ky, kx) * min(height, width)).astype(int)
-    counts = np.bincount(ring.ravel())
-    mean = np.bincount(ring.ravel(), power.ravel()) / np.maximum(counts, 1)
+def isotropic_power(fields: NDArray[np.floating[Any]], seen: Mask) -> Numbers:
+    """Power of each wave of periodic fields that maps of mean 0, shape (n, y, x), are windows of.
+
+    The periods are half as long again as the maps, whose covariance the fields have as far as
+    these go: that of pairs of pixels that are both `seen`, unbiased however many are not. Waves of
+    about one length have the same power.
+    """
+    _, *sides = fields.shape
+    padded = tuple(2 * side for side in sides)  # so that no pair goes round an edge
+    products, pairs = np.zeros(padded), np.zeros(padded)
+    for field, there in zip(fields, seen, strict=True):
+        products += np.abs(np.fft.fft2(np.where(there, field, 0.0), padded)) ** 2
+        pairs += np.abs(np.fft.fft2(there, padded)) ** 2
+    covariance = np.fft.ifft2(products).real / np.fft.ifft2(pairs).real.clip(1)
+    lags = [np.fft.fftfreq(n, 1 / n).round().astype(int) for n in (s + s // 2 for s in sides)]
+    power = np.fft.fft2(covariance[np.ix_(*lags)]).real
+    ky, kx = np.meshgrid(*(np.fft.fftfreq(len(lag)) for lag in lags), indexing="ij")
+    ring = np.round(np.hypot(ky, kx) * min(power.shape)).astype(int)
+    mean = np.bincount(ring.ravel(), power.ravel()) / np.bincount(ring.ravel()).clip(1)
     floored: Numbers = np.maximum(mean[ring], MIN_POWER * power.mean())
     return floored
 
 
-def conditional_mean(field: Numbers, missing: Mask, power: Numbers) -> Numbers:
-    """Fill a field of mean 0 by E[missing | known] of a stationary Gaussian with this power.
+def conditional_mean(window: Numbers, lacking: Mask, power: Numbers) -> Numbers:
+    """Fill a window of a field of mean 0 by E[missing | known] of a stationary Gaussian.
 
-    With Q, the inverse of the covariance, it solves Q_mm x_m = -Q_mk x_k by conjugate gradients
-    (Rue & Held 2005, section 2.2); waves are those of a periodic map.
+    With Q, the inverse of the covariance C, it solves Q_mm x_m = -Q_mk x_k (Rue & Held 2005,
+    section 2.2) by conjugate gradients, with C_mm as their preconditioner; what lies beyond the
+    window is missing as well.
 
     Args:
-        field: shape (y, x); missing pixels are the first guess.
-        missing: which they are.
-        power: variance of each wave, shape (y, x), as `numpy.fft.fft2` orders them.
+        window: shape (y, x); missing pixels are the first guess.
+        lacking: which they are.
+        power: variance of each wave of the periodic field, as `numpy.fft.fft2` orders them.
     """
-
-    def precise(x: Numbers) -> Numbers:
-        return np.asarray(np.fft.ifft2(np.fft.fft2(x) / power).real)
-
-    def on_missing(values: Numbers) -> Numbers:
-        spread = np.zeros(field.shape)
-        spread[missing] = values.ravel()
-        return np.asarray(precise(spread)[missing])
-
+    pads = [(0, whole - side) for whole, side in zip(power.shape, window.shape, strict=True)]
+    field = np.pad(window.astype(np.float64), pads)
+    missing = np.pad(lacking, pads, constant_values=True)
     count = int(missing.sum())
-    right = -precise(np.where(missing, 0.0, field))[missing]
-    operator = LinearOperator((count, count), matvec=on_missing, dtype=np.float64)
-    found, _ = cg(operator, right, x0=field[missing], rtol=RTOL, maxiter=MAX_ITERATIONS)
-    whole = np.array(field, np.float64)
-    whole[missing] = found
-    return whole
+
+    def filtered(x: Numbers, gain: Numbers) -> Numbers:
+        half = gain[:, : gain.shape[1] // 2 + 1]
+        return np.asarray(np.fft.irfft2(np.fft.rfft2(x) * half, gain.shape)[missing])
+
+    def on_missing(gain: Numbers) -> LinearOperator:
+        def product(values: Numbers) -> Numbers:
+            spread = np.zeros(field.shape)
+            spread[missing] = values.ravel()
+            return filtered(spread, gain)
+
+        return LinearOperator((count, count), matvec=product, dtype=np.float64)
+
+    right = -filtered(np.where(missing, 0.0, field), 1 / power)
+    precision, covariance = on_missing(1 / power), on_missing(power)
+    found, _ = cg(precision, right, field[missing], rtol=RTOL, maxiter=MAX_ITERATIONS, M=covariance)
+    field[missing] = found
+    return field[: window.shape[0], : window.shape[1]]

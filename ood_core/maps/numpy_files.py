@@ -18,7 +18,7 @@ from numpy.lib import format as npy_format
 
 from ood_core.errors import TargetError
 from ood_core.limits import Limits, Metered, TooMuch
-from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids, require_count
+from ood_core.maps.mapset import MapSet, as_stack, choose_array, numbered_ids, require_count
 
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -78,7 +78,7 @@ def read_npz(path: str, array: str | None, limits: Limits, axes: str | None = No
 
     Args:
         path: the file.
-        array: name of the member; may be None when there is only one.
+        array: name of the member; None takes `maps`, or the only one.
         limits: most that may be loaded.
         axes: what its axes are, as in `as_stack`.
 
@@ -163,25 +163,13 @@ def _member(archive: zipfile.ZipFile, array: str | None, path: str) -> zipfile.Z
         for info in archive.infolist()
         if info.filename.endswith(".npy")
     }
-    info = members[_choose(list(members), array, path)]
+    info = members[choose_array({name: {} for name in members}, array, path)]
     if info.compress_type not in _METHODS:
         raise TargetError(
             f"{path}: got a member compressed by method {info.compress_type}; expected none or "
             "deflate, as numpy writes; save it again with numpy.savez_compressed"
         )
     return info
-
-
-def _choose(members: list[str], array: str | None, path: str) -> str:
-    if array in members:
-        return str(array)
-    if array is None and len(members) == 1:
-        return members[0]
-    got = f"no array {array!r}" if array is not None else f"{len(members)} arrays and no choice"
-    raise TargetError(
-        f"{path}: got {got}; expected one of: {listing(members) or '(the file has none)'}; "
-        "name it with `array`"
-    )
 
 
 def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> npt.NDArray[Any]:

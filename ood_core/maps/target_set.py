@@ -30,7 +30,7 @@ from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
 from ood_core.maps.duplicates import near_duplicates
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
-from ood_core.maps.missing import Mask, filled
+from ood_core.maps.missing import Mask, drawn, filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.tiles import cut_maps
@@ -65,7 +65,8 @@ class TargetSet:
         transform: physical values to model range and back, measured on the fit split.
         symmetries: changes that leave the maps' distribution as it is, as the user declared them.
         fit_count: number of maps of the fit split.
-        model_range: all maps in model range, float32, shape (n, c, y, x).
+        model_range: all maps in model range, float32, shape (n, c, y, x); missing pixels are drawn
+            given the others, however they are filled in `values` (`ood_core.maps.missing`).
         codes: codes of all maps, for a model with an autoencoder; else None.
         notes: what a user should know of these maps; also given as `TargetWarning`.
         missing: which pixels the files lacked, shape (n, c, y, x); None where they lacked none.
@@ -220,7 +221,7 @@ class TargetSet:
         notes += _coarse(maps)
         kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
-        constant = _constant_channels(maps.values[:fit])
+        constant = _constant_channels(known)
         notes += tuple(
             f"{maps.source}: channel {channel} is {value:.6g} in all fitted maps: samples get that "
             "value exactly; it says nothing of how good they are"
@@ -234,7 +235,8 @@ class TargetSet:
                 if spec.per_channel
                 else RangeTransform.measure(kind, known[~np.isnan(known)])
             )
-            ranged = torch.from_numpy(transform.forward(maps.values))
+            whole = maps.values if missing is None else drawn(maps.values, missing, maps.ids, fit)
+            ranged = torch.from_numpy(transform.forward(whole))
         except TargetError as error:
             raise TargetError(f"{maps.source}: {error}") from error
         return cls(
@@ -308,7 +310,7 @@ class TargetSet:
     @cached_property
     def constant_channels(self) -> dict[int, np.float32]:
         """Channels that have one value in the whole fit split, and that value, in `unit`."""
-        return _constant_channels(self.fit)
+        return _constant_channels(self.known[: self.fit_count])
 
     def physical(self, maps: Maps | Values) -> Values:
         """Bring maps from model range to `unit`; constant channels get their value exactly."""
@@ -325,14 +327,21 @@ class TargetSet:
         """Return the set with the codes that a model's autoencoder makes, if it has one."""
         return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
 
-    def framed(self, transform: RangeTransform) -> Self:
-        """Return the set with a transform that was measured on other maps.
+    def framed(self, frame: "TargetSet") -> Self:
+        """Return the set with the transform of another, and with what that has of the same maps.
 
         Raises:
-            TargetError: it cannot take these maps.
+            TargetError: the transform cannot take these maps.
         """
-        ranged = torch.from_numpy(transform.forward(self.values))
-        return replace(self, transform=transform, model_range=ranged)
+        whole = self.values
+        if self.missing is not None:
+            whole = drawn(whole, self.missing, self.ids, self.fit_count)
+        ranged = torch.from_numpy(frame.transform.forward(whole))
+        rows = {name: row for row, name in enumerate(self.ids)}
+        for name, there in zip(frame.ids, frame.model_range, strict=True):
+            if name in rows:
+                ranged[rows[name]] = there
+        return replace(self, transform=frame.transform, model_range=ranged)
 
     def digest(self) -> str:
         """SHA-256 of shape, values, missing pixels, unit, ids and header, as 64 hexadecimal digits.
@@ -371,7 +380,7 @@ class TargetSet:
 
 
 def _constant_channels(fit: Values) -> dict[int, np.float32]:
-    low, high = (edge(fit, axis=(0, 2, 3)) for edge in (np.min, np.max))
+    low, high = (edge(fit, axis=(0, 2, 3)) for edge in (np.nanmin, np.nanmax))
     return {int(channel): low[channel] for channel in np.flatnonzero(low == high)}
 
 

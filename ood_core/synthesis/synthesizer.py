@@ -476,14 +476,14 @@ def _targets_state(targets: TargetSet) -> dict[str, Any]:
         "transform": targets.transform.as_dict(),
         "symmetries": targets.symmetries,
         "fit_count": targets.fit_count,
+        "model_range": targets.model_range,
         "missing": targets.missing,
     }
 
 
 def _targets_of(state: dict[str, Any]) -> TargetSet:
     transform = RangeTransform.from_dict(state["transform"])
-    ranged = torch.from_numpy(transform.forward(state["values"]))
-    return TargetSet(**{**state, "transform": transform, "model_range": ranged})
+    return TargetSet(**{**state, "transform": transform})
 
 
 def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "timestep") -> Iterable[T]:

@@ -28,6 +28,14 @@ def test_the_only_array_is_read(tmp_path: Path, kind: str, compression: str | No
     assert maps.ids[1] == "m:1"
 
 
+@pytest.mark.parametrize("kind", ["f4", "i2"])
+def test_masked_pixels_are_missing(tmp_path: Path, kind: str) -> None:
+    values, bad = (100 * FIELDS).astype(kind), FIELDS > 1
+    path = written(tmp_path / "m.asdf", {"a": np.ma.array(values, mask=bad)})
+    expected = np.where(bad, np.nan, values.astype("f4"))
+    np.testing.assert_array_equal(read_maps(path, None, USUAL).values[:, 0], expected)
+
+
 def test_one_of_several_by_its_path_and_the_unit_beside_it(tmp_path: Path) -> None:
     """As in files of the Roman telescope."""
     roman = {"data": {"value": FIELDS, "unit": "DN / s"}, "err": 0.1 * FIELDS, "name": "x"}
