@@ -26,13 +26,13 @@ from ood_core.numerics.memory import device_full
 from ood_core.numerics.random import SeedRange
 from ood_core.store.arrays import ShardWriter, persist_shard
 from ood_core.store.files import writing
-from ood_core.store.fitted import read_patches, read_prior
+from ood_core.store.fitted import calibration_row, read_patches, read_prior
 from ood_core.store.lease import LeaseProof, require
 from ood_core.store.ledger import Receipt
 from ood_core.store.place import Place, each
 from ood_core.store.plan import Shard
 from ood_core.store.run import PRIOR, RunStore
-from ood_core.store.schema import GATE, ShardedStage
+from ood_core.store.schema import ShardedStage
 from ood_core.store.series import kept_latents
 from ood_core.store.statistics import feature_extractor, measured
 from ood_core.store.statistics import statistics_rows as extracted_rows
@@ -219,11 +219,8 @@ def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Beg
     def rows(shard: Shard) -> Pending:
         timesteps = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
         weights, gates = zip(*(calibrator.weights_at(t) for t in timesteps), strict=True)
-        gate = Gate.stacked(gates)
-        return lambda: {
-            "weights": torch.stack(weights).numpy(),
-            **{column: getattr(gate, part).numpy() for column, part in GATE.items()},
-        }
+        found = calibration_row(torch.stack(weights), Gate.stacked(gates))
+        return lambda: found
 
     return lambda shard: partial(rows, shard)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flows.progress import shares
 from ood_core.arrays import Maps
+from ood_core.denoising.calibrated import in_order
 from ood_core.evaluation.downstream import DownstreamResult
 from ood_core.evaluation.gate import Decision
 from ood_core.evaluation.results import EvaluationResult
@@ -21,6 +22,7 @@ from ood_core.report.card import ArrayRow, CardInput
 from ood_core.report.pictures import even_rows
 from ood_core.report.record import ReportInput, TimingRow, TrustMap, WalkStrip
 from ood_core.store.files import exists, names, read_bytes, read_json
+from ood_core.store.fitted import read_calibration
 from ood_core.store.run import UTILITY, RunStore
 from ood_core.store.schema import SHARDED
 from ood_core.store.statistics import BLOCK_ROWS, read_drawn
@@ -216,13 +218,12 @@ def _timings(run: RunStore) -> tuple[TimingRow, ...]:
 
 
 def _trust(run: RunStore) -> TrustMap | None:
-    table = run.table("calibrate")
     if not len(run.plan("calibrate")):
         return None
-    attributes = table.attributes
+    plan, found = read_calibration(run)
     return TrustMap(
-        noise_to_signal=np.array(table.attributes["noise_to_signal"]),
-        bands=np.asarray(attributes["knots"], dtype=np.float64),
-        weights=table.read("weights").astype(np.float64),
-        experts=tuple(attributes["experts"]),
+        noise_to_signal=found.noise_to_signal.double().numpy(),
+        bands=found.knots.double().numpy(),
+        weights=found.weights.double().numpy(),
+        experts=in_order(plan.experts),
     )

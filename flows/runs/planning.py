@@ -39,6 +39,7 @@ from ood_core.store.schema import (
     SHARDED,
     ShardedStage,
     calibration_columns,
+    calibration_parts,
     latent_columns,
     sample_columns,
 )
@@ -238,7 +239,9 @@ def _calibration_content(planned: RunPlan, targets: TargetSet) -> Content:
     timesteps = time_grid(schedule, planned.method).tolist()
     ratios = [schedule.noise_to_signal(t) for t in timesteps]
     rows = {"timesteps": timesteps, "noise_to_signal": ratios}
-    return calibration_columns(spec.bands, len(fitted["experts"])), {**fitted, **rows}
+    size = spec.bands, len(fitted["experts"])
+    layout = [[name, list(shape)] for name, shape in calibration_parts(*size).items()]
+    return calibration_columns(*size), {**fitted, **rows, "layout": layout}
 
 
 def _inversions(settings: RunSettings, method: Method, fit: int) -> ShardPlan:

@@ -24,7 +24,7 @@ from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Sta
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
 from ood_core.store.place import Place
 from ood_core.store.run import PATCHES, RunStore
-from ood_core.store.schema import GATE
+from ood_core.store.schema import calibration_parts
 from ood_core.synthesis.latents import TESTS, Interval, ShellGeometry
 from ood_core.synthesis.pipeline import ExpertPlan
 
@@ -35,14 +35,31 @@ def read_calibration(run: RunStore) -> tuple[ExpertPlan, BandWeights]:
     Raises:
         IdentityRefused: the run has weights of an expert that this version does not know.
     """
-    rows, attributes = run.table("calibrate").load("weights", *GATE)
-    weights, *gate = (torch.from_numpy(rows[name]) for name in ("weights", *GATE))
+    rows, attributes = run.table("calibrate").load("fitted")
+    layout, found = attributes["layout"], torch.from_numpy(rows["fitted"])
+    sizes = [math.prod(shape) for _, shape in layout]
+    parts = {
+        name: numbers.unflatten(1, shape)
+        for (name, shape), numbers in zip(layout, found.split(sizes, dim=1), strict=True)
+    }
     return ExpertPlan.from_dict(attributes), BandWeights(
         noise_to_signal=torch.tensor(attributes["noise_to_signal"]),
         knots=torch.tensor(attributes["knots"]),
-        weights=weights,
-        gate=Gate(**dict(zip(GATE.values(), gate, strict=True))),
+        weights=parts["weights"],
+        gate=Gate(parts["gate_edges"], parts["gate_weights"], parts["gate_offsets"]),
     ).by_name(attributes["experts"], str(run.root))
+
+
+def calibration_row(weights: Tensor, gate: Gate) -> dict[str, NDArray[Any]]:
+    """Rows of `calibration.zarr` of weights `(timesteps, bands, experts)` and their gate."""
+    parts = {
+        "weights": weights,
+        "gate_edges": gate.edges,
+        "gate_weights": gate.weights,
+        "gate_offsets": gate.offsets,
+    }
+    layout = calibration_parts(*weights.shape[1:])
+    return {"fitted": torch.cat([parts[name].flatten(1) for name in layout], dim=1).numpy()}
 
 
 PATCH_AXES = {

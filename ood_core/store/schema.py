@@ -1,5 +1,6 @@
 """Which arrays each table of a run holds: names, axes, units."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, final
@@ -28,10 +29,6 @@ SHARDED: dict[ShardedStage, StageTable] = {
     "generate": StageTable("dataset.zarr", "sample"),
 }
 """Every stage that is done in shards, in the order of the work."""
-
-
-GATE = {"gate_edges": "edges", "gate_weights": "weights", "gate_offsets": "offsets"}
-"""Columns of `calibration.zarr` that hold the gate, and which part of it each is."""
 
 
 def target_columns(
@@ -76,18 +73,25 @@ def latent_columns(shape: Shape, code_shape: Shape) -> list[Column]:
     ]
 
 
-def calibration_columns(bands: int, experts: int) -> list[Column]:
-    """`calibration.zarr`: weights of the experts per timestep and band, and of the gate.
+def calibration_parts(bands: int, experts: int) -> dict[str, tuple[int, ...]]:
+    """What is fitted at each timestep, by name, and its shape."""
+    return {
+        "weights": (bands, experts),
+        "gate_edges": (BINS,),
+        "gate_weights": (BINS, KNOTS, experts),
+        "gate_offsets": (BINS,),
+    }
 
+
+def calibration_columns(bands: int, experts: int) -> list[Column]:
+    """`calibration.zarr`: weights of the experts per timestep and band, and their gate.
+
+    All lie in one array, since each is a file per timestep; the attribute `layout` names the parts.
     The attributes `timesteps` and `noise_to_signal` say what the rows are.
     """
-    gate = ("bin", "knot", "expert")
-    return [
-        Column("weights", ("band", "expert"), (bands, experts), "float32", "expert weights"),
-        Column("gate_edges", ("bin",), (BINS,), "float32", "brightness of the gate's bins"),
-        Column("gate_weights", gate, (BINS, KNOTS, experts), "float32", "added in each bin"),
-        Column("gate_offsets", ("bin",), (BINS,), "float32", "added to every map in each bin"),
-    ]
+    numbers = sum(math.prod(shape) for shape in calibration_parts(bands, experts).values())
+    about = "expert weights and gate, in the order of `layout`"
+    return [Column("fitted", ("number",), (numbers,), "float32", about)]
 
 
 def sample_columns(shape: Shape, unit: str, sources: int = 0) -> list[Column]:

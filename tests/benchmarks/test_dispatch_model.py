@@ -68,5 +68,8 @@ def test_scaling_stops_where_the_driver_is_full():
 @pytest.mark.parametrize("name", ["__init__", "prepare", "run"])
 def test_the_actor_without_a_model_is_called_as_the_real_one_is(name):
     """Else the costs of the dispatcher cannot be measured."""
-    asked = [list(signature(getattr(body, name)).parameters) for body in (_Actor, no_model(0.0))]
+    asked = [
+        [n for n in signature(getattr(body, name)).parameters if n != "_ray_trace_ctx"]  # Ray's own
+        for body in (_Actor, no_model(0.0))
+    ]
     assert asked[0] == asked[1]

@@ -22,7 +22,7 @@ from ood_core.store.files import (
     write_new,
     written,
 )
-from ood_core.store.place import each, link, place_at
+from ood_core.store.place import each, place_at
 from ood_core.store.plan import ShardPlan
 
 WRITERS = 8
@@ -93,7 +93,6 @@ class PlaceContract:
         write_atomic(place / "x", b"1")
         for same in (
             place_at(str(place)),
-            place_at(link(place)),
             pickle.loads(pickle.dumps(place)),
         ):
             assert same == place

@@ -131,14 +131,14 @@ def test_the_calibration_of_a_grown_version_can_be_renewed(files, grow, tmp_path
     grow(tmp_path / "set")
     put(files, range(14, 18))
     second, _ = grow(tmp_path / "set")
-    weights = second.table("calibrate").read("weights")
-    shutil.rmtree(second.root / "calibration.zarr" / "weights" / "c")
+    weights = second.table("calibrate").read("fitted")
+    shutil.rmtree(second.root / "calibration.zarr" / "fitted" / "c")
     for shard in second.plan("calibrate"):
         second.ledger("calibrate").revoke(shard)
     from actors.pool import InlinePool
 
     list(InlinePool().run(spec_of(second.root, "calibrate"), list(second.plan("calibrate"))))
-    np.testing.assert_array_equal(second.table("calibrate").read("weights"), weights)
+    np.testing.assert_array_equal(second.table("calibrate").read("fitted"), weights)
 
 
 @pytest.mark.parametrize("what", ["removed", "changed", "before"])

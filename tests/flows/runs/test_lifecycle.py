@@ -15,6 +15,7 @@ from flows.settings import PROJECT, load_settings, parse
 from ood_core.denoising.calibrated import EXPERTS
 from ood_core.errors import IdentityRefused, PriorUnderdetermined, RunIncomplete
 from ood_core.store.files import read_json, remove
+from ood_core.store.fitted import read_calibration
 from ood_core.store.run import PRIOR, RunStore
 from ood_core.store.schema import SHARDED, ShardedStage
 from ood_core.store.statistics import read_drawn
@@ -103,8 +104,8 @@ def test_the_network_is_called_where_it_has_weight_and_nowhere_else(tmp_path, ti
     most = evaluations(settings, method, maps.fit_count)
     make_run(settings, str(tmp_path / "run"), call=without_validation)
     run = RunStore(tmp_path / "run")
-    weights = run.table("calibrate").read("weights")
-    evaluated = int((weights[:, :, list(EXPERTS).index("base")] != 0).any(axis=1).sum())
+    weights = read_calibration(run)[1].weights
+    evaluated = int((weights[:, :, list(EXPERTS).index("base")] != 0).any(dim=1).sum())
     assert evaluated < len(weights)  # else this would say nothing
     counted = {s: sum(r.nfe for r in run.ledger(s).all(run.plan(s))) for s in SHARDED}
     # The ancestral solver evaluates once per timestep; calibration must evaluate to find out.
