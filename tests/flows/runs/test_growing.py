@@ -97,7 +97,7 @@ def test_new_files_alone_are_inverted_and_make_a_version(files, grow, tmp_path, 
     spent = sum(r.nfe for r in second.ledger("invert").all(second.plan("invert")))
     assert 0 < spent <= 9 * per_map  # one batch, padded
     kept = [run.table("calibrate").load() for run in (first, second)]
-    np.testing.assert_array_equal(*(rows["weights"] for rows, _ in kept))
+    np.testing.assert_array_equal(*(rows["fitted"] for rows, _ in kept))
     assert kept[0][1] == kept[1][1]
     assert load_targets(second).transform == load_targets(first).transform
     if where == "folder":
