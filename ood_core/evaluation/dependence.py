@@ -14,8 +14,9 @@ effective number of maps is
 
     n_eff = m / (1 + (2 / m) sum over pairs less than the reach apart of r_l / r_0)
 
-Fit maps are measured beside held-out ones, with lags of their own: few maps of one split alone do
-not show that they are alike. Splits are by whole blocks, which begin at a random place, tests of
+Where held-out maps do not show that they are alike, fit maps are measured beside them, with lags of
+their own: few maps of one split alone would be taken for independent. Where they do, how far they
+are alike is theirs alone to say: fitted maps of another region may be so further. Splits are by whole blocks, which begin at a random place, tests of
 pairs take maps a block apart, which are exchangeable as far as features tell, and the band of a
 median is that of `n_eff` maps.
 Where these are few (`results.MIN_EFFECTIVE`), `n_eff` is itself too high, and nothing is concluded.
@@ -63,8 +64,22 @@ class Dependence:
     ) -> "Dependence":
         """Measure on features of maps, at their places or else in the order of their file.
 
-        `beside` has features and places of further maps that are as much alike: fit targets.
+        `beside` has features and places of further maps that are as much alike: fit targets. They
+        are asked where the maps by themselves look independent.
         """
+        alone = cls._measured(features, root, places, None)
+        if beside is None or alone.block > 1:
+            return alone
+        return cls._measured(features, root, places, beside)
+
+    @classmethod
+    def _measured(
+        cls,
+        features: Float[Tensor, "m f"],
+        root: Root,
+        places: Places | None,
+        beside: "tuple[Float[Tensor, 'n f'], Places | None] | None",
+    ) -> "Dependence":
         count = len(features)
         independent = cls(count, 1, float(count), places)
         if count < 2 * MIN_BLOCKS:
