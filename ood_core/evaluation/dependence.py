@@ -16,9 +16,10 @@ effective number of maps is
 
 Where held-out maps do not show that they are alike, fit maps are measured beside them, with lags of
 their own: few maps of one split alone would be taken for independent. Where they do, how far they
-are alike is theirs alone to say: fitted maps of another region may be so further. Splits are by whole blocks, which begin at a random place, tests of
-pairs take maps a block apart, which are exchangeable as far as features tell, and the band of a
-median is that of `n_eff` maps.
+are alike is theirs alone to say: fitted maps of another region may be so further.
+
+Splits are by whole blocks, which begin at a random place, tests of pairs take maps a block apart,
+which are exchangeable as far as features tell, and the band of a median is that of `n_eff` maps.
 Where these are few (`results.MIN_EFFECTIVE`), `n_eff` is itself too high, and nothing is concluded.
 """
 
