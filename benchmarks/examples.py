@@ -138,7 +138,7 @@ licences: [targets of the examples](../examples/targets/README.md). These pages 
 
 | example | shows | maps: fitted, held out, made | scores inside the band | families that differ |
 |---|---|---|---|---|"""
-WIDTH, ROWS, COLOURS = 1200, 8, 64
+WIDTH, ROWS, COLOURS = 1000, 8, 32
 """Of a picture: pixels, rows of maps, colours of its palette."""
 
 

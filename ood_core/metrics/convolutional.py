@@ -29,7 +29,7 @@ from ood_core.numerics.random import Root
 from ood_core.numerics.symmetry import orbit_size, transform
 
 WIDTH = 8  # channels of the first convolution, doubled after it
-STEPS, ROWS, RATE = 150, 32, 3e-3  # of AdamW, rows of either set in each
+STEPS, ROWS, RATE = 100, 32, 5e-3  # of AdamW, rows of either set in each
 CROP = 64  # px: larger maps are trained on windows
 LEAST = 32  # maps of a set: with fewer to learn from, the answers are chance
 LEAST_SIDE = 12  # px
