@@ -11,7 +11,8 @@ Maps are turned by the declared symmetries and cropped while training, which 100
 do without.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -67,8 +68,9 @@ def convolutional_test(
     for asked in (0, 1):
         folds = [(maps[: len(maps) // 2], maps[len(maps) // 2 :]) for maps in sets]
         seen = [fold[1 - asked] for fold in folds]
-        network = _trained(seen, symmetries, root.child("half", str(asked)))
-        local = [_local(network, fold[asked]) for fold in folds]
+        with _one_thread():
+            network = _trained(seen, symmetries, root.child("half", str(asked)))
+            local = [_local(network, fold[asked]) for fold in folds]
         said = [int((logits.mean((1, 2)) > 0).sum()) for logits in local]
         table = [[count, len(logits) - count] for count, logits in zip(said, local, strict=True)]
         p_values.append(float(fisher_exact(table, alternative="greater").pvalue))
@@ -128,6 +130,17 @@ def _window(maps: Maps, rng: torch.Generator) -> Maps:
         corner.append(int(torch.randint(free + 1, (1,), generator=rng)))
     y, x = corner
     return maps[..., y : y + CROP, x : x + CROP]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Layers are so small that threads wait for one another longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()
