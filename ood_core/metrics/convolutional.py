@@ -112,12 +112,12 @@ def _network(mean: Tensor, spread: Tensor, rng: torch.Generator) -> nn.Sequentia
         layers += [nn.Conv2d(inside, outside, 3, stride=stride), nn.SiLU()]
     layers.append(nn.Conv2d(2 * WIDTH, 1, 1))
     for layer in layers[1:]:
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=rng)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)
     width = spread.clamp_min(1e-6)
     scale.weight.data = (1 / width).view_as(scale.weight)
-    scale.bias.data = -mean / width  # type: ignore[union-attr]
+    scale.bias = nn.Parameter(-mean / width)
     scale.requires_grad_(False)
     return nn.Sequential(*layers)
 
