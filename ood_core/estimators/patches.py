@@ -8,8 +8,8 @@ import math
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 
+import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -119,7 +119,7 @@ def fit_patches_of(
         maps, side, scale = job
         return fit_patches(maps, side, scale, spec, symmetries, root)
 
-    alone = ThreadPoolExecutor(cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+    alone = ThreadPoolExecutor(joblib.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
     with warnings.catch_warnings(), threadpool_limits(1), alone as pool:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct patches than Gaussians
         found = list(pool.map(fitted, jobs))

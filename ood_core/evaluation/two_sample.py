@@ -56,7 +56,7 @@ from ood_core.metrics.discrepancy import (
     row_distances,
 )
 from ood_core.metrics.distances import Whitening
-from ood_core.metrics.pqmass import FEWEST, pqmass
+from ood_core.metrics.pqmass import enough, pqmass
 from ood_core.metrics.two_sample import classifier_test
 from ood_core.numerics.random import Root
 
@@ -247,7 +247,7 @@ def _classified(own: FeatureArray, real: FeatureArray) -> ClassifierTest | None:
 
 
 def _mass(own: FeatureArray, real: FeatureArray, root: Root) -> float | None:
-    return None if len(own) + len(real) < FEWEST else pqmass(own, real, root)
+    return pqmass(own, real, root) if enough(len(own), len(real)) else None
 
 
 def _variety(samples: FeatureArray, real: FeatureArray, root: Root) -> tuple[Variety, ...]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 from pqm import pqm_pvalue
 from torch import Tensor
 
@@ -21,23 +22,42 @@ from ood_core.numerics.random import Root
 CELLS, PER_CELL = 100, 10  # at most, and at least so many rows in each on average
 DIVISIONS = 21
 FEWEST = 5 * PER_CELL  # rows of both sets together
+LEFT = 3  # members of a set that must remain beside those that make cells, as `pqm` asks
 
 
 def pqmass(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"], root: Root) -> float:
     """Return the p-value of equal distributions.
 
     Raises:
-        TargetError: there are fewer than `FEWEST` rows.
+        TargetError: there are fewer than `FEWEST` rows, or of either set fewer than `PER_CELL`.
     """
-    rows = len(a) + len(b)
-    if rows < FEWEST:
-        raise TargetError(f"got {rows} rows in both sets; expected at least {FEWEST} for PQMass")
-    cells = min(CELLS, rows // PER_CELL)
+    rows, fewer = len(a) + len(b), min(len(a), len(b))
+    if not enough(len(a), len(b)):
+        raise TargetError(
+            f"got {rows} rows in both sets and {fewer} in the smaller one; expected at least "
+            f"{FEWEST} and {PER_CELL} for PQMass"
+        )
+    cells = min(CELLS, rows // PER_CELL, fewer - LEFT)  # by chance all may come from one set
     first, second = (x.double().cpu().numpy() for x in (a, b))
     with _seeded(root), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty cells, which the test leaves out
-        found = [pqm_pvalue(first, second, num_refs=cells) for _ in range(DIVISIONS)]
+        found = [_divided(first, second, cells) for _ in range(DIVISIONS)]
     return min(1.0, 2 * float(np.median(found)))
+
+
+def enough(a: int, b: int) -> bool:
+    """Whether sets of these sizes can be compared."""
+    return a + b >= FEWEST and min(a, b) >= PER_CELL
+
+
+def _divided(a: NDArray[np.float64], b: NDArray[np.float64], cells: int) -> float:
+    """The p-value of one division; 1 where all rows lie in one cell, which tells nothing apart."""
+    try:
+        return float(pqm_pvalue(a, b, num_refs=cells))
+    except ValueError as error:
+        if "one Voronoi cell" not in str(error):
+            raise
+        return 1.0
 
 
 @contextmanager

@@ -28,5 +28,20 @@ def test_it_is_a_function_of_its_root_and_leaves_no_trace() -> None:
 
 
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(TargetError, match="got 49 rows in both sets; expected at least 50"):
+    with pytest.raises(TargetError, match="got 49 rows in both sets.*expected at least 50"):
         pqmass(randn(20, 3, seed=1), randn(29, 3, seed=2), ROOT)
+    with pytest.raises(TargetError, match="4 in the smaller one; expected at least 50 and 10"):
+        pqmass(randn(4, 3, seed=1), randn(320, 3, seed=2), ROOT)
+
+
+@pytest.mark.parametrize("few", [10, 20])
+def test_a_small_set_beside_a_large_one(few: int) -> None:
+    """As of few held-out maps and many samples: cells that all come from one set leave some."""
+    for seed in range(5):
+        p = pqmass(randn(few, 3, seed=seed), randn(512, 3, seed=9), ROOT.child(str(seed)))
+        assert 0 <= p <= 1
+    assert pqmass(randn(few, 3, seed=1) + 3, randn(512, 3, seed=9), ROOT) < 0.05
+
+
+def test_rows_that_are_all_one_are_not_told_apart() -> None:
+    assert pqmass(randn(1, 3, seed=1).expand(30, 3), randn(1, 3, seed=1).expand(30, 3), ROOT) == 1
