@@ -93,8 +93,18 @@ def _inspect_targets(
     if as_json:
         show_json(found)
         return
+    _show_targets(what, found, bool(write))
+    if write:
+        show_fields("", {"written": f"{write}; next: farfield run {write} --out runs/NAME"})
+
+
+def _show_targets(what: str, found: dict[str, Any], written: bool) -> None:
+    """Print a description; what a run would refuse, but for settings that were written."""
     tables = ("values", "transform", "symmetries", "base", "notes", "refused", "quantization")
+    needed = found["missing"].pop("advice")
     show_fields(f"targets {what}", {k: v for k, v in found.items() if k not in tables})
+    if needed:
+        show_fields("targets.missing", needed)
     for number, row in enumerate(found["values"]):
         show_fields(f"values of channel {number}, {found['unit'] or 'no unit'}", row)
     for part in ("transform", "base"):
@@ -106,10 +116,9 @@ def _inspect_targets(
     for name, lines in told.items():
         for line in lines:
             show_fields("", {name: line})
-    if found["refused"]:
-        show_fields("", {"a run would refuse these targets": found["refused"]})
-    if write:
-        show_fields("", {"written": f"{write}; next: farfield run {write} --out runs/NAME"})
+    if found["refused"] and not (written and needed):
+        without = " without targets.missing" if needed else ""
+        show_fields("", {f"a run would refuse these targets{without}": found["refused"]})
 
 
 def report(uri: Uri, as_json: AsJson = False) -> None:

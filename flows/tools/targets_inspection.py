@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from flows.report.inspection import shipped_models
 from flows.settings import load_settings
-from ood_core.config.targets import TargetsSpec
+from ood_core.config.targets import MissingSpec, TargetsSpec
 from ood_core.errors import BaseModelError, InputError, TargetError
 from ood_core.maps import paths
 from ood_core.maps.advice import advise_transform, symmetry_tests
 from ood_core.maps.mapset import MapSet, listing
+from ood_core.maps.missing import advised_missing, filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.target_set import TargetSet
@@ -54,12 +55,13 @@ def inspect_targets(spec: TargetsSpec) -> tuple[dict[str, Any], MapSet]:
         maps = read_maps(spec.path, spec.array, spec.limits, spec.axes, spec.missing)
     fit = spec.fit_count(len(maps))
     refused = None
+    rule = advised_missing(maps.values, spec.missing)
     try:
-        targets = TargetSet.of(spec)
+        targets = TargetSet.of(spec if rule is None else replace(spec, missing=rule[0]))
         targets.check()
         notes, values = targets.notes, targets.known
     except TargetError as error:
-        refused, notes = str(error), maps.notes
+        refused, notes, rule = str(error), maps.notes, None
         values = maps.values[np.isfinite(maps.values).all((1, 2, 3))]
     channels, height, width = maps.values.shape[1:]
     found: dict[str, Any] = {
@@ -71,14 +73,14 @@ def inspect_targets(spec: TargetsSpec) -> tuple[dict[str, Any], MapSet]:
         "unit": maps.unit,
         "header_cards": len(maps.header.splitlines()),
         "values": [_range(maps.values[:, channel]) for channel in range(channels)],
-        "missing": _missing(maps),
+        "missing": {**_missing(maps), "advice": _rule(spec, rule)},
         "split": {
             "fitted": fit,
             "held_out": len(maps) - fit,
             "first_fitted": maps.ids[0],
             "first_held_out": maps.ids[fit] if fit < len(maps) else None,
         },
-        "refused": refused,
+        "refused": refused if rule is None else _refusal(maps, fit, spec),
         "notes": list(notes),
     }
     known = values[np.isfinite(values)]
@@ -144,8 +146,10 @@ def write_configuration(place: Path, spec: TargetsSpec, found: Mapping[str, Any]
             targets.
     """
     base = found.get("base", {}).get("advice")
-    if found["refused"] or base is None:
-        reason = found["refused"] or found.get("base", {}).get("reason", "too few maps")
+    rule = found["missing"]["advice"]
+    refused = found["refused"] if rule is None else None
+    if refused or base is None:
+        reason = refused or found.get("base", {}).get("reason", "too few maps")
         raise InputError(
             f"{place}: got targets that a run would refuse ({reason}); expected usable ones: "
             "nothing is written"
@@ -154,8 +158,12 @@ def write_configuration(place: Path, spec: TargetsSpec, found: Mapping[str, Any]
     kept = [n for n, t in tests.items() if n != "translate" and t["outcome"] != "contradicted"]
     told = ", ".join(f"{n} {t['outcome']} (p = {t['p']:.3g})" for n, t in tests.items())
     usual, own = asdict(TargetsSpec(path=spec.path)), asdict(spec)
-    advised = ("transform", "symmetries", "held_out")
+    advised = ("transform", "symmetries", "held_out", "missing")
     chosen = {n: v for n, v in own.items() if v != usual[n] and n not in advised}
+    lacking = {n: v for n, v in own["missing"].items() if v != usual["missing"][n]}
+    why = ""
+    if rule is not None:
+        lacking, why = rule["settings"], f"    # {rule['reason']}"
     path = spec.path if "://" in spec.path else os.path.abspath(os.path.expanduser(spec.path))
     lines = [
         f"name: {_scalar(Path(spec.path.rstrip('/')).stem.strip('*?.') or 'maps')}",
@@ -163,6 +171,7 @@ def write_configuration(place: Path, spec: TargetsSpec, found: Mapping[str, Any]
         "targets:",
         f"  path: {_scalar(path)}",
         *(f"  {name}: {_scalar(value)}" for name, value in chosen.items()),
+        *([f"  missing: {_scalar(lacking)}{why}"] if lacking else []),
         f"  transform: {found['transform']['advice']}    # {found['transform']['reason']}",
         f"  # Tests on these maps: {told}.",
         "  # Whether a symmetry holds is physics, and yours to say; translate is for periodic",
@@ -185,8 +194,16 @@ def write_picture(place: Path, maps: MapSet) -> None:
         InputError: another ending, or a place that cannot be written.
     """
     kind = picture_kind(str(place))
-    name = maps.source if len(maps.source) <= MAX_TITLE else f"{maps.source[:MAX_TITLE]}..."
-    _write(place, target_sheet(maps.values, maps.unit, name, kind), "--picture")
+    _write(place, target_sheet(maps.values, maps.unit, _title(maps), kind), "--picture")
+
+
+def _title(maps: MapSet) -> str:
+    """The file, by its end if that is long, or how many, with the first and the last map."""
+    if maps.files > 1:
+        first, last = (name[-MAX_TITLE // 3 :] for name in (maps.ids[0], maps.ids[-1]))
+        return f"{maps.files} files, {first} … {last}"
+    source = maps.source
+    return source if len(source) <= MAX_TITLE else f"…{source[-MAX_TITLE:]}"
 
 
 def _write(place: Path, content: bytes, option: str) -> None:
@@ -218,6 +235,25 @@ def _range(values: NDArray[np.float32]) -> dict[str, float]:
         "share_negative": float((known < 0).mean()),
         "share_zero": float((known == 0).mean()),
     }
+
+
+def _rule(spec: TargetsSpec, rule: tuple[MissingSpec, str] | None) -> dict[str, Any] | None:
+    """Settings of `targets.missing` that a run needs, and why; None where it needs no others."""
+    if rule is None:
+        return None
+    settings, reason = rule
+    usual = asdict(MissingSpec())
+    own = {name: value for name, value in asdict(settings).items() if value != usual[name]}
+    return {"settings": {**own, "limit": settings.limit}, "reason": reason}
+
+
+def _refusal(maps: MapSet, fit: int, spec: TargetsSpec) -> str | None:
+    """What a run would say of missing pixels without a rule."""
+    try:
+        filled(maps.values, maps.ids, fit, spec.missing, maps.source)
+    except TargetError as error:
+        return str(error)
+    return None
 
 
 def _missing(maps: MapSet) -> dict[str, Any]:

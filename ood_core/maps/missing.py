@@ -9,6 +9,8 @@ method is fitted to has missing pixels drawn from their law given the others (`d
 such pixels has the law of a whole one (multiple imputation, Rubin 1987).
 """
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,30 @@ def marked(values: Values, mask: Values | None, weights: Values | None, source: 
     return np.where(missing, np.float32(np.nan), values) if missing.any() else values
 
 
+def advised_missing(values: Values, spec: MissingSpec) -> tuple[MissingSpec, str] | None:
+    """Return a rule under which these maps can be taken, and why; None where none is needed.
+
+    It is the conditional mean, and the usual limit, or the next twentieth that the worst map keeps.
+    A rule that was given is left alone, and so is a limit.
+
+    Args:
+        values: the maps, shape (n, c, y, x); NaN is missing.
+        spec: what was said of missing pixels.
+    """
+    share = np.isnan(values).mean((1, 2, 3))
+    worst = float(share.max(initial=0.0))
+    if spec.fill is not None or worst in (0, 1):  # an empty map has no mean given its pixels
+        return None
+    limit = spec.limit
+    if worst > limit == MissingSpec().limit:
+        limit = min(math.ceil(20 * worst) / 20, (1 + worst) / 2)
+    reason = (
+        f"{np.count_nonzero(share)} of {len(share)} maps lack pixels, {share.mean():.2%} of all "
+        f"and {worst:.2%} of the worst; gaussian is the mean given the pixels that are there"
+    )
+    return replace(spec, fill="gaussian", limit=limit), reason
+
+
 def filled(
     values: Values, ids: tuple[str, ...], fit: int, spec: MissingSpec, source: str
 ) -> tuple[Values, Mask | None, tuple[str, ...]]:
@@ -86,6 +112,13 @@ def filled(
             f"({listing(names)}); expected at most {spec.limit:.2%} (targets.missing.limit); leave "
             "these maps out, or raise the limit"
         )
+    empty = missing.all((2, 3)).any(1)
+    if spec.fill != "constant" and empty.any():
+        raise TargetError(
+            f"{source}: got maps without any pixel in a channel "
+            f"({listing([ids[i] for i in np.flatnonzero(empty)])}); expected some that others can "
+            "be told from; leave these maps out"
+        )
     whole = np.where(missing, np.float32(spec.value), values)
     if spec.fill != "constant":
         whole = _nearest(values, missing)
@@ -103,8 +136,6 @@ def _nearest(values: Values, missing: Mask) -> Values:
     """Each missing pixel becomes the nearest one of its map and channel that is there."""
     whole = values.copy()
     for place in zip(*np.nonzero(missing.any((2, 3))), strict=True):
-        if missing[place].all():
-            raise TargetError("got a channel without any pixel; expected some; leave the map out")
         rows = distance_transform_edt(missing[place], return_distances=False, return_indices=True)
         whole[place] = values[place][tuple(rows)]
     return whole

@@ -30,6 +30,8 @@ from ood_core.report.figures import LIGHT
 from ood_core.report.record import PhysicalMaps
 
 COLOURS = "inferno"
+LACKING = "#9a9a9a"
+"""Pixels without a value: the scale has no grey."""
 CUT = (0.5, 99.8)  # percentiles of the real pixels at the ends of the scale
 SMALLEST_SIDE = 256  # pixels of a picture: sharp at twice the size it is shown at
 LARGEST_SIDE = 256
@@ -234,7 +236,8 @@ def target_sheet(values: PhysicalMaps, unit: str, name: str, kind: str = "png") 
     """Draw the first channel of real maps, taken at even steps, and how their values lie.
 
     Args:
-        values: real maps, in physical units; pixels that are not finite are missing.
+        values: real maps, in physical units; pixels that are not finite are missing, and grey. So
+            is a pixel of a map that was averaged down, if it lacks a part.
         unit: physical unit; '' says that there is none.
         name: of the set.
         kind: `png`, `svg` or `pdf`.
@@ -245,8 +248,13 @@ def target_sheet(values: PhysicalMaps, unit: str, name: str, kind: str = "png") 
     figure = Figure(figsize=(width, SHEET_ROWS * CELL + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     chosen = even_rows(len(values), SHEET_ROWS * SHEET_COLUMNS)
-    _tiles(left, [stretch(shrink(values[i, 0], LARGEST_SIDE)) for i in chosen], SHEET_ROWS)
-    left.set_title(f"{len(chosen)} of {len(values):,} maps", color=LIGHT.ink, fontsize=11)
+    known = np.where(np.isfinite(values[chosen, 0]), values[chosen, 0], np.nan)
+    small = [shrink(field, LARGEST_SIDE) for field in known]
+    levels = [np.where(np.isnan(field), np.nan, stretch(field)) for field in small]
+    _tiles(left, levels, SHEET_ROWS)
+    told = "; grey: no value" if len(finite) < values[:, 0].size else ""
+    title = f"{len(chosen)} of {len(values):,} maps{told}"
+    left.set_title(title, color=LIGHT.ink, fontsize=11)
     right.hist(stretch(finite), bins=128, color=LIGHT.real)
     right.set_yscale("log")
     places, ticks = zip(*stretch.ticks(), strict=True)
@@ -260,15 +268,15 @@ def target_sheet(values: PhysicalMaps, unit: str, name: str, kind: str = "png") 
 
 
 def _tiles(axes: Axes, levels: list[Float[np.ndarray, "y x"]], rows: int) -> None:
-    """Show maps in a grid from the top left, each upright: its row 0 at the bottom."""
+    """Show maps in a grid from the top left, each upright: its row 0 at the bottom; NaN is grey."""
     height, width = levels[0].shape
     axes.set_axis_off()
     for number, tile in enumerate(levels):
         row, column = divmod(number, SHEET_COLUMNS)
         box = (column + SHEET_GAP, column + 1 - SHEET_GAP, row + 1 - SHEET_GAP, row + SHEET_GAP)
         axes.imshow(
-            tile, COLOURS, vmin=0, vmax=1, origin="lower", extent=box, aspect=height / width,
-            interpolation="nearest",
+            tile, colormaps[COLOURS].with_extremes(bad=LACKING), vmin=0, vmax=1, origin="lower",
+            extent=box, aspect=height / width, interpolation="nearest",
         )  # fmt: skip
     axes.set(xlim=(0, SHEET_COLUMNS), ylim=(rows, 0))
 

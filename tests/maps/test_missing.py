@@ -11,7 +11,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from ood_core.config.targets import MissingSpec
 from ood_core.denoising.steered import StatisticAims, Statistics
 from ood_core.errors import TargetError, TargetWarning
-from ood_core.maps.missing import conditional_mean, drawn, isotropic_power
+from ood_core.maps.missing import conditional_mean, drawn, filled, isotropic_power
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
 from ood_core.synthesis.state import read_state, write_state
@@ -214,3 +214,11 @@ def test_a_plane_that_is_not_there_is_called_one(tmp_path: Path) -> None:
     spec = MissingSpec(weights="IVAR", fill="nearest")
     with pytest.raises(TargetError, match=r"the plane 'IVAR' of targets\.missing: .*expected one"):
         TargetSet.read(str(tmp_path / "m.npz"), array="maps", missing=spec)
+
+
+def test_empty_channels_are_named() -> None:
+    values = np.ones((5, 2, 16, 16), np.float32)
+    values[[1, 3], 1] = np.nan
+    spec = MissingSpec(fill="gaussian", limit=0.6)
+    with pytest.raises(TargetError, match=r"s: got maps without any pixel .*\(b, d\)"):
+        filled(values, tuple("abcde"), 3, spec, "s")

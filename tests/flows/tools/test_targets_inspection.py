@@ -3,10 +3,13 @@
 import json
 import os
 import re
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -15,6 +18,7 @@ from flows.tools.targets_inspection import inspect_targets, write_configuration
 from ood_core.config.targets import MissingSpec, TargetsSpec
 from ood_core.errors import InputError
 from ood_core.maps.target_set import TargetSet
+from ood_core.report.pictures import CELL, DOTS, LACKING, target_sheet
 from tests.maps.test_advice import stationary
 
 MAPS = np.exp(stationary(6, 16)[:, 0] / stationary(6).std()).astype("f4")
@@ -46,17 +50,68 @@ def test_what_is_told_is_what_the_maps_are(tmp_path: Path) -> None:
 
 def test_what_a_run_would_refuse_is_told_and_not_written(tmp_path: Path) -> None:
     maps = MAPS.copy()
-    maps[3, 2, 5] = np.nan
     maps[15] = maps[0]
     found = inspected(saved(tmp_path, maps))
-    assert "NaN" in found["refused"]
-    assert found["missing"]["maps"] == 1 and "maps:3 0.10%" in found["missing"]["named"]
+    assert "identical" in found["refused"]
     spec = TargetsSpec(path=str(tmp_path / "maps.npy"))
     with pytest.raises(InputError, match="a run would refuse"):
         write_configuration(tmp_path / "c.yaml", spec, found)
     assert not (tmp_path / "c.yaml").exists()
-    maps[3, 2, 5] = 1
-    assert "identical" in inspected(saved(tmp_path, maps))["refused"]
+    maps[3, 2, 5] = np.nan
+    assert "identical" in inspected(saved(tmp_path, maps))["refused"], "a rule would not help"
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(1, 0.1), (6, 0.2), (31, 63 / 64)])
+def test_maps_that_lack_pixels_get_a_rule_by_which_they_run(
+    tmp_path: Path, rows: int, limit: float
+) -> None:
+    """Of 32 rows, 1 is within the usual limit, 6 (18.75 %) and 31 are not."""
+    maps = MAPS.copy()
+    maps[3, :rows], maps[6, 2, 5] = np.nan, np.nan
+    found = inspected(saved(tmp_path, maps), "--write", str(tmp_path / "c.yaml"))
+    assert "NaN" in found["refused"], "without the rule"
+    assert found["missing"]["maps"] == 2 and "maps:3" in found["missing"]["named"]
+    settings = load_settings(tmp_path / "c.yaml").targets
+    assert settings.missing == MissingSpec(fill="gaussian", limit=limit)
+    assert "of the worst" in (tmp_path / "c.yaml").read_text(), "why"
+    targets = TargetSet.of(replace(settings, transform="auto"))
+    assert targets.transform.kind == "log" == settings.transform
+    np.testing.assert_array_equal(targets.known[:, 0], maps)
+    again = inspected(str(tmp_path / "c.yaml"))
+    assert again["refused"] is None and again["missing"]["advice"] is None
+
+
+def test_rules_that_were_given_are_left_alone(tmp_path: Path) -> None:
+    """A limit that is set is meant; an empty map has no mean given its pixels."""
+    maps = MAPS.copy()
+    maps[3, :9] = np.nan
+    spec = TargetsSpec(path=saved(tmp_path, maps), missing=MissingSpec(limit=0.2))
+    found, _ = inspect_targets(spec)
+    assert found["missing"]["advice"] is None and "at most 20.00%" in found["refused"]
+    maps[3] = np.nan
+    found, _ = inspect_targets(TargetsSpec(path=saved(tmp_path, maps)))
+    assert found["missing"]["advice"] is None and "maps:3 100.00%" in found["refused"]
+
+
+def test_missing_pixels_are_grey_and_many_files_are_not_listed(tmp_path: Path) -> None:
+    for number, values in enumerate(MAPS):
+        np.save(tmp_path / f"m{number}.npy", values)
+    picture = tmp_path / "m.svg"
+    inspected(str(tmp_path / "m*.npy"), "--picture", str(picture))
+    told = picture.read_text()
+    assert "16 files, m0 … m15" in told and str(tmp_path) not in told and "grey" not in told
+
+    def greys() -> int:
+        picture = target_sheet(maps[:, None], "K", "m")
+        pixels = np.asarray(Image.open(BytesIO(picture)).convert("RGB"))
+        return int((pixels == int(LACKING[1:3], 16)).all(2).sum())
+
+    maps = MAPS[:1].copy()
+    before = greys()
+    maps[0, :8] = np.nan
+    maps[0, 8:16] = np.inf
+    tile = (DOTS * CELL) ** 2
+    assert greys() - before > 0.3 * tile, "half of one map without its border"
 
 
 def test_the_configuration_that_is_written_is_ready(tmp_path: Path) -> None:
