@@ -71,8 +71,10 @@ class CutoutsSpec:
     Attributes:
         catalogue: a table: FITS, VOTable, ECSV or CSV.
         size: pixels of a side.
-        ra: column of right ascensions, in its unit or in degrees.
+        ra: column of right ascensions (ICRS), in its unit or in degrees.
         dec: column of declinations.
+        glon: column of galactic longitudes; instead of `ra`.
+        glat: column of galactic latitudes; instead of `dec`.
         x: column of pixels along x, 0 being the centre of the first; instead of `ra`.
         y: column of pixels along y; instead of `dec`.
         split: as of tiles; `order` is that of the catalogue.
@@ -82,19 +84,30 @@ class CutoutsSpec:
     size: int
     ra: str | None = None
     dec: str | None = None
+    glon: str | None = None
+    glat: str | None = None
     x: str | None = None
     y: str | None = None
     split: Split = "regions"
 
     def __post_init__(self) -> None:
         require(self.size >= 1, f"size: got {self.size}; expected 1 or more")
-        given = [name for name in ("ra", "dec", "x", "y") if getattr(self, name)]
-        require(given in (["ra", "dec"], ["x", "y"]), "expected ra and dec, or x and y")
+        names = ("ra", "dec", "glon", "glat", "x", "y")
+        given = [name for name in names if getattr(self, name)]
+        require(
+            given in (["ra", "dec"], ["glon", "glat"], ["x", "y"]),
+            "expected ra and dec, or glon and glat, or x and y",
+        )
 
     @property
-    def on_sky(self) -> bool:
-        """Whether positions are on the sky."""
-        return self.ra is not None
+    def frame(self) -> Literal["icrs", "galactic"] | None:
+        """Of positions on the sky; None of pixels."""
+        return "icrs" if self.ra else "galactic" if self.glon else None
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Columns of the first and the second coordinate."""
+        return (self.ra or self.glon or self.x or "", self.dec or self.glat or self.y or "")
 
 
 @final

@@ -123,16 +123,16 @@ class Catalogue:
     """Positions of sources.
 
     Attributes:
-        first: right ascension in degrees, or x in pixels, 0 being the centre of the first.
-        second: declination in degrees, or y in pixels.
-        on_sky: whether they are on the sky.
+        first: longitude in degrees, or x in pixels, 0 being the centre of the first.
+        second: latitude in degrees, or y in pixels.
+        frame: of longitude and latitude, as astropy calls it; None of pixels.
         names: of the sources.
         path: the file.
     """
 
     first: NDArray[np.float64]
     second: NDArray[np.float64]
-    on_sky: bool
+    frame: str | None
     names: tuple[str, ...]
     path: str
 
@@ -145,7 +145,6 @@ def read_catalogue(spec: CutoutsSpec | None, limits: Limits) -> Catalogue:
     """
     assert spec is not None, "asked for by the caller"
     path = next(paths.matches(spec.catalogue), spec.catalogue)
-    columns = (spec.ra, spec.dec) if spec.on_sky else (spec.x, spec.y)
     try:
         from astropy.io.registry import IORegistryError
         from astropy.table import Table
@@ -158,13 +157,17 @@ def read_catalogue(spec: CutoutsSpec | None, limits: Limits) -> Catalogue:
                 table = Table.read(path)
             except IORegistryError:
                 table = Table.read(path, format="ascii")
+            columns = spec.columns
             missing = [name for name in columns if name not in table.colnames]
             if missing:
                 raise TargetError(
                     f"{path}: got the columns {', '.join(table.colnames)[:500]}; expected "
-                    f"{' and '.join(map(str, missing))}; correct targets.cutouts"
+                    f"{' and '.join(missing)}; correct targets.cutouts"
                 )
-            first, second = (_numbers(table[name], spec.on_sky) for name in columns)
+            _require_frame(spec, path)
+            first, second = (_numbers(table[name], bool(spec.frame)) for name in columns)
+            if spec.frame and (np.abs(second) > 90).any():
+                raise ValueError(f"{np.nanmax(np.abs(second)):.6g} degrees in {columns[1]}")
             known = next((name for name in table.colnames if name.upper() in _NAMES), None)
             names = range(len(table)) if known is None else table[known]
     except TargetError:
@@ -175,10 +178,21 @@ def read_catalogue(spec: CutoutsSpec | None, limits: Limits) -> Catalogue:
             "expected FITS, VOTable, ECSV or CSV; correct targets.cutouts.catalogue"
         ) from error
     require_count(len(first), path, limits.max_maps)
-    return Catalogue(first, second, spec.on_sky, tuple(str(n).strip() for n in names), path)
+    return Catalogue(first, second, spec.frame, tuple(str(n).strip() for n in names), path)
 
 
 _NAMES = ("ID", "NAME", "SOURCE_ID", "OBJID")
+_GALACTIC = ("L", "GLON", "GAL_L", "GALACTIC_L")
+"""Names that right ascensions never have."""
+
+
+def _require_frame(spec: CutoutsSpec, path: str) -> None:
+    """Refuse galactic longitudes that were given as right ascensions: both are degrees."""
+    if spec.ra and spec.ra.upper() in _GALACTIC:
+        raise TargetError(
+            f"{path}: got the column {spec.ra!r} as right ascensions; expected ICRS; name columns "
+            "of galactic coordinates with glon and glat in targets.cutouts"
+        )
 
 
 def _numbers(column: Any, on_sky: bool) -> NDArray[np.float64]:
@@ -196,7 +210,7 @@ def positions(catalogue: Catalogue, mosaic: Mosaic, mosaics: int) -> NDArray[np.
     Raises:
         TargetError: a mosaic without celestial coordinates, or pixels in one of several mosaics.
     """
-    if not catalogue.on_sky:
+    if catalogue.frame is None:
         if mosaics > 1:
             raise TargetError(
                 f"{catalogue.path}: got positions in pixels for {mosaics} mosaics; expected one; "
@@ -212,7 +226,9 @@ def positions(catalogue: Catalogue, mosaic: Mosaic, mosaics: int) -> NDArray[np.
             wcs = WCS(Header.fromstring(mosaic.header, sep="\n")).celestial
             if not wcs.has_celestial:
                 raise ValueError("no celestial axes")
-            x, y = wcs.all_world2pix(catalogue.first, catalogue.second, 0, quiet=True)
+            wcs.wcs.set()  # finds which axis is the longitude
+            world = _in_frame_of(wcs, catalogue)[:: 1 if wcs.wcs.lng < wcs.wcs.lat else -1]
+            x, y = wcs.all_world2pix(*world, 0, quiet=True)
         except Exception as error:  # of WCSLIB: many
             raise TargetError(
                 f"{mosaic.stem}: got a header without a usable celestial WCS "
@@ -220,3 +236,30 @@ def positions(catalogue: Catalogue, mosaic: Mosaic, mosaics: int) -> NDArray[np.
                 "columns with x and y instead"
             ) from error
     return np.stack([y, x], 1)
+
+
+def _in_frame_of(wcs: Any, catalogue: Catalogue) -> tuple[NDArray[np.float64], ...]:
+    """Longitude and latitude in degrees, in the frame of a mosaic.
+
+    Frames of the year 2000 differ by less than 0.1 arc second, and catalogues are often made on the
+    mosaic itself: these count as one. A frame that astropy has no name for, such as one of the Sun,
+    is that of the catalogue.
+    """
+    from astropy.coordinates import FK5, ICRS, SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    try:
+        frame = wcs_to_celestial_frame(wcs)
+    except ValueError:
+        return catalogue.first, catalogue.second
+    if isinstance(frame, FK5) and frame.equinox.jyear == 2000:
+        frame = ICRS()
+    if frame.name == catalogue.frame:
+        return catalogue.first, catalogue.second
+    known = np.isfinite(catalogue.first) & np.isfinite(catalogue.second)
+    longitude, latitude = (np.full(len(known), np.nan) for _ in range(2))
+    there = SkyCoord(
+        catalogue.first[known], catalogue.second[known], unit="deg", frame=catalogue.frame
+    ).transform_to(frame)
+    longitude[known], latitude[known] = there.spherical.lon.deg, there.spherical.lat.deg
+    return longitude, latitude

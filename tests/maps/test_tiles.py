@@ -173,6 +173,43 @@ def test_cutouts_are_where_the_sky_says(tmp_path: Path, form: str) -> None:
     holds_its_pixels(targets, sky)
 
 
+@pytest.mark.parametrize("frame", ["icrs", "galactic"])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"ctype": ["RA---TAN", "DEC--TAN"], "radesys": "FK4", "equinox": 1950.0},
+        {"ctype": ["GLON-CAR", "GLAT-CAR"]},
+        {"ctype": ["DEC--TAN", "RA---TAN"], "crval": [60.0, 30.0]},
+    ],
+)
+def test_cutouts_of_a_mosaic_in_another_frame(tmp_path: Path, axes: dict, frame: str) -> None:
+    """Pixels carry the numbers of sources whose places astropy gives in the frame of the table."""
+    place = wcs()
+    for name, value in axes.items():
+        setattr(place.wcs, name, value)
+    rng = np.random.default_rng(0)
+    x, y = rng.permutation(np.arange(20, 200))[:40], rng.integers(20, 80, 40)
+    sky = SKY.copy()
+    sky[y, x] = 1000 + np.arange(40)
+    fits.writeto(tmp_path / "m.fits", sky, place.to_header())
+    world = place.pixel_to_world(x, y).transform_to(frame).spherical
+    Table({"lon": world.lon.deg, "lat": world.lat.deg}).write(tmp_path / "c.csv")
+    names = {"icrs": ("ra", "dec"), "galactic": ("glon", "glat")}[frame]
+    columns = dict(zip(names, ("lon", "lat"), strict=True))
+    spec = CutoutsSpec(catalogue=str(tmp_path / "c.csv"), size=17, split="order", **columns)
+    targets = TargetSet.read(str(tmp_path / "m.fits"), cutouts=spec)
+    np.testing.assert_array_equal(targets.values[:, 0, 8, 8], 1000 + np.arange(40))
+
+
+def test_galactic_coordinates_are_no_right_ascensions(tmp_path: Path) -> None:
+    Table({"l": [30.0], "b": [60.0], "deg": [100.0]}).write(tmp_path / "c.csv")
+    for ra, dec, words in (("l", "b", "glon and glat"), ("b", "deg", "100 degrees in deg")):
+        spec = CutoutsSpec(catalogue=str(tmp_path / "c.csv"), ra=ra, dec=dec, size=17)
+        with pytest.raises(TargetError, match=words):
+            TargetSet.read(written(tmp_path), cutouts=spec)
+        (tmp_path / "m.fits").unlink()
+
+
 def test_cutouts_of_several_mosaics_come_from_the_first_that_has_them(tmp_path: Path) -> None:
     written(tmp_path, SKY, "a.fits")
     written(tmp_path, SKY + 100, "b.fits")
@@ -205,7 +242,7 @@ def test_cutouts_in_pixels_and_what_cannot_be_cut(tmp_path: Path) -> None:
         TargetSet.read(str(tmp_path / "m.npy"), cutouts=gone)
     with pytest.raises(TargetError, match="got no window of 300 x 300"):
         TargetSet.read(str(tmp_path / "m.npy"), tiles=TilesSpec(size=300))
-    with pytest.raises(ConfigError, match="ra and dec, or x and y"):
+    with pytest.raises(ConfigError, match="ra and dec, or glon and glat, or x and y"):
         CutoutsSpec(catalogue=place, ra="col", y="row", size=17)
 
 
