@@ -30,6 +30,7 @@ from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
 from ood_core.maps.duplicates import near_duplicates
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
+from ood_core.maps.memory import from_memory
 from ood_core.maps.missing import Mask, drawn, filled
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
@@ -168,8 +169,9 @@ class TargetSet:
         """Take maps from memory.
 
         Args:
-            values: real numbers, shape (n, y, x) or (n, c, y, x), in `unit`.
-            unit: physical unit.
+            values: real numbers, shape (n, y, x) or (n, c, y, x), in `unit`; masks and units of
+                masked arrays, `Quantity`, `NDData` and xarray are kept.
+            unit: physical unit; '' takes that of the values.
             ids: one name per map; None numbers them.
             header: FITS header cards as text, one per line.
             source: where the maps came from, for messages.
@@ -185,7 +187,8 @@ class TargetSet:
             ConfigError: an impossible argument.
             TargetError: maps that the method cannot take.
         """
-        stack = as_stack(np.asarray(values), source)
+        numbers, unit = from_memory(values, unit, source)
+        stack = as_stack(numbers, source)
         names = tuple(ids) if ids is not None else numbered_ids("map", len(stack))
         spec = TargetsSpec(
             path=source,
