@@ -1,8 +1,9 @@
 """Values that the CF conventions pack: integers with a scale and an offset, and missing pixels.
 
 Zarr and NetCDF files keep numbers in attributes beside an array: `scale_factor`, `add_offset`,
-`_FillValue`, `missing_value`, `_Unsigned`. The `units` are those of the unpacked values. xarray
-shows the same values that this gives.
+`_FillValue`, `missing_value`, `_Unsigned`, `valid_range`, `valid_min`, `valid_max`. The `units` are
+those of the unpacked values. xarray shows the same values that this gives, but for those that are
+not valid: these are missing by the conventions (section 2.5.1), and it shows them.
 """
 
 import base64
@@ -37,11 +38,22 @@ def unpacked(values: NDArray[Any], attributes: Mapping[str, Any], source: str) -
         missing |= stored == number
     scale = _number(attributes, "scale_factor", 1.0, source)
     offset = _number(attributes, "add_offset", 0.0, source)
-    if not missing.any() and (scale, offset) == (1.0, 0.0):
-        return stored
-    decoded = stored.astype(np.float64)
-    decoded *= scale
-    decoded += offset
+    packed = (scale, offset) != (1.0, 0.0)
+    decoded = stored
+    if packed:
+        decoded = stored.astype(np.float64)
+        decoded *= scale
+        decoded += offset
+    for edge, beyond in zip(_valid(attributes, source), (np.less, np.greater), strict=True):
+        if edge is not None:
+            # Of packed integers it is a stored value, unless it is no integer (NUG, appendix A).
+            whole = stored.dtype.kind in "iu" and edge.dtype.kind in "iu"
+            values, number = (stored, edge) if whole or not packed else (decoded, edge)
+            kept = number.item() if whole and number >= 0 else _in_type(number.item(), values.dtype)
+            missing |= beyond(values, kept)
+    if not missing.any():
+        return decoded
+    decoded = decoded.astype(np.float64)
     decoded[missing] = np.nan
     return decoded
 
@@ -62,6 +74,27 @@ def _number(attributes: Mapping[str, Any], name: str, usual: float, source: str)
     if not np.isfinite(number):
         raise _wrong(name, attributes[name], source)
     return number
+
+
+def _valid(attributes: Mapping[str, Any], source: str) -> list[NDArray[Any] | None]:
+    """Least and largest valid value, each a number; None where there is none."""
+    pair = attributes.get("valid_range")
+    found: list[NDArray[Any] | None] = []
+    for place, name in enumerate(("valid_min", "valid_max")):
+        value = attributes.get(name)
+        if value is None and pair is not None:
+            name, both = "valid_range", np.asarray(pair).reshape(-1)
+            if len(both) != 2:
+                raise _wrong(name, pair, source)
+            value = both[place]
+        if value is None:
+            found.append(None)
+            continue
+        number = np.asarray(value).reshape(-1)
+        if len(number) != 1 or number.dtype.kind not in "iuf" or not np.isfinite(number[0]):
+            raise _wrong(name, value, source)
+        found.append(number[0])
+    return found
 
 
 def _missing(attributes: Mapping[str, Any], dtype: np.dtype[Any], source: str) -> list[Any]:

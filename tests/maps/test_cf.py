@@ -59,6 +59,34 @@ def test_values_are_those_of_xarray(tmp_path: Path, format: int, encoding: dict[
         assert abs(TargetSet.read(str(tmp_path / "t.zarr")).values.mean() - KELVIN.mean()) < 1
 
 
+@pytest.mark.parametrize("format", [2, 3])
+@pytest.mark.parametrize(
+    ("encoding", "attributes"),
+    [
+        ({"dtype": "f4"}, {"valid_range": [200.0, 400.0]}),
+        ({"dtype": "f4"}, {"valid_min": 200.0, "valid_max": 400}),
+        ({"dtype": "i2", "scale_factor": 0.1}, {"valid_range": [2000, 4000]}),
+        ({"dtype": "i2", "scale_factor": 0.1}, {"valid_range": [200.0, 400.0]}),
+        ({"dtype": "i2"}, {"valid_max": 40_000, "valid_min": 200}),
+        (
+            {"dtype": "i1", "add_offset": 250.0, "_Unsigned": "true", "_FillValue": -1},
+            {"valid_range": [2, -56]},
+        ),
+    ],
+)
+def test_values_that_are_not_valid_are_missing(
+    tmp_path: Path, format: int, encoding: dict[str, Any], attributes: dict[str, Any]
+) -> None:
+    """-3 or, of unsigned bytes from 250 on, 250 are below the range: xarray shows them."""
+    values = np.round(KELVIN)
+    values[3, 2, 1] = 250 if "_Unsigned" in encoding else -3
+    shown = written(tmp_path / "t.zarr", values, format, **encoding)
+    zarr.open_array(str(tmp_path / "t.zarr/tas")).attrs.update(attributes)
+    found = read_maps(str(tmp_path / "t.zarr"), None, USUAL).values[:, 0]
+    assert np.argwhere(np.isnan(found)).tolist() == [[3, 2, 1]]
+    np.testing.assert_allclose(found[found > 0], shown[~np.isnan(found)], rtol=1e-6)
+
+
 def test_zeros_of_a_plain_array_of_format_2_are_numbers(tmp_path: Path) -> None:
     values = np.where(KELVIN.mean() < KELVIN, KELVIN, 0).astype("f4")
     zarr.create_array(str(tmp_path / "t.zarr"), data=values, zarr_format=2, fill_value=0)
@@ -75,6 +103,8 @@ def test_zeros_of_a_plain_array_of_format_2_are_numbers(tmp_path: Path) -> None:
         {"scale_factor": []},
         {"_FillValue": "?"},
         {"missing_value": {"a": 1}},
+        {"valid_min": "low"},
+        {"valid_range": [1]},
     ],
 )
 def test_an_attribute_that_is_no_number_is_refused(
