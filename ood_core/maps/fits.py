@@ -98,7 +98,7 @@ def opened_fits(
                 require_whole(hdus, plain, path, length)
                 chosen = _choose(hdus, array, path)
                 if not lazily:
-                    _require_room([hdus[number] for number in chosen], path, limits)
+                    _require_room([hdus[number] for number in chosen], array, path, limits)
                 stream.allow(sys.maxsize if lazily else length)
                 for number in chosen:
                     require_sound_tiles(hdus[number], plain, f"{path}, HDU {number}")
@@ -131,11 +131,11 @@ def _unreadable(path: str, reason: str) -> str:
     )
 
 
-def _require_room(hdus: Sequence[Any], path: str, limits: Limits) -> None:
+def _require_room(hdus: Sequence[Any], array: str | None, path: str, limits: Limits) -> None:
     """Compare what the chosen headers declare with the limits."""
     needed = count = 0
     for hdu in hdus:
-        shape = hdu.shape if hdu.is_image else _table_shape(hdu)
+        shape = hdu.shape if hdu.is_image else _table_shape(hdu, array)
         needed += max(int(hdu.size), 4 * math.prod(shape))  # maps are kept as float32
         count += shape[0] if len(shape) > 2 else 1
     if needed > limits.max_bytes:
@@ -147,8 +147,9 @@ def _require_room(hdus: Sequence[Any], path: str, limits: Limits) -> None:
     require_count(count, path, limits.max_maps)
 
 
-def _table_shape(hdu: Any) -> tuple[int, ...]:
-    sides = re.findall(r"\d+", str(_cutout_columns(hdu)[0].dim))
+def _table_shape(hdu: Any, array: str | None) -> tuple[int, ...]:
+    columns = (array and _cutout_columns(hdu, array)) or _cutout_columns(hdu)
+    sides = re.findall(r"\d+", str(columns[0].dim))
     return (int(hdu.header["NAXIS2"]), *(int(side) for side in sides))
 
 
@@ -210,12 +211,16 @@ def _holds_maps(hdu: Any) -> bool:
 
 
 def _cutout_columns(hdu: Any, name: str | None = None) -> list[Any]:
-    """Columns whose cells are numeric arrays (y, x) or (c, y, x), by TDIM; that of a name alone."""
+    """Columns whose cells are numeric arrays (y, x) or (c, y, x), by TDIM; that of a name alone.
+
+    One of logical values is a mask, and has to be named.
+    """
+    kinds = "BIJKED" if name is None else "BIJKEDL"
     return [
         column
         for column in getattr(hdu, "columns", [])
         if len(re.findall(r"\d+", str(column.dim))) in (2, 3)
-        and re.fullmatch(r"\d*[BIJKED]", str(column.format))
+        and re.fullmatch(rf"\d*[{kinds}]", str(column.format))
         and (name is None or column.name.upper() == name.strip().upper())
     ]
 
@@ -234,6 +239,8 @@ def _read_hdu(
     else:
         column = _cutout_column(hdu, f"{path}, HDU {number}", array)
         raw, names = hdu.data.view(np.ndarray)[column.name], _ids(hdu)
+        if str(column.format).endswith("L"):
+            raw = raw == ord("T")
         null, scale, zero, unit = column.null, column.bscale, column.bzero, column.unit
     stack = as_stack(
         physical(raw, scale, zero, null), f"{path}, HDU {number}", axes if hdu.is_image else None

@@ -202,9 +202,14 @@ def _read_array(stream: BinaryIO, source: str, length: int, limits: Limits) -> n
 
 def _require_numbers(dtype: np.dtype[Any], source: str) -> None:
     if dtype.hasobject or dtype.kind not in "biuf":
+        remedy = "convert it with values.astype('float32')"
+        if dtype.kind == "c":
+            remedy = "take its real part, its modulus, or both parts as channels (n, c, y, x),"
+        elif dtype.names:
+            remedy = f"take one of its fields ({', '.join(dtype.names)[:200]})"
         raise TargetError(
-            f"{source}: got an array of type {dtype}; expected real numbers; convert it with "
-            "values.astype('float32') and save it again"
+            f"{source}: got an array of type {str(dtype)[:200]}; expected real numbers; {remedy} "
+            "and save it again"
         )
 
 

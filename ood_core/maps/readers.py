@@ -29,6 +29,7 @@ from ood_core.maps.numpy_files import is_npy, is_npz, read_npy, read_npz
 from ood_core.maps.remote import fetched, is_remote
 from ood_core.maps.zarr_files import is_zarr, read_zarr
 
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd"}
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that a reader is shown."""
 
@@ -186,9 +187,14 @@ def _reader_of(path: str) -> Reader:
         raise TargetError(f"{path}: got a special file; expected a plain file or a Zarr folder")
     reader = _known_reader(path)
     if reader is None:
-        begins = (
-            "a folder" if os.path.isdir(path) else f"content that begins with {head_of(path, 16)!r}"
-        )
+        head = head_of(path, 16)
+        begins = "a folder" if os.path.isdir(path) else f"content that begins with {head!r}"
+        packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+        if packed:
+            raise TargetError(
+                f"{path}: got a file packed by {packed}; expected {_known()}, of which FITS alone "
+                f"may be packed, by gzip; unpack it ({packed} -d), and give what comes out"
+            )
         raise TargetError(
             f"{path}: got {begins}; expected {_known()}: convert the maps, narrow the pattern, or "
             "copy the file again if it should be one of these"

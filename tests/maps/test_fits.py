@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
+from astropy.table import Table
 
+from ood_core.config.targets import MissingSpec
 from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps.fits import read_fits
+from ood_core.maps.readers import read_maps
 from ood_core.maps.target_set import TargetSet
 
 LIMIT = Limits(max_bytes=2**24)
@@ -193,6 +196,18 @@ def test_table_of_cutouts_with_channels(tmp_path: Path) -> None:
     maps = read_fits(save(tmp_path / "m.fits", fits.PrimaryHDU(), table), None, LIMIT)
     np.testing.assert_array_equal(maps.values, values)
     assert maps.ids == ("m:0", "m:1")
+
+
+def test_a_table_of_cutouts_beside_a_column_of_masks(tmp_path: Path) -> None:
+    """As astropy's Table writes them: logical values, which are no maps unless they are named."""
+    bad = CUBE > 1
+    Table({"IMAGE": CUBE, "BAD": bad}).write(tmp_path / "t.fits")
+    np.testing.assert_array_equal(
+        read_fits(str(tmp_path / "t.fits"), None, LIMIT).values[:, 0], CUBE
+    )
+    spec = MissingSpec(mask="bad")
+    found = read_maps(str(tmp_path / "t.fits"), None, LIMIT, missing=spec)
+    np.testing.assert_array_equal(found.values[:, 0], np.where(bad, np.nan, CUBE))
 
 
 def test_tables_without_cutouts_are_passed_over(tmp_path: Path) -> None:

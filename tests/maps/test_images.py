@@ -1,5 +1,7 @@
 """PNG and TIFF: the stored values, by the real writers."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -77,23 +79,91 @@ def test_what_is_no_value_is_refused(tmp_path: Path) -> None:
             read_maps(str(tmp_path / f"{name}.png"), None, USUAL)
 
 
-def test_colours_of_16_bits_in_png_are_refused(tmp_path: Path) -> None:
-    """Pillow would show them in 8 bits."""
-    import struct
-    import zlib
+def png(path: Path, depth: int, colours: int, rows: list[bytes], width: int) -> str:
+    """Write a PNG of rows as they are stored, as Pillow writes none of 2, 4 or 3 x 16 bits."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         body = name + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    rows = b"".join(b"\0" + RNG.bytes(6 * 20) for _ in range(24))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 24, 16, 2, 0, 0, 0))
-    content = (
-        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
-    (tmp_path / "w.png").write_bytes(content)
+    head = struct.pack(">IIBBBBB", width, len(rows), depth, colours, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    return str(path)
+
+
+def test_colours_of_16_bits_in_png_are_refused(tmp_path: Path) -> None:
+    """Pillow would show them in 8 bits."""
+    path = png(tmp_path / "w.png", 16, 2, [RNG.bytes(6 * 20) for _ in range(24)], 20)
     with pytest.raises(TargetError, match="16 bits a channel"):
-        read_maps(str(tmp_path / "w.png"), None, USUAL)
+        read_maps(path, None, USUAL)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_grey_of_few_bits_is_read_as_stored(tmp_path: Path, depth: int) -> None:
+    """Pillow spreads it over 0 to 255."""
+    values = RNG.integers(0, 2**depth, (24, 20), dtype=np.uint8)
+    bits = np.unpackbits(values[..., None], axis=2)[..., 8 - depth :].reshape(24, -1)
+    path = png(tmp_path / "g.png", depth, 0, [np.packbits(row).tobytes() for row in bits], 20)
+    np.testing.assert_array_equal(read_maps(path, None, USUAL).values[0, 0], values)
+
+
+def test_transparency_and_frames_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    """One grey as transparent, an animation, a palette or a channel of transparency of TIFF."""
+    first, *others = (Image.fromarray(field) for field in BYTES[:3])
+    first.save(tmp_path / "t.png", transparency=7)
+    first.save(tmp_path / "a.png", save_all=True, append_images=others)
+    four = np.dstack([COLOURS, COLOURS[..., :1]])
+    tifffile.imwrite(tmp_path / "a.tif", four, photometric="rgb", extrasamples=["unassalpha"])
+    colours = RNG.integers(0, 65536, (3, 256), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "p.tif", BYTES[0], photometric="palette", colormap=colours)
+    for name, words in {
+        "t.png": "and transparency",
+        "a.png": "3 frames",
+        "a.tif": "transparency",
+        "p.tif": "palette",
+    }.items():
+        with pytest.raises(TargetError, match=rf"{name}: got .*{words}.*expected"):
+            read_maps(str(tmp_path / name), None, USUAL)
+
+
+def geotiff(path: Path, values: np.ndarray, null: str | None, items: str = "") -> str:
+    tags = [] if null is None else [(42113, "s", 0, null, True)]
+    if items:
+        tags.append((42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True))
+    layout = {"planarconfig": "separate"} if values.ndim == 3 else {}
+    tifffile.imwrite(path, values, photometric="minisblack", extratags=tags, **layout)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "null"),
+    [("i2", "-9999"), ("f4", "-3.4028234663852886e+38"), ("u1", "255"), ("f4", "nan")],
+)
+def test_pixels_without_data_of_a_geotiff_are_missing(tmp_path: Path, kind: str, null: str) -> None:
+    values = (BYTES[0] // 2).astype(kind)
+    values[3, 4] = float(null)
+    found = read_maps(geotiff(tmp_path / "g.tif", values, null), None, USUAL).values[0, 0]
+    assert np.argwhere(np.isnan(found)).tolist() == [[3, 4]]
+    there = ~np.isnan(found)
+    np.testing.assert_array_equal(found[there], values[there])
+
+
+def test_scales_and_units_of_a_geotiff(tmp_path: Path) -> None:
+    """Of two bands, only the second has a scale; a missing pixel is told by what is stored."""
+    items = "".join(
+        f'<Item name="N" sample="{sample}" role="{role}">{value}</Item>'
+        for sample, role, value in ((1, "scale", 0.5), (1, "offset", -3), (1, "unittype", "m"))
+    )
+    path = geotiff(tmp_path / "g.tif", BYTES[:2], "7", items)
+    maps = read_maps(path, None, USUAL)
+    expected = np.stack([BYTES[0], 0.5 * BYTES[1] - 3.0])
+    expected[BYTES[:2] == 7] = np.nan
+    np.testing.assert_array_equal(maps.values[0], expected.astype("f4"))
+    assert maps.unit == "m"
+    with pytest.raises(TargetError, match=r"tags of GDAL that are no numbers .*gdal_edit"):
+        read_maps(geotiff(tmp_path / "b.tif", BYTES[0], "none at all"), None, USUAL)
 
 
 @pytest.mark.parametrize("name", ["m.png", "m.tif"])

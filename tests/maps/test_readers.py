@@ -1,6 +1,8 @@
 """Which files a path means, which reader takes each, and bad input through the command line."""
 
+import bz2
 import gzip
+import lzma
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -76,6 +78,14 @@ def test_unknown_content_is_named_with_what_is_understood(tmp_path):
     (tmp_path / "maps.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(TargetError, match=r"maps\.mat: got content .*MATLAB.*\.npy.*convert"):
         read(tmp_path / "maps.mat")
+
+
+@pytest.mark.parametrize(("pack", "name"), [(gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")])
+def test_packed_files_are_called_so(tmp_path: Path, pack: Any, name: str) -> None:
+    np.save(tmp_path / "m.npy", smooth_fields(4))
+    (tmp_path / "m.npy.x").write_bytes(pack.compress((tmp_path / "m.npy").read_bytes()))
+    with pytest.raises(TargetError, match=rf"m\.npy\.x: got a file packed by {name}; .*{name} -d"):
+        read(tmp_path / "m.npy.x")
 
 
 def test_zarr_groups_without_a_choice_ask_for_one(tmp_path):
