@@ -32,13 +32,12 @@ from ood_core.maps.duplicates import near_duplicates
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
 from ood_core.maps.memory import from_memory
 from ood_core.maps.missing import Mask, drawn, filled
+from ood_core.maps.notes import coarse_steps, mixed_scales, order_of_files
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
 
-MIN_STEPS = 100
-"""Steps of float32 in a standard deviation of the pixels; with fewer, rounding shows."""
 MIN_TARGETS = 4
 """Maps of each split, at least."""
 MIN_SIDE = 16
@@ -220,8 +219,8 @@ class TargetSet:
         known, maps = maps.values[:fit], replace(maps, values=values)
         _require_pixels(maps)
         maps, missing = _without_copies(maps, missing, fit, spec)
-        notes = (*maps.notes, *told, *_order(spec.path, maps, fit), *_duplicates(maps, fit))
-        notes += _coarse(maps)
+        notes = (*maps.notes, *told, *order_of_files(spec.path, maps, fit))
+        notes += (*_duplicates(maps, fit), *coarse_steps(maps), *mixed_scales(maps))
         kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
         constant = _constant_channels(known)
@@ -439,28 +438,6 @@ def _require_pixels(maps: MapSet) -> None:
             "that vary; leave them out, and if they do vary in the file, change the unit so that "
             "float32 can hold them (7 digits, 1e-38 to 3e38)"
         )
-
-
-def _coarse(maps: MapSet) -> tuple[str, ...]:
-    """Say where float32 is too coarse for what differs between pixels."""
-    steps = np.spacing(np.abs(maps.values).max((0, 2, 3)))
-    spreads = maps.values.std((0, 2, 3), dtype=np.float64) * (np.ptp(maps.values, (0, 2, 3)) > 0)
-    return tuple(
-        f"{maps.source}: channel {channel} has values near {step * 2**23:.3g}, where float32 has "
-        f"steps of {step:.3g}, and a spread of {spread:.3g} only: subtract an offset in the file"
-        for channel, (step, spread) in enumerate(zip(steps, spreads, strict=True))
-        if 0 < spread < MIN_STEPS * step
-    )
-
-
-def _order(path: str, maps: MapSet, fit: int) -> tuple[str, ...]:
-    """Say which maps are held out where the order of files decides it."""
-    if maps.files == 1:
-        return ()
-    return (
-        f"{path}: the natural order of {maps.files} file names decides the split: {fit} "
-        f"maps are fitted, and {len(maps) - fit} from {maps.ids[fit]} on are held out",
-    )
 
 
 def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:

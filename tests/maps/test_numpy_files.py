@@ -80,7 +80,7 @@ BAD_NPY = {
     "truncated header": (npy_bytes(MAPS)[:40], "cannot be read.*save it again"),
     "pickle": (npy_bytes(np.array([{}]), allow_pickle=True), "type object.*astype"),
     "text": (npy_bytes(np.array([["a"]])), "type <U1.*astype"),
-    "complex": (npy_bytes(MAPS * 1j), "complex.*astype"),
+    "complex": (npy_bytes(MAPS * 1j), "complex.*real part, its modulus"),
     "one axis": (npy_bytes(MAPS.ravel()), "shape .*targets.axes"),
     "five axes": (npy_bytes(np.stack([MAPS, MAPS])), "shape .*targets.axes"),
     "no pixels": (npy_bytes(MAPS[:0]), "shape .*targets.axes"),
