@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import urlopen
 from uuid import uuid4
@@ -24,11 +25,14 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pytest
 
+from flows.runs.lifecycle import make_run
 from ood_core.limits import USUAL
 from ood_core.maps.readers import read_maps
 from ood_core.store.files import write_atomic
 from ood_core.store.objects import ObjectPlace
 from tests.exporting.test_exports import everything, source, write
+from tests.faults.drivers import without_validation
+from tests.object_server import answers, tables
 
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 AZURITE_KEY = (  # the one that Azurite publishes
@@ -40,6 +44,7 @@ class GoogleXml(BaseHTTPRequestHandler):
     """Objects of Google's XML API: put if absent, in parts, get by ranges, list, delete."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
     objects: dict[str, tuple[bytes, dict[str, str]]]
     uploads: dict[str, tuple[dict[int, bytes], dict[str, str]]]
 
@@ -229,3 +234,21 @@ def test_places_targets_and_exports_are_those_of_a_folder(
         here = {str(p).removeprefix(f"{bucket}/{name}/"): p for p in (bucket / name).tree()}
         assert {k: p.read_bytes() for k, p in here.items()} == everything(tmp_path / name)
         assert write(source(), bucket / name, name, per_file)["files_kept"] == found["files"]
+
+
+def test_a_run_is_made_resumed_and_exported(
+    bucket: ObjectPlace, tiny: Any, unbroken: Path, farfield: Any, tmp_path: Path
+) -> None:
+    """The bytes are those of a folder, after a shard was lost, and so are those of an export."""
+    root = bucket / "runs/tiny"
+    make_run(tiny(), str(root), call=without_validation)
+    (root / "receipts/generate/00001.json").remove()
+    assert farfield("export", root, tmp_path / "m.fits").code == 5, "it is not finished"
+    make_run(tiny(), str(root))
+    here = {str(p).removeprefix(f"{root}/"): p.read_bytes() for p in root.tree()}
+    there = everything(unbroken)
+    assert answers(here) == answers(there) and tables(here) == tables(there)
+    for run, dest in ((root, bucket / "maps"), (unbroken, tmp_path / "maps")):
+        assert farfield("export", run, dest, "--format", "npz", "--per-file", 4).code == 0
+    for file in (tmp_path / "maps").glob("*.npz"):
+        assert (bucket / "maps" / file.name).read_bytes() == file.read_bytes()
