@@ -35,6 +35,35 @@ def near_duplicates(values: NDArray[np.float32], fit: int) -> list[tuple[int, in
     return [(fit + row, int(target[row])) for row in rows]
 
 
+def turned_copies(values: NDArray[np.float32], fit: int) -> list[tuple[int, int]]:
+    """Return pairs of maps of one split of which the second is the first, mirrored or turned.
+
+    Identical ones are not among them. Sums of the stored bits do not depend on the order of pixels,
+    so only maps of equal sums are compared.
+    """
+    found: list[tuple[int, int]] = []
+    known: dict[tuple[int, ...], list[int]] = {}
+    for row, maps in enumerate(values):
+        bits = maps.view(np.uint32).astype(np.uint64).reshape(len(maps), -1)
+        sums = (row < fit, *bits.sum(1).tolist(), *(bits * bits).sum(1).tolist())
+        images = _images(maps)
+        same = (n for n in known.get(sums, []) if _is_among(values[n], images))
+        first = next(same, None)
+        if first is None:
+            known.setdefault(sums, []).append(row)
+        elif not np.array_equal(values[first], maps):
+            found.append((first, row))
+    return found
+
+
+def _images(maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [np.rot90(m, k, (1, 2)) for m in (maps, maps[:, :, ::-1]) for k in range(4)]
+
+
+def _is_among(maps: NDArray[np.float32], images: list[NDArray[np.float32]]) -> bool:
+    return any(np.array_equal(maps, image) for image in images)
+
+
 def _shrunk(maps: Tensor) -> Tensor:
     factor = max(1, min(maps.shape[-2:]) // GRID)
     blocks = [

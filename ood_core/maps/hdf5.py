@@ -20,6 +20,7 @@ from ood_core.maps.mapset import (
     MapSet,
     as_stack,
     choose_array,
+    listing,
     numbered_ids,
     reading,
     require_count,
@@ -57,22 +58,49 @@ def read_hdf5(path: str, array: str | None, limits: Limits, axes: str | None = N
             _require_room(found, source, limits)
             attributes = dict(found.attrs)
             values = as_stack(cf.unpacked(np.asarray(found[...]), attributes, source), source, axes)
+            notes = _absent_chunks(found, source)
         unit = cf.text(attributes.get("units", attributes.get("unit", "")))
         ids = numbered_ids(_ENDINGS.sub("", Path(path).name), len(values))
-        return MapSet(values, ids, unit, "", path)
+        return MapSet(values, ids, unit, "", path, notes)
+
+
+def _absent_chunks(found: Any, source: str) -> tuple[str, ...]:
+    """Say that chunks were never written, as of a program that was stopped: they are one value."""
+    if not found.chunks:
+        return ()
+    sides = zip(found.shape, found.chunks, strict=True)
+    chunks = math.prod(-(-side // chunk) for side, chunk in sides)
+    absent = chunks - found.id.get_num_chunks()
+    if absent <= 0:
+        return ()
+    return (
+        f"{source}: {absent} of {chunks} chunks were never written and are read as "
+        f"{found.fillvalue}; if the values there should differ, the program that wrote the file "
+        "was stopped: write it again",
+    )
 
 
 def _choose(h5py: Any, file: Any, array: str | None, path: str, limits: Limits) -> Any:
     """The data set called `array`; links to other files are not followed."""
     found: dict[str, Any] = {}
+    others: list[str] = []
 
     def look(name: str, item: Any) -> None:
-        numbers = isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf"
-        if numbers and len(item.shape or ()) >= 2:
+        if not isinstance(item, h5py.Dataset) or len(item.shape or ()) < 2:
+            return
+        if item.dtype.kind in "biuf":
             found[name] = item
-        require_count(len(found), path, limits.max_maps)
+        else:
+            others.append(f"{name} of type {str(item.dtype)[:100]}")
+        require_count(len(found) + len(others), path, limits.max_maps)
 
     file.visititems(look)
+    wanted = array is not None and any(o.startswith(f"{array.strip('/')} of ") for o in others)
+    if others and (wanted or not found):
+        raise TargetError(
+            f"{path}: got {listing(others)}; expected real numbers; save the real part, the "
+            "modulus or one field of it as a data set of its own"
+        )
     words = {name: {k: cf.text(v) for k, v in _named(item)} for name, item in found.items()}
     return found[choose_array(words, array, path)]
 

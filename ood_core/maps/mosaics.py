@@ -200,7 +200,11 @@ def _numbers(column: Any, on_sky: bool) -> NDArray[np.float64]:
     unit = getattr(column, "unit", None)
     if on_sky and unit is not None:
         column = column.quantity.to("deg") if hasattr(column, "quantity") else column.to("deg")
-    values: Any = np.ma.filled(np.ma.asarray(getattr(column, "value", column), dtype=float), np.nan)
+    plain = np.ma.asarray(getattr(column, "value", column))
+    if plain.dtype.kind not in "biuf":
+        first = str(next(iter(plain), ""))[:30]
+        raise ValueError(f"{column.name} has {first!r}, no number: give degrees, or a unit")
+    values: Any = np.ma.filled(plain.astype(float), np.nan)
     return np.asarray(values, dtype=np.float64)
 
 

@@ -28,7 +28,7 @@ from ood_core.config.targets import (
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
-from ood_core.maps.duplicates import near_duplicates
+from ood_core.maps.duplicates import near_duplicates, turned_copies
 from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
 from ood_core.maps.memory import from_memory
 from ood_core.maps.missing import Mask, drawn, filled
@@ -460,12 +460,15 @@ def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:
             f"({listing(across)}); expected different maps, or the comparison with held-out maps "
             "means nothing; give each map once"
         )
-    if not pairs:
-        return ()
-    names = [f"{maps.ids[a]} = {maps.ids[b]}" for a, b in pairs]
-    return (
-        f"{maps.source}: {len(pairs)} maps are identical to others of the same split "
-        f"({listing(names)}): each counts as often as it is given; give each map once",
+    turned = turned_copies(maps.values, fit)
+    return tuple(
+        f"{maps.source}: {len(found)} maps are {words} others of the same split "
+        f"({listing([f'{maps.ids[a]} = {maps.ids[b]}' for a, b in found])}): {remedy}"
+        for found, words, remedy in (
+            (pairs, "identical to", "each counts as often as it is given; give each map once"),
+            (turned, "mirrored or turned copies of", "give each once, and declare symmetries"),
+        )
+        if found
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.maps.duplicates import near_duplicates
+from ood_core.maps.duplicates import near_duplicates, turned_copies
 from ood_core.maps.target_set import TargetSet
 from tests.oracles.fields import power_law
 
@@ -62,6 +62,22 @@ def test_targets_with_a_near_duplicate_are_refused_or_left_out() -> None:
         TargetSet.from_arrays(equal, held_out=64)
     with pytest.warns(match="left out 1 held-out maps"):
         assert len(TargetSet.from_arrays(equal, held_out=64, duplicates="leave_out")) == 95
+
+
+def test_turned_copies_of_one_split_are_named() -> None:
+    """Of both splits; neither identical maps nor copies across the split, which are refused."""
+    values = MAPS.copy()
+    values[3], values[9], values[80] = (
+        MAPS[5, :, ::-1],
+        np.rot90(MAPS[8], 3, (1, 2)),
+        MAPS[70, :, :, ::-1],
+    )
+    values[12], values[90] = MAPS[11], MAPS[5]
+    expected = [(3, 5), (8, 9), (70, 80)]
+    assert turned_copies(values, 32) == expected
+    assert turned_copies(np.roll(MAPS, 3, -1)[:40, :, :, :12], 32) == []
+    with pytest.warns(match=r"1 maps are mirrored or turned copies .*\(map:3 = map:5\)"):
+        TargetSet.from_arrays(with_copy(MAPS[5, :, ::-1], 3), held_out=64)
 
 
 def test_large_oblong_and_huge_maps_are_compared() -> None:

@@ -44,6 +44,28 @@ def test_one_of_several_by_its_path(h5py: Any, tmp_path: Path, array: str) -> No
             read_maps(path, wanted, USUAL)
 
 
+def test_what_is_no_real_number_is_named(h5py: Any, tmp_path: Path) -> None:
+    records = np.zeros(FIELDS.shape, [("re", "f4"), ("flag", "u1")])
+    path = saved(h5py, tmp_path / "m.h5", wave=FIELDS + 1j, records=records)
+    for array in (None, "wave"):
+        with pytest.raises(TargetError, match="wave of type complex.*expected real numbers"):
+            read_maps(path, array, USUAL)
+    path = saved(h5py, tmp_path / "n.h5", wave=FIELDS + 1j, maps=FIELDS)
+    assert len(read_maps(path, None, USUAL)) == 3
+
+
+def test_chunks_that_were_never_written_are_told_of(h5py: Any, tmp_path: Path) -> None:
+    """As of a simulation that was stopped after two of its three maps."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        shape = {"shape": FIELDS.shape, "chunks": (1, *FIELDS.shape[1:]), "dtype": "f4"}
+        found = file.create_dataset("t", fillvalue=-1, **shape)
+        found[:2] = FIELDS[:2]
+        file.create_dataset("whole/t", data=FIELDS, chunks=(2, 8, 8))
+    (note,) = read_maps(str(tmp_path / "m.h5"), "t", USUAL).notes
+    assert "1 of 3 chunks were never written and are read as -1" in note
+    assert read_maps(str(tmp_path / "m.h5"), "whole/t", USUAL).notes == ()
+
+
 def test_packed_values_are_decoded(h5py: Any, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "t.nc", "w") as file:
         found = file.create_dataset("tas", data=np.arange(48, dtype="i2").reshape(3, 4, 4))

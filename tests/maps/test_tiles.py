@@ -201,9 +201,14 @@ def test_cutouts_of_a_mosaic_in_another_frame(tmp_path: Path, axes: dict, frame:
     np.testing.assert_array_equal(targets.values[:, 0, 8, 8], 1000 + np.arange(40))
 
 
-def test_galactic_coordinates_are_no_right_ascensions(tmp_path: Path) -> None:
-    Table({"l": [30.0], "b": [60.0], "deg": [100.0]}).write(tmp_path / "c.csv")
-    for ra, dec, words in (("l", "b", "glon and glat"), ("b", "deg", "100 degrees in deg")):
+def test_what_is_no_place_on_the_sky_is_refused(tmp_path: Path) -> None:
+    columns = {"l": [30.0], "b": [60.0], "deg": [100.0], "hms": ["05:34:31"]}
+    Table(columns).write(tmp_path / "c.csv")
+    for ra, dec, words in (
+        ("l", "b", "glon and glat"),
+        ("b", "deg", "100 degrees in deg"),
+        ("hms", "b", "hms has '05:34:31', no number: give degrees"),
+    ):
         spec = CutoutsSpec(catalogue=str(tmp_path / "c.csv"), ra=ra, dec=dec, size=17)
         with pytest.raises(TargetError, match=words):
             TargetSet.read(written(tmp_path), cutouts=spec)
