@@ -112,7 +112,7 @@ def filled(
             f"({listing(names)}); expected at most {spec.limit:.2%} (targets.missing.limit); leave "
             "these maps out, or raise the limit"
         )
-    empty = missing.all((2, 3)).any(1)
+    empty = np.asarray(missing.all((2, 3))).any(1)
     if spec.fill != "constant" and empty.any():
         raise TargetError(
             f"{source}: got maps without any pixel in a channel "
