@@ -34,6 +34,10 @@ from ood_core.maps.mapset import (
 )
 
 _MAGIC = re.compile(rb"SIMPLE *=")
+BESIDE = "planes beside the maps are not used"
+"""How the note begins that names them."""
+_MARKS = {"mask": ("MASK", "DQ", "MSK", "BADPIX", "BPM"), "weights": ("WHT", "WGT", "WEIGHT")}
+"""Names that planes of missing pixels usually have, by what `targets.missing` calls them."""
 _SPELLED_OUT = 40
 """HDUs that a message lists."""
 
@@ -67,7 +71,17 @@ def read_fits(path: str, array: str | None, limits: Limits, axes: str | None = N
         if 0 not in chosen:  # its cards hold for all extensions
             header = f"{header_text(hdus[0])}\n{HEADER_END}\n{parts[0].header}"
             parts[0] = replace(parts[0], header=header)
+        parts[0] = replace(parts[0], notes=_beside(hdus, chosen))
     return combine(parts)
+
+
+def _beside(hdus: Any, chosen: Sequence[int]) -> tuple[str, ...]:
+    """Say that there are planes of missing pixels, which nobody should overlook."""
+    others = {hdu.name.upper() for n, hdu in enumerate(hdus) if hdu.is_image and n not in chosen}
+    found = [f"{use}: {name}" for use, names in _MARKS.items() for name in names if name in others]
+    if not found:
+        return ()
+    return (f"{BESIDE}; where they mark bad pixels: targets.missing: {{{', '.join(found)}}}",)
 
 
 @contextmanager
@@ -172,7 +186,7 @@ def _choose(hdus: Any, array: str | None, path: str) -> list[int]:
             f"{path}: got the HDUs {_described(hdus)}, several of which hold images that differ in "
             "name, unit or type, such as maps beside their errors or masks; expected maps of one "
             "kind; choose with `array`: a name, a name with its number (SCI,2), a pattern of names "
-            "or a place in the file"
+            "or a place in the file; planes of masks or weights go to targets.missing"
         )
     return found
 

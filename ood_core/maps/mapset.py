@@ -264,7 +264,7 @@ def combine(parts: Sequence[MapSet]) -> MapSet:
         unit=first.unit,
         header=f"\n{HEADER_END}\n".join(headers),
         source=listing(sources),
-        notes=tuple(note for part in parts for note in part.notes),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         files=sum(part.files for part in parts),
     )
 

@@ -19,7 +19,7 @@ from ood_core.errors import TargetError
 from ood_core.limits import Limits
 from ood_core.maps import paths
 from ood_core.maps.asdf_files import is_asdf, read_asdf
-from ood_core.maps.fits import is_fits, read_fits
+from ood_core.maps.fits import BESIDE, is_fits, read_fits
 from ood_core.maps.hdf5 import is_hdf5, read_hdf5
 from ood_core.maps.images import is_png, is_tiff, read_png, read_tiff
 from ood_core.maps.mapset import MapSet, combine, listing, require_count, require_metadata
@@ -97,7 +97,8 @@ def read_maps(
                 _plane(reader, file, name, left, axes) if name else None
                 for name in (missing.mask, missing.weights)
             )
-            part = replace(part, values=marked(part.values, mask, weights, file))
+            notes = tuple(note for note in part.notes if not note.startswith(BESIDE))
+            part = replace(part, values=marked(part.values, mask, weights, file), notes=notes)
         require_metadata(part)
         left = replace(left, max_bytes=left.max_bytes - part.values.nbytes)
         parts.append(part)

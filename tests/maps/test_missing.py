@@ -203,7 +203,12 @@ def test_planes_of_fits_files_by_name(tmp_path: Path) -> None:
     expected[np.arange(12), 0, np.arange(12)] = True
     np.testing.assert_array_equal(targets.missing[:, 0], expected)
     np.testing.assert_array_equal(targets.values[:, 0][~expected], FIELDS[~expected])
-    assert targets.unit == "adu"
+    assert targets.unit == "adu" and not any("not used" in note for note in targets.notes)
+    with pytest.warns(
+        TargetWarning, match=r"not used; .*targets.missing: {mask: MASK, weights: WHT}"
+    ):
+        plain = TargetSet.read(str(tmp_path / "f*.fits"), array="PRIMARY")
+    assert sum("not used" in note for note in plain.notes) == 1, "once for all files"
     np.savez(tmp_path / "m.npz", maps=FIELDS, bad=HOLES[:, :9].astype("u1"))
     with pytest.raises(TargetError, match="mask or weights of shape"):
         TargetSet.read(str(tmp_path / "m.npz"), array="maps", missing=MissingSpec(mask="bad"))
