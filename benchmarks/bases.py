@@ -59,7 +59,7 @@ def measure(source: str, config: str) -> list[list[str]]:
     schedule, spec = model.denoiser.schedule, CalibrationSpec(prune_tolerance=0)
     method = replace(settings.method, calibration=spec).resolve(schedule)
     seen, symmetries = targets.fit_seen, targets.symmetries
-    plan = ExpertPlan.of(seen, symmetries, spec)
+    plan = ExpertPlan.of(seen, symmetries, spec, len(model.each))
     every, *halves = fit_mixtures(seen, spec, symmetries, NAME)
     held_out, found = targets.held_out_ranged[:HELD_OUT], []
     for network in (model.denoiser, Nothing(schedule)):
@@ -93,7 +93,12 @@ def main() -> None:
         for base in known.bases:
             cells = [" / ".join(row) for row in measure(base, config)]
             print(
-                "| " + " | ".join([Path(config).stem, Path(base).name, *cells]) + " |", flush=True
+                "| "
+                + " | ".join(
+                    [Path(config).stem, " + ".join(Path(b).name for b in base.split(" + ")), *cells]
+                )
+                + " |",
+                flush=True,
             )
 
 

@@ -68,7 +68,7 @@ def rows(config: str) -> None:
     method, seen = settings.method.resolve(schedule), targets.fit_seen
     spec = method.calibration
     assert spec is not None, "the default calibrates"
-    plan = ExpertPlan.of(seen, symmetries, spec)
+    plan = ExpertPlan.of(seen, symmetries, spec, len(model.each))
     every, *halves = fit_mixtures(seen, spec, symmetries, NAME)
     top = replace(method, t_max=schedule.index_of(LEVELS[-1]))
     pipeline = Pipeline.of(model, targets, top, ROOT.key, model.device, plan=plan, patches=every)

@@ -135,12 +135,25 @@ class _PresetInSchema:
         return found
 
 
+def _joined(base: Any) -> Any:
+    """Several bases as one name, which is what travels to workers and records."""
+    several = isinstance(base, list) and len(base) > 0 and all(isinstance(b, str) for b in base)
+    return paths.BOTH.join(base) if several else base
+
+
+def _or_list(found: dict[str, Any]) -> None:
+    """Let the schema of a name allow a list of names."""
+    _without_pattern(found)
+    kind = {"type": found.pop("type"), "minLength": found.pop("minLength")}
+    found["anyOf"] = [kind, {"type": "array", "items": kind, "minItems": 1}]
+
+
 class RunSettings(BaseModel):
     """A whole run.
 
     Attributes:
         name: of the run, for people.
-        base: folder or hub id of a diffusers model, or `galaxygrad:NAME`.
+        base: folder or hub id of a diffusers model, or `galaxygrad:NAME`; or a list of them.
         targets: which files hold the targets.
         method: how samples are made; part of the identity.
         generation: how many samples.
@@ -153,7 +166,9 @@ class RunSettings(BaseModel):
     name: str = Field(
         min_length=1, max_length=100, pattern=PRINTABLE, json_schema_extra=_without_pattern
     )
-    base: str = Field(min_length=1, pattern=PRINTABLE, json_schema_extra=_without_pattern)
+    base: Annotated[str, BeforeValidator(_joined)] = Field(
+        min_length=1, pattern=PRINTABLE, json_schema_extra=_or_list
+    )
     targets: TargetsSpec
     method: Annotated[Method, BeforeValidator(_with_preset), _PresetInSchema()] = Method()
     generation: GenerationSpec = GenerationSpec()
@@ -255,7 +270,7 @@ def absolute(settings: RunSettings, beside: Path) -> RunSettings:
     if targets.cutouts is not None:
         catalogue = _find(targets.cutouts.catalogue, places)
         targets = replace(targets, cutouts=replace(targets.cutouts, catalogue=catalogue))
-    base = _find(settings.base, places)
+    base = paths.BOTH.join(_find(name, places) for name in settings.base.split(paths.BOTH))
     return settings.model_copy(update={"targets": targets, "base": base})
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ood_core.exporting.exports import write_maps
     from ood_core.maps.target_set import TargetSet
     from ood_core.models.loading import BaseModel, load_model
+    from ood_core.synthesis.injection import Injected, inject
     from ood_core.synthesis.synthesizer import Synthesizer, Trust
 
 _PLACES = {
@@ -30,6 +31,7 @@ _PLACES = {
     "CutoutsSpec": "config.targets",
     "DrawSpec": "config.method",
     "EvaluationResult": "evaluation.results",
+    "Injected": "synthesis.injection",
     "Method": "config.method",
     "MissingSpec": "config.targets",
     "SteeringSpec": "config.method",
@@ -38,6 +40,7 @@ _PLACES = {
     "TilesSpec": "config.targets",
     "Trust": "synthesis.synthesizer",
     "evaluate": "evaluation.evaluate",
+    "inject": "synthesis.injection",
     "load_model": "models.loading",
     "write_maps": "exporting.exports",
 }
@@ -48,6 +51,7 @@ __all__ = [
     "CutoutsSpec",
     "DrawSpec",
     "EvaluationResult",
+    "Injected",
     "Method",
     "MissingSpec",
     "SteeringSpec",
@@ -56,6 +60,7 @@ __all__ = [
     "TilesSpec",
     "Trust",
     "evaluate",
+    "inject",
     "load_model",
     "write_maps",
 ]

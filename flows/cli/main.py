@@ -36,6 +36,7 @@ VERBS: Mapping[str, Verbs] = {
         "walk": single.walk,
         "inpaint": single.inpaint,
         "field": single.field,
+        "inject": single.inject,
     },
     "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy, "submit": deploy.submit},
     "Develop": {"schema": develop.schema, "bench": develop.bench},

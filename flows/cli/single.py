@@ -1,4 +1,4 @@
-"""Verbs about single maps: recompute a sample, walk between two targets, fill maps, make fields.
+"""Verbs about single maps: recompute a sample, walk, fill maps, make fields, put samples into one.
 
 Heavy imports are in the verbs.
 """
@@ -80,6 +80,28 @@ def field(
     with bars_shown():
         found = field_file(store, settings, sides, number, periodic, out)
     show(f"a field of {uri}", found, as_json)
+
+
+def inject(
+    uri: Uri,
+    field: Annotated[str, typer.Argument(help="A field or mosaic in the targets' unit.")],
+    out: Annotated[str, typer.Option(help="NAME.fits; the catalogue is NAME.ecsv, too.")],
+    number: Annotated[int, typer.Option(help="How many samples.")] = 64,
+    start: Annotated[int, typer.Option(help="The first of them, in the order of an export.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another one gives other positions.")] = 0,
+    array: Annotated[
+        str | None, typer.Option(help="Which part of the file, where it has several.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Also what the gate refused, or unfinished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lay the objects of samples into a field; write it with the catalogue of what is where."""
+    from flows.tools.given import inject_file
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    found = inject_file(store, field, array, start, number, seed, force, out)
+    show(f"{field}, with objects of {uri}", found, as_json)
 
 
 def walk(

@@ -16,9 +16,11 @@ from ood_core.arrays import Maps, on_device
 from ood_core.config.method import Method
 from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
+from ood_core.diffusion.denoiser import further
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import patch_shapes, patch_stride
+from ood_core.maps.paths import BOTH
 from ood_core.models.loading import load_model
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange, normal
@@ -44,7 +46,12 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     probe = probe.to(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    by_batch = _by_batch(lambda x: denoiser(x, method.ends[1] // 2, *shown), probe)
+    asked = [shown, *((one,) for one in further(shown))]
+
+    def network_of(x: Maps) -> Maps:
+        return sum((denoiser(x, method.ends[1] // 2, *one) for one in asked), torch.zeros_like(x))
+
+    by_batch = {rows: s / len(asked) for rows, s in _by_batch(network_of, probe).items()}
     network = by_batch[PROBE_ROWS]
     steering = _steering_seconds(method, probe, denoiser.schedule)
     patches = _patch_seconds(method, probe, denoiser.schedule)
@@ -91,9 +98,12 @@ def evaluations(settings: RunSettings, method: Method, fit: int) -> dict[str, in
     """Network evaluations per stage, as the receipts will count them.
 
     An upper bound: calibration may leave the base out at some timesteps, which it measures first.
+    Of several bases each is evaluated.
     """
-    plans = shard_plans(settings, method, fit)
-    return {stage: work.evaluations(plans[stage], method, fit) for stage, work in WORK.items()}
+    plans, bases = shard_plans(settings, method, fit), len(settings.base.split(BOTH))
+    return {
+        stage: bases * work.evaluations(plans[stage], method, fit) for stage, work in WORK.items()
+    }
 
 
 def _seconds_per_map(call: Callable[[Maps], Maps], x: Maps) -> float:

@@ -47,7 +47,7 @@ from ood_core.store.series import FRAME, Growth, copy_frame, growth, newest
 from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import load_targets, write_targets
 from ood_core.synthesis.latent_samplers import require_parents
-from ood_core.synthesis.pipeline import ExpertPlan, time_grid
+from ood_core.synthesis.pipeline import ExpertPlan, require_stack, time_grid
 
 INVERSION_SHARD = 16
 OF_FILES = ("path", "max_bytes", "max_maps", "max_header_bytes")
@@ -193,6 +193,7 @@ def _inspected(
     """
     model = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     model.check(targets)
+    require_stack(model, settings.method)
     require_ruled_in(settings.method.prior, targets.symmetries)
     schedule = model.denoiser.schedule
     t_min = schedule.index_of(AUTO_MIN_NOISE)
@@ -234,7 +235,9 @@ def _calibration_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
 def _calibration_content(planned: RunPlan, targets: TargetSet) -> Content:
     spec = planned.method.calibration
     assert spec is not None, "else there are no shards"
-    fitted = ExpertPlan.of(targets.fit_seen, targets.symmetries, spec).as_dict()
+    fitted = ExpertPlan.of(
+        targets.fit_seen, targets.symmetries, spec, len(planned.model.each)
+    ).as_dict()
     schedule = planned.model.denoiser.schedule
     timesteps = time_grid(schedule, planned.method).tolist()
     ratios = [schedule.noise_to_signal(t) for t in timesteps]

@@ -1,9 +1,10 @@
-"""What a fitted run makes beside its samples: the rest of maps that are known in part, and fields.
+"""What a run makes beside its samples: the rest of maps known in part, fields, and objects in them.
 
 Nothing of this is judged by the run's gate, so every result says what the gate made of the run.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,13 +13,16 @@ from actors.workers import load_sampler
 from flows.progress import listener
 from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
+from flows.tools.export import run_source
 from ood_core.errors import InputError, RunIncomplete
 from ood_core.exporting.exports import plan_export
-from ood_core.exporting.source import MemorySource
+from ood_core.exporting.injections import catalogue_path, require_free, write_injected
+from ood_core.exporting.source import MAPS, SAMPLE, MemorySource, gathered
 from ood_core.limits import USUAL
 from ood_core.maps.readers import read_maps
 from ood_core.store.run import RunStore
 from ood_core.synthesis.fields import make_field
+from ood_core.synthesis.injection import inject
 from ood_core.synthesis.inpainting import inpaint
 from ood_core.synthesis.pipeline import Each, Pipeline
 
@@ -77,6 +81,48 @@ def field_file(
     _write(made[None], pipeline, out, "field")
     about = {"size": list(size), "number": number, "periodic": periodic}
     return {**about, "unit": pipeline.targets.unit, **_about(run, out)}
+
+
+def inject_file(
+    run: RunStore, path: str, array: str | None, start: int, number: int, seed: int, force: bool,
+    out: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Lay samples `start <= i < start + number` of a run into a field, and write it with its truth.
+
+    Copies of targets are passed over, as in an export.
+
+    Raises:
+        InputError: a field that cannot be read or is no place for the samples, fewer samples than
+            are asked for, or an impossible place.
+        Quarantined: the gate refused the samples.
+        RunIncomplete: some samples are missing, or are not judged yet.
+    """
+    require_free(Path(out))
+    source = run_source(run, force)
+    maps = read_maps(path, array, USUAL)
+    unit, about = maps.unit, source.about
+    if len(maps) != 1 or unit != about.unit:
+        raise InputError(
+            f"{path}: got {len(maps)} maps in {unit or 'no unit'}; expected one field in "
+            f"{about.unit or 'no unit'}, as the samples of {run.root} have"
+        )
+    if start < 0 or number < 1 or start + number > len(source):
+        raise InputError(
+            f"got samples {start} to {start + number - 1}; expected some of the {len(source)} of "
+            f"{run.root}; ask for fewer, or `farfield extend` the run"
+        )
+    rows = gathered(list(source.blocks(start, start + number)))
+    found = inject(maps.values[0], rows[MAPS], seed=seed)
+    write_injected(Path(out), found, rows[SAMPLE], maps.header, about)
+    return {
+        "field": path,
+        "objects": len(found.truth["x"]),
+        "faint": [int(rows[SAMPLE][i]) for i in found.faint],
+        "flux": float(found.truth["flux"].sum()),
+        "seed": seed,
+        "catalogue": str(catalogue_path(Path(out))),
+        **_about(run, out),
+    }
 
 
 def _each(stage: str) -> Each:

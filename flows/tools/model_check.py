@@ -24,6 +24,7 @@ from ood_core.errors import BaseModelError, ConfigError
 from ood_core.models.checking import NOISE_LEVELS, Denoising, denoising, readings, recognised
 from ood_core.models.galaxygrad import PREFIX, packaged
 from ood_core.models.loading import BaseModel, load_model
+from ood_core.models.pretrained import SeveralDenoisers
 from ood_core.numerics.random import SeedRange, normal
 from ood_core.store.files import write_json
 from ood_core.synthesis.pipeline import choose_device
@@ -163,6 +164,8 @@ def _require(model: BaseModel, samples: int, steps: int, out: Path | None) -> No
 
 def _measure(model: BaseModel, samples: int, steps: int) -> Measured:
     few = min(samples, MAX_COMPARED)
+    if isinstance(model.denoiser, SeveralDenoisers):
+        raise ConfigError(f"{model.source}: got several bases; expected one; check each by itself")
     kinds = readings(model.denoiser, model.prediction)
     inverting = sum(nfe + nfe // PASSES for nfe in ROUND_TRIPS)
     per_kind = few * (steps + len(NOISE_LEVELS))

@@ -78,6 +78,7 @@ def _cross_fitted(run: RunStore, pipeline: Pipeline, maps: int) -> Iterator[tupl
     folds = TargetExperts.cross_fitted(
         seen, pipeline.base.schedule, plan.rho, plan.n_clusters, pipeline.targets.symmetries,
         read_patches(run).halves if spec.patches else ((), ()),
+        pipeline.show,
     )  # fmt: skip
     for number, experts in enumerate(folds):
         clean, fitted = seen[number::2][: -(-maps // 2)], replace(pipeline, experts=experts)

@@ -6,15 +6,17 @@
     e_2 = D_base(x_t, t)   the frozen base, shown a few targets if it is one that looks at them
     e_3 = D_gauss(x_t, t)  the exact denoiser of the targets' own Gaussian
     e_4 = D_cluster(x_t, t)   the same, of the cluster of targets that the map belongs to
-    e_5 ... = D_patches(x_t, t)   posterior means under mixtures of Gaussians over their patches
+    e_5 ... = D_base_2(x_t, t)    further frozen bases, where the run names several
+    ... = D_patches(x_t, t)       posterior means under mixtures of Gaussians over their patches
 
 Weights minimise `|F[x0 - mu] - sum_i w_i F[e_i - mu]|^2` over noised targets, plus a ridge. They
 are piecewise linear in `k` (hat functions) and in `ln(sigma/alpha)`. The experts that learn from
 targets are fitted on the other half of them (2-fold cross-fitting), so that their weight is earned
 on maps that they have not seen. What brightness says of the weights is added to the stack
 (`ood_core.denoising.gate`). An expert whose absence would hardly raise the error at a timestep
-has no weight there and is not evaluated; the base goes first, since it costs most. No weight of the
-network changes.
+has no weight there and is not evaluated; bases go first, since they cost most. So each of several
+is asked only where the others and the experts miss it. Weights have any sign: a base whose own
+domain misleads is repelled where that lowers the error. No weight of a network changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ from ood_core.config.targets import Symmetry
 from ood_core.denoising.gate import Gate, GateGains, fit_gate
 from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.denoiser import Base
+from ood_core.diffusion.denoiser import Base, further
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import IdentityRefused
@@ -244,18 +246,31 @@ EXPERTS: dict[str, Callable[[Base, TargetExperts, Groups], Expert]] = {
 }
 """Experts that every calibration has, by name, for a batch of maps of known clusters."""
 BASE = list(EXPERTS).index("base")
+FURTHER = "base "
+"""How names of further bases begin, `base 2` the first; they follow those of `EXPERTS`."""
 PATCHES = "patches "
-"""How names of experts that are mixtures over patches begin; they follow those of `EXPERTS`."""
+"""How names of experts that are mixtures over patches begin; they come last."""
 
 
 def experts_of(base: Base, fitted: TargetExperts, groups: Groups) -> list[Expert]:
     """All experts for a batch of maps of known clusters, in the order of their weights."""
-    return [*(make(base, fitted, groups) for make in EXPERTS.values()), *fitted.patches]
+    fixed = (make(base, fitted, groups) for make in EXPERTS.values())
+    others = (_asking(base, asked) for asked in further(fitted.context))
+    return [*fixed, *others, *fitted.patches]
+
+
+def _asking(base: Base, context: Any) -> Expert:
+    return lambda x_t, t: base(x_t, t, context)
+
+
+def further_names(bases: int) -> tuple[str, ...]:
+    """Names of the bases after the first."""
+    return tuple(f"{FURTHER}{number}" for number in range(2, bases + 1))
 
 
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the experts in the order of their weights, the mixtures over patches as they are."""
-    return (*EXPERTS, *(name for name in names if name.startswith(PATCHES)))
+    """Names of the experts in the order of their weights, those that are not fixed as they are."""
+    return (*EXPERTS, *(name for name in names if name.startswith((FURTHER, PATCHES))))
 
 
 def by_name(
@@ -346,6 +361,7 @@ def fit_weights(
     knots: Float[Tensor, " bands"],
     ridge: float,
     prune_tolerance: float = 0.0,
+    bases: Sequence[int] = (BASE,),
 ) -> Float[Tensor, "bands experts"]:
     """Ridge regression of the clean modes on the experts' modes, at one timestep.
 
@@ -353,15 +369,19 @@ def fit_weights(
     only the experts' cross-spectra, summed over maps, so its cost does not grow with bands.
 
     Experts are left out one by one while the error stays within `1 + prune_tolerance` times the
-    error of all of them: the base as soon as that holds without it, else the one whose absence
-    raises the error least.
+    error of all of them: of `bases` the one that is missed least as soon as that holds without it,
+    else the expert whose absence raises the error least.
     """
     system = NormalEquations.of(modes, clean, knots)
-    return pruned(system, range(len(modes)), ridge, prune_tolerance)[0].float().cpu()
+    return pruned(system, range(len(modes)), ridge, prune_tolerance, bases)[0].float().cpu()
 
 
 def pruned(
-    system: NormalEquations, among: Sequence[int], ridge: float, prune_tolerance: float
+    system: NormalEquations,
+    among: Sequence[int],
+    ridge: float,
+    prune_tolerance: float,
+    bases: Sequence[int] = (BASE,),
 ) -> tuple[Float[Tensor, "bands experts"], list[int]]:
     """Weights of those experts `among` some that are kept, and which these are."""
     among = list(among)
@@ -370,7 +390,8 @@ def pruned(
     while prune_tolerance and len(among) > 1:
         fewer = {i: system.solved(ridge, [j for j in among if j != i]) for i in among}
         least = min(fewer, key=lambda i: fewer[i][1])
-        gone = BASE if BASE in among and fewer[BASE][1] <= most else least
+        costly = [i for i in bases if i in among and fewer[i][1] <= most]
+        gone = min(costly, key=lambda i: fewer[i][1]) if costly else least
         if fewer[gone][1] > most:
             break
         weights = fewer[gone][0]
@@ -403,6 +424,7 @@ def calibrate_timestep(
     system: NormalEquations | None = None
     noised: list[list[tuple[Tensor, list[int], Maps]]] = [[], []]
     among = list(range(len(experts_of(base, folds[0], groups[0]))))
+    others = range(len(EXPERTS), len(EXPERTS) + len(further(folds[0].context)))
     weights = torch.empty(0)
     for draw in range(min(spec.draws, -(-ENOUGH // targets.numel()))):
         modes, clean = [], []
@@ -417,7 +439,7 @@ def calibrate_timestep(
             noised[parity].append((modes[-1], among.copy(), x0 - mean))
         found = NormalEquations.of(torch.cat(modes, dim=1), torch.cat(clean), knots)
         system = found if system is None else system.plus(found, among)
-        weights, among = pruned(system, among, spec.ridge, spec.prune_tolerance)
+        weights, among = pruned(system, among, spec.ridge, spec.prune_tolerance, (BASE, *others))
     kept = [
         torch.cat([modes[[which.index(i) for i in among]] for modes, which, _ in fold], dim=1)
         for fold in noised

@@ -8,7 +8,8 @@ A denoiser returns the posterior mean `E[x0 | x_t]`, whatever its network predic
     x0-prediction    x0 = output
 """
 
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, final, runtime_checkable
 
 from torch import Tensor
 
@@ -32,11 +33,30 @@ class Denoiser(Protocol):
 
 
 class Base(Denoiser, Protocol):
-    """Posterior mean by a frozen network, which may be one that is shown maps."""
+    """Posterior mean by a frozen network, which may be one that is shown maps, or by several."""
 
     def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
         """Return `E[x0 | x_t, context]`; `context` is what the network made of some maps."""
         ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The context of several bases: what each of them made of some maps, and which one is asked."""
+
+    context: tuple[tuple[Any, ...], ...]
+    number: int = 0
+
+    def further(self) -> "tuple[Asked, ...]":
+        """The same for every base but the first."""
+        return tuple(replace(self, number=number) for number in range(1, len(self.context)))
+
+
+def further(context: tuple[Any, ...]) -> tuple[Asked, ...]:
+    """Contexts that ask the further bases, where `context` is of several."""
+    several = len(context) == 1 and isinstance(context[0], Asked)
+    return context[0].further() if several else ()
 
 
 def clean_from_output(

@@ -17,6 +17,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
 """Folder with the `models/` and `examples/` that come with the project: in the package where it was
 installed from a wheel, else the checkout."""
+BOTH = " + "
+"""Between the names of several bases of one run."""
 
 
 def variables(path: str) -> list[str]:

@@ -73,6 +73,12 @@ def concentration(maps: Maps) -> Float[Tensor, "n c"]:
     return 5 / log(10) * ratio.log()
 
 
+def half_light_radius(maps: Maps) -> Float[Tensor, "n c"]:
+    """Return the radius that holds half of the flux, in pixels; NaN without positive flux."""
+    sums, _ = _ring_flux(maps)
+    return _radius(torch.nn.functional.pad(sums.cumsum(-1), (1, 0)), 0.5)
+
+
 def ellipticity(maps: Maps) -> Float[Tensor, "n c 2"]:
     """Return `(e1, e2)`; NaN where there is no positive flux."""
     shape = maps.shape[-2:]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
@@ -10,17 +11,23 @@ import numpy as np
 import torch
 
 from ood_core.arrays import Maps
+from ood_core.diffusion.denoiser import Asked
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError, TargetError
 from ood_core.limits import BASE_BYTES
-from ood_core.maps.paths import SHIPPED
+from ood_core.maps.paths import BOTH, SHIPPED
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder, Shape, autoencoder_folder, load_autoencoder
 from ood_core.models.galaxygrad import PREFIX, find_weights, packaged, read_mixer
 from ood_core.models.in_context import CLASS as IN_CONTEXT
 from ood_core.models.in_context import DIVISOR, EXAMPLES, InContextNetwork, read_in_context
 from ood_core.models.networks import Patched, read_network
-from ood_core.models.pretrained import Parametrisation, PretrainedDenoiser, suited
+from ood_core.models.pretrained import (
+    Parametrisation,
+    PretrainedDenoiser,
+    SeveralDenoisers,
+    suited,
+)
 from ood_core.models.schedulers import SettingRuling, read_scheduler, suit_network
 from ood_core.models.weights import read_weights, weights_file
 from ood_core.numerics.random import Root
@@ -38,10 +45,12 @@ class BaseModel:
     pixels, to which maps of pixels are mirrored; codes and `fixed_size`, sides of exactly `size`
     pixels, need maps that are so. The denoiser of a latent base works on the codes that its
     autoencoder `codes` makes of maps. `prediction` names the parametrisation,
-    preconditioning included. `examples` is the number of maps that it can be shown.
+    preconditioning included. `examples` is the number of maps that it can be shown. `several` are
+    the bases that are asked as experts of one run, where there is more than one; `denoiser` is then
+    all of them, on the schedule of the first.
     """
 
-    denoiser: PretrainedDenoiser
+    denoiser: PretrainedDenoiser | SeveralDenoisers
     digest: str
     channels: int
     size: int
@@ -53,6 +62,12 @@ class BaseModel:
     fixed_size: bool = False
     codes: Autoencoder | None = None
     examples: int = 0
+    several: "tuple[BaseModel, ...]" = ()
+
+    @property
+    def each(self) -> "tuple[BaseModel, ...]":
+        """The bases that it is made of: itself, or several."""
+        return self.several or (self,)
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +77,8 @@ class BaseModel:
 
     def to(self, device: torch.device | str) -> "BaseModel":
         """A copy on a device."""
+        if self.several:
+            return together([one.to(device) for one in self.several], self.source)
         codes = None if self.codes is None else self.codes.to(device)
         return replace(self, denoiser=self.denoiser.to(device), codes=codes)
 
@@ -71,6 +88,8 @@ class BaseModel:
 
         Which ones is decided by `root`. Empty if the network looks at none.
         """
+        if self.several:
+            return (Asked(tuple(one.show(maps, root) for one in self.several)),)
         if self.examples == 0:
             return ()
         order = Root(root).child("examples").generator().permutation(len(maps))
@@ -88,6 +107,10 @@ class BaseModel:
         Raises:
             TargetError: another number of channels, or sides that do not fit.
         """
+        for one in self.several:
+            one.check(targets)
+        if self.several:
+            return
         source, (channels, height, width) = targets.source, targets.shape
         if channels != self.channels and (self.channels != 1 or self.codes is not None):
             raise TargetError(
@@ -124,7 +147,8 @@ def load_model(
     """Load a diffusers folder or hub id, one that this project trained, or `galaxygrad:NAME`.
 
     Args:
-        source: the base; nothing in its files is run.
+        source: the base; nothing in its files is run. Several, joined by ` + `, are experts of one
+            run, whose time indices are those of the first.
         device: where its network goes.
         dtype: number type that the network works in.
         max_bytes: most bytes of its weights, as stored and in float32.
@@ -134,6 +158,9 @@ def load_model(
             not known or not the network's, a setting of it that cannot be honoured, or a network
             that is not an unconditional `UNet2DModel`, or a package that is not installed.
     """
+    if len(names := source.split(BOTH)) > 1:
+        models = [load_model(name, device, dtype, max_bytes) for name in names]
+        return together(models, source)
     try:
         if source.startswith(PREFIX):
             return _load_packaged(source, device, dtype)
@@ -145,6 +172,30 @@ def load_model(
             f"{source[:200]}: got files that make no base ({type(error).__name__}: {error}); "
             "expected those of a diffusers folder: fetch it again"
         ) from error
+
+
+def together(models: Sequence[BaseModel], source: str) -> BaseModel:
+    """Several bases as one, of the digest of all.
+
+    Raises:
+        BaseModelError: one with an autoencoder, or one given twice.
+    """
+    first, digests = models[0], [one.digest for one in models]
+    if len(set(digests)) < len(digests) or any(one.codes is not None for one in models):
+        raise BaseModelError(
+            f"{source}: got several bases of which two are the same, or one works on codes; "
+            "expected different ones that work on pixels: leave one out"
+        )
+    return replace(
+        first,
+        denoiser=SeveralDenoisers([cast(PretrainedDenoiser, one.denoiser) for one in models]),
+        digest=hashlib.sha256(" ".join(digests).encode()).hexdigest(),
+        parameters=sum(one.parameters for one in models),
+        prediction=BOTH.join(one.prediction for one in models),
+        rulings=tuple(ruling for one in models for ruling in one.rulings),
+        source=source,
+        several=tuple(models),
+    )
 
 
 def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes: int) -> BaseModel:

@@ -10,6 +10,7 @@ The second line is Tweedie's formula for `x = x0 + sigma eps`, the networks thos
 
 import copy
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -20,7 +21,7 @@ from torch.nn.functional import pad
 
 from ood_core.arrays import Maps
 from ood_core.config.pretraining import Prediction
-from ood_core.diffusion.denoiser import clean_from_output
+from ood_core.diffusion.denoiser import Asked, clean_from_output
 from ood_core.diffusion.schedule import NoiseSchedule
 
 
@@ -144,6 +145,48 @@ class PretrainedDenoiser:
         means = output[:, : seen.shape[1], :height, :width].reshape(x.shape)
         found: Maps = means.float().contiguous()  # as everything outside is
         return found
+
+
+@final
+class SeveralDenoisers:
+    """Frozen networks as one base: the first is asked, unless the context asks another.
+
+    `x_t` and `t` are of the first one's schedule. Another sees the same map, scaled, at that index
+    of its own whose noise-to-signal ratio is nearest; where its schedule ends earlier, the last.
+    """
+
+    def __init__(self, each: Sequence[PretrainedDenoiser]) -> None:
+        self._each = tuple(each)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the first."""
+        return self._each[0].schedule
+
+    @property
+    def network(self) -> nn.Module:
+        """Network of the first."""
+        first: nn.Module = self._each[0].network
+        return first
+
+    def to(self, device: torch.device | str) -> "SeveralDenoisers":
+        """A copy on a device."""
+        return SeveralDenoisers([one.to(device) for one in self._each])
+
+    def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
+        """Return `E[x0 | x_t]` of the network that `Asked` names, or of the first."""
+        asked = context[0] if context else Asked(((),))
+        one, own = self._each[asked.number], asked.context[asked.number]
+        if asked.number == 0:
+            return one(x_t, t, *own)
+        ours, theirs = self.schedule, one.schedule
+        ratio = ours.noise_to_signal(t)
+        above = theirs.index_of(ratio)
+        near = min(
+            (max(above - 1, 0), above),
+            key=lambda i: abs(math.log(theirs.noise_to_signal(i) / ratio)),
+        )
+        return one(x_t * float(theirs.alpha[near] / ours.alpha[t]), near, *own)
 
 
 def suited(maps: Maps, channels: int | None, multiple: int) -> Maps:

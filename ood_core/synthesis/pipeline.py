@@ -33,6 +33,7 @@ from ood_core.denoising.calibrated import (
     Show,
     TargetExperts,
     calibrate_timestep,
+    further_names,
     halves,
 )
 from ood_core.denoising.gate import Gate
@@ -97,13 +98,15 @@ class ExpertPlan:
         return cls(experts, knots, float(kept["rho"]), int(kept["n_clusters"]))
 
     @classmethod
-    def of(cls, seen: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec) -> "ExpertPlan":
+    def of(
+        cls, seen: Maps, symmetries: Sequence[Symmetry], spec: CalibrationSpec, bases: int = 1
+    ) -> "ExpertPlan":
         """Measure on the fit targets as the denoiser sees them, `(n, c, y, x)`."""
         shapes = patch_shapes(*seen.shape[1:]) if spec.patches else []
         local = [f"{PATCHES}{side}x{side}, scale {scale}" for side, scale in shapes]
         knots = band_knots(seen.shape[-2], seen.shape[-1], spec.bands).tolist()
         rho = fit_gaussian(seen, "spectral_low_rank", symmetries, GAUSSIAN_WHITE).rho
-        return cls((*EXPERTS, *local), tuple(knots), rho, spec.n_clusters)
+        return cls((*EXPERTS, *further_names(bases), *local), tuple(knots), rho, spec.n_clusters)
 
 
 @final
@@ -259,6 +262,19 @@ class FittedPrior:
     prior: Prior
     choice: Choice
     geometry: ShellGeometry
+
+
+def require_stack(model: BaseModel, method: Method) -> None:
+    """Refuse several bases without experts.
+
+    Raises:
+        ConfigError: nothing would weigh them.
+    """
+    if model.several and method.calibration is None:
+        raise ConfigError(
+            f"base: got {len(model.several)} bases for a method without calibration; expected one, "
+            "or a method that weighs them: leave method.calibration as it is by default"
+        )
 
 
 def fit_mixtures(

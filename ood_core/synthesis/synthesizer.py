@@ -41,6 +41,7 @@ from ood_core.synthesis.pipeline import (
     fit_mixtures,
     fit_prior_of,
     held_numbers,
+    require_stack,
 )
 from ood_core.synthesis.preference import Preference, Reward
 from ood_core.synthesis.state import read_state, write_state
@@ -130,12 +131,13 @@ class Synthesizer:
             PriorUnderdetermined: fewer targets than the prior needs.
         """
         self.model.check(targets)
+        require_stack(self.model, self.method)
         record = identity_record(targets.record(), self.model.digest, self.method, seed)
         identity, seen = digest(record), self._encoded(targets)
         plan: ExpertPlan | None = None
         mixtures: tuple[PatchMixtures, PatchMixtures, PatchMixtures] = ((), (), ())
         if (spec := self.method.calibration) is not None:
-            plan = ExpertPlan.of(seen.fit_seen, targets.symmetries, spec)
+            plan = ExpertPlan.of(seen.fit_seen, targets.symmetries, spec, len(self.model.each))
             mixtures = fit_mixtures(seen.fit_seen, spec, targets.symmetries, identity)
         every, first, second = mixtures
         pipeline = self._pipeline(seen, identity, plan, every, None)
