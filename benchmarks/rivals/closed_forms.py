@@ -32,8 +32,8 @@ from ood_core.numerics.random import SeedRange, Stream, generator, normal, norma
 from ood_core.numerics.symmetry import orbit
 
 SIDES = (3, 5, 9, 15)
-PATCHES = 8192  # of all sides alike: the posterior's cost is their number times the pixels
-CHOOSING = 4  # targets that sides are chosen by, per half
+PATCHES = 4096  # of all sides alike: the cost is their number times that of the pixels
+CHOOSING = 2  # targets that sides are chosen by, per half
 ROWS = 1024  # patches that are compared at once, which bounds the memory
 ROOT = root_key("closed forms")
 
@@ -145,7 +145,8 @@ def composite(y: Maps, bank: Float[Tensor, "k d"], noise: float, mode: str) -> M
         ((block @ bank.T - squares) / noise**2).softmax(dim=1) @ middle
         for block in rows.split(ROWS)
     ]
-    return torch.cat(clean).unflatten(0, (len(y), -1)).transpose(1, 2).reshape(y.shape)
+    middles: Tensor = torch.cat(clean).unflatten(0, (len(y), -1))
+    return middles.transpose(1, 2).reshape(y.shape)
 
 
 @final
