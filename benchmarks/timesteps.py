@@ -18,7 +18,9 @@ import torch
 from actors.loading import load_pipeline
 from benchmarks.nfe import SCORES, Scorer, say
 from flows.runs.timestep_choice import CANDIDATES, MAPS, MAX_RATIO, MIN_RATIO, ROOT
-from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.aims import StatisticAims
+from ood_core.denoising.statistics import Statistics
+from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.estimators.families import fit_gaussian
 from ood_core.numerics.random import SeedRange

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from typing_extensions import TypeIs
 
 from benchmarks.rivals.baseline import Baseline
+from benchmarks.rivals.closed_forms import MaskedPosterior, PatchComposites
 from benchmarks.rivals.copies import Copies
 from benchmarks.rivals.fine_tuning import FineTuning
 from benchmarks.rivals.gaussian import GaussianDraws, GaussianField
@@ -31,8 +32,9 @@ from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, normal
 
 BaselineName = Literal[
-    "copies", "mixing", "gaussian-field", "gaussian-law", "restart", "synthesis", "fine-tuning"
-]
+    "copies", "mixing", "gaussian-field", "gaussian-law", "patch-composites", "masked-posterior",
+    "restart", "synthesis", "fine-tuning",
+]  # fmt: skip
 OwnName = Literal["discovery", "discovery-slerp", "cluster", "calibrated-unsteered", "calibrated"]
 MethodName = BaselineName | OwnName
 OWN: tuple[OwnName, ...] = get_args(OwnName)
@@ -74,6 +76,10 @@ def baseline(name: BaselineName, base: BaseModel, evaluations: int = 1) -> Basel
             return GaussianField()
         case "gaussian-law":
             return GaussianDraws()
+        case "patch-composites":
+            return PatchComposites()
+        case "masked-posterior":
+            return MaskedPosterior()
         case "restart":
             return Restart(base=base.denoiser)
         case "synthesis":

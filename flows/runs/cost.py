@@ -14,7 +14,9 @@ from flows.runs.worker_pool import worker_count
 from flows.settings import RunSettings
 from ood_core.arrays import Maps, on_device
 from ood_core.config.method import Method
-from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.aims import StatisticAims
+from ood_core.denoising.statistics import Statistics
+from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import further
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture

@@ -1,6 +1,6 @@
 """Probe models: small models that predict a map's label, by which training sets are compared.
 
-One is linear in the statistics that `ood_core.denoising.steered` measures (ridge, or logistic
+One is linear in the statistics that `ood_core.denoising.statistics` measures (ridge, or logistic
 regression, by scikit-learn); the other is a network of three convolutions on the pixels, trained
 for a fixed number of steps, so that every training set costs the same. Both are kept small: with a
 few dozen real maps nothing larger could be trained at all.
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ood_core.arrays import Maps
-from ood_core.denoising.steered import Statistics
+from ood_core.denoising.statistics import Statistics
 
 PENALTY = 0.1  # inverse strength of the logistic regression: features may outnumber maps
 RIDGES = tuple(10.0**power for power in range(-2, 5))

@@ -24,6 +24,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, on_device, row_major
 from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
 from ood_core.config.targets import Symmetry
+from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.calibrated import (
     EXPERTS,
     PATCHES,
@@ -38,7 +39,8 @@ from ood_core.denoising.calibrated import (
 )
 from ood_core.denoising.gate import Gate
 from ood_core.denoising.hats import band_knots
-from ood_core.denoising.steered import Plateaus, StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.statistics import Plateaus, Statistics
+from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.sampling import Inversion, decode, held, invert

@@ -1,11 +1,20 @@
 """Baselines against closed forms: group images, kept covariances, spectra, posterior draws."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from benchmarks.rivals.baseline import Baseline
+from benchmarks.rivals.closed_forms import (
+    MaskedPosterior,
+    PatchComposites,
+    composite,
+    drawn_patches,
+    masked,
+    masks,
+)
 from benchmarks.rivals.copies import Copies
 from benchmarks.rivals.gaussian import GaussianDraws, GaussianField
 from benchmarks.rivals.mixing import Mixing, mix
@@ -121,6 +130,62 @@ class TestGaussianDraws(BaselineContract):
         made = GaussianDraws()(targets, ("flip",), SEEDS)
         law = fit_gaussian(targets, "spectral_low_rank", ("flip",), 1.0)
         assert torch.equal(made.maps, law.sample(SEEDS)) and made.notes == {"rho": law.rho}
+
+
+class TestPatchComposites(BaselineContract):
+    needed = 4
+
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return PatchComposites(steps=3)
+
+    @pytest.mark.parametrize("side", [1, 3, 5])
+    def test_of_two_flat_maps_it_is_a_tanh(self, side: int) -> None:
+        # Patches of 1 and -1 with d numbers: the posterior mean of a flat v is tanh(d v / s^2).
+        flat = torch.tensor([1.0, -1.0])[:, None, None, None].expand(-1, 1, SIZE, SIZE)
+        value, noise = 0.1, 1.5
+        estimate = composite(
+            torch.full((1, 1, SIZE, SIZE), value), drawn_patches(flat, side, ()), noise, "reflect"
+        )
+        patches = drawn_patches(flat, side, ())
+        odds = float((patches[:, 0] > 0).double().mean())  # of the patches that were drawn
+        far = math.log(odds / (1 - odds)) / 2
+        expected = math.tanh(side**2 * value / noise**2 + far)
+        torch.testing.assert_close(estimate, torch.full_like(estimate, expected))
+
+    def test_known_patches_are_found_again(self) -> None:
+        """At a low noise level a map is the composite of its own patches, not of others."""
+        maps = fields(8)
+        bank = drawn_patches(maps[:4], 3, ("translate",))
+        errors = [
+            float((composite(some, bank, 0.02, "circular") - some).square().mean())
+            for some in (maps[:4], maps[4:])
+        ]
+        assert errors[0] < 1e-3 < errors[1]
+
+
+class TestMaskedPosterior(BaselineContract):
+    needed = 4
+
+    @pytest.fixture
+    def method(self) -> Baseline:
+        return MaskedPosterior(steps=3)
+
+    def test_masks_of_white_maps_have_their_pixel_alone(self) -> None:
+        # Off the diagonal the filter is 0: E[x_q | y_q] of the values that pixel q has.
+        mask = masks(torch.ones(9).double(), torch.eye(9).double(), 0.7, 0.02)
+        assert torch.equal(mask, torch.eye(9, dtype=torch.bool))
+        images = torch.tensor([[1.0] * 9, [-1.0] * 9])
+        y = torch.linspace(-1, 1, 9).reshape(1, 1, 3, 3)
+        torch.testing.assert_close(masked(y, images, mask, 0.7), torch.tanh(y / 0.49))
+
+    def test_masks_of_everything_give_a_target(self) -> None:
+        """That is the posterior over the targets, which ends at one of them."""
+        targets = fields(8)
+        near = Copies()(targets, (), SeedRange(1, 0, 3)).maps
+        y = near + 0.1 * randn(*near.shape, seed=4).float()
+        everything = torch.ones(SIZE**2, SIZE**2, dtype=torch.bool)
+        torch.testing.assert_close(masked(y, targets.flatten(1), everything, 0.1), near)
 
 
 class TestRestart(BaselineContract):

@@ -5,6 +5,7 @@ import torch
 
 from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
+from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
@@ -12,7 +13,8 @@ from ood_core.denoising.calibrated import (
     TargetExperts,
 )
 from ood_core.denoising.hats import band_knots
-from ood_core.denoising.steered import StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.statistics import Statistics
+from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule

@@ -10,23 +10,18 @@ from hypothesis import strategies as st
 from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
-from ood_core.denoising.steered import (
+from ood_core.denoising.aims import NEAR, SPREAD_FLOOR, Novelty, StatisticAims, share_missed
+from ood_core.denoising.statistics import (
     BLOCK_GROUPS,
     GROUPS,
     LEVELS,
     LOW_K,
-    MOST,
-    NEAR,
-    SPREAD_FLOOR,
-    Novelty,
     Plateaus,
-    StatisticAims,
     Statistics,
-    SteeredDenoiser,
     group_means,
     ring_means,
-    share_missed,
 )
+from ood_core.denoising.steered import MOST, SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.metrics.detail import local_mean

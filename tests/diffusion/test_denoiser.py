@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.pretraining import Prediction
+from ood_core.denoising.aims import Novelty, StatisticAims
 from ood_core.denoising.calibrated import (
     EXPERTS,
     BandWeights,
@@ -17,7 +18,8 @@ from ood_core.denoising.calibrated import (
     TargetExperts,
 )
 from ood_core.denoising.hats import band_knots
-from ood_core.denoising.steered import Novelty, StatisticAims, Statistics, SteeredDenoiser
+from ood_core.denoising.statistics import Statistics
+from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.denoiser import Denoiser, clean_from_output, training_target
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture

@@ -9,7 +9,8 @@ from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from ood_core.config.targets import MissingSpec
-from ood_core.denoising.steered import StatisticAims, Statistics
+from ood_core.denoising.aims import StatisticAims
+from ood_core.denoising.statistics import Statistics
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.maps.missing import conditional_mean, drawn, filled, isotropic_power
 from ood_core.maps.quantization import Quantization
