@@ -259,7 +259,7 @@ def test_validate_decides_another_gate_without_generating(farfield, finished, ga
     assert (answer.code, found["state"], RunStore(finished).state) == (code, state, state)
     # Copies are always two; what is published also says which kinds would not be seen, if any.
     conditions = {"published": 3, "quarantined": 3}.get(state, 1)
-    asked = [reason for reason in found["reasons"] if "planted copies" not in reason]
+    asked = [reason for reason in found["reasons"] if "of kind" not in reason]
     assert len(asked) == conditions and "lie" in found["summary"]
     after = dict(everything(finished))
     assert {p: after[p] for p in stored} == stored
