@@ -13,7 +13,7 @@ The first paper measures the size of patches on a trained network. There is none
 the one is taken, at each noise level, whose patches of half of the targets denoise the others best.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -79,28 +79,37 @@ class PatchComposites:
         """Make one map per seed; see `Baseline`."""
         require_targets(targets, 4)
         schedule, mode = NoiseSchedule.linear(), border(symmetries)
-        sides = [side for side in SIDES if side <= min(targets.shape[-2:]) // 2] or [1]
-        folds = [(targets[p::2][:CHOOSING], targets[1 - p :: 2]) for p in (0, 1)]
-        banks = [{s: drawn_patches(seen, s, symmetries) for s in sides} for _, seen in folds]
-        every, taken = {s: drawn_patches(targets, s, symmetries) for s in sides}, {}
-        for t in grid_of(schedule, self.steps).tolist():
-            noise = schedule.noise_to_signal(t)
-            errors = {}
-            for side in sides:
-                errors[side] = sum(
-                    float(
-                        (composite(noised(x0, noise, t), b[side], noise, mode) - x0).square().sum()
-                    )
-                    for (x0, _), b in zip(folds, banks, strict=True)
-                )
-            taken[t] = min(errors, key=lambda side: errors[side])
+        grid = grid_of(schedule, self.steps).tolist()
+        sides = chosen_sides(targets, symmetries, {t: schedule.noise_to_signal(t) for t in grid})
+        banks = {s: drawn_patches(targets, s, symmetries) for s in set(sides.values())}
 
         def estimate(y: Maps, t: int) -> Maps:
-            return composite(y, every[taken[t]], schedule.noise_to_signal(t), mode)
+            return composite(y, banks[sides[t]], schedule.noise_to_signal(t), mode)
 
         made = from_noise(ClosedForm(schedule, estimate), self.steps, targets.shape[1:], seeds)
-        notes = {f"side at step {i}": float(side) for i, side in enumerate(taken.values())}
+        notes = {f"side at step {i}": float(side) for i, side in enumerate(sides.values())}
         return Made(made, notes=notes)
+
+
+def chosen_sides(
+    targets: Maps, symmetries: Sequence[Symmetry], ratios: Mapping[int, float]
+) -> dict[int, int]:
+    """The sides of patches that denoise the other half of the targets best, by time index.
+
+    `ratios` are `sigma/alpha` by time index.
+    """
+    sides = [side for side in SIDES if side <= min(targets.shape[-2:]) // 2] or [1]
+    folds = [(targets[p::2][:CHOOSING], targets[1 - p :: 2]) for p in (0, 1)]
+    banks = [{s: drawn_patches(seen, s, symmetries) for s in sides} for _, seen in folds]
+    mode, taken = border(symmetries), {}
+    for t, noise in ratios.items():
+        errors = dict.fromkeys(sides, 0.0)
+        for side in sides:
+            for (x0, _), bank in zip(folds, banks, strict=True):
+                clean = composite(noised(x0, noise, t), bank[side], noise, mode)
+                errors[side] += float((clean - x0).square().sum())
+        taken[t] = min(errors, key=lambda side: errors[side])
+    return taken
 
 
 def border(symmetries: Sequence[Symmetry]) -> str:
