@@ -22,6 +22,7 @@ from ood_core.arrays import Maps
 from ood_core.config.method import CalibrationSpec
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.maps.paths import BOTH
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import load_model
 from ood_core.numerics.random import Stream, normal_like, root_key
@@ -92,14 +93,8 @@ def main() -> None:
     for config in known.targets:
         for base in known.bases:
             cells = [" / ".join(row) for row in measure(base, config)]
-            print(
-                "| "
-                + " | ".join(
-                    [Path(config).stem, " + ".join(Path(b).name for b in base.split(" + ")), *cells]
-                )
-                + " |",
-                flush=True,
-            )
+            name = BOTH.join(Path(one).name for one in base.split(BOTH))
+            print("| " + " | ".join([Path(config).stem, name, *cells]) + " |", flush=True)
 
 
 if __name__ == "__main__":
