@@ -33,6 +33,8 @@ from ood_core.models.weights import read_weights, weights_file
 from ood_core.numerics.random import Root
 
 LARGEST_JSON = 2**22
+LINEAR = "linear betas from 1e-4 to 0.02 in 1000 steps"
+"""What `NoiseSchedule.linear` is called in a digest."""
 
 
 @final
@@ -205,7 +207,7 @@ def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes
     if config.get("_class_name") == IN_CONTEXT:
         return _load_in_context(unet_dir, config, source, where, dtype, max_bytes)
     reading = read_scheduler(_scheduler_config(folder, unet_dir, source))
-    schedule, parametrisation, rulings = suit_network(reading, config)
+    schedule, parametrisation, rulings, levels = suit_network(reading, config)
     weights = weights_file(unet_dir, source)
     network = read_network(unet_dir, config, weights, source, max_bytes).to(where)
     unet, patch = (network.unet, network.patch) if isinstance(network, Patched) else (network, 1)
@@ -216,7 +218,7 @@ def _load_folder(source: str, where: torch.device, dtype: torch.dtype, max_bytes
         patch * 2 ** (len(known.block_out_channels) - 1),
         codes.factor if codes else 1,
     )
-    digest = weights_digest(weights, parametrisation, schedule)
+    digest = weights_digest(weights, parametrisation, levels)
     return BaseModel(
         denoiser=PretrainedDenoiser(network, schedule, parametrisation, dtype, channels, multiple),
         digest=digest if codes is None else _both(digest, codes.digest),
@@ -243,7 +245,7 @@ def _load_in_context(
     schedule, weights = NoiseSchedule.linear(), weights_file(folder, source)
     inner = read_in_context(config, read_weights(weights, source, max_bytes), source)
     network = InContextNetwork(inner, schedule).to(where)
-    digest = weights_digest(weights, "v_prediction", schedule)
+    digest = weights_digest(weights, "v_prediction", LINEAR)
     return BaseModel(
         denoiser=PretrainedDenoiser(network, schedule, "v_prediction", dtype, 1, DIVISOR),
         digest=hashlib.sha256(f"{digest} {EXAMPLES} examples".encode()).hexdigest(),
@@ -264,7 +266,7 @@ def _load_packaged(source: str, device: torch.device | str, dtype: torch.dtype) 
     network = read_mixer(weights, size, schedule).to(torch.device(device))
     return BaseModel(
         denoiser=PretrainedDenoiser(network, schedule, "epsilon", dtype, 1),
-        digest=weights_digest(weights, "epsilon", schedule),
+        digest=weights_digest(weights, "epsilon", LINEAR),
         channels=1,
         size=size,
         parameters=sum(p.numel() for p in network.parameters()),
@@ -276,11 +278,14 @@ def _load_packaged(source: str, device: torch.device | str, dtype: torch.dtype) 
     )
 
 
-def weights_digest(weights: Path, parametrisation: Parametrisation, schedule: NoiseSchedule) -> str:
-    """SHA-256 of weights, parametrisation and schedule: all of a base that changes results."""
+def weights_digest(weights: Path, parametrisation: Parametrisation, levels: str) -> str:
+    """SHA-256 of weights, parametrisation and noise levels: all of a base that changes results.
+
+    Of the levels it takes what was stated (`read_scheduler`), not their values: libraries round
+    those otherwise on other CPUs, and a base is the same on all of them.
+    """
     digest = hashlib.sha256(weights.read_bytes())
-    digest.update(str(parametrisation).encode())
-    digest.update(schedule.alpha.numpy().tobytes() + schedule.sigma.numpy().tobytes())
+    digest.update(f"{parametrisation}; {levels}".encode())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ integer time indices from the least noise upwards.
 """
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
@@ -100,7 +101,8 @@ class SettingRuling:
     reason: str
 
 
-Reading = tuple[NoiseSchedule, Parametrisation, tuple[SettingRuling, ...]]
+Reading = tuple[NoiseSchedule, Parametrisation, tuple[SettingRuling, ...], str]
+"""The last is what states the noise levels, with defaults, for the digest of the base."""
 
 
 def read_scheduler(config: dict[str, Any]) -> Reading:
@@ -140,7 +142,7 @@ def suit_network(reading: Reading, config: dict[str, Any]) -> Reading:
     Raises:
         BaseModelError: a time embedding that has no value at some of these times.
     """
-    schedule, parametrisation, rulings = reading
+    schedule, parametrisation, rulings, levels = reading
     embedding = config.get("time_embedding_type", "positional")
     bad = {"fourier": not isinstance(parametrisation, Score)}  # the logarithm of the time
     bad |= {"learned": isinstance(parametrisation, Score | Edm)}  # a table of whole numbers
@@ -155,7 +157,7 @@ def suit_network(reading: Reading, config: dict[str, Any]) -> Reading:
         return reading
     ruling = SettingRuling("center_input_sample", "True", "honoured", "trained on maps in [0, 1]")
     doubled = NoiseSchedule(schedule.alpha, 2 * schedule.sigma)  # model range is twice as wide
-    return doubled, Score(unit_range=True), (*rulings, ruling)
+    return doubled, Score(unit_range=True), (*rulings, ruling), levels
 
 
 def _preserving(name: str, config: dict[str, Any]) -> Reading:
@@ -164,21 +166,24 @@ def _preserving(name: str, config: dict[str, Any]) -> Reading:
     rescaled = "rescale_betas_zero_snr"
     if rescaled in _settings_of(name) or config.get(rescaled):
         given[rescaled] = config.get(rescaled, False)
-    levels = _build(name, given).alphas_cumprod
-    schedule = _rising(lambda: NoiseSchedule.variance_preserving(levels), given)
-    return schedule, prediction, _rulings(config, {"prediction_type": prediction, **given})
+    built = _build(name, given)
+    schedule = _rising(lambda: NoiseSchedule.variance_preserving(built.alphas_cumprod), given)
+    rulings = _rulings(config, {"prediction_type": prediction, **given})
+    return schedule, prediction, rulings, _stated(built, (*BETAS, rescaled))
 
 
 def _exploding(name: str, config: dict[str, Any]) -> Reading:
     given = _given(config, SIGMAS)
-    sigma = _build(name, given).discrete_sigmas.double()
+    built = _build(name, given)
+    sigma = built.discrete_sigmas.double()
     schedule = _rising(lambda: NoiseSchedule(torch.ones_like(sigma), sigma), given)
-    return schedule, Score(), _rulings(config, given)
+    return schedule, Score(), _rulings(config, given), _stated(built, SIGMAS)
 
 
 def _preconditioned(name: str, config: dict[str, Any]) -> Reading:
     prediction = _prediction(config, ("epsilon", "v_prediction"))
-    given = _given(config, (*SIGMAS, "sigma_data", "sigma_schedule", "rho"))
+    honoured = (*SIGMAS, "sigma_data", "sigma_schedule", "rho")
+    given = _given(config, honoured)
     scheduler = _build(name, given)
     sigma = scheduler.sigmas[:-1].flip(0).double()  # from the least; the last one is zero
     schedule = _rising(lambda: NoiseSchedule(torch.ones_like(sigma), sigma), given)
@@ -186,7 +191,7 @@ def _preconditioned(name: str, config: dict[str, Any]) -> Reading:
     if not (isinstance(data, int | float) and data > 0):
         raise BaseModelError(f"got sigma_data {data!r}; expected a number above 0")
     rulings = _rulings(config, {"prediction_type": prediction, **given})
-    return schedule, Edm(prediction, float(data)), rulings
+    return schedule, Edm(prediction, float(data)), rulings, _stated(scheduler, honoured)
 
 
 def _prediction(config: dict[str, Any], known: Known) -> Any:
@@ -213,6 +218,13 @@ def _build(name: str, given: dict[str, Any]) -> Any:
         return getattr(diffusers, name)(**given)
     except Exception as error:  # what a wrong setting does inside the library, nobody has listed
         raise BaseModelError(f"scheduler configuration not understood: {error}") from error
+
+
+def _stated(scheduler: Any, honoured: Known) -> str:
+    """Settings that its noise levels follow from; numbers that are equal are written alike."""
+    found = {key: scheduler.config.get(key) or False for key in honoured}
+    plain = {k: float(v) if isinstance(v, int | float) else v for k, v in found.items()}
+    return json.dumps(plain, sort_keys=True)
 
 
 def _rising(make: Callable[[], NoiseSchedule], given: dict[str, Any]) -> NoiseSchedule:

@@ -202,7 +202,7 @@ def test_the_schedule_is_the_trained_one(closed_form: Callable[[], Tensor]) -> N
     state = shapes_only(DOG).state_dict()
     name = closed_form.__name__
     imported = from_guided(state, size=16, head_channels=16, noise_schedule=name)
-    schedule, prediction, _ = read_scheduler(imported.scheduler)
+    schedule, prediction, _, _ = read_scheduler(imported.scheduler)
     assert prediction == "epsilon"
     # Betas are float32 in diffusers: thousands of products of 6e-8, and as much again where
     # 1 - beta = 0.001 has lost four digits.

@@ -143,7 +143,7 @@ def test_an_absent_prediction_type_is_the_format_s_default() -> None:
 
 
 def test_scaled_linear_betas_are_honoured() -> None:
-    schedule, _, _ = read_scheduler({"beta_schedule": "scaled_linear"})
+    schedule, _, _, _ = read_scheduler({"beta_schedule": "scaled_linear"})
     betas = torch.linspace(1e-4**0.5, 0.02**0.5, 1000, dtype=torch.float64) ** 2
     expected = torch.cumprod(1 - betas, 0).sqrt()
     torch.testing.assert_close(schedule.alpha, expected, rtol=1e-4, atol=0)  # float32 products

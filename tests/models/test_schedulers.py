@@ -25,7 +25,7 @@ LINEAR = NoiseSchedule.linear()
 def test_the_levels_are_those_of_the_scheduler_s_own_class(name: str) -> None:
     settings = {"beta_schedule": "scaled_linear", "num_train_timesteps": 400}
     for given in ({}, settings):
-        schedule, kind, _ = read_scheduler({"_class_name": name, **given})
+        schedule, kind, _, _ = read_scheduler({"_class_name": name, **given})
         bar = getattr(diffusers, name)(**given).alphas_cumprod.double()
         assert kind == "epsilon"
         torch.testing.assert_close(schedule.alpha**2, bar, rtol=1e-12, atol=0)
@@ -38,7 +38,7 @@ def test_classes_differ_in_their_defaults() -> None:
 
 def test_exploding_levels_are_geometric_from_the_least_upwards() -> None:
     config = {"sigma_min": 0.02, "sigma_max": 30.0, "num_train_timesteps": 50}
-    schedule, kind, _ = read_scheduler({"_class_name": "ScoreSdeVeScheduler", **config})
+    schedule, kind, _, _ = read_scheduler({"_class_name": "ScoreSdeVeScheduler", **config})
     assert kind == Score()
     expected = torch.from_numpy(np.geomspace(0.02, 30.0, 50))
     torch.testing.assert_close(schedule.sigma, expected, rtol=1e-6, atol=0)  # float32 there
