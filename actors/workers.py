@@ -37,7 +37,8 @@ from ood_core.store.series import kept_latents
 from ood_core.store.statistics import feature_extractor, measured
 from ood_core.store.statistics import statistics_rows as extracted_rows
 from ood_core.store.targets import held_latents
-from ood_core.synthesis.pipeline import Calibrator, Drawn, Pipeline, Sampler
+from ood_core.synthesis.pipeline import Calibrator, Pipeline
+from ood_core.synthesis.sampler import Drawn, Sampler
 
 Rows = Mapping[str, NDArray[Any]]
 OF_SHARD = ("draw", "compute", "fetch", "measure", "encode", "write")

@@ -40,7 +40,7 @@ from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import measure_geometry
-from ood_core.synthesis.pipeline import Sampler
+from ood_core.synthesis.sampler import Sampler
 from ood_core.synthesis.synthesizer import Synthesizer
 
 PENALTY, FOLDS, BATCH = 0.1, 5, 64

@@ -38,7 +38,7 @@ from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.models.networks import make_unet, save_base
 from ood_core.numerics.random import SeedRange
-from ood_core.synthesis.pipeline import Sampler
+from ood_core.synthesis.sampler import Sampler
 from ood_core.synthesis.synthesizer import Synthesizer
 
 SECONDS = 300.0  # after so many no further shape is begun; `make gpu-check` ends it after 480

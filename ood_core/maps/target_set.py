@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, final, get_args
+from typing import Any, Self, final
 
 import numpy as np
 import torch
@@ -28,18 +28,22 @@ from ood_core.config.targets import (
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
-from ood_core.maps.duplicates import near_duplicates, turned_copies
-from ood_core.maps.mapset import MapSet, as_stack, listing, numbered_ids
+from ood_core.maps.checks import (
+    find_identical,
+    require_known,
+    require_pixels,
+    require_split,
+    without_copies,
+)
+from ood_core.maps.mapset import MapSet, as_stack, numbered_ids
 from ood_core.maps.memory import from_memory
-from ood_core.maps.missing import Mask, drawn, filled
+from ood_core.maps.missing import drawn, filled
 from ood_core.maps.notes import coarse_steps, mixed_scales, order_of_files
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
 
-MIN_TARGETS = 4
-"""Maps of each split, at least."""
 MIN_SIDE = 16
 """Pixels of a side, or codes of one, at least: symmetries and wavelets need them."""
 
@@ -212,15 +216,15 @@ class TargetSet:
     @classmethod
     def _measured(cls, maps: MapSet, spec: TargetsSpec) -> Self:
         """Check maps, measure the transform on the fit split, and bring all to model range."""
-        _require_known(spec)
+        require_known(spec)
         fit = spec.fit_count(len(maps))
-        _require_split(maps, fit)
+        require_split(maps, fit)
         values, missing, told = filled(maps.values, maps.ids, fit, spec.missing, maps.source)
         known, maps = maps.values[:fit], replace(maps, values=values)
-        _require_pixels(maps)
-        maps, missing = _without_copies(maps, missing, fit, spec)
+        require_pixels(maps)
+        maps, missing = without_copies(maps, missing, fit, spec)
         notes = (*maps.notes, *told, *order_of_files(spec.path, maps, fit))
-        notes += (*_duplicates(maps, fit), *coarse_steps(maps), *mixed_scales(maps))
+        notes += (*find_identical(maps, fit), *coarse_steps(maps), *mixed_scales(maps))
         kind, reasons = chosen_transform(spec.transform, known)
         notes += tuple(f"{maps.source}: {reason}" for reason in reasons)
         constant = _constant_channels(known)
@@ -393,115 +397,3 @@ def common_transform(sets: Sequence[TargetSet]) -> RangeTransform:
     return (RangeTransform.measure_each if first.each else RangeTransform.measure)(
         first.kind, pooled
     )
-
-
-def _require_known(spec: TargetsSpec) -> None:
-    """Refuse names that exist in no configuration file, which checks them itself."""
-    unknown = [name for name in spec.symmetries if name not in get_args(Symmetry)]
-    if unknown:
-        raise TargetError(
-            f"symmetries: got {listing(list(map(repr, unknown)))}; expected some of "
-            f"{', '.join(get_args(Symmetry))}, as a list"
-        )
-    if spec.transform not in get_args(TransformChoice):
-        raise TargetError(
-            f"transform: got {spec.transform!r}; expected one of "
-            f"{', '.join(get_args(TransformChoice))}"
-        )
-
-
-def _require_split(maps: MapSet, fit: int) -> None:
-    if min(fit, len(maps) - fit) < MIN_TARGETS:
-        raise TargetError(
-            f"{maps.source}: got {len(maps)} maps, split into {fit} to fit and {len(maps) - fit} "
-            f"held out; expected at least {MIN_TARGETS} of each: add maps or change "
-            "targets.held_out"
-        )
-
-
-def _require_pixels(maps: MapSet) -> None:
-    """Refuse pixels that are not finite, and maps of one value."""
-    bad = np.count_nonzero(~np.isfinite(maps.values), axis=(1, 2, 3))
-    if bad.any():
-        names = [name for name, number in zip(maps.ids, bad, strict=True) if number]
-        raise TargetError(
-            f"{maps.source}: got {bad.sum()} infinite pixels in {len(names)} of {len(maps)} "
-            f"maps ({listing(names)}); expected finite float32 values; fill or mask these pixels "
-            "yourself, or leave these maps out"
-        )
-    flat = maps.values.reshape(len(maps), -1)
-    constant = flat.min(axis=1) == flat.max(axis=1)
-    if constant.any():
-        names = [name for name, same in zip(maps.ids, constant, strict=True) if same]
-        raise TargetError(
-            f"{maps.source}: got {len(names)} constant maps ({listing(names)}); expected maps "
-            "that vary; leave them out, and if they do vary in the file, change the unit so that "
-            "float32 can hold them (7 digits, 1e-38 to 3e38)"
-        )
-
-
-def _duplicates(maps: MapSet, fit: int) -> tuple[str, ...]:
-    """Find maps that are identical: a note for those in one split, an error across the split.
-
-    Raises:
-        TargetError: a held-out map is identical to a fitted one.
-    """
-    first: dict[bytes, int] = {}
-    pairs = []
-    for number, values in enumerate(maps.values):
-        content = hashlib.sha256((values + np.float32(0)).tobytes()).digest()  # -0 becomes 0
-        known = first.setdefault(content, number)
-        if known != number:
-            pairs.append((known, number))
-    across = [f"{maps.ids[a]} = {maps.ids[b]}" for a, b in pairs if a < fit <= b]
-    if across:
-        raise TargetError(
-            f"{maps.source}: got {len(across)} held-out maps identical to fitted ones "
-            f"({listing(across)}); expected different maps, or the comparison with held-out maps "
-            "means nothing; give each map once"
-        )
-    turned = turned_copies(maps.values, fit)
-    return tuple(
-        f"{maps.source}: {len(found)} maps are {words} others of the same split "
-        f"({listing([f'{maps.ids[a]} = {maps.ids[b]}' for a, b in found])}): {remedy}"
-        for found, words, remedy in (
-            (pairs, "identical to", "each counts as often as it is given; give each map once"),
-            (turned, "mirrored or turned copies of", "give each once, and declare symmetries"),
-        )
-        if found
-    )
-
-
-def _without_copies(
-    maps: MapSet, missing: Mask | None, fit: int, spec: TargetsSpec
-) -> tuple[MapSet, Mask | None]:
-    """Refuse held-out maps that are nearly fitted ones, or leave them out.
-
-    Raises:
-        TargetError: there are such maps, or too few others.
-    """
-    if spec.duplicates == "refuse":
-        _duplicates(maps, fit)  # identical ones have an error of their own
-    pairs = near_duplicates(maps.values, fit)
-    if not pairs:
-        return maps, missing
-    names = [f"{maps.ids[held]} = {maps.ids[target]}" for held, target in pairs]
-    if spec.duplicates == "refuse":
-        raise TargetError(
-            f"{maps.source}: got {len(pairs)} held-out maps that are nearly fitted ones "
-            f"({listing(names)}), up to flips, turns, shifts, contrast and little noise; expected "
-            "different maps, or the comparison with held-out maps means nothing; give each map "
-            "once, or set targets.duplicates to leave_out"
-        )
-    out = {held for held, _ in pairs}
-    kept = [row for row in range(len(maps)) if row not in out]
-    note = f"{maps.source}: left out {len(pairs)} held-out maps that are nearly fitted ones"
-    left = replace(
-        maps,
-        values=maps.values[kept],
-        ids=tuple(maps.ids[row] for row in kept),
-        notes=(*maps.notes, f"{note} ({listing(names)})"),
-        places=None if maps.places is None else maps.places[kept],
-    )
-    _require_split(left, fit)
-    return left, missing if missing is None else missing[kept]

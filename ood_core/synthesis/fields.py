@@ -21,7 +21,8 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
 from ood_core.numerics.covariance import filtered, wavenumbers
 from ood_core.numerics.random import SeedRange, Stream, normal, root_key
-from ood_core.synthesis.pipeline import Each, Pipeline, Sampler
+from ood_core.synthesis.pipeline import Each, Pipeline
+from ood_core.synthesis.sampler import Sampler
 
 UNIFORM = 5.0
 """Most that the mean map may vary, in variances that a mean of as many maps has: four free waves

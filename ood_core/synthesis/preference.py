@@ -20,7 +20,8 @@ from ood_core.diffusion.search import search
 from ood_core.errors import InputError
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
-from ood_core.synthesis.pipeline import Pipeline, Sampler
+from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.sampler import Sampler
 
 Reward = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """Scores of maps in physical units, `(n, c, y, x)` to `(n,)`; more is better."""

@@ -37,13 +37,13 @@ from ood_core.synthesis.pipeline import (
     FittedPrior,
     PatchMixtures,
     Pipeline,
-    Sampler,
     fit_mixtures,
     fit_prior_of,
     held_numbers,
     require_stack,
 )
 from ood_core.synthesis.preference import Preference, Reward
+from ood_core.synthesis.sampler import Sampler
 from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.walks import geodesic
 

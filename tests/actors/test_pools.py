@@ -20,7 +20,7 @@ from flows.runs.worker_pool import worker_spec
 from ood_core.errors import ConfigError, DeviceFull
 from ood_core.store.ledger import Receipt
 from ood_core.store.run import RunStore
-from ood_core.synthesis.pipeline import Sampler
+from ood_core.synthesis.sampler import Sampler
 from tests.contracts.pool import PoolContract, missing, of_shards, spec_of
 from tests.contracts.store import answers, arrays, assert_honest, assert_kept, marks
 

@@ -10,7 +10,7 @@ from benchmarks.speed.traffic import DEVICE, OnDevice, Recorder
 from ood_core.errors import DeviceFull
 from ood_core.numerics.memory import MicroBatches
 from ood_core.numerics.random import SeedRange
-from ood_core.synthesis.pipeline import Sampler
+from ood_core.synthesis.sampler import Sampler
 
 
 @pytest.fixture(scope="module")
