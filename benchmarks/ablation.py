@@ -117,7 +117,10 @@ class Judge:
 
     def scores(self, maps: Maps) -> list[float]:
         """Spectrum, families, classifier and share of near ones."""
-        sets = [self._features(some) for some in (maps, self.held_out, self.targets.fit_ranged)]
+        sets = [
+            {n: FAMILIES[n](some).float() for n in self.families}
+            for some in (maps, self.held_out, self.targets.fit_ranged)
+        ]
         whitened = {n: Whitening.fit(sets[2][n]) for n in sets[2]}
         own, real, fit = ({n: whitened[n](s[n]) for n in s} for s in sets)
         distances = [energy_distance(own[n], real[n]) for n in own]
@@ -137,8 +140,10 @@ class Judge:
         flagged = (near[0] <= threshold).double().mean()
         return [float(spectrum), *distances, float(told.mean()), 100 * float(flagged)]
 
-    def _features(self, maps: Maps) -> dict[str, torch.Tensor]:
-        return {n: f(maps).float() for n, f in FAMILIES.items() if f.applies_to(maps)}
+    @property
+    def families(self) -> list[str]:
+        """What is measured."""
+        return [n for n, f in FAMILIES.items() if f.applies_to(self.targets.fit_ranged)]
 
 
 def drawn(case: Case, sampler: Sampler, root: int, count: int) -> tuple[Maps, float]:
@@ -165,8 +170,15 @@ def table(config: Path, samples: int, seeds: int, base: str | None) -> None:
     targets = TargetSet.of(settings.targets)
     case = Case(load_model(base or settings.base), targets, settings.method)
     judge = Judge(targets, targets.held_out_ranged)
-    families = [n for n, f in FAMILIES.items() if f.applies_to(judge.held_out)]
-    header = [config.stem, "spectrum", *families, "classifier", "near, %", "calls", "CPU s per map"]
+    header = [
+        config.stem,
+        "spectrum",
+        *judge.families,
+        "classifier",
+        "near, %",
+        "calls",
+        "CPU s per map",
+    ]
     say(*header)
     say(*["---"] * len(header))
     shared = [case.fitted(seed) for seed in range(seeds)]

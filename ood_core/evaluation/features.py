@@ -49,6 +49,7 @@ from ood_core.metrics.channels import channel_features, colour_features
 from ood_core.metrics.detail import detail_features
 from ood_core.metrics.morphology import minkowski_features, peak_features
 from ood_core.metrics.novelty import Reference, Shifted
+from ood_core.metrics.objects import has_objects, object_features
 from ood_core.metrics.one_point import cumulative, own_units, quantiles, uniform_edges
 from ood_core.metrics.phases import phase_features
 from ood_core.metrics.pieces import PieceSearch
@@ -75,7 +76,8 @@ class Family:
 
     Features of a map depend on that map alone. `title` is read in sentences ("differ in ..."). A
     `steered` family is among the aims of the decoder, so its test is shown for reference only.
-    The family is defined on maps of `min_side` pixels and `min_channels` channels at least.
+    The family is defined on maps of `min_side` pixels and `min_channels` channels at least, and
+    where it means something for the fit targets (`suits`).
     `block_pixels` are measured at once, which bounds the memory.
     """
 
@@ -86,10 +88,12 @@ class Family:
     min_side: int = 2
     min_channels: int = 1
     block_pixels: int = 2**20
+    suits: Callable[[Tensor], bool] = lambda _: True
 
-    def applies_to(self, maps: AnyMaps) -> bool:
-        """Whether the family is defined on maps of this shape."""
-        return min(maps.shape[-2:]) >= self.min_side and maps.shape[1] >= self.min_channels
+    def applies_to(self, fit: AnyMaps) -> bool:
+        """Whether the family is defined on maps of this shape and means something for them."""
+        large = min(fit.shape[-2:]) >= self.min_side and fit.shape[1] >= self.min_channels
+        return large and self.suits(fit)
 
     def __call__(self, maps: AnyMaps) -> FeatureArray:
         """Measure maps, in blocks."""
@@ -105,6 +109,10 @@ FAMILIES: dict[str, Family] = {
         Family("minkowski", "boundaries and connectivity (Minkowski)", minkowski_features),
         Family("peaks", "peaks and minima", peak_features, min_side=3),
         Family("detail", "detail given the coarse map", detail_features, min_side=6),
+        Family(
+            "objects", "shapes of objects", object_features,
+            min_side=8, suits=has_objects,
+        ),
         Family("channels", "what channels have in common", channel_features, min_channels=2),
         Family(
             "colours", "colours and how they go with brightness", colour_features, min_channels=2
@@ -184,7 +192,7 @@ class FeatureExtractor:
             "pixels": (fractions * maps[0, 0].numel()).round().int(),
             "beyond": self._beyond(maps) / there,
             **self._cross(maps, there),
-            **{name: family(maps) for name, family in FAMILIES.items() if family.applies_to(maps)},
+            **{family.name: family(maps) for family in self.families},
             "distance": near.distance,
             "target": near.target.int(),
             "element": near.element.int(),
@@ -212,6 +220,11 @@ class FeatureExtractor:
         copies of bright ones from real maps. A copy of other brightness or contrast is one too.
         """
         return self._near_in_own_units.nearest_shifted(own_units(maps))
+
+    @cached_property
+    def families(self) -> tuple[Family, ...]:
+        """What is measured of maps like the fit targets."""
+        return tuple(f for f in FAMILIES.values() if f.applies_to(self.fit))
 
     @property
     def _missing_of_fit(self) -> AnyMask | None:

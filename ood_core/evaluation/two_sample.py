@@ -3,8 +3,8 @@
 Steering pulls scattering moments, powers of bands and of excursion sets, mean, spread, skewness and
 pixel quantiles, so these say little about its samples. What is tested here is not among its aims:
 three-point statistics scale by scale, phases, boundaries and connectivity of excursion sets, peaks
-and minima, detail given the coarse map, and, where there are several channels, their coherence and
-common third moments (`FAMILIES`). It is not independent of them all the same: the sum of a
+and minima, detail given the coarse map, shapes of objects where maps show one at their middle, and,
+where there are several channels, their coherence and common third moments (`FAMILIES`). It is not independent of them all the same: the sum of a
 bispectrum over all triangles is a skewness, and the power of excursion sets at small scales goes
 with the length of their boundaries. Every map is brought to its own mean and standard deviation
 first where thresholds matter, and the area over a threshold is left out, since pixel quantiles fix

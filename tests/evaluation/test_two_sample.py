@@ -43,7 +43,7 @@ def compared(
     samples: torch.Tensor, fit: torch.Tensor, held_out: torch.Tensor, root: int = 0
 ) -> TwoSampleTests:
     own, first, other = (
-        {name: family(maps) for name, family in FAMILIES.items() if family.applies_to(maps)}
+        {name: family(maps) for name, family in FAMILIES.items() if family.applies_to(fit)}
         for maps in (samples, fit, held_out)
     )
     whitened = steered(len(samples), len(held_out))

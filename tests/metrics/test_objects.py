@@ -8,7 +8,18 @@ import torch
 from scipy.special import gammainc, gammaincinv
 
 from ood_core.errors import TargetError
-from ood_core.metrics.objects import concentration, ellipticity, flux, radial_profile, rings
+from ood_core.metrics.objects import (
+    asymmetry,
+    concentration,
+    ellipticity,
+    flux,
+    has_objects,
+    m20,
+    object_features,
+    radial_profile,
+    rings,
+)
+from tests.strategies import randn
 
 SIDE = 64
 
@@ -117,3 +128,41 @@ def test_no_light_has_no_shape_and_small_maps_are_refused() -> None:
     assert concentration(dark).isnan().all() and ellipticity(dark).isnan().all()
     with pytest.raises(TargetError):
         flux(torch.zeros(1, 1, 3, 8))
+
+
+def test_a_symmetric_object_has_no_asymmetry_and_half_an_object_all() -> None:
+    whole = gaussian(5.0, 0.5, 0.7)
+    assert float(asymmetry(whole)) == pytest.approx(0, abs=1e-12)
+    half = whole.clone()
+    half[..., SIDE // 2 :] = 0
+    assert float(asymmetry(half)) == pytest.approx(1)  # no pixel has light where its other has
+
+
+def test_m20_of_a_gaussian_and_of_a_double_source() -> None:
+    """Of a Gaussian the brightest fifth lies within r^2 = -2 ln(0.8) sigma^2, which holds
+    1 - 0.8 (1 - ln 0.8) of the second moment; whole pixels move its edge by less than 0.03 in the
+    logarithm. Of two equal points the first has half of it.
+    """
+    share = 1 - 0.8 * (1 - math.log(0.8))
+    assert float(m20(gaussian(6.0))) == pytest.approx(math.log10(share), abs=0.03)
+    double = torch.zeros(1, 1, SIDE, SIDE)
+    double[..., 20, 32] = double[..., 44, 32] = 1
+    assert float(m20(double)) == pytest.approx(math.log10(0.5))
+
+
+def test_shapes_are_those_of_turned_and_mirrored_maps() -> None:
+    maps = gaussian(4.0, 0.6, 0.4, 32) + 0.3 * gaussian(2.0, 1.0, 0.0, 32).roll((3, 5), (2, 3))
+    for other in (maps.rot90(1, (2, 3)), maps.flip(3), 3 * maps + 7):
+        torch.testing.assert_close(object_features(other), object_features(maps))
+    assert object_features(torch.zeros(2, 3, 32, 32)).tolist() == [[0.0] * 15] * 2
+
+
+def test_shapes_tell_sizes_and_only_cut_outs_have_objects() -> None:
+    """Negative controls: noise anywhere, and objects that lie off the middle."""
+    noise = 0.1 * randn(48, 1, 32, 32, seed=3)
+    small, large = gaussian(3.0, side=32) + noise, gaussian(4.0, side=32) + noise
+    difference = object_features(large)[:, 0] - object_features(small)[:, 0]
+    assert 0.1 < float(difference.mean()) < math.log(4 / 3)  # noise has light of its own
+    assert has_objects(small)
+    assert not has_objects(noise)
+    assert not has_objects(gaussian(3.0, side=32).roll(13, 3) + noise)
