@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -97,7 +97,8 @@ def high(case: Case) -> Case:
 
 def no_network(case: Case) -> Case:
     """The network answers nothing."""
-    nothing = Nothing(case.model.denoiser.schedule)
+    there = case.model.denoiser
+    nothing = Nothing(there.schedule, cast(Any, there).network)
     return replace(case, model=replace(case.model, denoiser=nothing))
 
 

@@ -35,9 +35,13 @@ NAME = "bases"
 
 @dataclass(frozen=True)
 class Nothing:
-    """A base that adds nothing: its estimate is that of the first expert."""
+    """A base that adds nothing: its estimate is that of the first expert.
+
+    A `network` says where it is, and is not asked.
+    """
 
     schedule: NoiseSchedule
+    network: torch.nn.Module | None = None
 
     def __call__(self, x_t: Maps, t: int, *context: object) -> Maps:
         """Return the noised map."""

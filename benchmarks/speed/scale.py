@@ -90,6 +90,10 @@ def stored(samples: int, figures: dict[str, Figure]) -> float:
         found = run.ledger("generate").missing(plan)
         listing = (time.process_time() - began) / len(plan)
         assert not found
+        run.ledger("generate").seal(plan)
+        began = time.process_time()
+        assert None not in run.ledger("generate").scan(plan)
+        figures["sealed receipts read, CPU s"] = _cost(time.process_time() - began)
         began = time.process_time()
         total = sum(len(shard) for shard in plan)
         figures["plan, CPU s"] = _cost(time.process_time() - began)
