@@ -4,11 +4,11 @@ Steering pulls scattering moments, powers of bands and of excursion sets, mean, 
 pixel quantiles, so these say little about its samples. What is tested here is not among its aims:
 three-point statistics scale by scale, phases, boundaries and connectivity of excursion sets, peaks
 and minima, detail given the coarse map, shapes of objects where maps show one at their middle, and,
-where there are several channels, their coherence and common third moments (`FAMILIES`). It is not independent of them all the same: the sum of a
-bispectrum over all triangles is a skewness, and the power of excursion sets at small scales goes
-with the length of their boundaries. Every map is brought to its own mean and standard deviation
-first where thresholds matter, and the area over a threshold is left out, since pixel quantiles fix
-it.
+where there are several channels, their coherence and common third moments (`FAMILIES`). It is not
+independent of them all the same: the sum of a bispectrum over all triangles is a skewness, and the
+power of excursion sets at small scales goes with the length of their boundaries. Every map is
+brought to its own mean and standard deviation first where thresholds matter, and the area over a
+threshold is left out, since pixel quantiles fix it.
 
 Features are whitened by the fit targets, which belong to neither side. Each family is tested by the
 energy test of samples against held-out maps; p-values are adjusted for their number (Holm). The
