@@ -128,6 +128,7 @@ def main() -> None:
     """Print one row per correlation and numbers of maps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--held-out", type=int, nargs="+", default=HELD_OUT)
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES)
     parser.add_argument("--correlations", type=float, nargs="+", default=CORRELATIONS)
     parser.add_argument("--only", nargs="+", choices=list(NOMINAL)[1:], help="Columns.")
@@ -138,9 +139,12 @@ def main() -> None:
     print(f"| correlation | held out | samples | {' | '.join(columns)} |")
     print("|---" * (3 + len(columns)) + "|", flush=True)
     levels = {name: NOMINAL[name] / 100 for name in names[1:]}
-    tests, above = len(levels) * len(asked.correlations) * len(HELD_OUT) * len(asked.samples), []
+    tests, above = (
+        len(levels) * len(asked.correlations) * len(asked.held_out) * len(asked.samples),
+        [],
+    )
     for keep in asked.correlations:
-        for m in HELD_OUT:
+        for m in asked.held_out:
             for n in asked.samples:
                 found = [alarms(m, n, keep, trial, names) for trial in range(asked.trials)]
                 counts = {name: sum(f[name] for f in found) for name in names}
