@@ -10,10 +10,11 @@ are neighbouring tiles of one field, fit ones beside held-out ones, and samples 
 `releases` are sets of 64 samples of the true law, and every fourth with one verbatim copy as well.
 
 The gate asks for `unsteered_p` of 0.05, for a `pixel_wasserstein` of at most 0.5 (sets of the true
-law have 0.03 to 0.07), and for a search that sees every kind of copy; `published` are the sets that
-it publishes, with 95 % of Clopper-Pearson. Copies that are found are left out of a published set:
-`copies found` is their share among those that were planted, `left in` counts the others in all
-published sets of a row. The last table has the power that the judge states of itself, by kind.
+law have 0.03 to 0.07), and for a search that sees every kind of copy but warps; `published` are the
+sets that it publishes, with 95 % of Clopper-Pearson. Copies that are found are left out of a
+published set: `copies found` is their share among those that were planted, `left in` counts the
+others in all published sets of a row. The last table has the power that the judge states of itself,
+by kind.
 """
 
 import argparse

@@ -7,9 +7,11 @@ from ood_core.errors import require
 
 KINDS_OF_COPIES = (
     "verbatim", "symmetry", "shift", "noise", "contrast", "inversion", "rotation", "rescaling",
-    "window", "quadrant",
+    "window", "quadrant", "squeezed", "detail", "warp",
 )  # fmt: skip
 """What is planted to measure what the search for copies can see (`ood_core.evaluation.copies`)."""
+ASKED = KINDS_OF_COPIES[:-1]
+"""Warps are found in part on most sets: to ask for them would leave most sets undecided."""
 
 
 @final
@@ -38,8 +40,8 @@ class GateSpec:
             above 0, one always may. 0.01: a method that copies more is no source of new maps. As
             many may repeat other samples, where held-out maps never do.
         copy_kinds: kinds of copies that the search must be able to see; else the outcome is
-            undecided. All by default: on small, smooth or almost round maps some cannot be told
-            from real maps. A set that is published without a kind says so.
+            undecided. All but "warp" by default: on small, smooth or almost round maps some cannot
+            be told from real maps. A set that is published without a kind says so.
         copy_power: least share of planted copies of each of these kinds that are found. 0.8, of 20
             planted: a search that finds all of them fails by chance in no case.
         copies_p: least p-value of so many samples near to a target in pixels, for copies that are
@@ -55,7 +57,7 @@ class GateSpec:
     c2st: float | None = None
     unsteered_p: float | None = None
     copies: float = 0.01
-    copy_kinds: tuple[str, ...] = KINDS_OF_COPIES
+    copy_kinds: tuple[str, ...] = ASKED
     copy_power: float = 0.8
     copies_p: float = 0.01
     min_held_out: int = 30

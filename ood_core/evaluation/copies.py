@@ -19,8 +19,10 @@ from typing import Any, final
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import affine_transform
+from scipy.fft import dctn, idctn
+from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 from torch import Tensor
+from torch.nn import functional
 
 from ood_core.evaluation.features import AnyMaps, FeatureExtractor, Features
 from ood_core.evaluation.results import Copy
@@ -30,11 +32,15 @@ from ood_core.numerics.tails import limit
 
 FALSE_ALARMS = 0.01  # probability that a set of real maps has a sample within a limit
 SPACES = {
-    "pixels": "shifted", "whole": "whole", "window": "window", "piece": "piece",
+    "pixels": "shifted", "whole": "whole", "window": "window", "piece": "piece", "waves": "waves",
+    "registered": "registered",
 }  # fmt: skip
-"""Features by space: over group and shifts; at every angle; by what is shared after a move."""
+"""Features by space: over group and shifts; at every angle; by what is shared after a move, two
+sizes; by long waves alone; after a smooth warp, whole maps and halves of them."""
 ROUNDING, PIECE_ROUNDING = 1e-5, 3e-3  # of distances of equal pixels, and of equal pieces
 PLANTED = 20  # copies of each kind
+WARP = 0.0375  # of a side: standard deviation of displacements in each direction
+LONG = 5.5  # half waves per side, at which the detail of another map has half the amplitude
 
 Pixels = np.ndarray[Any, Any]
 Plant = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
@@ -150,7 +156,10 @@ def _window(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
     framed = np.pad(target, pads, mode="symmetric")
     top, left = max(-dy, 0), max(-dx, 0)
     moved: Pixels = framed[:, top : top + height, left : left + width]
-    return moved
+    if height != width:
+        return moved
+    turned = np.rot90(moved, int(rng.integers(4)), (-2, -1))
+    return turned if rng.random() < 0.5 else turned[..., ::-1]
 
 
 def _quadrant(target: Pixels, real: Pixels, rng: np.random.Generator) -> Pixels:
@@ -173,7 +182,36 @@ def _rotated(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _rescaled(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
-    return _mapped(target, np.eye(2) / rng.uniform(1.03, 1.15))
+    return _mapped(target, np.eye(2) / rng.uniform(1.03, 1.3))
+
+
+def _squeezed(target: Pixels, real: Pixels, rng: np.random.Generator) -> Pixels:
+    """Shrink to half the width, beside a real map that is shrunk in the same way."""
+    width = target.shape[-1]
+    parts = [
+        functional.interpolate(torch.from_numpy(m)[None], (m.shape[-2], w), mode="area")[0].numpy()
+        for m, w in ((target, width // 2), (real, width - width // 2))
+    ]
+    return np.concatenate(parts[:: int(rng.choice([-1, 1]))], -1)
+
+
+def _other_detail(target: Pixels, real: Pixels, _: np.random.Generator) -> Pixels:
+    """Give long waves of cosines, by a smooth filter, the rest of another map."""
+    modes, others = (dctn(maps, axes=(-2, -1), norm="ortho") for maps in (target, real))
+    p, q = (np.arange(side) for side in target.shape[-2:])
+    kept = 0.5 ** (((p[:, None] ** 2 + q**2) / LONG**2) ** 4)
+    mixed: Pixels = idctn(kept * modes + (1 - kept) * others, axes=(-2, -1), norm="ortho")
+    return mixed
+
+
+def _warped(target: Pixels, _: Pixels, rng: np.random.Generator) -> Pixels:
+    """Move pixels by smooth random displacements."""
+    shape = target.shape[-2:]
+    places = np.indices(shape).astype(float)
+    for axis, side in enumerate(shape):
+        by = gaussian_filter(rng.standard_normal(shape), side / 6, mode="mirror")
+        places[axis] += WARP * side * by / max(by.std(), 1e-12)
+    return np.stack([map_coordinates(c, places, order=3, mode="mirror") for c in target])
 
 
 def _mapped(target: Pixels, matrix: np.ndarray[Any, Any]) -> Pixels:
@@ -196,8 +234,12 @@ KINDS: dict[str, Plant] = {
     "rescaling": _rescaled,
     "window": _window,
     "quadrant": _quadrant,
+    "squeezed": _squeezed,
+    "detail": _other_detail,
+    "warp": _warped,
 }
 """Kinds of copies: as it is; under the declared symmetries; with a periodic shift; with noise of a
 tenth of its spread; of other contrast and brightness; with its sign inverted; turned by 3 to 20
-degrees; enlarged by 3 to 15 %; a window moved by a quarter side both ways; a quadrant set into
-another map."""
+degrees; enlarged by 3 to 30 %; a window moved by a quarter side both ways, turned or mirrored as
+well; a quadrant set into another map; squeezed into half of a map; its waves of more than 0.37 of a
+side with the detail of another map; warped smoothly by 0.0375 of a side in each direction."""

@@ -13,9 +13,10 @@ measure the samples that it makes. Per map it gives
     distance, target, element                the nearest fit target (`metrics.novelty`)
     shifted, shifted_target, shifted_element, shift_y, shift_x
                  the same with shifts searched, in a map's own units
-    whole, window, piece, and whole_target, window_target, piece_target
-                 the nearest target at any angle, and the one that most of a box is from, by
-                 two sizes (`metrics.pieces`, `metrics.overlap`)
+    whole, window, piece, waves, registered, and whole_target, window_target and so on
+                 the nearest target at any angle, the one that most of a box is from, by two sizes,
+                 the nearest by long waves, and after a smooth warp
+                 (`metrics.pieces`, `metrics.overlap`, `metrics.registration`)
 
 Where targets miss pixels (`TargetSet.missing`), all but the search for copies leaves these out:
 samples get masks of the held-out maps in turn, sample `i` that of map `i` modulo their number, so

@@ -288,12 +288,13 @@ class Copy:
 class CopySearch:
     """The search for single copies: what it found, within which limits, and what it can see.
 
-    `found` are all samples within a limit, by number. `limits` are distances by space (`pixels`,
-    `whole`, `window`, `piece`), set by held-out maps such that a set of as many real maps has one
-    within any limit with a probability of about `false_alarms`. `power` has, by kind of copy, the
-    share of planted copies that are found. `shared` are the held-out maps that are copies of fit
-    targets themselves: they set no limits. `repeats` counts the samples that have all pixel values
-    of an earlier one, wherever these lie in the map, `real_repeats` the same of held-out maps.
+    `found` are all samples within a limit, by number. `limits` are distances by space
+    (`ood_core.evaluation.copies.SPACES`), set by held-out maps such that a set of as many real maps
+    has one within any limit with a probability of about `false_alarms`. `power` has, by kind of
+    copy, the share of planted copies that are found. `shared` are the held-out maps that are copies
+    of fit targets themselves: they set no limits. `repeats` counts the samples that have all pixel
+    values of an earlier one, wherever these lie in the map, `real_repeats` the same of held-out
+    maps.
     """
 
     found: tuple[Copy, ...] = ()

@@ -24,6 +24,9 @@ UNSEEN = {
     "rescaling": "enlarged copies",
     "window": "windows moved by a quarter side",
     "quadrant": "quadrants",
+    "squeezed": "copies squeezed into half of a map",
+    "detail": "copies with other detail",
+    "warp": "warped copies",
 }
 
 

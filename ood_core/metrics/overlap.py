@@ -28,7 +28,7 @@ NOISE = 0.003  # variance of white noise, in maps' own units, that whitening doe
 BRIGHT = 2.0  # standard deviations at which whitened pixels are held down
 EMPTY = 0.1  # of the mean energy of boxes: with less, boxes are alike for want of structure
 BLUR = 0.5  # cycles per pixel that matter where maps may be moved by parts of pixels
-CANDIDATES = 16  # pairs that are looked at, per map
+CANDIDATES = 64  # pairs that are looked at, per map: small quadrants are not among the first few
 BLOCK_VALUES = 2**21  # of correlations that are held at once, at least those of one map
 
 AnyMaps = Float[Tensor, "_ _ _ _"]

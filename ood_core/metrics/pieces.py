@@ -14,7 +14,9 @@ maps for any other. Discs without structure, such as empty sky, resemble nothing
 
 Discs about the middle see whole maps that are turned, mirrored or rescaled. Maps that share a part
 with a target after a move are seen by `metrics.overlap`. Maps are averaged down to `GRID` pixels
-first, so that the cost does not grow with their size.
+first, so that the cost does not grow with their size. Targets that were warped, squeezed or given
+other detail are seen by `metrics.registration`. All eight orientations of square maps are looked
+for, whether they are declared or not.
 """
 
 import math
@@ -31,13 +33,15 @@ from torch import Tensor
 from ood_core.config.targets import Symmetry
 from ood_core.metrics.one_point import own_units
 from ood_core.metrics.overlap import Found, OverlapSearch
+from ood_core.metrics.registration import RegistrationSearch
 
 GRID = 32  # pixels of a side that is searched
 MAX_WAVENUMBER = 0.28  # cycles per pixel of functions: finer ones do not survive interpolation
 NOISE = 0.01  # variance of white noise, in map's own units, that whitening does not blow up
 ANGLES = 64
 EMPTY = 0.1  # of the mean energy of discs: with less, discs are alike for want of structure
-SCALES = (0.86, 0.9, 0.95, 1.0, 1.05, 1.1, 1.16)  # of a target's disc relative to that of the map
+SCALES = (0.72, 0.76, 0.81, 0.86, 0.9, 0.95, 1.0, 1.05, 1.1, 1.16)
+"""Of a target's disc relative to that of the map: below 1, the map is enlarged."""
 PAIRS = 32  # pairs of discs that are turned, per map
 MAX_TARGETS = 1024  # of which discs are kept; more are thinned evenly
 WHITENED = 64  # targets, at most, that set the whitening
@@ -100,10 +104,11 @@ class _Discs:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceSearch:
-    """Searches targets for maps and for pieces of maps, by discs and by overlap."""
+    """Searches targets for maps and pieces of maps, by discs, by overlap and by registration."""
 
     discs: _Discs
     overlap: OverlapSearch
+    registration: RegistrationSearch
 
     @classmethod
     def of(cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...] = ()) -> "PieceSearch":
@@ -111,13 +116,21 @@ class PieceSearch:
         some = targets[:: -(-len(targets) // MAX_TARGETS)]
         small = _shrunk(some)
         blurred = small.shape != some.shape
-        return cls(_Discs.of(small), OverlapSearch.of(small, symmetries, blurred=blurred))
+        square = small.shape[-2] == small.shape[-1]
+        images: tuple[Symmetry, ...] = ("flip", "rotate90") if square else symmetries
+        return cls(
+            _Discs.of(small),
+            OverlapSearch.of(small, images, blurred=blurred),
+            RegistrationSearch.of(small, images),
+        )
 
     def nearest(self, maps: AnyMaps) -> dict[str, Found]:
-        """Return what is nearest to whole maps (`whole`) and to parts of them, by name."""
+        """Return what is nearest to maps, to parts of them and after registration, by name."""
         small = _shrunk(maps)
         whole = _joined([self.discs.nearest(block) for block in small.split(BLOCK)])
-        return {"whole": whole, **self.overlap.nearest(small)}
+        return {
+            "whole": whole, **self.overlap.nearest(small), **self.registration.nearest(small),
+        }  # fmt: skip
 
 
 def _joined(parts: list[Found]) -> Found:

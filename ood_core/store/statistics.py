@@ -30,7 +30,7 @@ from ood_core.store.run import DOMAIN, RunStore
 from ood_core.store.schema import statistics_columns
 from ood_core.synthesis.latents import COUNTED
 
-DEFINITION = 5
+DEFINITION = 6
 """Goes up when a statistic changes its meaning: those that are stored are then left aside."""
 BLOCK_ROWS = 8192  # read at once, which bounds the memory
 EXACT = 2**24

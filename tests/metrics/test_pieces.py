@@ -68,10 +68,18 @@ def test_a_quadrant_in_another_map_is_found() -> None:
     assert (found.distance < 0.8).sum() >= 10 and least(OTHERS, TARGETS, "piece") > 1
 
 
-def test_mirrored_windows_are_looked_for_where_mirror_images_are_declared() -> None:
+@pytest.mark.parametrize("group", [(), GROUP])
+def test_mirrored_windows_are_found_declared_or_not(group: tuple[Symmetry, ...]) -> None:
     moved = cut(24, 24).flip(-1)
-    assert float(PieceSearch.of(cut(16, 16), GROUP).nearest(moved)["piece"].distance.max()) < 0.1
-    assert float(PieceSearch.of(cut(16, 16)).nearest(moved)["piece"].distance.min()) > 0.9
+    assert float(PieceSearch.of(cut(16, 16), group).nearest(moved)["piece"].distance.max()) < 0.1
+
+
+def test_of_maps_that_are_no_squares_declared_images_alone_are_found() -> None:
+    targets, moved = (cut(at, at)[..., :24] for at in (16, 20))
+    near, far = (
+        PieceSearch.of(targets, g).nearest(moved.flip(-1))["piece"] for g in (("flip",), ())
+    )
+    assert float(near.distance.max()) < 0.1 and float(far.distance.min()) > 0.9
 
 
 def test_an_empty_sky_and_a_bright_source_are_no_pieces() -> None:
@@ -93,7 +101,7 @@ def test_large_and_odd_and_tiny_maps_are_searched_as_well() -> None:
     for shape in ((96, 96), (33, 33), (17, 20), (6, 7), (2, 2)):
         maps = torch.randn(3, 1, *shape, generator=torch.Generator().manual_seed(0))
         found = PieceSearch.of(maps).nearest(maps)
-        assert tuple(found) == ("whole", "window", "piece")
+        assert tuple(found) == ("whole", "window", "piece", "waves", "registered")
         assert all(float(f.distance.max()) < 2e-3 for f in found.values())
 
 

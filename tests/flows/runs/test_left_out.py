@@ -35,7 +35,7 @@ def copying(tmp_path_factory, tiny):
         },
         method={"calibration": None, "steering": None, "steps": 1},
         generation={"samples": SAMPLES, "shard_size": 32},
-        gate={"unsteered_p": 0.05, "copy_kinds": KINDS_OF_COPIES[:-1]},  # no quadrants of 8 px
+        gate={"unsteered_p": 0.05, "copy_kinds": KINDS_OF_COPIES[:9]},  # no quadrants of 8 px
     )
     make_run(settings, str(folder / "run"))
     run, samples = RunStore(folder / "run"), real[2]

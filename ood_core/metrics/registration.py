@@ -1,0 +1,198 @@
+"""Is a map a target that was warped, squeezed into a part of the map, or given other detail?
+
+Maps are expanded in cosines, `cos(pi p (y + 1/2) / h) cos(pi q (x + 1/2) / w)`, whose modes of
+mirrored and turned maps are the same ones with other signs and exchanged axes. Modes are whitened
+by the targets' mean power, and `r` is the correlation of the modes of two maps; distances are
+`(2 - 2 |r|)^1/2`, as a map with its sign inverted is a copy too.
+
+`waves`: modes of `p^2 + q^2 <= 20` alone, waves of more than some 0.4 of a side, whatever the
+detail. `registered`: a target is found by its long waves, in the whole map or in either half
+stretched to a whole one, and laid on the map by a smooth displacement `u`, 3 x 3 cosines in each
+direction. `u` is the most probable one if the difference of the whitened fields is white noise and
+coefficients are normal (Gauss-Newton, from long waves to shorter ones; Lucas & Kanade 1981 with
+smooth functions in the place of windows), so that maps that are not alike are hardly bent. Maps
+of all eight orientations are searched where they are square.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from ood_core.config.targets import Symmetry
+from ood_core.metrics.overlap import Found
+from ood_core.numerics.symmetry import orbit
+
+WAVES = 20  # p^2 + q^2 of modes whose waves are compared by themselves
+SEEN = 32  # and of those by which targets are found that may be warped
+LEVELS = ((20, 1), (50, 2), (110, 2))  # and of those that registration looks at; iterations
+ORDERS = 3  # cosines along either axis that a displacement is made of
+STIFFNESS = 60.0  # inverse variance of displacements, in sides of a map, of maps as white noise
+MOST = 1 / 8  # of a side, that a coefficient of a displacement may reach
+NOISE = 1e-4  # power of modes, in maps' own units, that whitening does not blow up
+EMPTY = 0.1  # of the mean energy of modes: with less, parts are alike for want of structure
+CANDIDATES = 4  # targets that are laid on a map
+BLOCK = 32  # maps at once
+
+AnyMaps = Float[Tensor, "_ _ _ _"]
+Modes = Float[Tensor, "n c p q"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class RegistrationSearch:
+    """All images of targets, their modes, and how these are whitened."""
+
+    images: AnyMaps
+    power: Modes
+    count: int
+    waves: Float[Tensor, "images modes"]
+    seen: Float[Tensor, "images modes"]
+
+    @classmethod
+    def of(cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...]) -> "RegistrationSearch":
+        """Prepare targets in units of their own, under images of which all have one shape."""
+        power = _modes(targets, LEVELS[-1][0]).square().mean(0, keepdim=True)
+        if power.shape[-1] == power.shape[-2]:
+            power = (power + power.mT) / 2
+        images = torch.cat(orbit(targets, symmetries))
+        waves, seen = (_unit(images, most, power) for most in (WAVES, SEEN))
+        return cls(images, power, len(targets), waves, seen)
+
+    def nearest(self, maps: AnyMaps) -> dict[str, Found]:
+        """Return the nearest target by waves and after registration, of maps in own units."""
+        parts = [self._nearest(block) for block in maps.split(BLOCK)]
+        return {
+            name: Found(torch.cat([p[i].distance for p in parts]),
+                        torch.cat([p[i].target for p in parts]))
+            for i, name in enumerate(("waves", "registered"))
+        }  # fmt: skip
+
+    def _nearest(self, maps: AnyMaps) -> tuple[Found, Found]:
+        height, image = (_unit(maps, WAVES, self.power) @ self.waves.T).abs().max(1)
+        views = torch.stack(_views(maps), 1)
+        found = _unit(views.flatten(0, 1), SEEN, self.power) @ self.seen.T
+        found = found.view(len(maps), -1)
+        best = found.abs().topk(min(CANDIDATES, found.shape[1]), dim=1).indices
+        sign = found.gather(1, best).sign()
+        row = torch.arange(len(maps), device=maps.device)[:, None]
+        view, images = best // len(self.images), best % len(self.images)
+        own, others = views[row, view].flatten(0, 1), self.images[images.flatten()]
+        heights = (self._registered(own, others, sign.flatten()).view_as(sign) * sign).max(1)
+        target = images.gather(1, heights.indices[:, None])[:, 0]
+        return self._found(height, image), self._found(heights.values, target)
+
+    def _registered(
+        self, maps: AnyMaps, images: AnyMaps, sign: Float[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Correlation of each map with its own image after registration."""
+        height, width = maps.shape[-2:]
+        smooth, stiffness = _smooth(height, width)
+        smooth, stiffness = smooth.to(maps), stiffness.to(maps) * height * width
+        bent = maps.new_zeros(len(maps), 2, len(smooth))  # coefficients, in sides
+        sides = maps.new_tensor([height, width])[:, None, None]
+        for most, iterations in LEVELS:
+            wanted = self._field(maps, most) * sign[:, None, None, None]
+            field = self._field(images, most)
+            for _ in range(iterations):
+                now = _displaced(field, torch.einsum("nab,bhw->nahw", bent, smooth))
+                slopes = torch.stack(torch.gradient(now, dim=(2, 3)), 1) * sides[:, None]
+                design = (slopes[:, :, None] * smooth[:, None]).flatten(1, 2).flatten(2)
+                normal = design @ design.mT + torch.diag(stiffness)
+                aim = (design @ (wanted - now).flatten(1)[:, :, None])[:, :, 0]
+                step = torch.linalg.solve(normal, aim - stiffness * bent.flatten(1))
+                bent = (bent + step.view_as(bent)).clamp(-MOST, MOST)
+        moved = _displaced(images, torch.einsum("nab,bhw->nahw", bent, smooth))
+        most = LEVELS[-1][0]
+        one, other = (_unit(of, most, self.power) for of in (maps, moved))
+        return (one * other).sum(1)
+
+    def _field(self, maps: AnyMaps, most: int) -> AnyMaps:
+        """Whitened modes as maps with a mean square of 1."""
+        rows, columns = _sides(maps, most)
+        modes = _unit(maps, most, self.power).view(*maps.shape[:2], rows, columns)
+        y, x = _cosines(maps.shape[-2], rows).to(maps), _cosines(maps.shape[-1], columns).to(maps)
+        field: Tensor = y.T @ modes @ x * maps[0].numel() ** 0.5
+        return field
+
+    def _found(self, height: Tensor, image: Int[Tensor, " n"]) -> Found:
+        return Found((2 - 2 * height.double().clamp(max=1)).sqrt(), image % self.count)
+
+
+def _sides(maps: AnyMaps, most: int) -> tuple[int, int]:
+    rows, columns = (min(math.isqrt(most) + 1, side) for side in maps.shape[-2:])
+    return rows, columns
+
+
+def _modes(maps: AnyMaps, most: int) -> Modes:
+    """Amplitudes of orthonormal cosines of `0 < p^2 + q^2 <= most`, and 0 for others."""
+    rows, columns = _sides(maps, most)
+    y, x = _cosines(maps.shape[-2], rows).to(maps), _cosines(maps.shape[-1], columns).to(maps)
+    kept: Tensor = (y @ maps @ x.T) * _chosen(rows, columns, most).to(maps)
+    return kept
+
+
+def _unit(maps: AnyMaps, most: int, power: Modes) -> Float[Tensor, "n modes"]:
+    """Modes, whitened and of unit length; 0 where there is no structure."""
+    rows, columns = _sides(maps, most)
+    own = power[..., :rows, :columns]
+    modes = (_modes(maps, most) * (own + NOISE).rsqrt()).flatten(1)
+    energy = modes.square().sum(1, keepdim=True)
+    number = ((own > 0) & _chosen(rows, columns, most).to(own.device)).sum()
+    unit: Tensor = torch.where(energy > EMPTY * number, modes / energy.sqrt().clamp(min=1e-12), 0)
+    return unit
+
+
+def _chosen(rows: int, columns: int, most: int) -> Bool[Tensor, "p q"]:
+    square = torch.arange(rows)[:, None] ** 2 + torch.arange(columns) ** 2
+    return (square > 0) & (square <= most)
+
+
+@cache
+def _cosines(side: int, count: int) -> Float[Tensor, "count side"]:
+    """Orthonormal rows."""
+    at = torch.arange(side).double() + 0.5
+    rows = torch.cos(math.pi * torch.arange(count).double()[:, None] * at / side)
+    unit: Tensor = rows / rows.norm(dim=1, keepdim=True)
+    return unit
+
+
+@cache
+def _smooth(height: int, width: int) -> tuple[Float[Tensor, "b y x"], Float[Tensor, " both"]]:
+    """Functions that displacements are made of, and their stiffness along y, then along x."""
+    y, x = (_cosines(n, min(ORDERS, n)) * n**0.5 for n in (height, width))
+    made = torch.einsum("ph,qw->pqhw", y / y.abs().amax(1, True), x / x.abs().amax(1, True))
+    p, q = (torch.arange(n) for n in made.shape[:2])
+    stiffness = STIFFNESS * (1 + p[:, None] ** 2 + q**2) / ORDERS**2
+    return made.flatten(0, 1), stiffness.flatten().repeat(2)
+
+
+def _displaced(maps: AnyMaps, by: Float[Tensor, "n two y x"]) -> AnyMaps:
+    """Take every pixel from its place and a displacement in sides (y, x), by cubic pieces."""
+    height, width = maps.shape[-2:]
+    places = [
+        torch.linspace(-1, 1, n, device=maps.device, dtype=maps.dtype) for n in (height, width)
+    ]
+    y, x = torch.meshgrid(*places, indexing="ij")
+    steps = [2 * n / max(n - 1, 1) for n in (height, width)]
+    grid = torch.stack([x + steps[1] * by[:, 1], y + steps[0] * by[:, 0]], -1)
+    moved: Tensor = functional.grid_sample(
+        maps, grid, mode="bicubic", padding_mode="border", align_corners=True
+    )
+    return moved
+
+
+def _views(maps: AnyMaps) -> list[AnyMaps]:
+    """Return the maps, and either half along either axis stretched to a whole map."""
+    height, width = maps.shape[-2:]
+    halves = (
+        maps[..., : -(-height // 2), :], maps[..., height // 2 :, :],
+        maps[..., : -(-width // 2)], maps[..., width // 2 :],
+    )  # fmt: skip
+    size = (height, width)
+    return [maps, *(functional.interpolate(half, size, mode="bicubic") for half in halves)]
