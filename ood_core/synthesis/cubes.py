@@ -36,7 +36,7 @@ from ood_core.synthesis.pipeline import Pipeline, Sampler
 LENGTHS = torch.from_numpy(np.geomspace(0.2, 200, 121))
 POWERS = torch.linspace(0.5, 2, 16, dtype=torch.float64)
 MAX_DEPTH = 1024
-MIN_CUBES, MIN_SLICES = 2, 3
+MIN_SLICES = 3
 
 
 def octaves(y: int, x: int) -> Int[Tensor, "y half"]:
@@ -129,18 +129,18 @@ class CubeMaker:
     """Makes cubes for a fitted pipeline whose fit targets are cubes of `depth` slices in order.
 
     Raises:
-        InputError: not a whole number of cubes, too few or too short ones, or latents that are not
+        InputError: not a whole number of cubes, too short ones, or latents that are not
             drawn from the prior alone.
     """
 
     def __init__(self, pipeline: Pipeline, sampler: Sampler, depth: int) -> None:
         seen = pipeline.targets.fit_seen
         cubes, left = divmod(len(seen), max(1, depth))
-        if left or depth < MIN_SLICES or cubes < MIN_CUBES or pipeline.method.draw is not None:
+        if left or depth < MIN_SLICES or pipeline.method.draw is not None:
             raise InputError(
                 f"cube: got {len(seen)} fit targets and {depth} slices per cube; expected "
-                f"{MIN_CUBES} or more whole cubes of {MIN_SLICES} or more slices, one after "
-                "another, and a method without `draw`"
+                f"whole cubes of {MIN_SLICES} or more slices, one after another, and a method "
+                "without `draw`"
             )
         self._pipeline, self._sampler = pipeline, sampler
         self.law = AxisLaw.fit(seen.unflatten(0, (cubes, depth)))

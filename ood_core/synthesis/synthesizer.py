@@ -277,11 +277,11 @@ class Synthesizer:
 
         Args:
             depth: slices of the cube.
-            slices: consecutive fit targets that are one cube; all of them are several cubes.
+            slices: consecutive fit targets that are one cube; all of them are whole cubes.
             number: which cube.
 
         Raises:
-            InputError: not fitted, fit targets that are not several whole cubes, a method that
+            InputError: not fitted, fit targets that are not whole cubes, a method that
                 draws latents in another way than from the prior, or an impossible size.
         """
         fitted = self._fit

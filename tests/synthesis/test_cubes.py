@@ -121,7 +121,7 @@ def test_a_cube_is_a_function_of_its_number_and_samples_stay(synth):
     assert np.array_equal(before, synth.sample(3, progress=False))
 
 
-@pytest.mark.parametrize(("depth", "slices"), [(0, 8), (4, 7), (4, 2), (4, 64)])
+@pytest.mark.parametrize(("depth", "slices"), [(0, 8), (4, 7), (4, 2), (4, 65)])
 def test_what_is_no_cube_is_refused(synth, depth, slices):
     with pytest.raises(InputError, match="cube: got"):
         synth.cube(depth, slices)
