@@ -16,7 +16,8 @@ A row is one set at one side, in a process and thread of its own:
 
 - fit, map: CPU seconds of `Synthesizer.fit` and of every map; MiB: the process at its peak;
 - calls: of the base per map;
-- power: mean power of samples over that of held-out maps, per octave of waves per map;
+- power: mean power of samples over that of held-out maps, per octave of waves per map, and the
+  same of the fit targets, which samples follow;
 - fsd, classifier, beside those of held-out maps against one another;
 - coarse: classifier and largest error of power in an octave of maps averaged to 32 px, whether
   large structures fail; first: the same of a run that was fitted to the averaged targets;
@@ -183,10 +184,12 @@ def measured(name: str, side: int, image: str | None, samples: int) -> dict[str,
 def judged(maps: Values, targets: ff.TargetSet) -> dict[str, Any]:
     """Scores of samples in JSON's types."""
     result = ff.evaluate(maps, targets, progress=False)
-    powers = [power_spectrum(m)[1] for m in (targets.ranged(maps), targets.held_out_ranged)]
+    ranged = targets.ranged(maps), targets.fit_ranged, targets.held_out_ranged
+    *powers, real = (power_spectrum(m)[1] for m in ranged)
     test = result.tests.classifier
     return {
-        "power": octave_ratios(*powers).exp().tolist(),
+        "power": octave_ratios(powers[0], real).exp().tolist(),
+        "fit power": octave_ratios(powers[1], real).exp().tolist(),
         "fsd": (result.scores["fsd"].value, result.scores["fsd"].real),
         "classifier": (test.accuracy, test.real_accuracy),
         "nearest": result.scores["nearest_ratio"].value,
@@ -208,7 +211,10 @@ def beside(pair: Sequence[float]) -> str:
 
 def cells(name: str, side: int, row: dict[str, Any]) -> list[str]:
     """The cells of one row."""
-    power = "; ".join(" / ".join(f"{r:.2f}" for r in band) for band in row["power"])
+    powers = [
+        "; ".join(" / ".join(f"{r:.2f}" for r in band) for band in row[which])
+        for which in ("power", "fit power")
+    ]
     families = [beside(row["families"][n]) if n in row["families"] else "" for n in FAMILIES]
     scales = [
         f"{row[part]['classifier'][0]:.2f}, {octave(row[part]):.2f}" if part in row else ""
@@ -216,7 +222,7 @@ def cells(name: str, side: int, row: dict[str, Any]) -> list[str]:
     ]
     return [
         name, str(side), f"{row['fit']:.0f}", f"{row['map']:.2f}", f"{row['MiB']:.0f}",
-        str(row["calls"]), power, beside(row["fsd"]), beside(row["classifier"]), *scales,
+        str(row["calls"]), *powers, beside(row["fsd"]), beside(row["classifier"]), *scales,
         *families, f"{row['nearest']:.2f}", str(row["copies"]),
     ]  # fmt: skip
 
@@ -243,7 +249,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     known = parser.parse_args()
     header = [
-        "set", "side", "fit", "map", "MiB", "calls", "power", "fsd", "classifier", "coarse",
+        "set", "side", "fit", "map", "MiB", "calls", "power", "fit power", "fsd", "classifier", "coarse",
         "first", *FAMILIES, "nearest", "copies",
     ]  # fmt: skip
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
