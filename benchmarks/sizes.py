@@ -249,8 +249,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     known = parser.parse_args()
     header = [
-        "set", "side", "fit", "map", "MiB", "calls", "power", "fit power", "fsd", "classifier", "coarse",
-        "first", *FAMILIES, "nearest", "copies",
+        "set", "side", "fit", "map", "MiB", "calls", "power", "fit power", "fsd", "classifier",
+        "coarse", "first", *FAMILIES, "nearest", "copies",
     ]  # fmt: skip
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
     fresh = multiprocessing.get_context("spawn")
