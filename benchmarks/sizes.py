@@ -173,7 +173,7 @@ def measured(name: str, side: int, image: str | None, samples: int) -> dict[str,
         "shown": (values[:SHOWN], maps[:SHOWN]),
         **judged(maps, targets),
     }
-    if side > 2 * COARSE:  # does it fail at large scales, and would a run of coarse maps do better?
+    if side > COARSE:  # does it fail at large scales, and would a run of coarse maps do better?
         few = target_set(coarse(values), transform)
         first = ff.Synthesizer(ff.load_model(BASE)).fit(few, progress=False)
         row["coarse"] = judged(coarse(maps), few)
