@@ -15,16 +15,22 @@ python -m benchmarks.sizes [--sets lognormal reionisation sun bands] [--sides 32
 A row is one set at one side, in a process and thread of its own:
 
 - fit, map: CPU seconds of `Synthesizer.fit` and of every map; MiB: the process at its peak;
-- power: mean power of samples over that of held-out maps, per octave of waves per map;
-- c2st, fsd: scores of the evaluation, beside those of held-out maps against one another;
-- classifier, minkowski, peaks, phases: what nothing was steered by, and channels for several bands.
+- calls: of the base per map;
+- power: mean power of samples over that of held-out maps, per octave of waves per map, and the
+  same of the fit targets, which samples follow;
+- fsd, classifier, beside those of held-out maps against one another;
+- coarse: classifier and largest error of power in an octave of maps averaged to 32 px, whether
+  large structures fail; first: the same of a run that was fitted to the averaged targets;
+- minkowski, peaks, phases, bispectrum, detail: distances in what nothing was steered by, and
+  channels and colours for several bands;
+- nearest: the nearest-target ratio; copies: samples that are copies of a target.
 """
 
 import argparse
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +51,8 @@ FIT, HELD_OUT = 64, 64
 BATCH = 16
 BASE = "models/dead-leaves-32"
 SHOWN = 6
-FAMILIES = ("minkowski", "peaks", "phases", "channels", "colours")
+COARSE = 32
+FAMILIES = ("minkowski", "peaks", "phases", "bispectrum", "detail", "channels", "colours")
 Values = NDArray[np.float32]
 
 
@@ -132,14 +139,25 @@ SETS: dict[str, tuple[Callable[[int, str | None], Values], str]] = {
 """Every set: its maps, the ones to fit to first, and the transform."""
 
 
+def coarse(values: Values) -> Values:
+    """Means of blocks, 32 to a side."""
+    n, c, side, _ = values.shape
+    return values.reshape(n, c, COARSE, side // COARSE, COARSE, side // COARSE).mean((3, 5))
+
+
+def target_set(values: Values, transform: str) -> ff.TargetSet:
+    """The first 64 to fit to, the others held out."""
+    return ff.TargetSet.from_arrays(
+        values, transform=transform, symmetries=("flip", "rotate90"), held_out=len(values) - FIT
+    )
+
+
 def measured(name: str, side: int, image: str | None, samples: int) -> dict[str, Any]:
     """Fit, sample and judge one set at one side."""
     torch.set_num_threads(1)
     make, transform = SETS[name]
     values = make(side, image)
-    targets = ff.TargetSet.from_arrays(
-        values, transform=transform, symmetries=("flip", "rotate90"), held_out=len(values) - FIT
-    )
+    targets = target_set(values, transform)
     synth = ff.Synthesizer(ff.load_model(BASE), batch=BATCH)
     began = time.process_time()
     synth.fit(targets, progress=False)
@@ -147,33 +165,65 @@ def measured(name: str, side: int, image: str | None, samples: int) -> dict[str,
     maps = synth.sample(samples, progress=False)
     took = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    result = ff.evaluate(maps, targets, progress=False)
-    powers = [power_spectrum(m)[1] for m in (targets.ranged(maps), targets.held_out_ranged)]
-    tests = result.tests
-    return {
+    row = {
         "fit": fitted - began,
         "map": (took - fitted) / samples,
         "MiB": peak,
-        "power": octave_ratios(*powers).exp().tolist(),
-        "trust": synth.trust().evaluations,
-        "scores": {n: (s.value, s.real) for n, s in result.scores.items()},
-        "classifier": tests.classifier.accuracy,
-        "families": {t.name: (t.distance, t.real_distance) for t in tests.families},
+        "calls": synth.trust().evaluations["base"],
         "shown": (values[:SHOWN], maps[:SHOWN]),
+        **judged(maps, targets),
     }
+    if side > COARSE:  # does it fail at large scales, and would a run of coarse maps do better?
+        few = target_set(coarse(values), transform)
+        first = ff.Synthesizer(ff.load_model(BASE)).fit(few, progress=False)
+        row["coarse"] = judged(coarse(maps), few)
+        row["first"] = judged(first.sample(samples, progress=False), few)
+    return row
+
+
+def judged(maps: Values, targets: ff.TargetSet) -> dict[str, Any]:
+    """Scores of samples in JSON's types."""
+    result = ff.evaluate(maps, targets, progress=False)
+    ranged = targets.ranged(maps), targets.fit_ranged, targets.held_out_ranged
+    *powers, real = (power_spectrum(m)[1] for m in ranged)
+    test = result.tests.classifier
+    return {
+        "power": octave_ratios(powers[0], real).exp().tolist(),
+        "fit power": octave_ratios(powers[1], real).exp().tolist(),
+        "fsd": (result.scores["fsd"].value, result.scores["fsd"].real),
+        "classifier": (test.accuracy, test.real_accuracy),
+        "nearest": result.scores["nearest_ratio"].value,
+        "copies": result.near_copies,
+        "families": {t.name: (t.distance, t.real_distance) for t in result.tests.families},
+    }
+
+
+def octave(row: dict[str, Any]) -> float:
+    """The largest error of power in an octave of any band, as `science` has it."""
+    ratios = np.array(row["power"])
+    return float(np.maximum(ratios, 1 / ratios).max() - 1)
+
+
+def beside(pair: Sequence[float]) -> str:
+    """A score, and that of held-out maps in brackets."""
+    return "{:.2f} ({:.2f})".format(*pair)
 
 
 def cells(name: str, side: int, row: dict[str, Any]) -> list[str]:
     """The cells of one row."""
-    power = "; ".join(" / ".join(f"{r:.2f}" for r in band) for band in row["power"])
-    scores = [f"{v:.2f} ({real:.2f})" for v, real in (row["scores"][n] for n in ("c2st", "fsd"))]
-    families = [
-        "{:.2f} ({:.2f})".format(*row["families"][n]) if n in row["families"] else ""
-        for n in FAMILIES
+    powers = [
+        "; ".join(" / ".join(f"{r:.2f}" for r in band) for band in row[which])
+        for which in ("power", "fit power")
+    ]
+    families = [beside(row["families"][n]) if n in row["families"] else "" for n in FAMILIES]
+    scales = [
+        f"{row[part]['classifier'][0]:.2f}, {octave(row[part]):.2f}" if part in row else ""
+        for part in ("coarse", "first")
     ]
     return [
-        name, str(side), f"{row['fit']:.0f}", f"{row['map']:.2f}", f"{row['MiB']:.0f}", power,
-        *scores, f"{row['classifier']:.2f}", *families,
+        name, str(side), f"{row['fit']:.0f}", f"{row['map']:.2f}", f"{row['MiB']:.0f}",
+        str(row["calls"]), *powers, beside(row["fsd"]), beside(row["classifier"]), *scales,
+        *families, f"{row['nearest']:.2f}", str(row["copies"]),
     ]  # fmt: skip
 
 
@@ -199,7 +249,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     known = parser.parse_args()
     header = [
-        "set", "side", "fit", "map", "MiB", "power", "c2st", "fsd", "classifier", *FAMILIES,
+        "set", "side", "fit", "map", "MiB", "calls", "power", "fit power", "fsd", "classifier",
+        "coarse", "first", *FAMILIES, "nearest", "copies",
     ]  # fmt: skip
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
     fresh = multiprocessing.get_context("spawn")

@@ -36,6 +36,7 @@ VERBS: Mapping[str, Verbs] = {
         "walk": single.walk,
         "inpaint": single.inpaint,
         "field": single.field,
+        "cube": single.cube,
         "inject": single.inject,
     },
     "Deploy": {"serve": deploy.serve, "deploy": deploy.deploy, "submit": deploy.submit},

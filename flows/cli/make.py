@@ -46,7 +46,10 @@ def demo(
 
 
 def plan(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
-    """Show what a run would cost, before paying: a probe of two batches, nothing written."""
+    """Show what a run would cost, before paying; nothing is written.
+
+    Three noise levels are calibrated and one batch is tried, on the device of the run.
+    """
     from flows.runs.cost import estimate_cost
 
     cost = estimate_cost(load(config, sets, None))

@@ -1,4 +1,4 @@
-"""Verbs about single maps: recompute a sample, walk, fill maps, make fields, put samples into one.
+"""Verbs about single maps: recompute, walk, fill, make fields and cubes, put samples into one.
 
 Heavy imports are in the verbs.
 """
@@ -80,6 +80,25 @@ def field(
     with bars_shown():
         found = field_file(store, settings, sides, number, periodic, out)
     show(f"a field of {uri}", found, as_json)
+
+
+def cube(
+    uri: Uri,
+    slices: Annotated[int, typer.Option(help="Consecutive fit targets that are one cube.")],
+    depth: Annotated[int, typer.Option(help="Slices to make.")],
+    out: Annotated[str, typer.Option(help="File to write; its ending says the format.")],
+    number: Annotated[int, typer.Option(help="Which cube of this depth, from 0.")] = 0,
+    sets: OpenSets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make slices that go together along a third axis, as the targets do. Experimental."""
+    from flows.runs.lifecycle import stored_settings
+    from flows.tools.given import cube_file
+    from ood_core.store.run import RunStore
+
+    store = RunStore.open(uri)
+    found = cube_file(store, stored_settings(store, sets or []), slices, depth, number, out)
+    show(f"a cube of {uri}", found, as_json)
 
 
 def inject(

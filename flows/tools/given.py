@@ -21,6 +21,7 @@ from ood_core.exporting.source import MAPS, SAMPLE, MemorySource, gathered
 from ood_core.limits import USUAL
 from ood_core.maps.readers import read_maps
 from ood_core.store.run import RunStore
+from ood_core.synthesis.cubes import make_cube
 from ood_core.synthesis.fields import make_field
 from ood_core.synthesis.injection import inject
 from ood_core.synthesis.inpainting import inpaint
@@ -81,6 +82,22 @@ def field_file(
     _write(made[None], pipeline, out, "field")
     about = {"size": list(size), "number": number, "periodic": periodic}
     return {**about, "unit": pipeline.targets.unit, **_about(run, out)}
+
+
+def cube_file(
+    run: RunStore, settings: RunSettings, slices: int, depth: int, number: int, out: str
+) -> dict[str, Any]:
+    """Make one cube of slices, for targets that are cubes of `slices`, and write it.
+
+    Raises:
+        InputError: targets that are no cubes, impossible numbers, or an impossible place.
+        RunIncomplete: the run is not fitted yet.
+    """
+    pipeline = _fitted(run, settings, out)
+    sampler = load_sampler(run, pipeline)
+    made = make_cube(pipeline, sampler, run.record["identity"], slices, depth, number)
+    _write(made, pipeline, out, "slice")
+    return {"depth": depth, "slices": slices, "number": number, **_about(run, out)}
 
 
 def inject_file(

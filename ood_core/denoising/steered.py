@@ -18,11 +18,15 @@ The mean and the lowest wavenumbers are a few numbers among a hundred that follo
 equal weights they hardly matter: on maps of two phases half of the power at the lowest wavenumbers
 was given up for the rest. So the loss gives them more weight.
 
+Where maps go together (`random.Mixing`), so does what is left open: coordinates are then mixed as
+their noise is. Steps of each map by itself would tear slices of a cube apart.
+
 The estimate is a mean, and smoother than any map. Steps that begin at it must make all texture
 themselves; a random `u` to begin with has part of it, with phases that no statistic chose.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -68,9 +72,13 @@ class SteeredDenoiser:
         weight = torch.where(aims.low_k, spec.low_k_weight, 1.0) / aims.spread
         self._slope = 2 * weight.square() / aim.shape[1]  # of the loss, by a gap
         self._noise = None
+        self._along = None if seeds is None else seeds.mixing
+        if self._along is not None and len(self._along.samples) != len(aim):
+            raise ValueError(f"got {len(aim)} maps of {self._along.samples}; expected all at once")
         if seeds is not None and spec.start:
             steered = [t for t in timesteps if self._steers(t)]
-            self._noise = StepNoise(seeds, Stream.STEERING, steered)
+            alone = replace(seeds, mixing=None)  # `_step` mixes
+            self._noise = StepNoise(alone, Stream.STEERING, steered)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -83,7 +91,7 @@ class SteeredDenoiser:
         if not self._steers(t):
             return x0
         x0 = x0.detach()
-        rows = HOST_ROWS if x0.device.type == "cpu" else len(x0)
+        rows = HOST_ROWS if x0.device.type == "cpu" and self._along is None else len(x0)
         starts = torch.zeros_like(x0)
         if self._noise is not None:
             starts = self._spec.start * self._noise.at(t, x0)
@@ -110,17 +118,22 @@ class SteeredDenoiser:
     ) -> Maps:
         """Take the Adam steps, from `start` in posterior coordinates, scaled by `local`.
 
-        The filter is its own adjoint, so the gradient by `u` is the filtered gradient by the map.
+        Filter and mixing are their own adjoints, so the gradient by `u` is the gradient by the
+        map, filtered and mixed.
         """
         u = start.detach().clone()
         adam = torch.optim.Adam([u], lr=self._spec.rate, betas=BETAS)
         most = MOST * self._spread
         for _ in range(self._spec.steps):
-            maps = (x0 + local * filtered(u, gain)).requires_grad_(True)
+            maps = (x0 + local * self._step(u, gain)).requires_grad_(True)
             with torch.enable_grad():
                 found = self._statistics(maps)
                 pull = (found.detach() - aim).clamp(-most, most) * self._slope
                 (by_map,) = torch.autograd.grad(found, maps, pull)
-            u.grad = filtered(local * by_map, gain)
+            u.grad = self._step(local * by_map, gain)
             adam.step()
-        return x0 + local * filtered(u, gain)
+        return x0 + local * self._step(u, gain)
+
+    def _step(self, u: Maps, gain: Map) -> Maps:
+        """Posterior coordinates as a map; its own adjoint."""
+        return filtered(u if self._along is None else self._along(u), gain)

@@ -29,7 +29,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import final
+from typing import Protocol, final
 
 import numpy as np
 import torch
@@ -64,14 +64,31 @@ class Stream(IntEnum):
     CHOICE = 12
 
 
+class Mixing(Protocol):
+    """Makes the normals of some samples go together, each still standard normal by itself."""
+
+    @property
+    def samples(self) -> range:
+        """Those that go together."""
+        ...
+
+    def __call__(self, white: Tensor) -> Tensor:
+        """Mix independent normals of all of them, `(n, *shape)`."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class SeedRange:
-    """Samples `start <= i < stop` of the run whose root key is `root`."""
+    """Samples `start <= i < stop` of the run whose root key is `root`.
+
+    Their normals are independent, or go together as `mixing` says, for `Mixing.samples`.
+    """
 
     root: int
     start: int
     stop: int
+    mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.stop:
@@ -167,6 +184,11 @@ def normals(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw N(0, 1) of shape `(len(attempts), len(seeds), *shape)` on a device, float32."""
+    if (mixing := seeds.mixing) is not None:
+        every, first = mixing.samples, mixing.samples.start
+        whole = SeedRange(seeds.root, every.start, every.stop)
+        mixed = [mixing(white) for white in normals(whole, shape, attempts, stream, device)]
+        return torch.stack(mixed)[:, seeds.start - first : seeds.stop - first]
     size, rows = math.prod(shape), len(attempts) * len(seeds)
     drawn = words(seeds, -(-size // 2), attempts, stream, device).flatten()
     both = torch.empty(2, drawn.numel(), device=drawn.device)

@@ -8,7 +8,7 @@ draws of the sampler that is tested, so that its outliers are refused and not th
 published, on the latents themselves, each against the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -173,7 +173,7 @@ def draw(
     refused = torch.ones(len(seeds), dtype=torch.bool)
     for attempt in range(ATTEMPTS):
         for row in torch.nonzero(refused)[:, 0].tolist() if attempt else ():
-            alone = SeedRange(seeds.root, seeds.start + row, seeds.start + row + 1)
+            alone = replace(seeds, start=seeds.start + row, stop=seeds.start + row + 1)
             again = sampler.sample(alone, attempt)
             kept.latents[row] = again.latents[0]
             kept.sources[row], kept.weights[row] = again.sources[0], again.weights[0]

@@ -1,7 +1,7 @@
 """Draws, decodes and steers: sample `i` is a function of the root key and `i` alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
@@ -121,7 +121,7 @@ class Sampler:
     def _decoded(self, drawn: Drawn, part: slice) -> tuple[Maps, PerSample]:
         pipeline, aim = self._pipeline, drawn.aim[part]
         first = drawn.seeds.start
-        seeds = SeedRange(drawn.seeds.root, first + part.start, first + part.stop)
+        seeds = replace(drawn.seeds, start=first + part.start, stop=first + part.stop)
         plain, steered = self._denoisers(seeds, aim, drawn.labels[part])
         denoiser = plain if pipeline.method.steering is None else steered
         made = pipeline.decode(denoiser, drawn.draws.latents[part].to(pipeline.device), seeds)

@@ -25,6 +25,8 @@ from ood_core.estimators.choice import Choice
 from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.estimators.mixture import MixturePrior
 from ood_core.estimators.moments import Norms
+from ood_core.maps.target_set import TargetSet
+from ood_core.maps.transforms import RangeTransform
 from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
 from ood_core.synthesis.latents import Interval, ShellGeometry
 from ood_core.synthesis.pipeline import ExpertPlan, FittedPrior
@@ -114,3 +116,25 @@ def _object(plain: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
             return [_object(part, arrays) for part in plain]
         case _:
             return plain
+
+
+def targets_state(targets: TargetSet) -> dict[str, Any]:
+    """What of a set of targets is stored."""
+    return {
+        "values": targets.values,
+        "ids": targets.ids,
+        "unit": targets.unit,
+        "header": targets.header,
+        "source": targets.source,
+        "transform": targets.transform.as_dict(),
+        "symmetries": targets.symmetries,
+        "fit_count": targets.fit_count,
+        "model_range": targets.model_range,
+        "missing": targets.missing,
+    }
+
+
+def targets_of(state: dict[str, Any]) -> TargetSet:
+    """The set that `targets_state` told of."""
+    transform = RangeTransform.from_dict(state["transform"])
+    return TargetSet(**{**state, "transform": transform})

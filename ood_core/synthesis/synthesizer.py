@@ -26,9 +26,9 @@ from ood_core.denoising.calibrated import BandWeights, in_order
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.choice import Prior
 from ood_core.maps.target_set import TargetSet
-from ood_core.maps.transforms import RangeTransform
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
+from ood_core.synthesis.cubes import make_cube
 from ood_core.synthesis.fields import make_field
 from ood_core.synthesis.inpainting import inpaint
 from ood_core.synthesis.pipeline import (
@@ -44,7 +44,7 @@ from ood_core.synthesis.pipeline import (
 )
 from ood_core.synthesis.preference import Preference, Reward
 from ood_core.synthesis.sampler import Sampler
-from ood_core.synthesis.state import read_state, write_state
+from ood_core.synthesis.state import read_state, targets_of, targets_state, write_state
 from ood_core.synthesis.walks import geodesic
 
 INVERSION_BATCH = 16
@@ -268,6 +268,25 @@ class Synthesizer:
             each=lambda pieces: _bar(pieces, "denoising", progress, unit="batch of windows"),
         )  # fmt: skip
 
+    def cube(self, depth: int, slices: int, *, number: int = 0) -> NDArray[np.float32]:
+        """Make slices that go together along a third axis, `(depth, c, y, x)`. Experimental.
+
+        The noise that neighbours are made of correlates as neighbouring fit targets do
+        (`ood_core.synthesis.cubes`). Cube `i` is a function of the identity, of `depth`, of
+        `slices` and of `i`. All slices are computed in one batch.
+
+        Args:
+            depth: slices of the cube.
+            slices: consecutive fit targets that are one cube; all of them are whole cubes.
+            number: which cube.
+
+        Raises:
+            InputError: not fitted, fit targets that are not whole cubes, a method that
+                draws latents in another way than from the prior, or an impossible size.
+        """
+        fitted = self._fit
+        return make_cube(fitted.pipeline, fitted.sampler, self.identity, slices, depth, number)
+
     def _numbered(
         self, make: Callable[[SeedRange], Maps], n: int, start: int, progress: bool
     ) -> NDArray[np.float32]:
@@ -351,7 +370,7 @@ class Synthesizer:
                 "format": FORMAT,
                 "record": fitted.record,
                 "model": self.model.source,
-                "targets": _targets_state(fitted.targets),
+                "targets": targets_state(fitted.targets),
                 "plan": fitted.pipeline.plan,
                 "patches": fitted.patches,
                 "weights": fitted.pipeline.weights,
@@ -380,7 +399,7 @@ class Synthesizer:
                 f"{path}: was fitted with another model ({state['model']}) than {model.source}: "
                 "its weights or its schedule differ; load that one"
             )
-        targets = _targets_of(state["targets"])
+        targets = targets_of(state["targets"])
         plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
         if plan is not None:
             weights = weights.by_name(plan.experts, str(path))
@@ -466,26 +485,6 @@ def _inverted(pipeline: Pipeline, count: int, progress: bool) -> tuple[Latents, 
         latents.append(done.latents[: stop - first].cpu())
         errors.append(done.error[: stop - first].cpu())
     return row_major((torch.cat(latents), torch.cat(errors)))
-
-
-def _targets_state(targets: TargetSet) -> dict[str, Any]:
-    return {
-        "values": targets.values,
-        "ids": targets.ids,
-        "unit": targets.unit,
-        "header": targets.header,
-        "source": targets.source,
-        "transform": targets.transform.as_dict(),
-        "symmetries": targets.symmetries,
-        "fit_count": targets.fit_count,
-        "model_range": targets.model_range,
-        "missing": targets.missing,
-    }
-
-
-def _targets_of(state: dict[str, Any]) -> TargetSet:
-    transform = RangeTransform.from_dict(state["transform"])
-    return TargetSet(**{**state, "transform": transform})
 
 
 def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "timestep") -> Iterable[T]:

@@ -44,9 +44,22 @@ def test_field_writes_the_field_of_the_object(farfield, unbroken, base, tiny, tm
     assert np.array_equal(np.load(out)["maps"][0], made)
 
 
+def test_cube_writes_the_cube_of_the_object(farfield, unbroken, base, tiny, tmp_path):
+    out, targets = tmp_path / "cube.npz", ff.TargetSet.of(tiny().targets)
+    slices = targets.fit_count
+    call = ("cube", unbroken, "--slices", slices, "--depth", 3, "--out", out, "--json")
+    answer = farfield(*call)
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["depth"] == 3
+    synth = ff.Synthesizer(ff.load_model(str(base)), tiny().method)
+    made = synth.fit(targets, progress=False).cube(3, slices)
+    assert np.array_equal(np.load(out)["maps"], made)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (("cube", "--slices", "2", "--depth", "3", "--out", "f.npz"), "whole cubes of 3"),
         (("field", "--size", "24", "--out", "f.npz"), "expected rows and columns"),
         (("field", "--size", "8x8", "--out", "f.npz"), "no larger than the field"),
         (("field", "--size", "24x24", "--out", "f.doc"), "f.doc"),
