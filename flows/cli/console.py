@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -35,7 +36,7 @@ def show_fields(title: str, record: Mapping[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in record.items():
-        table.add_row(shown(str(key)), shown(_plain(value)))
+        table.add_row(shown(str(key).replace("_", " ")), shown(_plain(value, _unit(str(key)))))
     OUT.print(table)
 
 
@@ -97,11 +98,20 @@ def shown(text: str) -> str:
     return escape(printable(text))
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
+def _unit(key: str) -> str:
+    """What numbers of this name are counted in, where that is known."""
+    words = key.split("_")
+    return next((unit for unit in ("seconds", "bytes") if unit in words), "")
+
+
+def _plain(value: Any, unit: str = "") -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_plain(v, unit)}" for k, v in value.items())
     if isinstance(value, list | tuple):
         return f"{len(value)}: {list(value)[:12]}" if len(value) > 12 else str(list(value))
-    return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if unit == "bytes":
+        return decimal(round(value))
+    number = str(value) if isinstance(value, int) else f"{value:.4g}"
+    return f"{number} s" if unit == "seconds" else number
