@@ -15,8 +15,7 @@ from ood_core.errors import TargetError, TargetWarning
 from ood_core.maps.missing import conditional_mean, drawn, filled, isotropic_power
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
-from ood_core.synthesis.state import read_state, write_state
-from ood_core.synthesis.synthesizer import _targets_of, _targets_state
+from ood_core.synthesis.state import read_state, targets_of, targets_state, write_state
 from tests.maps.test_advice import stationary
 
 FIELDS = stationary(7, 12)[:, 0].astype("f4")
@@ -179,8 +178,8 @@ def test_which_pixels_are_missing_is_part_of_the_digest() -> None:
 
 def test_a_saved_set_knows_its_missing_pixels(tmp_path: Path) -> None:
     for targets in (made(fill="gaussian"), TargetSet.from_arrays(FIELDS)):
-        write_state(tmp_path / "s.npz", _targets_state(targets))
-        again = _targets_of(read_state(tmp_path / "s.npz"))
+        write_state(tmp_path / "s.npz", targets_state(targets))
+        again = targets_of(read_state(tmp_path / "s.npz"))
         assert again.digest() == targets.digest()
         np.testing.assert_array_equal(again.known, targets.known)
         assert torch.equal(again.model_range, targets.model_range)
