@@ -148,7 +148,7 @@ class Trial:
 def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     """Evaluations, seconds, bytes, shards and memory of a run; nothing is written.
 
-    Evaluations of the network are an upper bound but for `network_evaluations_per_map`. Seconds are
+    Evaluations of the network per stage are what it takes if no expert is pruned. Seconds are
     those of a machine that has nothing else to do, from the first calibration to the last sample:
     evaluation and report come on top.
     """
@@ -174,7 +174,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     each = evaluations_per_map(method.solver, method.steps, method.eta) / len(trial.calls)
     return {
         "targets": {"fit": fit, "held_out": len(targets) - fit, "shape": list(shape)},
-        "network_evaluations": evaluations(settings, method, fit),
+        "network_evaluations_at_most": evaluations(settings, method, fit),
         "network_evaluations_per_map": round(each * sum(trial.calls), 1),
         "network_seconds_per_map": by_batch[PROBE_ROWS],
         **({"network_seconds_per_map_by_batch": by_batch} if len(by_batch) > 1 else {}),

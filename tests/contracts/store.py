@@ -30,7 +30,9 @@ def arrays(root: Path) -> dict[str, bytes]:
 def answers(root: Path) -> dict[str, tuple[object, ...]]:
     """What the receipts say, without seconds and writers."""
     kept = ("stage", "shard", "start", "stop", "digest", "statistics", "nfe")
-    records = {p.relative_to(root): json.loads(p.read_text()) for p in root.glob("receipts/*/*.json")}
+    records = {
+        p.relative_to(root): json.loads(p.read_text()) for p in root.glob("receipts/*/*.json")
+    }
     return {str(path): tuple(record[key] for key in kept) for path, record in records.items()}
 
 

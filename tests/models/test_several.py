@@ -108,7 +108,7 @@ def test_a_run_of_a_list_of_bases_is_that_of_the_object(config, base, other, tmp
     assert np.array_equal(stored, synth.sample(4, progress=False))
     assert synth.identity == run.record["identity"]
     assert synth.trust().evaluations["base 2"] == len(synth.trust().noise_to_signal)
-    counted = estimate_cost(settings)["network_evaluations"]
+    counted = estimate_cost(settings)["network_evaluations_at_most"]
     for stage in ("calibrate", "generate"):
         receipts = run.ledger(stage).all(run.plan(stage))
         assert counted[stage] == sum(receipt.nfe for receipt in receipts)

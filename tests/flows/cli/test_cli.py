@@ -189,7 +189,7 @@ def test_plan_counts_what_the_run_counts_and_writes_nothing(farfield, config, tm
     assert answer.code == 0
     assert everything(tmp_path) == before
     found, run = parsed(answer.out), RunStore(unbroken)
-    for stage, asked in found["network_evaluations"].items():
+    for stage, asked in found["network_evaluations_at_most"].items():
         assert asked == sum(r.nfe for r in run.ledger(stage).all(run.plan(stage)))
         assert found["shards"][stage] == len(run.plan(stage))
     assert found["dataset_bytes"] == run.table("generate").read("maps").nbytes

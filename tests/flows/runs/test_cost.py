@@ -21,7 +21,7 @@ def test_calls_of_the_base_are_foretold_where_some_are_pruned(tiny: Any, tmp_pat
     plan = run.plan("generate")
     counted = sum(receipt.nfe for receipt in run.ledger("generate").all(plan))
     assert cost["network_evaluations_per_map"] == counted / plan.computed
-    assert counted < cost["network_evaluations"]["generate"], "else nothing was pruned"
+    assert counted < cost["network_evaluations_at_most"]["generate"], "else nothing was pruned"
 
 
 def test_seconds_of_stages_add_up() -> None:
