@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event, Thread
 from typing import Any, final
 
@@ -221,7 +222,7 @@ def tried(settings: RunSettings, targets: TargetSet, model: BaseModel, method: M
         calls[i] = -pipeline.base.nfe
         plain(x, grid[i])
         calls[i] = (calls[i] + pipeline.base.nfe) // rows
-        meter.call(f"denoise {i}", lambda t=grid[i]: plain(x, t))  # type: ignore[misc]
+        meter.call(f"denoise {i}", partial(plain, x, grid[i]))
     meter.call("steer", lambda: steered(x, grid[places[0]]))
     maps = targets.fit_ranged[torch.arange(rows) % len(white)]
     meter.call("measure", lambda: extractor.extract(maps))
@@ -323,7 +324,7 @@ def network_seconds(
     for rows in BATCHES if device.type == "cuda" else (PROBE_ROWS,):
         x = probe.repeat(-(-rows // PROBE_ROWS), 1, 1, 1)[:rows]
         meter = Meter(device, torch.get_num_threads())
-        meter.call("network", lambda x=x: network(x))  # type: ignore[misc]
+        meter.call("network", partial(network, x))
         found[rows] = meter.seconds["network"] / (rows * len(asked))
     return found
 

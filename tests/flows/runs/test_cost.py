@@ -10,6 +10,7 @@ from flows.runs.lifecycle import make_run
 from ood_core.config.method import Method
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import RunStore
+from ood_core.store.schema import ShardedStage
 
 
 def test_calls_of_the_base_are_foretold_where_some_are_pruned(tiny: Any, tmp_path: Any) -> None:
@@ -31,10 +32,10 @@ def test_seconds_of_stages_add_up() -> None:
         patches=7, calibrate=(1, 2, 3), prior=5, build={"calibrate": 10, "invert": 20,
         "generate": 30}, denoise=(1, 2, 6), calls=(0, 0, 0), steer=0, other=0, memory=0, per_map=0,
     )  # fmt: skip
-    plans = {
+    plans: dict[ShardedStage, ShardPlan] = {
         "calibrate": ShardPlan(3, 1), "invert": ShardPlan(0, 4), "generate": ShardPlan(10, 4),
     }  # fmt: skip
-    found = stage_seconds(trial, plans, method, per_map=0.5, workers=2)  # type: ignore[arg-type]
+    found = stage_seconds(trial, plans, method, per_map=0.5, workers=2)
     assert found == {
         "calibrate": 7 + 10 + 2 * 2,
         "invert": 0,
@@ -42,7 +43,7 @@ def test_seconds_of_stages_add_up() -> None:
         "fit": 5,
     }
     plans["invert"] = ShardPlan(8, 4)  # one round of four maps, 2 * (1 + 1) evaluations of 3 s each
-    found = stage_seconds(trial, plans, method, per_map=0.5, workers=2)  # type: ignore[arg-type]
+    found = stage_seconds(trial, plans, method, per_map=0.5, workers=2)
     assert found["invert"] == 20 + 4 * 4 * 3
 
 
