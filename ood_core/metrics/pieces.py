@@ -109,11 +109,13 @@ class PieceSearch:
     discs: _Discs
     overlap: OverlapSearch
     registration: RegistrationSearch
+    step: int = 1  # from one target that is searched to the next
 
     @classmethod
     def of(cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...] = ()) -> "PieceSearch":
         """Prepare targets; of more than `MAX_TARGETS` evenly spaced ones."""
-        some = targets[:: -(-len(targets) // MAX_TARGETS)]
+        step = -(-len(targets) // MAX_TARGETS)
+        some = targets[::step]
         small = _shrunk(some)
         blurred = small.shape != some.shape
         square = small.shape[-2] == small.shape[-1]
@@ -122,15 +124,17 @@ class PieceSearch:
             _Discs.of(small),
             OverlapSearch.of(small, images, blurred=blurred),
             RegistrationSearch.of(small, images),
+            step,
         )
 
     def nearest(self, maps: AnyMaps) -> dict[str, Found]:
         """Return what is nearest to maps, to parts of them and after registration, by name."""
         small = _shrunk(maps)
         whole = _joined([self.discs.nearest(block) for block in small.split(BLOCK)])
-        return {
+        found = {
             "whole": whole, **self.overlap.nearest(small), **self.registration.nearest(small),
         }  # fmt: skip
+        return {n: Found(one.distance, one.target * self.step) for n, one in found.items()}
 
 
 def _joined(parts: list[Found]) -> Found:

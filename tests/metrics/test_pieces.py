@@ -108,3 +108,11 @@ def test_large_and_odd_and_tiny_maps_are_searched_as_well() -> None:
 def test_a_constant_map_has_no_pieces_and_no_nans() -> None:
     found = PieceSearch.of(TARGETS).nearest(torch.zeros(2, 1, 32, 32))
     assert all(f.distance.isfinite().all() and (f.distance > 1).all() for f in found.values())
+
+
+def test_of_many_targets_some_are_searched_and_keep_their_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ood_core.metrics.pieces.MAX_TARGETS", 4)
+    for name, (_, target) in nearest(TARGETS[[3, 9]]).items():
+        assert target == [3, 9], name
