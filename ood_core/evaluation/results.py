@@ -192,6 +192,17 @@ class NetworkTest:
 
 @final
 @dataclass(frozen=True, slots=True)
+class SlicedTest:
+    """Sliced Wasserstein distance of samples to held-out maps, and of halves of these."""
+
+    distance: Number
+    p_value: float
+    real_distance: Number
+    real_p: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Variety:
     """A number about fidelity or variety beside the same of real against real, at one set size."""
 
@@ -212,8 +223,8 @@ class TwoSampleTests:
     `samples`, `held_out` and `fit` count the maps compared; `effective` is the number of
     independent maps that all held-out ones are worth, of which those that lie `block` sides apart
     are compared; `attainable_p` is the least adjusted p-value that so many maps can give. With too
-    few maps `classifier`, `network` and `mass_p` are None and `variety` empty. `mass_p` is the
-    p-value of PQMass; `network` is None as well where maps were not at hand or miss pixels.
+    few maps `classifier`, `sliced`, `network` and `mass_p` are None and `variety` empty. `mass_p`
+    is the p-value of PQMass; `network` is None as well where maps were not at hand or miss pixels.
     """
 
     samples: int
@@ -225,6 +236,7 @@ class TwoSampleTests:
     fit: int = 0
     effective: Number = 0.0
     block: int = 1
+    sliced: SlicedTest | None = None
     mass_p: float | None = None
     network: NetworkTest | None = None
 

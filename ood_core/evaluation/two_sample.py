@@ -17,8 +17,9 @@ are tested (`ood_core.evaluation.dependence`). The same test between
 fit and held-out targets says whether the two splits are exchangeable at all: where they are not,
 samples that were true to the first would differ from the second.
 
-Three more judges decide nothing and are shown beside these: a linear classifier on all families,
-PQMass on the same features, which asks how the two sets share cells about some of their members,
+Four more judges decide nothing and are shown beside these: a linear classifier on all families;
+PQMass on the same features, which asks how the two sets share cells about some of their members;
+the sliced Wasserstein distance of these, which asks how far mass must be moved, tails included;
 and a small convolutional network, which sees the maps themselves (`network_test`).
 """
 
@@ -39,6 +40,7 @@ from ood_core.evaluation.results import (
     ClassifierTest,
     FamilyTest,
     NetworkTest,
+    SlicedTest,
     Tell,
     TwoSampleTests,
     Variety,
@@ -57,6 +59,7 @@ from ood_core.metrics.discrepancy import (
 )
 from ood_core.metrics.distances import Whitening
 from ood_core.metrics.pqmass import enough, pqmass
+from ood_core.metrics.sliced import sliced_wasserstein
 from ood_core.metrics.two_sample import classifier_test
 from ood_core.numerics.random import Root
 
@@ -133,6 +136,7 @@ def two_sample_tests(
         attainable_p=min(len(unsteered) * attainable_p(len(order), len(other)), 1.0),
         classifier=_classified(own, real),
         variety=_variety(own, real, root.child("variety")),
+        sliced=_sliced(own, real, root.child("sliced")),
         mass_p=_mass(own, real, root.child("mass")),
     )
 
@@ -244,6 +248,15 @@ def _classified(own: FeatureArray, real: FeatureArray) -> ClassifierTest | None:
         return None
     found, control = classifier_test(own, real), classifier_test(real[:half], real[half:])
     return ClassifierTest(found.value, found.p_value, control.value, control.p_value)
+
+
+def _sliced(own: FeatureArray, real: FeatureArray, root: Root) -> SlicedTest | None:
+    half = len(real) // 2
+    if min(len(own), half) < 2:
+        return None
+    found = sliced_wasserstein(own, real, root)
+    control = sliced_wasserstein(real[:half], real[half : 2 * half], root.child("halves"))
+    return SlicedTest(found.value, found.p_value, control.value, control.p_value)
 
 
 def _mass(own: FeatureArray, real: FeatureArray, root: Root) -> float | None:

@@ -103,6 +103,8 @@ def test_scrambled_phases_are_told_apart_by_every_family() -> None:
     assert found.classifier is not None and found.classifier.p_value < 1e-4
     assert found.classifier.accuracy > 0.8 and found.classifier.real_p > 1e-3
     assert found.mass_p is not None and found.mass_p < 1e-3
+    assert found.sliced is not None and found.sliced.p_value == 1 / 500
+    assert found.sliced.distance > found.sliced.real_distance and found.sliced.real_p > 1e-3
     for test in found.families[:5]:
         assert test.distance > test.detectable_distance > 0  # what is rejected was to be seen
         assert test.adjusted == pytest.approx(0.005)
