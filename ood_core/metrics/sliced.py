@@ -36,7 +36,7 @@ def sliced_wasserstein(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"], root: R
     rng = root.child("labels").generator()
     divisions = np.stack([weights, *(rng.permutation(weights) for _ in range(PERMUTATIONS))])
     parts = np.array_split(along, -(-DIRECTIONS // BATCH), axis=1)
-    found = sum(_moved(part, divisions) for part in parts) / DIRECTIONS
+    found = np.sum([_moved(part, divisions) for part in parts], axis=0) / DIRECTIONS
     as_large = int((found[1:] >= found[0] * (1 - 1e-12)).sum())
     return Discrepancy(float(found[0]), (1 + as_large) / (1 + PERMUTATIONS))
 
