@@ -17,10 +17,8 @@ all that the steps see; the gradient passes as if nothing was set (Bengio et al.
 import math
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -28,7 +26,7 @@ from torch.nn.functional import avg_pool2d
 
 from ood_core.arrays import Maps
 from ood_core.denoising.hats import band_knots, hat_functions
-from ood_core.maps.quantization import Quantization
+from ood_core.denoising.plateaus import Plateaus
 from ood_core.metrics.scattering import Scattering
 
 GROUPS = 24
@@ -42,54 +40,9 @@ Pixel values alone do not say that bright pixels lie together.
 BANDS = 9
 LEVELS, EDGE = (-1.0, 2.0), 0.3
 """Brightnesses in a map's own sigma, about its mean, and the width of the soft step over them."""
-GAP = 5.0  # the soft step between a plateau and its edge is so much narrower than these are apart
 LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Plateaus:
-    """Values that pixels beyond an edge are set to, per channel: at the lower and the upper end."""
-
-    value: Float[Tensor, "c 2"]
-    edge: Float[Tensor, "c 2"]
-    there: Bool[Tensor, "c 2"]
-
-    @classmethod
-    def of(cls, targets: Maps) -> "Plateaus | None":
-        """Find the plateaus of targets in model range; None where there are none."""
-        found = Quantization.measure(targets.cpu().numpy())
-        columns = [[found.lowest, found.highest], [found.lower_edge, found.upper_edge]]
-        value, edge = (torch.from_numpy(np.hstack(ends)[:, :, 0]).float() for ends in columns)
-        there = value != edge
-        return cls(value, edge, there) if bool(there.any()) else None
-
-    def __call__(self, maps: Maps) -> Maps:
-        """Set what lies beyond an edge; the gradient passes unchanged."""
-        free = maps.detach()
-        beyond = [free < self.edge[:, :1, None], free > self.edge[:, 1:, None]]
-        settled = free
-        for end, passed in enumerate(beyond):
-            own = slice(end, end + 1)
-            settled = torch.where(
-                passed & self.there[:, own, None], self.value[:, own, None], settled
-            )
-        return maps + (settled - free)
-
-    def heights(
-        self, flat: Float[Tensor, "n c p"], heights: Float[Tensor, "n c 2 p"]
-    ) -> Float[Tensor, "n c 2 p"]:
-        """Heights over levels, with the middle of a gap for a level where there is one."""
-        middle, width = (self.value + self.edge) / 2, (self.edge - self.value).abs() / GAP
-        width = torch.where(self.there, width, 1.0)
-        own = (flat[..., None, :] - middle[..., None]) / width[..., None]
-        return torch.where(self.there[..., None], own, heights)
-
-    def to(self, device: torch.device | str) -> "Plateaus":
-        """Move to a device."""
-        return Plateaus(self.value.to(device), self.edge.to(device), self.there.to(device))
 
 
 @final

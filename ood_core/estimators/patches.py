@@ -61,7 +61,7 @@ def fit_patches(
     an empty direction would be taken for a certain one.
     """
     rng = generator(root, side * 10 + scale, stream=Stream.RESAMPLE)
-    rows = _drawn_patches(torch.cat(orbit(maps, symmetries)), side, scale, rng)
+    rows = drawn_patches(torch.cat(orbit(maps, symmetries)), side, scale, rng)
     count = max(1, min(spec.patches, len(rows) // MIN_PATCHES))
     start = KMeans(count, n_init=1, random_state=root % 2**32)
     labels = torch.from_numpy(start.fit(rows.numpy()).labels_).long()
@@ -127,7 +127,7 @@ def fit_patches_of(
     return [tuple(found[i * each : (i + 1) * each]) for i in range(len(sets))]
 
 
-def _drawn_patches(
+def drawn_patches(
     maps: Maps, side: int, scale: int, rng: np.random.Generator
 ) -> Float[Tensor, "n d"]:
     """Draw patches at all places; of coarse maps also those of the grid moved by half a pixel.

@@ -14,7 +14,8 @@ from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.calibrated import Labels
-from ood_core.denoising.statistics import Plateaus, Statistics
+from ood_core.denoising.plateaus import FrontDenoiser, Fronts, Plateaus
+from ood_core.denoising.statistics import Statistics
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.estimators.choice import Prior
@@ -79,6 +80,10 @@ class Sampler:
         symmetries = pipeline.targets.symmetries
         bins = radial_bins(steering, symmetries)
         plateaus = Plateaus.of(seen) if pipeline.method.quantization else None
+        self._fronts: Fronts | None = None
+        if plateaus is not None:
+            fronts = Fronts.of(seen, symmetries, plateaus, pipeline.root)
+            self._fronts = fronts.to(pipeline.device)
         statistics = Statistics(seen.shape[-2], bins, seen.shape[-1], plateaus)
         aims = StatisticAims.measure(statistics, seen, symmetries, neighbours)
         self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
@@ -142,6 +147,8 @@ class Sampler:
         """Denoisers of a batch without and with steering."""
         pipeline, spec = self._pipeline, self._pipeline.method.steering or SteeringSpec()
         plain, steps = pipeline.denoiser(labels), pipeline.timesteps.tolist()[::-1]
+        if self._fronts is not None:
+            plain = FrontDenoiser(plain, self._fronts)
         steered = SteeredDenoiser(plain, self._statistics, aim, self.aims, spec, seeds, steps)
         return plain, steered
 

@@ -11,12 +11,12 @@ from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.aims import NEAR, SPREAD_FLOOR, Novelty, StatisticAims, share_missed
+from ood_core.denoising.plateaus import Plateaus
 from ood_core.denoising.statistics import (
     BLOCK_GROUPS,
     GROUPS,
     LEVELS,
     LOW_K,
-    Plateaus,
     Statistics,
     group_means,
     ring_means,
@@ -28,6 +28,7 @@ from ood_core.metrics.detail import local_mean
 from ood_core.metrics.distances import Whitening
 from ood_core.numerics.covariance import Stationary, filtered, wavenumbers
 from ood_core.numerics.random import SeedRange
+from tests.denoising.test_plateaus import bubbles
 from tests.strategies import randn, repeatable
 
 LINEAR = NoiseSchedule.linear()
@@ -301,38 +302,6 @@ def test_a_map_at_its_aim_has_no_distance(aims: StatisticAims) -> None:
     x0 = targets()[:2]
     at_aim = SteeredDenoiser(INNER, STATISTICS, STATISTICS(x0), aims, SPEC)
     assert float(at_aim.distance(x0).max()) == 0
-
-
-def bubbles(n: int = TARGETS) -> Maps:
-    """Maps of two phases: a quarter of the pixels is -1, the others are between 0.3 and 1."""
-    field = randn(n, 1, SIDE, SIDE, seed=7).float()
-    field = Stationary(POWER).colour(field, torch.empty(n, 0))
-    low = field < field.flatten(1).quantile(0.25, dim=1)[:, None, None, None]
-    return torch.where(low, -1.0, 0.65 + 0.35 * torch.tanh(field))
-
-
-def test_pixels_beyond_an_edge_are_set_and_their_gradient_passes() -> None:
-    plateaus = Plateaus.of(bubbles())
-    assert plateaus is not None and plateaus.there.tolist() == [[True, False]]
-    edge = float(plateaus.edge[0, 0])
-    assert -1 < edge < 1
-    maps = torch.tensor([-7.0, -1.0, edge - 0.01, edge + 0.01, 1.5]).reshape(1, 1, 1, 5)
-    maps.requires_grad_(True)
-    settled = plateaus(maps)
-    # a + (b - a) is b but for one rounding of each, at most 7 in size
-    assert torch.allclose(settled, torch.tensor([-1, -1, -1, edge + 0.01, 1.5]), atol=14 * 2**-24)
-    (gradient,) = torch.autograd.grad(settled.square().sum() / 2, maps)
-    assert torch.equal(gradient, settled.detach())
-    assert Plateaus.of(targets()) is None
-
-
-def test_plateaus_at_both_ends_mirror_each_other() -> None:
-    low, high = (Plateaus.of(maps) for maps in (bubbles(), -bubbles()))
-    assert low is not None and high is not None
-    maps = randn(2, 1, SIDE, SIDE, seed=9).float()
-    assert torch.equal(low(maps), -high(-maps))
-    flat, none = maps.flatten(2), torch.zeros(2, 1, 2, SIDE * SIDE)
-    assert torch.equal(low.heights(flat, none)[:, :, 0], -high.heights(-flat, none)[:, :, 1])
 
 
 def test_how_far_pixels_lie_beyond_an_edge_is_no_gap() -> None:

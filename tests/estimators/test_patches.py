@@ -14,7 +14,7 @@ from ood_core.config.method import CalibrationSpec
 from ood_core.diffusion.patches import PatchDenoiser, PatchMixture
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.patches import (
-    _drawn_patches,
+    drawn_patches,
     expectation,
     fit_patches,
     fit_patches_of,
@@ -212,11 +212,11 @@ def test_patches_have_room_in_the_map(
 def test_patches_are_drawn_once_each_from_all_places() -> None:
     """Of a map whose pixels are their own numbers every patch says where it lies."""
     maps = torch.arange(2 * 6 * 7.0).reshape(2, 1, 6, 7)
-    rows = _drawn_patches(maps, 3, 1, np.random.default_rng(0))
+    rows = drawn_patches(maps, 3, 1, np.random.default_rng(0))
     corners = [number for number in range(84) if number % 7 < 5 and number // 7 % 6 < 4]
     assert sorted(rows[:, 0].tolist()) == corners
     window = torch.tensor([0, 1, 2, 7, 8, 9, 14, 15, 16])
     torch.testing.assert_close(rows, rows[:, :1] + window)
-    averaged = _drawn_patches(maps, 2, 2, np.random.default_rng(0))
+    averaged = drawn_patches(maps, 2, 2, np.random.default_rng(0))
     assert len(averaged) == 2 * 2 * (2 + 1)  # on the grid, and a pixel beyond it
     assert averaged[:, 0].min() == 4  # the mean of 0, 1, 7 and 8
