@@ -2,14 +2,14 @@
 
 An ionised bubble has 0 mK and all around it has more. Near a front a posterior mean lies between
 the two, where no map has a pixel, and linear weights of experts keep it there at noise that leaves
-no doubt: samples had frayed fronts with threads. There the estimate is instead the posterior mean
-over the targets' own patches,
+no doubt: samples had frayed fronts with dim borders. There the estimate is instead the posterior
+mean over the targets' own patches,
 
     E[p | y] = sum_i softmax_i(-|y - p_i|^2 / (2 s^2)) p_i,   s = sigma/alpha
 
 of which the middle pixel is kept (Kamb & Ganguli 2024, arXiv 2411.19339, eq. 5, there at all
 pixels and noise levels): one side or the other as soon as the noise allows. All other pixels keep
-their texture, which a few thousand patches do not have.
+their texture, which a few thousand patches do not have. `benchmarks/composites.py` measures it.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,8 @@ from ood_core.numerics.symmetry import orbit
 GAP = 5.0  # the soft step between a plateau and its edge is so much narrower than these are apart
 SIDE = 3  # of patches, px: of a front this wide a few thousand show all that there is
 DECIDED = 3.0  # noises that a gap is wide where a pixel's side of it is hardly in doubt
+FAINT = 0.5  # of the pixels beyond a gap: few lie just beside it, where means do
+PATCHES = 4096  # the cost goes with their number
 MARGIN = 0.1  # of a gap beside the plateau, where an estimate is that of the plateau with its noise
 
 
@@ -85,12 +87,16 @@ class Plateaus:
         """Width of the widest gap between a plateau and its edge."""
         return float((self.edge - self.value).abs().max())
 
-    def between(self, maps: Maps) -> Bool[Tensor, "n c y x"]:
-        """Where pixels lie in a gap, but for a margin beside the plateau."""
-        edge, value = (ends[..., None, None] for ends in (self.edge, self.value))
-        share = (maps[:, :, None] - value) / torch.where(edge == value, 1.0, edge - value)
-        inside = (share > MARGIN) & (share < 1) & self.there[..., None, None]
-        return inside.any(dim=2)
+    def fainter(self, targets: Maps) -> Float[Tensor, "c 2"]:
+        """Per channel and end, the value that `FAINT` of the targets' other pixels lie before."""
+        found = self.value.clone()
+        for channel, pixels in enumerate(targets.movedim(1, 0).flatten(1)):
+            at = (pixels[:, None] == self.value[channel]) & self.there[channel]
+            ends = np.quantile(pixels[~at.any(dim=1)].numpy(), (FAINT, 1 - FAINT))
+            found[channel] = torch.where(
+                self.there[channel], torch.from_numpy(ends), found[channel]
+            )
+        return found
 
 
 @final
@@ -98,10 +104,12 @@ class Plateaus:
 class Fronts:
     """Plateaus of targets, and the targets' patches, which tell on which side of a gap a pixel is.
 
-    Rows of `patches` are channels, rows and columns of `SIDE` px squares.
+    Pixels beside a plateau are asked about as far as `until`. Rows of `patches` are channels, rows
+    and columns of `SIDE` px squares.
     """
 
     plateaus: Plateaus
+    until: Float[Tensor, "c 2"]
     patches: Float[Tensor, "k d"]
 
     @classmethod
@@ -111,15 +119,23 @@ class Fronts:
         """Draw patches of all images of the targets."""
         rng = generator(root, SIDE, stream=Stream.RESAMPLE)
         images = torch.cat(orbit(targets, symmetries))
-        return cls(plateaus, drawn_patches(images, SIDE, 1, rng))
+        patches = drawn_patches(images, SIDE, 1, rng)[:PATCHES]
+        return cls(plateaus, plateaus.fainter(targets), patches)
+
+    def doubtful(self, maps: Maps) -> Bool[Tensor, "n c y x"]:
+        """Where pixels lie between a plateau and `until`, but for a margin next to the plateau."""
+        until, value = (ends[..., None, None] for ends in (self.until, self.plateaus.value))
+        share = (maps[:, :, None] - value) / torch.where(until == value, 1.0, until - value)
+        inside = (share > MARGIN) & (share < 1) & self.plateaus.there[..., None, None]
+        return inside.any(dim=2)
 
     def decided(self, noise: float) -> bool:
         """Whether noise of this standard deviation leaves the side of a gap hardly in doubt."""
         return noise * DECIDED <= self.plateaus.gap()
 
     def __call__(self, y: Maps, estimate: Maps, noise: float) -> Maps:
-        """The estimate of maps `y` with noise, anew where it lies in a gap."""
-        where = self.plateaus.between(estimate)
+        """The estimate of maps `y` with noise, made anew where it is doubtful."""
+        where = self.doubtful(estimate)
         wide = F.pad(y, (SIDE // 2,) * 4, mode="reflect")
         rows = F.unfold(wide, SIDE).transpose(1, 2)
         if y.device.type == "cpu":  # elsewhere to ask which ones would stop the device
@@ -139,7 +155,7 @@ class Fronts:
 
     def to(self, device: torch.device | str) -> "Fronts":
         """Move to a device."""
-        return Fronts(self.plateaus.to(device), self.patches.to(device))
+        return Fronts(self.plateaus.to(device), self.until.to(device), self.patches.to(device))
 
 
 @final

@@ -1,5 +1,6 @@
 """Plateaus of targets, and pixels between a plateau and its edge."""
 
+import pytest
 import torch
 
 from ood_core.arrays import Maps
@@ -63,9 +64,10 @@ def test_plateaus_at_both_ends_mirror_each_other() -> None:
     assert torch.equal(low.heights(flat, none)[:, :, 0], -high.heights(-flat, none)[:, :, 1])
 
 
-def test_only_pixels_in_the_gap_are_decided_anew() -> None:
-    fronts, maps = fronts_of(bubbles()), bubbles(4)
-    low, edge = -1.0, float(fronts.plateaus.edge[0, 0])
+def test_only_pixels_beside_a_plateau_are_decided_anew() -> None:
+    fronts, maps = fronts_of(bubbles()), bubbles(4).clamp_min(-0.99)
+    maps[maps > -0.9] = 1.0
+    low, edge = -1.0, float(fronts.until[0, 0])
     places = torch.tensor([0.0, MARGIN / 2, MARGIN * 1.01, 0.5, 0.99, 1.0, 1.5])
     estimate = maps.clone()
     estimate[0, 0, 8, :7] = low + (edge - low) * places
@@ -97,7 +99,7 @@ def test_between_two_values_it_is_a_logistic_function() -> None:
     plateaus = Plateaus(
         torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([[True, False]])
     )
-    fronts = Fronts(plateaus, flat[::6].flatten(1)[:, : SIDE**2])
+    fronts = Fronts(plateaus, torch.tensor([[1.0, 1.0]]), flat[::6].flatten(1)[:, : SIDE**2])
     for value, noise in ((0.55, 0.6), (0.45, 0.3), (0.52, 0.1)):
         y = torch.full((1, 1, SIZE, SIZE), value)
         found = fronts(y, torch.full_like(y, 0.5), noise)
@@ -105,19 +107,26 @@ def test_between_two_values_it_is_a_logistic_function() -> None:
         assert torch.allclose(found, known.expand_as(found), atol=1e-5)
 
 
-def test_samples_near_a_front_fall_on_one_side_of_it() -> None:
+def test_pixels_near_a_front_fall_on_one_side_of_it() -> None:
     """Means of truth and noise about half way leave the gap, nearly all on their own side."""
     fronts, truth = fronts_of(bubbles(60)[12:]), bubbles(60)[:12]
+    low, edge = -1.0, float(fronts.plateaus.edge[0, 0])
     y = truth + 0.15 * randn(*truth.shape, seed=6).float()
     blurred = torch.nn.functional.avg_pool2d(y, 3, 1, 1, count_include_pad=False)
-    inside = fronts.plateaus.between(blurred)
+    inside = (blurred > low + MARGIN * (edge - low)) & (blurred < edge)
     assert 0.1 < float(inside.float().mean()) < 0.9
-    found = fronts(y, blurred, 0.15)
-    left = fronts.plateaus.between(found)[inside].float().mean()
-    middle = -0.5 + 0.5 * float(fronts.plateaus.edge[0, 0])
-    right = ((found > middle) == (truth > middle))[inside].float().mean()
+    found = fronts(y, blurred, 0.15)[inside]
+    left = ((found > low + MARGIN * (edge - low)) & (found < edge)).float().mean()
+    right = ((found > (low + edge) / 2) == (truth[inside] > -1)).float().mean()
     # Sides are 1.1 or more apart, over 7 noises: a pixel by itself is right in all but 2e-4.
     assert float(left) < 0.02 and float(right) > 0.98
+
+
+def test_half_of_the_pixels_beyond_a_gap_are_asked_about() -> None:
+    low, high = bubbles(), -bubbles()
+    until = fronts_of(low).until
+    assert float(until[0, 0]) == pytest.approx(float(low[low > -1].median()), abs=1e-3)
+    assert torch.equal(fronts_of(high).until, -until.flip(1))
 
 
 def test_noise_that_leaves_the_side_in_doubt_changes_nothing() -> None:
