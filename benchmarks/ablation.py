@@ -80,13 +80,22 @@ def white(fitted: Synthesizer) -> Sampler:
     return Sampler(fit.pipeline, prior, geometry, kept, fit.held)
 
 
+def means_at_fronts(fitted: Synthesizer) -> Sampler:
+    """Pixels beside a plateau as the stack of experts estimates them."""
+    sampler = plain(fitted)
+    sampler._fronts = None
+    return sampler
+
+
+BESIDE_PLATEAUS = "no patches beside plateaus"
 SAMPLED: dict[str, Callable[[Synthesizer], Sampler]] = {
     "default": plain,
     "latents from N(0, I)": white,
     "ODE": lambda fitted: plain(fitted, solver="ddim"),
     "no steering": lambda fitted: plain(fitted, steering=None),
+    BESIDE_PLATEAUS: means_at_fronts,
 }
-"""Rows that share the default's fit."""
+"""Rows that share the default's fit; the last is of targets with plateaus alone."""
 
 
 def low(case: Case) -> Case:
@@ -185,6 +194,8 @@ def table(config: Path, samples: int, seeds: int, base: str | None) -> None:
     say(*["---"] * len(header))
     shared = [case.fitted(seed) for seed in range(seeds)]
     for name, sampler in SAMPLED.items():
+        if name == BESIDE_PLATEAUS and plain(shared[0])._fronts is None:
+            continue
         row(name, judge, case, [(fit, sampler(fit)) for fit in shared], samples)
     for name, change in FITTED.items():
         other = change(case)

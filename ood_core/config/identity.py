@@ -16,7 +16,7 @@ from typing import Any
 from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
 from ood_core.errors import IdentityRefused
 
-SCHEME = 7
+SCHEME = 8
 SECTIONS = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
 
 
