@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from benchmarks.sizes import BASE, SETS, target_set
+from benchmarks.sizes import BASE, SETS, shrink, target_set
 from flows.settings import load_settings
 from ood_core.denoising.windowed import offset
 from ood_core.maps.target_set import TargetSet
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32, help="side of the maps of a set")
     parser.add_argument("--image", help="the image of the Sun")
     parser.add_argument("--sides", nargs="+", type=int, required=True)
-    parser.add_argument("--picture")
+    parser.add_argument("--picture", type=Path)
     known = parser.parse_args()
     torch.set_num_threads(1)
     if known.set:
@@ -124,6 +124,7 @@ def main() -> None:
             axes.set_title(title)
             axes.set_axis_off()
         figure.savefig(known.picture, dpi=120)
+        shrink(known.picture)
 
 
 if __name__ == "__main__":
