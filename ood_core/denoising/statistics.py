@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from ood_core.arrays import Maps
+from ood_core.arrays import Map, Maps
 from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.denoising.plateaus import Plateaus
 from ood_core.metrics.scattering import Scattering
@@ -46,10 +46,31 @@ RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distanc
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class Taper:
+    """Maps that fade to a mean `(c, 1, 1)` at their borders, by `weights` `(y, x)` from 0 to 1.
+
+    Powers and wavelets take maps to be periodic: the step from one border to the border opposite is
+    part of what they see.
+    """
+
+    mean: Map
+    weights: Float[Tensor, "y x"]
+
+    def __call__(self, maps: Maps) -> Maps:
+        """Fade maps."""
+        return self.mean + self.weights * (maps - self.mean)
+
+    def to(self, device: torch.device | str) -> "Taper":
+        """Move to a device."""
+        return Taper(self.mean.to(device), self.weights.to(device))
+
+
+@final
 class Statistics:
     """Differentiable summary of maps in model range, square ones without a `width`.
 
-    With `plateaus`, maps are set to these first.
+    With `plateaus`, maps are set to these first; with a `taper` they then fade at their borders.
     """
 
     def __init__(
@@ -58,6 +79,7 @@ class Statistics:
         radial_bins: int = 0,
         width: int | None = None,
         plateaus: Plateaus | None = None,
+        taper: Taper | None = None,
     ) -> None:
         shape = y, x = size, width or size
         self._scattering = Scattering(y, thinned=True, width=x)
@@ -71,7 +93,7 @@ class Statistics:
         )
         self._levels = torch.tensor(LEVELS)
         self._rings = ring_means(y, radial_bins, x)
-        self._shape, self._plateaus = shape, plateaus
+        self._shape, self._plateaus, self._taper = shape, plateaus, taper
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channels concatenated."""
@@ -92,6 +114,7 @@ class Statistics:
     def by_name(self, maps: Maps) -> dict[str, Tensor]:
         """Return the statistics of every map by their names, one row per map."""
         maps = maps if self._plateaus is None else self._plateaus(maps)
+        maps = maps if self._taper is None else self._taper(maps)
         flat = maps.flatten(2)
         mean, spread = flat.mean(-1), flat.std(-1)
         standard = (flat - mean[..., None]) / spread[..., None].clamp_min(1e-3)
@@ -129,6 +152,7 @@ class Statistics:
             setattr(moved, name, getattr(self, name).to(device))
         moved._block_groups = tuple(groups.to(device) for groups in self._block_groups)
         moved._plateaus = None if self._plateaus is None else self._plateaus.to(device)
+        moved._taper = None if self._taper is None else self._taper.to(device)
         return moved
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps
@@ -47,8 +47,7 @@ class WindowedDenoiser:
     ) -> None:
         self._inner, self._counts, self._window = list(inner), list(counts), window
         self._corners = corners(window, field)
-        rows, columns = (torch.sin((torch.arange(n) + 0.5) * torch.pi / n) ** 2 for n in window)
-        self._weights = rows[:, None] * columns[None, :]
+        self._weights = weights(window)
         self._given, self._long = given, longer_than(window, field)
 
     @property
@@ -60,18 +59,24 @@ class WindowedDenoiser:
         """Return the estimate of a field, `(1, c, y, x)`."""
         moved = offset(t, self._window)
         x_t = torch.roll(x_t, (-moved[0], -moved[1]), (-2, -1))
-        estimate, weights, start = torch.zeros_like(x_t), self._weights.to(x_t), 0
+        estimate, weight, start = torch.zeros_like(x_t), self._weights.to(x_t), 0
         for denoise, count in zip(self._inner, self._counts, strict=True):
             places = self._corners[start : start + count]
             indices = [_indices(place, self._window, x_t.shape[-2:]) for place in places]
             clean = denoise(torch.stack([x_t[0][:, y, x] for y, x in indices]), t)
-            for part, (y, x) in zip(clean * weights, indices, strict=True):
+            for part, (y, x) in zip(clean * weight, indices, strict=True):
                 estimate[0][:, y, x] += part
             start += count
         estimate = torch.roll(estimate, moved, (-2, -1))
         if self._given is not None:
             estimate = estimate + filtered(self._given - estimate, self._long)
         return estimate
+
+
+def weights(window: tuple[int, int]) -> Float[Tensor, "y x"]:
+    """Weights of the pixels of a window."""
+    rows, columns = (torch.sin((torch.arange(n) + 0.5) * torch.pi / n) ** 2 for n in window)
+    return rows[:, None] * columns[None, :]
 
 
 def longer_than(window: tuple[int, int], field: tuple[int, int]) -> Map:

@@ -4,6 +4,10 @@ A field begins as a Gaussian one of the targets' spectrum, noised to the top of 
 denoised in overlapping windows (`ood_core.denoising.windowed`), each steered towards an aim of its
 own. Waves longer than the targets stay as they begin: Gaussian, of a power between that of the
 targets' longest waves and that of their means.
+
+Statistics of windows and of targets are those under the weights by which windows are added. Without
+that, part of a target's power is the step from one of its borders to the border opposite, and
+windows whose borders agree more than those of their aim's target were given straight edges instead.
 """
 
 from collections.abc import Iterator
@@ -14,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.arrays import Latents, Map, Maps
-from ood_core.denoising.windowed import WindowedDenoiser, corners
+from ood_core.denoising.statistics import Taper
+from ood_core.denoising.windowed import WindowedDenoiser, corners, weights
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.sampling import decode, evaluations_per_map
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -34,10 +39,13 @@ class FieldMaker:
     """Makes fields for a fitted pipeline; `batch` windows are denoised at once."""
 
     def __init__(self, pipeline: Pipeline, sampler: Sampler, batch: int) -> None:
-        self._pipeline, self._sampler, self._batch = pipeline, sampler, batch
+        self._pipeline, self._batch = pipeline, batch
         seen = pipeline.targets.fit_seen
         self._mean = seen.mean((0, 2, 3), keepdim=True)[0]
         self._window = (seen.shape[-2], seen.shape[-1])
+        self._sampler = sampler
+        if pipeline.method.steering is not None:
+            self._sampler = sampler.tapered(Taper(self._mean, weights(self._window)))
         self._half = (seen.shape[-2] // 2, seen.shape[-1] // 2)
 
     @property

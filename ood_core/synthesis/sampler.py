@@ -1,6 +1,7 @@
 """Draws, decodes and steers: sample `i` is a function of the root key and `i` alone."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
@@ -15,7 +16,7 @@ from ood_core.config.targets import Symmetry
 from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.calibrated import Labels
 from ood_core.denoising.plateaus import FrontDenoiser, Fronts, Plateaus
-from ood_core.denoising.statistics import Statistics
+from ood_core.denoising.statistics import Statistics, Taper
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.estimators.choice import Prior
@@ -75,19 +76,30 @@ class Sampler:
         self._pipeline, self._latents = pipeline, latents
         self._geometry, self._held = geometry, torch.tensor(held)
         self._sampler = latent_sampler(pipeline.method.draw, prior, latents)
+        seen, symmetries = pipeline.targets.fit_seen, pipeline.targets.symmetries
+        self._plateaus = Plateaus.of(seen) if pipeline.method.quantization else None
+        self._fronts: Fronts | None = None
+        if self._plateaus is not None:
+            fronts = Fronts.of(seen, symmetries, self._plateaus, pipeline.root)
+            self._fronts = fronts.to(pipeline.device)
+        self._measure_aims(None)
+        self._labels = pipeline.labels(seen)
+
+    def _measure_aims(self, taper: Taper | None) -> None:
+        pipeline = self._pipeline
         seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
         bins = radial_bins(steering, symmetries)
-        plateaus = Plateaus.of(seen) if pipeline.method.quantization else None
-        self._fronts: Fronts | None = None
-        if plateaus is not None:
-            fronts = Fronts.of(seen, symmetries, plateaus, pipeline.root)
-            self._fronts = fronts.to(pipeline.device)
-        statistics = Statistics(seen.shape[-2], bins, seen.shape[-1], plateaus)
+        statistics = Statistics(seen.shape[-2], bins, seen.shape[-1], self._plateaus, taper)
         aims = StatisticAims.measure(statistics, seen, symmetries, neighbours)
         self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
-        self._labels = pipeline.labels(seen)
+
+    def tapered(self, taper: Taper) -> "Sampler":
+        """The same, steered towards statistics of targets that fade at their borders."""
+        made = copy(self)
+        made._measure_aims(taper)
+        return made
 
     def sample(self, seeds: SeedRange) -> Samples:
         """Make the samples of a range of seeds.

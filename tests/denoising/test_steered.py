@@ -11,17 +11,21 @@ from ood_core.arrays import Maps
 from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.aims import NEAR, SPREAD_FLOOR, Novelty, StatisticAims, share_missed
+from ood_core.denoising.hats import band_knots
 from ood_core.denoising.plateaus import Plateaus
 from ood_core.denoising.statistics import (
+    BANDS,
     BLOCK_GROUPS,
     GROUPS,
     LEVELS,
     LOW_K,
     Statistics,
+    Taper,
     group_means,
     ring_means,
 )
 from ood_core.denoising.steered import MOST, SteeredDenoiser
+from ood_core.denoising.windowed import weights
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.metrics.detail import local_mean
@@ -249,6 +253,21 @@ class Shuffled(Statistics):
 
     def by_name(self, maps: Maps) -> dict[str, torch.Tensor]:
         return dict(sorted(super().by_name(maps).items(), reverse=True))
+
+
+def test_a_taper_hides_the_step_from_border_to_border() -> None:
+    """Of a ramp, the amplitude of `k` waves is `~ 1 / k` for the step, and `~ 1 / k^3` tapered.
+
+    Half its log power about 8 waves falls by `ln 8^2 = 4.2` more, and by 3 at least.
+    """
+    side = 32
+    ramp = torch.linspace(-1, 1, side).expand(1, 1, side, side)
+    fade = Taper(torch.zeros(1, 1, 1), weights((side, side)))
+    whole, faded = (Statistics(side, taper=t).by_name(ramp)["bands"][0, 0] for t in (None, fade))
+    middle = int((band_knots(side, side, BANDS) - 8 / side).abs().argmin())
+    assert float(faded[middle] - faded[1]) < float(whole[middle] - whole[1]) - 3
+    again = Statistics(side).by_name(fade(ramp))["bands"][0, 0]
+    assert torch.equal(again, faded)
 
 
 def test_what_is_of_the_largest_waves_is_said_by_name_and_not_by_position() -> None:

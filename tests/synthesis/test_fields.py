@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 import ood_core as ff
 from ood_core.errors import InputError
+from ood_core.synthesis.fields import FieldMaker
 from tests.fields import smooth_fields
 
 
@@ -56,6 +58,24 @@ def test_opposite_borders_of_a_periodic_field_continue_one_another(synth):
         for periodic in (True, False)
     )
     assert closed < 1.2 and open_ > 1.3
+
+
+def test_fields_are_steered_under_the_weights_of_windows_and_samples_are_not(base, targets):
+    """What a pixel at a border is, which has hardly any weight, no aim of a field can tell."""
+    method = ff.Method(steps=2, calibration=ff.CalibrationSpec(draws=1, patches=0))
+    synth = ff.Synthesizer(ff.load_model(str(base)), method, batch=4).fit(targets, progress=False)
+    samples, sampler = synth.sample(4, progress=False), synth._fit.sampler
+    maker = FieldMaker(synth._fit.pipeline, sampler, 4)
+    assert np.isfinite(synth.field(16, 24, progress=False)).all()
+    assert np.array_equal(samples, synth.sample(4, progress=False))
+    maps = targets.fit_ranged[:3]
+    lit = maps.clone()
+    lit[..., 0, :] += 1  # of weight sin^2(pi / 32) = 0.0096
+    own, others = (s._statistics.by_name(lit)["mean"] for s in (maker._sampler, sampler))
+    before, plain = (s._statistics.by_name(maps)["mean"] for s in (maker._sampler, sampler))
+    # A row is 1/16 of a map; under the weights, whose mean along it is 1/2, 0.0096 / 32 of one.
+    assert (others - plain).allclose(torch.full((3, 1), 1 / 16), atol=1e-5)
+    assert (own - before).allclose(torch.full((3, 1), 0.0096 / 32), atol=1e-5)
 
 
 @pytest.mark.parametrize(
