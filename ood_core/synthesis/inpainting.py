@@ -19,7 +19,7 @@ from ood_core.arrays import Map, Maps, on_device
 from ood_core.denoising.conditioned import ConditionedDenoiser, KnownPixels
 from ood_core.diffusion.sampling import decode
 from ood_core.errors import InputError
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.windowed import fit_conditional
 from ood_core.numerics.random import SeedRange, Stream, normal, root_key
 from ood_core.synthesis.pipeline import Each, Pipeline
 
@@ -31,7 +31,7 @@ class Inpainter:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline, targets = pipeline, pipeline.targets
         # The stack's own Gaussian is the best denoiser among much noise, this one the likeliest.
-        law = fit_gaussian(targets.fit_seen, "spectral_low_rank", targets.symmetries)
+        law = fit_conditional(targets.fit_seen, targets.symmetries)
         self._mean, self._covariance = on_device((law.mean, law.covariance), pipeline.device)
 
     def draw(self, known: Map, missing: Bool[Tensor, "c y x"], seeds: SeedRange) -> Maps:
