@@ -6,6 +6,7 @@ from actors.workers import load_sampler
 from flows.runs.reload import fitted_pipeline
 from flows.settings import RunSettings
 from ood_core.config.identity import read_method
+from ood_core.errors import BaseModelMissing
 from ood_core.report.pictures import even_rows
 from ood_core.store.files import exists, read_json, write_json
 from ood_core.store.run import WISHES, RunStore
@@ -18,13 +19,17 @@ MEASURED = 2048
 def meet_wishes(run: RunStore, settings: RunSettings) -> None:
     """Measure and store what became of the wishes of a run whose samples are there, if any.
 
+    Where the base cannot be found, what was stored before is kept.
+
     Raises:
-        InputError: no such base.
         IdentityRefused: another base, or another file of the reward, than the run's.
     """
     if read_method(run.record["identity_record"]).steer is None:
         return
-    pipeline, plan = fitted_pipeline(run, settings), run.plan("generate")
+    try:
+        pipeline, plan = fitted_pipeline(run, settings), run.plan("generate")
+    except BaseModelMissing:
+        return
     plain = unsteered(pipeline, load_sampler(run, pipeline), plan.shard_rows, UNSTEERED)
     samples = run.table("generate").pick("maps", even_rows(plan.rows, MEASURED))
     receipts = run.ledger("generate").all(plan)

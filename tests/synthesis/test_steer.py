@@ -9,6 +9,7 @@ import pytest
 import ood_core as ff
 from ood_core.config.steer import SteerSpec, WishSpec
 from ood_core.errors import ConfigError, IdentityRefused, InputError
+from ood_core.numerics.random import SeedRange
 from ood_core.synthesis.met import Met
 
 
@@ -57,10 +58,10 @@ def test_a_wish_is_met_better_than_by_chance(brighter, plain):
 
 
 def test_what_it_is_compared_with_are_the_samples_without_wishes(brighter, plain):
-    """Of the same root, and so the same maps where the identity is that of wishes."""
+    """With the random numbers of the same identity."""
     fit = brighter._fit
     usual = fit.sampler.preferring(None)
-    seeds = ff.synthesis.synthesizer.SeedRange(fit.pipeline.root, 0, 8)
+    seeds = SeedRange(fit.pipeline.root, 0, 8)
     made = fit.pipeline.physical(usual.sample(seeds).maps)
     (one,) = brighter.met(brighter.sample(8, progress=False)).reached
     assert one.unsteered.mean == pytest.approx(made.mean(axis=(1, 2, 3)).mean(), rel=1e-5)
