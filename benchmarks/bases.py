@@ -43,7 +43,7 @@ from ood_core.synthesis.synthesizer import Synthesizer
 RATIOS = (0.1, 0.4, 1.0, 2.5)
 HELD_OUT, BRIGHT = 96, 0.03
 NAME = "bases"
-REPEL, SAMPLES = (0.0, -0.1, 0.1, 0.3), 64
+REPEL, SAMPLES = (0.0, 0.1, 0.3), 64
 SCORES = ("spectrum_error", "fsd", "c2st")
 
 
