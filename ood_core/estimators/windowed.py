@@ -92,11 +92,13 @@ def window_covariance(periodogram: Float[Tensor, "y x"]) -> Float[Tensor, "yy xx
 
     def covariance(heights: Tensor) -> Tensor:
         power = torch.lerp(heights[left], heights[left + 1], share).exp() + least
-        return torch.fft.ifft2(power).real
+        lags: Tensor = torch.fft.ifft2(power).real
+        return lags
 
     def expected(heights: Tensor) -> Tensor:
         folded = (covariance(heights) * seen).reshape(2, y, 2, x).sum((0, 2))
-        return torch.fft.fft2(folded).real.clamp_min(least)
+        mean: Tensor = torch.fft.fft2(folded).real.clamp_min(least)
+        return mean
 
     start = periodogram.clamp_min(least).log().mean()
     heights = start.repeat(count).requires_grad_()
