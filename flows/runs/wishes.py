@@ -34,7 +34,8 @@ def meet_wishes(run: RunStore, settings: RunSettings) -> None:
     samples = run.table("generate").pick("maps", even_rows(plan.rows, MEASURED))
     receipts = run.ledger("generate").all(plan)
     made = sum(receipt.stop - receipt.start for receipt in receipts)
-    cost = sum(r.nfe for r in receipts) / made, sum(r.seconds for r in receipts) / made
+    seconds = sum(r.parts.get(part, 0.0) for r in receipts for part in ("draw", "compute"))
+    cost = sum(r.nfe for r in receipts) / made, seconds / made
     found = meet(pipeline, samples.astype(np.float32), plain, cost)
     write_json(run.root / WISHES, found.to_json())
 

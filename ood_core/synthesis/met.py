@@ -62,8 +62,8 @@ class Met:
 
     `candidates` ways were tried, whole ones if `whole`, else at every step. `evaluations` and
     `unsteered_evaluations` count those of the network for a sample, `seconds` and
-    `unsteered_seconds` are those of a worker; the first of each pair is None where it was not
-    measured. `maps` samples were measured, `unsteered_maps` made without wishes.
+    `unsteered_seconds` those by the clock to draw and to compute it; the first of each pair is None
+    where it was not measured. `maps` samples were measured, `unsteered_maps` made without wishes.
     """
 
     reached: tuple[Reached, ...]
@@ -104,13 +104,13 @@ class Unsteered:
 
 
 def unsteered(pipeline: Pipeline, sampler: Sampler, batch: int, count: int) -> Unsteered:
-    """Make the samples 0 to `count` without wishes, in batches; seconds are of this process."""
+    """Make the samples 0 to `count` without wishes, in batches."""
     plain, made = sampler.preferring(None), []
-    before, began = pipeline.base.nfe, time.process_time()
+    before, began = pipeline.base.nfe, time.monotonic()
     for first in range(0, count, batch):
         seeds = SeedRange(pipeline.root, first, first + batch)
         made.append(pipeline.physical(plain.sample(seeds).maps.cpu()))
-    seconds, calls = time.process_time() - began, pipeline.base.nfe - before
+    seconds, calls = time.monotonic() - began, pipeline.base.nfe - before
     maps = np.concatenate(made)
     return Unsteered(maps[:count], calls / len(maps), seconds / len(maps))
 
@@ -164,7 +164,7 @@ def _of(values: NDArray[Any], value: float | None = None, width: float | None = 
 def said(one: Reached) -> str:
     """One line for people."""
     level = "" if one.above is None else f" above {one.above:g}"
-    wish = "more of it" if one.value is None else f"{one.value:g} +- {one.width:g}"
+    wish = "more of it" if one.value is None else f"{one.value:g} +- {one.width:.3g}"
     return (
         f"{one.title}{level}: wished {wish}, reached {one.samples.mean:.4g} +- "
         f"{one.samples.spread:.4g}, unsteered {one.unsteered.mean:.4g}, "

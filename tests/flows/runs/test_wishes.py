@@ -82,6 +82,12 @@ def test_what_became_of_wishes_is_in_summary_report_and_card(steered, content):
     assert again.partition(start)[2][:4000] == page.partition(start)[2][:4000]
 
 
+def test_the_command_line_has_a_line_for_each_wish(steered, farfield):
+    told = farfield("status", steered.path).out
+    assert "mean: wished 0.5 +- 0.00984, reached" in told
+    assert "spectrum's slope: wished -3 +- 0.3, reached" in told
+
+
 def test_a_run_without_wishes_says_nothing_of_them(unbroken):
     assert not (unbroken / "wishes.json").exists()
     assert "steer" not in read_json(unbroken / "run.json")["identity_record"]["method"]
