@@ -13,8 +13,9 @@ those of one draw.
 `--known`: fields whose law is known, 64 of them fitted to: Gaussian ones that are periodic, and
 log-normal ones that are cut from periodic fields of four times the side, as those of
 `examples/targets/lognormal.fits` are. Their draws by the true law, by the Gaussian that is fitted
-to the targets and used alone, and by `Synthesizer.inpaint`: what the first two differ by is due to
-finite targets and to the form of the law, and what the last two differ by to the method.
+to the targets and used alone, periodic or as it is likeliest, and by `Synthesizer.inpaint`: what
+true and fitted law differ by is due to finite targets and to the form of the law, and what fitted
+law and `inpaint` differ by to the method.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import torch
 
 from flows.settings import load_settings
 from ood_core.config.method import Method
+from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.windowed import fit_conditional
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import load_model
@@ -138,16 +140,19 @@ def by_law(law: Known, mean: np.ndarray, covariance: np.ndarray, count: int) -> 
 
 
 def rows(law: Known, count: int) -> list[list[str]]:
-    """True law, fitted law, and the method."""
-    fitted = fit_conditional(law.targets.fit_ranged, law.targets.symmetries)
+    """True law, the fitted one if it has to be periodic and if not, and the method."""
+    fit, symmetries = law.targets.fit_ranged, law.targets.symmetries
     every = torch.eye(WHOLE**2, dtype=torch.float64).reshape(-1, 1, WHOLE, WHOLE)
-    matrix = fitted.covariance.apply(every).flatten(1).numpy()
+    found = [[law.name, "true law", *by_law(law, law.mean, law.covariance, count)]]
+    for name, fitted in (
+        ("periodic law", fit_gaussian(fit, "spectral_low_rank", symmetries)),
+        ("fitted law", fit_conditional(fit, symmetries)),
+    ):
+        matrix = fitted.covariance.apply(every).flatten(1).numpy()
+        cells = by_law(law, fitted.mean.flatten().double().numpy(), matrix, count)
+        found.append([law.name, name, *cells])
     synth = Synthesizer(load_model(BASE), Method()).fit(law.targets, progress=False)
-    return [
-        [law.name, "true law", *by_law(law, law.mean, law.covariance, count)],
-        [law.name, "fitted law", *by_law(law, fitted.mean.flatten().numpy(), matrix, count)],
-        [law.name, "inpaint", *_inpainted(synth, law.targets.held_out[:count])],
-    ]
+    return [*found, [law.name, "inpaint", *_inpainted(synth, law.targets.held_out[:count])]]
 
 
 def main() -> None:
