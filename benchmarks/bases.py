@@ -9,10 +9,18 @@ squared errors of 96 held-out maps over the maps' variance, at `sigma/alpha` of 
 - stack: all experts with the base, weights fitted to the fit targets, none pruned;
 - worth: by how many per cent the stack's error rises without the base, of all pixels and of the
   brightest 3 %.
+
+python -m benchmarks.bases --repel --targets examples/hubble.yaml examples/sun.yaml --bases A
+
+What it is worth to repel the base's own domain: estimates `D + w (D - base)`, with the calibrated
+denoiser `D` of the method as it is. One row per weight `w`: their error over that of `D`, as above,
+and scores of 64 samples.
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -20,17 +28,23 @@ import torch
 from flows.settings import load_settings
 from ood_core.arrays import Maps
 from ood_core.config.method import CalibrationSpec
+from ood_core.denoising.calibrated import Labels
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
+from ood_core.evaluation.evaluate import evaluate
 from ood_core.maps.paths import BOTH
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import load_model
-from ood_core.numerics.random import Stream, normal_like, root_key
+from ood_core.numerics.random import SeedRange, Stream, normal_like, root_key
 from ood_core.synthesis.pipeline import Calibrator, ExpertPlan, Pipeline, fit_mixtures
+from ood_core.synthesis.sampler import Sampler
+from ood_core.synthesis.synthesizer import Synthesizer
 
 RATIOS = (0.1, 0.4, 1.0, 2.5)
 HELD_OUT, BRIGHT = 96, 0.03
 NAME = "bases"
+REPEL, SAMPLES = (0.0, 0.1, 0.3), 64
+SCORES = ("spectrum_error", "fsd", "c2st")
 
 
 @dataclass(frozen=True)
@@ -85,13 +99,75 @@ def measure(source: str, config: str) -> list[list[str]]:
     return [[f"{e:.4f}" for e in bare], [f"{e:.4f}" for e, _ in found[0]], *worth]
 
 
+@dataclass(frozen=True)
+class Repelling:
+    """Estimates that are driven away from those of another denoiser, by a weight."""
+
+    inner: Denoiser
+    other: Denoiser
+    weight: float
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """That of both."""
+        return self.inner.schedule
+
+    def __call__(self, x_t: Maps, t: int) -> Maps:
+        """Return `D + w (D - other)`."""
+        clean = self.inner(x_t, t)
+        return clean + self.weight * (clean - self.other(x_t, t))
+
+
+class RepelledPipeline(Pipeline):  # type: ignore[misc]  # final, but for this experiment
+    """A pipeline whose denoisers repel the base."""
+
+    weight = 0.0
+
+    def denoiser(self, labels: Labels) -> Denoiser:
+        """The calibrated denoiser, driven away from the base."""
+        return Repelling(super().denoiser(labels), self.network, self.weight)
+
+
+def repelled(source: str, config: str) -> Iterator[list[str]]:
+    """The rows of one base on one set: weight, errors over those of weight 0, scores."""
+    settings = load_settings(Path(config))
+    targets = TargetSet.of(settings.targets)
+    synth = Synthesizer(load_model(source), settings.method).fit(targets, progress=False)
+    fitted = synth._fit
+    pipeline, held_out = fitted.pipeline, targets.held_out_ranged[:HELD_OUT]
+    schedule, labels = pipeline.base.schedule, pipeline.labels(held_out)
+    grid = pipeline.timesteps.tolist()
+    nearest = [min(grid, key=lambda t: abs(schedule.noise_to_signal(t) / r - 1)) for r in RATIOS]
+    plain = [errors(pipeline.denoiser(labels), held_out, t)[0] for t in nearest]
+    latents, prior = fitted.latents[list(fitted.held)], fitted.prior
+    for weight in REPEL:
+        own = RepelledPipeline(**{f.name: getattr(pipeline, f.name) for f in fields(pipeline)})
+        object.__setattr__(own, "weight", weight)
+        wrong = [errors(own.denoiser(labels), held_out, t)[0] for t in nearest]
+        sampler = Sampler(own, prior.prior, prior.geometry, latents, fitted.held)
+        made = sampler.sample(SeedRange(own.root, 0, SAMPLES)).maps.cpu()
+        scores = evaluate(own.physical(made), targets).scores
+        cells = " / ".join(f"{w / p:.3f}" for w, p in zip(wrong, plain, strict=True))
+        yield [f"{weight:g}", cells, *(f"{scores[name].value:.3f}" for name in SCORES)]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", required=True)
     parser.add_argument("--bases", nargs="+", required=True)
+    parser.add_argument("--repel", action="store_true")
     known = parser.parse_args()
     torch.set_num_threads(1)
+    if known.repel:
+        header = ["targets", "base", "w", "error over that of D", *SCORES]
+        print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
+        for config, base in product(known.targets, known.bases):
+            for row in repelled(base, config):
+                print(
+                    f"| {Path(config).stem} | {Path(base).name} | {' | '.join(row)} |", flush=True
+                )
+        return
     header = ["targets", "base", "bare", "stack", "worth, %", "worth where bright, %"]
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for config in known.targets:

@@ -200,15 +200,16 @@ def _table(prefix: str, schema: Mapping[str, Any], known: Mapping[str, Any]) -> 
         inner = _inner(field, known)
         default = "required" if key in schema.get("required", ()) else _json(field.get("default"))
         if inner is not None and default != "required":
-            default = "none" if field.get("default", {}) is None else "its own"
-        kind = "section" if inner is not None else _type(field)
+            default = "none" if field.get("default", {}) in (None, []) else "its own"
+        sections = "list of sections" if "items" in field else "section"
+        kind = sections if inner is not None else _type(field)
         yield f"| `{prefix}{key}` | {_cell(kind)} | {default} | {_cell(meaning)} |"
     yield ""
 
 
 def _inner(field: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema of a key that is a section."""
-    for choice in (field, *field.get("anyOf", ()), *field.get("allOf", ())):
+    """The schema of a key that is a section, or a list of them."""
+    for choice in (field, field.get("items", {}), *field.get("anyOf", ()), *field.get("allOf", ())):
         if "$ref" in choice:
             found: Mapping[str, Any] = known[choice["$ref"].rpartition("/")[2]]
             return found if "properties" in found else None

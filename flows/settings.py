@@ -30,6 +30,7 @@ from ood_core.config.gate import GateSpec
 from ood_core.config.generation import GenerationSpec
 from ood_core.config.method import PRESETS, Method, of_preset
 from ood_core.config.pretraining import PretrainSpec
+from ood_core.config.steer import SteerSpec, WishSpec
 from ood_core.config.targets import CutoutsSpec, MissingSpec, TargetsSpec, TilesSpec
 from ood_core.errors import ConfigError
 from ood_core.limits import BASE_BYTES
@@ -181,6 +182,8 @@ for _spec in (
     TilesSpec,
     CutoutsSpec,
     TargetsSpec,
+    WishSpec,
+    SteerSpec,
     Method,
     GenerationSpec,
     GateSpec,

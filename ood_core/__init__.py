@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
+    from ood_core.config.steer import SteerSpec, WishSpec
     from ood_core.config.targets import CutoutsSpec, MissingSpec, TilesSpec
     from ood_core.evaluation.evaluate import evaluate
     from ood_core.evaluation.results import EvaluationResult
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from ood_core.maps.target_set import TargetSet
     from ood_core.models.loading import BaseModel, load_model
     from ood_core.synthesis.injection import Injected, inject
-    from ood_core.synthesis.synthesizer import Synthesizer, Trust
+    from ood_core.synthesis.synthesizer import Synthesizer
+    from ood_core.synthesis.trust import Trust
 
 _PLACES = {
     "BaseModel": "models.loading",
@@ -34,12 +36,14 @@ _PLACES = {
     "Injected": "synthesis.injection",
     "Method": "config.method",
     "MissingSpec": "config.targets",
+    "SteerSpec": "config.steer",
     "SteeringSpec": "config.method",
     "Synthesizer": "synthesis.synthesizer",
     "TargetSet": "maps.target_set",
     "TilesSpec": "config.targets",
-    "Trust": "synthesis.synthesizer",
+    "Trust": "synthesis.trust",
     "evaluate": "evaluation.evaluate",
+    "WishSpec": "config.steer",
     "inject": "synthesis.injection",
     "load_model": "models.loading",
     "write_maps": "exporting.exports",
@@ -54,11 +58,13 @@ __all__ = [
     "Injected",
     "Method",
     "MissingSpec",
+    "SteerSpec",
     "SteeringSpec",
     "Synthesizer",
     "TargetSet",
     "TilesSpec",
     "Trust",
+    "WishSpec",
     "evaluate",
     "inject",
     "load_model",

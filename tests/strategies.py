@@ -1,5 +1,6 @@
 """What hypothesis draws: shapes, covariances, schedules, splits. Seeds are fixed, no deadlines."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
+from ood_core.numerics.covariance import CrossStationary, Dense, Diagonal, LowRank, Stationary
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 
@@ -48,7 +49,15 @@ def low_rank(shape: Sequence[int], seed: int, rank: int = 3) -> LowRank:
     return LowRank(base, randn(rank, *shape, seed=seed + 1))
 
 
+def dense(shape: Sequence[int], seed: int) -> Dense:
+    """A product of a matrix and its transpose, and the unit matrix."""
+    pixels = math.prod(shape)
+    some = randn(pixels, pixels, seed=seed) / pixels**0.5
+    return Dense(some @ some.T + 0.1 * torch.eye(pixels, dtype=torch.float64))
+
+
 COVARIANCES = {
+    "dense": dense,
     "diagonal": diagonal,
     "stationary": stationary,
     "cross_stationary": cross_stationary,

@@ -35,9 +35,18 @@ def show_fields(title: str, record: Mapping[str, Any]) -> None:
     table = Table(title=shown(title), show_header=False, title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for key, value in record.items():
+    for key, value in _said(record).items():
         table.add_row(shown(str(key).replace("_", " ")), shown(_plain(value, _unit(str(key)))))
     OUT.print(table)
+
+
+def _said(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of a run with a line for each of its wishes, if it has any."""
+    if not isinstance(record.get("wishes"), Mapping):
+        return record
+    from ood_core.synthesis.met import Met
+
+    return {**record, "wishes": str(Met.from_json(record["wishes"]))}
 
 
 def show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

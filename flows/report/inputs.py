@@ -28,6 +28,7 @@ from ood_core.store.schema import SHARDED
 from ood_core.store.statistics import BLOCK_ROWS, read_drawn
 from ood_core.store.targets import failed_round_trips
 from ood_core.synthesis.latents import COUNTED
+from ood_core.synthesis.met import Met
 
 WALKS = "walks"
 WALK_NUMBERS = "walk.json"
@@ -51,6 +52,7 @@ def report_input(
     targets: TargetSet,
     result: EvaluationResult,
     decision: Decision,
+    wishes: Met | None = None,
 ) -> ReportInput:
     """Collect pictures, numbers and provenance.
 
@@ -90,6 +92,7 @@ def report_input(
         trust=_trust(run),
         downstream=stored_downstream(run),
         walks=walk_strips(run),
+        wishes=wishes,
     )
 
 

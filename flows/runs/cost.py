@@ -27,7 +27,7 @@ from ood_core.arrays import Maps
 from ood_core.config.identity import digest, identity_record
 from ood_core.config.method import Method
 from ood_core.diffusion.denoiser import further
-from ood_core.diffusion.sampling import evaluations_per_map, evaluations_per_target
+from ood_core.diffusion.sampling import evaluations_per_target
 from ood_core.maps.paths import BOTH
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel, load_model
@@ -45,6 +45,7 @@ from ood_core.synthesis.pipeline import (
     fit_prior_of,
     time_grid,
 )
+from ood_core.synthesis.preference import sample_evaluations
 from ood_core.synthesis.sampler import Sampler
 
 TRIED = 3  # time indices, at even places of the grid
@@ -172,7 +173,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     per_map = seconds_per_map(trial, model, method)
     stages = stage_seconds(trial, plans, method, per_map, workers)
     # An evaluation of a map counts once for each index of the grid that it may be at.
-    each = evaluations_per_map(method.solver, method.steps, method.eta) / len(trial.calls)
+    each = sample_evaluations(method) / len(trial.calls)
     return {
         "targets": {"fit": fit, "held_out": len(targets) - fit, "shape": list(shape)},
         "network_evaluations_at_most": evaluations(settings, method, fit),
@@ -282,7 +283,7 @@ def seconds_per_map(trial: Trial, model: BaseModel, method: Method) -> float:
     spec, schedule = method.steering, model.denoiser.schedule
     grid = time_grid(schedule, method).tolist()
     steered = sum(spec is not None and schedule.noise_to_signal(t) <= spec.sigma_max for t in grid)
-    evaluated = evaluations_per_map(method.solver, method.steps, method.eta) / len(grid)
+    evaluated = sample_evaluations(method) / len(grid)
     return evaluated * (sum(trial.denoise) + steered * trial.steer) + trial.other
 
 

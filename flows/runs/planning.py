@@ -13,9 +13,9 @@ from flows.runs.lease_guard import hold_lease
 from flows.runs.timestep_choice import TimestepChoice, choose_timestep, recorded, with_timestep
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
-from ood_core.config.identity import difference, identity_record
+from ood_core.config.identity import difference, identity_record, method_record
 from ood_core.config.method import AUTO_MIN_NOISE, Method
-from ood_core.diffusion.sampling import evaluations_per_map, evaluations_per_target
+from ood_core.diffusion.sampling import evaluations_per_target
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.families import require_ruled_in
 from ood_core.maps.target_set import TargetSet
@@ -31,6 +31,7 @@ from ood_core.store.run import (
     PRIOR,
     SERIES,
     UTILITY,
+    WISHES,
     RunStore,
     settle,
     version_at,
@@ -48,6 +49,7 @@ from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import load_targets, write_targets
 from ood_core.synthesis.latent_samplers import require_parents
 from ood_core.synthesis.pipeline import ExpertPlan, require_stack, time_grid
+from ood_core.synthesis.preference import sample_evaluations, sealed
 
 INVERSION_SHARD = 16
 OF_FILES = ("path", "max_bytes", "max_maps", "max_header_bytes")
@@ -160,7 +162,8 @@ def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What all versions of a data set share."""
     targets = {k: v for k, v in settings["targets"].items() if k not in OF_FILES}
     seed = settings["generation"]["seed"]
-    return {"targets": targets, "method": settings["method"], "generation": {"seed": seed}}
+    method = {k: v for k, v in settings["method"].items() if (k, v) != ("steer", None)}
+    return {"targets": targets, "method": method, "generation": {"seed": seed}}
 
 
 def prepare(settings: RunSettings, out: str) -> RunStore:
@@ -198,7 +201,7 @@ def _inspected(
     schedule = model.denoiser.schedule
     t_min = schedule.index_of(AUTO_MIN_NOISE)
     choice = choose_timestep(settings, targets, model, t_min, run, frame)
-    method = with_timestep(settings.method, choice).resolve(schedule)
+    method = sealed(with_timestep(settings.method, choice).resolve(schedule))
     require_fit(settings.base, method.ends[1], schedule)
     if method.draw is not None and method.draw.sampler == "combination":
         require_parents(method.draw.sources, targets.fit_count)
@@ -265,7 +268,7 @@ def _samples(settings: RunSettings, method: Method, fit: int) -> ShardPlan:
 
 
 def _sample_evaluations(plan: ShardPlan, method: Method, fit: int) -> int:
-    return plan.computed * evaluations_per_map(method.solver, method.steps, method.eta)
+    return plan.computed * sample_evaluations(method)
 
 
 def _sample_content(planned: RunPlan, targets: TargetSet) -> Content:
@@ -294,7 +297,14 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
 def _write(planned: RunPlan) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = planned.run, planned.settings, planned.plans, planned.method
-    for name in (GATE, UTILITY, PATCHES, PRIOR, DOMAIN):  # they were of another run, as are these:
+    for name in (
+        GATE,
+        UTILITY,
+        WISHES,
+        PATCHES,
+        PRIOR,
+        DOMAIN,
+    ):  # they were of another run, as are these:
         remove(run.root / name)
     for name in ("receipts", "segments", "failures", "walks", FRAME):
         remove_tree(run.root / name)
@@ -323,7 +333,7 @@ def _record(settings: RunSettings, model: BaseModel, method: Method, fit: Maps) 
     return {
         "name": settings.name,
         "settings": settings.model_dump(mode="json"),
-        "method": asdict(method),
+        "method": method_record(method),
         "base": {
             "source": model.source,
             "digest": model.digest,

@@ -15,6 +15,7 @@ from flows.runs.domain import domain_features
 from flows.runs.lease_guard import lease_proof, require_lease
 from flows.runs.reload import redraw_latents
 from flows.runs.status_card import StatusCard
+from flows.runs.wishes import meet_wishes, stored_wishes
 from flows.runs.worker_pool import pool_for, worker_spec
 from flows.settings import RunSettings
 from ood_core.config.identity import read_method
@@ -107,6 +108,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
     decision = decide(settings.gate, result, len(targets.held_out))
     # Before the card, which has the digest of the metadata.
     run.table("generate").describe("left_out", list(result.copies.samples))
+    meet_wishes(run, settings)
     _show(run, targets, result, decision)
     content = {
         "outcome": decision.outcome,
@@ -160,7 +162,7 @@ def _show(
     result: EvaluationResult,
     decision: Decision,
 ) -> None:
-    page = report_input(run, targets, result, decision)
+    page = report_input(run, targets, result, decision, stored_wishes(run))
     require_lease()
     write_report(run, card_input(run, targets, page, decision))
 
@@ -269,7 +271,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         for stage in SHARDED
     }
     failed = [f for stage in SHARDED for f in run.ledger(stage).failures(missing[stage])]
-    holder = driver(run.lease)
+    holder, met = driver(run.lease), stored_wishes(run)
     return {
         "uri": str(run.root),
         "name": record["name"],
@@ -285,6 +287,7 @@ def summary(run: RunStore) -> dict[str, Any]:
         "seconds": run.timings,
         "workers": {stage: shares(split) for stage, split in run.splits.items()},
         **{key: record[key] for key in ("grown_from",) if key in record},
+        **({"wishes": met.to_json()} if met is not None else {}),
         "hosts": _hosts([receipt for receipt in found["generate"] if receipt is not None]),
     }
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSpec
+from ood_core.config.steer import SteerSpec, WishSpec
 from ood_core.errors import IdentityRefused
 
 SCHEME = 8
@@ -31,11 +32,17 @@ def identity_record(
         "scheme": SCHEME,
         "base": {"digest": base_digest},
         "targets": dict(targets),
-        "method": asdict(method),
+        "method": method_record(method),
         "generation": {"seed": seed},
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
+
+
+def method_record(method: Method) -> dict[str, Any]:
+    """All fields of a method; without `steer` where nothing is wished for, as before there was."""
+    found = asdict(method)
+    return found if method.steer is not None else {k: v for k, v in found.items() if k != "steer"}
 
 
 def read_method(record: Mapping[str, Any]) -> Method:
@@ -44,7 +51,11 @@ def read_method(record: Mapping[str, Any]) -> Method:
     Raises:
         IdentityRefused: its fields are not those of this version.
     """
-    parts = _checked(dict(record["method"]), Method, "method")
+    parts = _checked({"steer": None, **record["method"]}, Method, "method")
+    if parts["steer"] is not None:
+        steer = _checked(parts["steer"], SteerSpec, "method.steer")
+        wishes = (_checked(one, WishSpec, "method.steer.wishes") for one in steer["wishes"])
+        parts["steer"] = SteerSpec(**{**steer, "wishes": tuple(WishSpec(**w) for w in wishes)})
     for name, kind in SECTIONS.items():
         if parts[name] is not None:
             parts[name] = kind(**_checked(parts[name], kind, f"method.{name}"))

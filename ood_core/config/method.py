@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, final
 
+from ood_core.config.steer import SteerSpec
 from ood_core.errors import require, require_counts
 
 GaussianKind = Literal[
@@ -191,6 +192,7 @@ class Method:
         calibration: how experts are combined with the base; None uses the base alone.
         steering: how estimates are pulled towards statistics of targets; None does not.
         draw: how latents are drawn; None draws them from the prior.
+        steer: what the user wishes of samples; None, nothing, and then it is no part of identities.
         quantization: round samples as the targets are rounded, with the exact values that many of
             their pixels share at an end of the range (`ood_core.maps.quantization`).
 
@@ -213,6 +215,7 @@ class Method:
     steering: SteeringSpec | None = SteeringSpec()
     draw: DrawSpec | None = None
     quantization: bool = True
+    steer: SteerSpec | None = None
 
     def __post_init__(self) -> None:
         if self.timesteps is not None:
@@ -226,6 +229,11 @@ class Method:
         for name in ("t_min", "teleport", "round_trip_limit"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"method.{name}: got {value}; expected 0 or more")
+        require(
+            self.steer is None or (self.solver == "ancestral" and not self.teleport),
+            f"method.steer: got the solver {self.solver} and teleport {self.teleport}; expected "
+            "ancestral and 0, since it chooses among ways of fresh noise",
+        )
         require(0 <= self.eta <= 1, "method.eta: expected 0 to 1")
         require(
             self.eta == 0 or self.solver == "ddim",
@@ -283,6 +291,12 @@ class Method:
             draw=self.draw.filled() if self.draw is not None and drawn else None,
         )
         t_min, t_max = found.ends
+        if found.steer is not None:
+            least = found.steps + 1
+            require(
+                found.steer.calls >= least,
+                f"method.steer.calls: got {found.steer.calls}; expected {least} or more",
+            )
         require(
             found.steps <= found.top - t_min,
             f"method.steps: got {found.steps} steps from index {t_min} up to {found.top}; "
@@ -337,7 +351,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cluster": {**PUBLISHED, "draw": DrawSpec(sampler="cluster")},
 }
 """Fields in which each preset differs from `Method()`."""
-CAN_BE_NONE = ("t_max", "t_min", "timesteps", "calibration", "steering", "draw")
+CAN_BE_NONE = ("t_max", "t_min", "timesteps", "calibration", "steering", "draw", "steer")
 
 
 def of_preset(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ another one is drawn anew.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -30,6 +30,8 @@ from ood_core.numerics.symmetry import orbit
 FAR = 16  # neighbours are at most so small a part of all images, or two of them
 TRIES = 64  # aims of which one is taken
 NEAR = 0.05  # of the targets are nearer to another one than aims may be
+Worth = Callable[[Int[Tensor, "n tries k"], Float[Tensor, "n tries k"]], Tensor]
+"""Log weights `(n, tries)` of aims, by the rows that they are mixtures of and their shares."""
 SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 
 
@@ -155,16 +157,15 @@ class StatisticAims:
         self,
         seeds: SeedRange,
         near: Int[Tensor, " n"] | None = None,
-        worth: Float[Tensor, " m"] | None = None,
+        worth: Worth | None = None,
     ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
         """Draw one aim per seed; also return its two parent targets.
 
         These are the target whose place among its neighbours is taken, and the neighbour whose miss
         is. `near` has the first of each sample, whose latent it was made of; without it, the first
         is drawn at random and kept. Of `TRIES` aims the first is taken that is far enough from all
-        targets, or the furthest. With the `worth` of every row of `values`, one of those that are
-        far enough, or of all if none is, is taken with probability proportional to the exponential
-        of its mixture of these and of its first.
+        targets, or the furthest. With a `worth`, one of those that are far enough, or of all if
+        none is, is taken with probability proportional to its exponential.
         """
         tries, far = [], torch.zeros(len(seeds), 0, dtype=torch.float64)
         while far.shape[1] < TRIES and (worth is not None or not (far >= 1).any(dim=1).all()):
@@ -175,9 +176,8 @@ class StatisticAims:
         score = far.clamp(max=1)
         if worth is not None:
             drawn = uniform(seeds, TRIES, TRIES, Stream.STATISTIC).clamp_min(1e-300)
-            mixed = (worth[every] * shares).sum(-1) + worth[every[..., 0]]
             enough = (far >= 1) | (far < 1).all(dim=1, keepdim=True)
-            score = torch.where(enough, mixed - (-drawn.log()).log(), -math.inf)
+            score = torch.where(enough, worth(every, shares) - (-drawn.log()).log(), -math.inf)
         best = torch.arange(len(seeds)), score.argmax(dim=1)
         rows, weights = every[best], shares[best]
         points = self.values[rows.to(self.values.device)]

@@ -17,6 +17,7 @@ all that the steps see; the gradient passes as if nothing was set (Bengio et al.
 import math
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import final
 
 import torch

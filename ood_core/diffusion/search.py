@@ -26,7 +26,7 @@ def search(
     seeds: SeedRange,
     score: Callable[[Maps], PerSample],
     candidates: int,
-    temperature: float = 0.0,
+    temperature: float = 1.0,
 ) -> Maps:
     """Decode latents at the grid's last index; with one candidate this is ancestral sampling.
 
@@ -56,14 +56,16 @@ def search(
             way = alpha * (middle + fresh * noise.to(x.dtype))
             ways.append((way, denoiser(way, t)))
             values.append(score(ways[-1][1]).to(x.device))
-        kept = _kept(torch.stack(values), seeds, s, temperature)
+        kept = choose(torch.stack(values), seeds, s, temperature)
         x, clean = (
             torch.stack(part)[kept, torch.arange(len(x))] for part in zip(*ways, strict=True)
         )
     return clean
 
 
-def _kept(values: torch.Tensor, seeds: SeedRange, step: int, temperature: float) -> torch.Tensor:
+def choose(
+    values: torch.Tensor, seeds: SeedRange, step: int, temperature: float = 1.0
+) -> torch.Tensor:
     """Number of the way that each map keeps: the Gumbel trick draws it."""
     if temperature == 0:
         return values.argmax(dim=0)

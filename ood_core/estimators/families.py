@@ -249,6 +249,17 @@ def likeliest(
     """
     require_maps(maps, kind)
     folds = [fit_family(maps[parity::2], kind, symmetries) for parity in (0, 1)]
+    return best_share(folds, maps, white, kind)
+
+
+def best_share(
+    folds: Sequence[Family], maps: Maps, white: float = 0.0, kind: str = "windows"
+) -> tuple[int, float]:
+    """Number of the best share of laws fitted to even and to odd maps, and its score.
+
+    Raises:
+        PriorUnderdetermined: no share has a finite score.
+    """
     scores = [
         sum(
             score(maps[1 - parity :: 2], fold.at(fold.shares[index]), white)

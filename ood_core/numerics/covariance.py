@@ -3,7 +3,8 @@
 Every covariance acts on maps `(n, c, y, x)`. `Diagonal` (in pixels), `Stationary` (in Fourier
 space, unitary transform) and `CrossStationary` (the same with a matrix of channels per mode) cost
 `O(d log d)`; `LowRank` adds `sum_i f_i f_i^T` to one of them and is inverted by the Woodbury
-identity in its `r`-dimensional dual.
+identity in its `r`-dimensional dual. `Dense` is the exception, for maps of a few thousand pixels
+whose covariance is none of these.
 """
 
 from dataclasses import dataclass
@@ -257,6 +258,48 @@ class LowRank:
         """Return `tr C`."""
         squares = [(block.double() ** 2).sum() for block in self.factors.split(BLOCK)]
         return self.base.trace() + float(sum(squares))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A matrix of all pixels, `(c y x)` squared, in double precision: for small maps alone."""
+
+    matrix: Float[Tensor, "d d"]
+    rank = 0
+
+    @cached_property
+    def _cholesky(self) -> Tensor:
+        factor: Tensor = torch.linalg.cholesky(self.matrix)
+        return factor
+
+    def apply(self, x: Maps) -> Maps:
+        """Return `C x`."""
+        return (wide(x).flatten(1) @ self.matrix.to(wide(x))).reshape(x.shape).to(x.dtype)
+
+    def solve(self, x: Maps) -> Maps:
+        """Return `C^-1 x`."""
+        factor = self._cholesky.to(wide(x))
+        solved = torch.cholesky_solve(wide(x).flatten(1).T, factor).T
+        return solved.reshape(x.shape).to(x.dtype)
+
+    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
+        """Return `C^(1/2) white`, by the Cholesky factor."""
+        factor = self._cholesky.to(wide(white))
+        return (wide(white).flatten(1) @ factor.T).reshape(white.shape).to(white.dtype)
+
+    def plus_white(self, variance: float) -> "Dense":
+        """Return `C + variance * I`."""
+        eye = torch.eye(len(self.matrix), dtype=self.matrix.dtype, device=self.matrix.device)
+        return type(self)(self.matrix + variance * eye)
+
+    def logdet(self) -> float:
+        """Return `ln det C`."""
+        return 2 * float(self._cholesky.diagonal().log().sum())
+
+    def trace(self) -> float:
+        """Return `tr C`."""
+        return float(self.matrix.trace())
 
 
 def filtered(x: Maps, gain: Map) -> Maps:

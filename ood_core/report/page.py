@@ -74,6 +74,7 @@ def render(report: ReportInput) -> str:
         values=[(name, _summary(maps)) for name, maps in _sets(report)],
         levels=LEVELS,
         settings=list(flatten(report.settings)),
+        apart=told_apart(report.result),
         steered=bool(report.settings.get("steering")),
         base=list(flatten(report.base)),
         total=_total(report),
@@ -86,6 +87,17 @@ def subsample_note(result: EvaluationResult) -> str:
     if result.subsample == result.count:
         return f"scores and tests draw from all {result.count:,} samples; {near}"
     return f"scores and tests draw from {result.subsample:,} samples taken at random; {near}"
+
+
+def told_apart(result: EvaluationResult) -> str:
+    """Name what tells samples from held-out maps; empty where nothing does."""
+    tests = result.tests
+    found = [test.title for test in tests.families if test.rejected]
+    if tests.classifier is not None and tests.classifier.p_value <= ALPHA:
+        found.append(f"a linear classifier (accuracy {tests.classifier.accuracy:.2f})")
+    if tests.network is not None and tests.network.p_value <= ALPHA:
+        found.append(f"a network (accuracy {tests.network.accuracy:.2f})")
+    return ", ".join(found)
 
 
 def numbers(report: ReportInput) -> dict[str, Any]:
@@ -113,6 +125,7 @@ def numbers(report: ReportInput) -> dict[str, Any]:
         "base": report.base,
         "trust": asdict(report.trust) if report.trust else None,
         "downstream": report.downstream.to_json() if report.downstream else None,
+        **({"wishes": report.wishes.to_json()} if report.wishes else {}),
     }
     return {key: _plain(value) for key, value in record.items()}
 

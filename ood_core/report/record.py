@@ -11,6 +11,7 @@ from ood_core.config.targets import Symmetry
 from ood_core.errors import InputError
 from ood_core.evaluation.downstream import DownstreamResult
 from ood_core.evaluation.results import EvaluationResult
+from ood_core.synthesis.met import Met
 
 # Sizes that must agree are checked where the records are built, with errors that say what to do.
 PhysicalMaps = Float[np.ndarray, "_ c y x"]
@@ -76,7 +77,7 @@ class ReportInput:
     `result` names; `sample_numbers` says which, in rising order, and is empty where they are
     all samples. `fit` has all fit targets. `round_trips[i]` is `round_trip_targets[i]` inverted
     and decoded, with peak signal-to-noise ratio `psnr[i]` in dB. `downstream` is there where it was
-    measured.
+    measured, `wishes` where samples were steered by the user's.
     """
 
     name: str
@@ -99,6 +100,7 @@ class ReportInput:
     downstream: DownstreamResult | None = None
     walks: tuple[WalkStrip, ...] = ()
     sample_numbers: tuple[int, ...] = ()
+    wishes: Met | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:

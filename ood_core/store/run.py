@@ -1,6 +1,6 @@
 """A run as it is stored: one place, one identity, one plan; its state is read from it.
 
-run.json  plan.json  gate.json  timings.json  split.json  utility.json
+run.json  plan.json  gate.json  timings.json  split.json  utility.json  wishes.json
 targets.zarr  latents.zarr  calibration.zarr  dataset.zarr  statistics.zarr
 patches.zarr.zip  prior.zarr.zip  domain.zarr.zip
 receipts/STAGE/00042.json      segments/STAGE/00003.json      failures/STAGE/00042.json
@@ -36,6 +36,8 @@ SERIES = "series.json"
 """Of a place that holds versions of a data set: the newest, and the last one that was published."""
 UTILITY = "utility.json"
 """The downstream gain of the samples, where it was measured."""
+WISHES = "wishes.json"
+"""What became of the user's wishes, of a run that is steered by them."""
 State = Literal[
     "planned", "running", "incomplete", "complete", "published", "quarantined", "undecided"
 ]

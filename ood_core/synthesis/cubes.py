@@ -143,7 +143,7 @@ class CubeMaker:
                 f"whole cubes of {MIN_SLICES} or more slices, one after another, and a method "
                 "without `draw`"
             )
-        self._pipeline, self._sampler = pipeline, sampler
+        self._pipeline, self._sampler = pipeline, sampler.preferring(None)
         self.law = AxisLaw.fit(seen.unflatten(0, (cubes, depth)))
 
     def make(self, depth: int, root: int, number: int) -> Maps:

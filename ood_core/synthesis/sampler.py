@@ -19,11 +19,13 @@ from ood_core.denoising.plateaus import FrontDenoiser, Fronts, Plateaus
 from ood_core.denoising.statistics import Statistics, Taper
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
+from ood_core.diffusion.search import choose, search
 from ood_core.estimators.choice import Prior
-from ood_core.numerics.random import SeedRange
+from ood_core.numerics.random import Root, SeedRange
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import Draws, ShellGeometry, draw
 from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.preference import Preference
 
 
 @final
@@ -48,13 +50,17 @@ class Samples:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """What a batch of samples begins with: latents, aims and clusters, drawn on the host."""
+    """What a batch of samples begins with: latents, aims and clusters, drawn on the host.
+
+    `others` are other ways down from the same latents, with noise and aims of their own.
+    """
 
     seeds: SeedRange
     draws: Draws
     aim: Float[Tensor, "n f"]
     parents: Int[Tensor, "n 2"]
     labels: Labels
+    others: "tuple[Drawn, ...]" = ()
 
 
 @final
@@ -62,7 +68,7 @@ class Sampler:
     """Draws, decodes and steers samples; sample `i` is a function of the root key and `i` alone.
 
     `latents` are those of the fit targets in `held`, whose round trip holds. `aims` are those that
-    samples are steered towards.
+    samples are steered towards. `preference` is what the method says that the user wishes.
     """
 
     def __init__(
@@ -84,6 +90,8 @@ class Sampler:
             self._fronts = fronts.to(pipeline.device)
         self._measure_aims(None)
         self._labels = pipeline.labels(seen)
+        steer = pipeline.method.steer
+        self._preference = None if steer is None else Preference.of(pipeline, steer)
 
     def _measure_aims(self, taper: Taper | None) -> None:
         pipeline = self._pipeline
@@ -101,6 +109,12 @@ class Sampler:
         made._measure_aims(taper)
         return made
 
+    def preferring(self, preference: Preference | None) -> "Sampler":
+        """The same sampler with other wishes, or with none."""
+        made = copy(self)
+        made._preference = preference
+        return made
+
     def sample(self, seeds: SeedRange) -> Samples:
         """Make the samples of a range of seeds.
 
@@ -113,8 +127,21 @@ class Sampler:
         """Draw what the samples begin with; no work for the device."""
         draws = draw(self._sampler, seeds, self._geometry, self._latents)
         sources = self._held[draws.kept.sources]
-        aim, parents = self.aims.draw(seeds, sources[:, 0] if sources.shape[1] else None)
+        near = sources[:, 0] if sources.shape[1] else None
+        first, *others = (self._drawn(one, draws, near) for one in self._ways(seeds))
+        return replace(first, others=tuple(others))
+
+    def _drawn(self, seeds: SeedRange, draws: Draws, near: Int[Tensor, " n"] | None) -> Drawn:
+        aim, parents = self.aims.draw(seeds, near, self._preference and self._preference.of_aims)
         return Drawn(seeds, draws, aim, parents, self._labels[parents[:, 0]])
+
+    def _ways(self, seeds: SeedRange) -> list[SeedRange]:
+        """The seeds, and those of other whole ways down that are tried."""
+        wished = self._preference
+        count = wished.candidates if wished is not None and wished.whole else 1
+        root = Root(seeds.root)
+        others = (root.child("way", str(number)).key for number in range(1, count))
+        return [seeds, *(replace(seeds, root=key) for key in others)]
 
     def decoded(self, drawn: Drawn) -> Samples:
         """Decode on the device, in as few parts as its memory has room for.
@@ -122,18 +149,30 @@ class Sampler:
         Raises:
             DeviceFull: it has none for a single map.
         """
-        parts = self._pipeline.memory(partial(self._decoded, drawn), len(drawn.seeds))
-        maps, distances = (torch.cat(column) for column in zip(*parts, strict=True))
+        ways = (drawn, *drawn.others)
+        made = [self._pipeline.memory(partial(self._decoded, way), len(way.seeds)) for way in ways]
+        columns = ([torch.cat(column) for column in zip(*way, strict=True)] for way in made)
+        maps, distances = (torch.stack(column) for column in zip(*columns, strict=True))
+        parents = torch.stack([way.parents for way in ways])
+        kept = self._kept(drawn.seeds, maps), torch.arange(len(drawn.seeds))
+        there = tuple(index.to(maps.device) for index in kept)
         return Samples(
             seeds=drawn.seeds,
-            maps=maps,
-            aim_distance=distances,
-            parents=drawn.parents,
+            maps=maps[there],
+            aim_distance=distances[there],
+            parents=parents[kept],
             attempts=drawn.draws.attempts,
             refusals=drawn.draws.refusals,
             sources=self._held[drawn.draws.kept.sources],
             source_weights=drawn.draws.kept.weights,
         )
+
+    def _kept(self, seeds: SeedRange, maps: Float[Tensor, "ways n c y x"]) -> Int[Tensor, " n"]:
+        """Number of the way that each sample keeps."""
+        if len(maps) == 1 or self._preference is None:
+            return torch.zeros(len(seeds), dtype=torch.int64)
+        weights = torch.stack([self._preference.of_ranged(way) for way in maps])
+        return choose(weights, seeds, 0)
 
     def _decoded(self, drawn: Drawn, part: slice) -> tuple[Maps, PerSample]:
         pipeline, aim = self._pipeline, drawn.aim[part]
@@ -141,15 +180,18 @@ class Sampler:
         seeds = replace(drawn.seeds, start=first + part.start, stop=first + part.stop)
         plain, steered = self._denoisers(seeds, aim, drawn.labels[part])
         denoiser = plain if pipeline.method.steering is None else steered
-        made = pipeline.decode(denoiser, drawn.draws.latents[part].to(pipeline.device), seeds)
+        latents = drawn.draws.latents[part].to(pipeline.device)
+        wished = self._preference
+        if wished is None or wished.whole:
+            made = pipeline.decode(denoiser, latents, seeds)
+        else:
+            grid = pipeline.timesteps
+            made = search(denoiser, latents, grid, seeds, wished.of_seen, wished.candidates)
         return pipeline.maps(made), steered.distance(made)
 
-    def denoiser(self, seeds: SeedRange, worth: Float[Tensor, " m"] | None = None) -> Denoiser:
-        """The denoiser of a batch of samples: steered, if the method steers.
-
-        `worth` has a number per image of the targets, see `StatisticAims.draw`.
-        """
-        aim, parents = self.aims.draw(seeds, worth=worth)
+    def denoiser(self, seeds: SeedRange) -> Denoiser:
+        """The denoiser of a batch of samples: steered, if the method steers."""
+        aim, parents = self.aims.draw(seeds)
         plain, steered = self._denoisers(seeds, aim, self._labels[parents[:, 0]])
         return plain if self._pipeline.method.steering is None else steered
 

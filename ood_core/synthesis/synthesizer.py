@@ -15,7 +15,6 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -31,6 +30,7 @@ from ood_core.numerics.random import SeedRange, root_key
 from ood_core.synthesis.cubes import make_cube
 from ood_core.synthesis.fields import make_field
 from ood_core.synthesis.inpainting import inpaint
+from ood_core.synthesis.met import UNSTEERED, Met, meet, unsteered
 from ood_core.synthesis.pipeline import (
     Calibrator,
     ExpertPlan,
@@ -42,44 +42,15 @@ from ood_core.synthesis.pipeline import (
     held_numbers,
     require_stack,
 )
-from ood_core.synthesis.preference import Preference, Reward
+from ood_core.synthesis.preference import Preference, Reward, Rewarded, sealed
 from ood_core.synthesis.sampler import Sampler
 from ood_core.synthesis.state import read_state, targets_of, targets_state, write_state
+from ood_core.synthesis.trust import Trust
 from ood_core.synthesis.walks import geodesic
 
 INVERSION_BATCH = 16
 FORMAT = 2
 T = TypeVar("T")
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Trust:
-    """How much each expert is trusted, per timestep and band of wavenumber.
-
-    Attributes:
-        experts: names; `base` is the frozen model.
-        noise_to_signal: `sigma/alpha` of every timestep, rising.
-        knots: band centres in cycles per pixel.
-        weights: of every expert, `(timesteps, bands, experts)`; 0 where it is not evaluated.
-    """
-
-    experts: tuple[str, ...]
-    noise_to_signal: Float[np.ndarray, " timesteps"]
-    knots: Float[np.ndarray, " bands"]
-    weights: Float[np.ndarray, "timesteps bands experts"]
-
-    @property
-    def evaluations(self) -> dict[str, int]:
-        """At how many of the timesteps each expert is evaluated when one map is made."""
-        evaluated = (self.weights != 0).any(axis=1).sum(axis=0)
-        return {name: int(count) for name, count in zip(self.experts, evaluated, strict=True)}
-
-    def __str__(self) -> str:
-        timesteps = len(self.noise_to_signal)
-        return "\n".join(
-            f"{name}: {n} of {timesteps} timesteps" for name, n in self.evaluations.items()
-        )
 
 
 @final
@@ -118,7 +89,8 @@ class Synthesizer:
         if batch < 1:
             raise InputError(f"batch: got {batch}; expected 1 or more")
         self.model, self.batch = model, batch
-        self.method = (Method() if method is None else method).resolve(model.denoiser.schedule)
+        found = (Method() if method is None else method).resolve(model.denoiser.schedule)
+        self.method = sealed(found)
         self._fitted: _Fit | None = None
 
     def fit(self, targets: TargetSet, seed: int = 0, *, progress: bool = True) -> "Synthesizer":
@@ -201,8 +173,10 @@ class Synthesizer:
                 number per map or is the same for all targets.
         """
         fitted = self._fit
-        chosen = Preference(fitted.pipeline, fitted.sampler, reward, candidates, strength)
-        return self._numbered(chosen.sample, n, start, progress)
+        term = Rewarded(fitted.pipeline, reward, strength)
+        preference = Preference(fitted.pipeline, [term], candidates)
+        sampler = fitted.sampler.preferring(preference)
+        return self._numbered(lambda seeds: sampler.sample(seeds).maps, n, start, progress)
 
     def inpaint(
         self,
@@ -334,6 +308,21 @@ class Synthesizer:
             weights.knots.numpy(),
             weights.weights.numpy(),
         )
+
+    def met(self, maps: NDArray[np.float32]) -> Met:
+        """How well samples meet the wishes of `Method.steer`, and what that costs.
+
+        As many samples, `UNSTEERED` at most, are made without wishes to compare with.
+
+        Args:
+            maps: from `sample`, in the targets' unit, `(n, c, y, x)`.
+
+        Raises:
+            InputError: not fitted, a method without wishes, or no maps.
+        """
+        pipeline, sampler = self._fit.pipeline, self._fit.sampler
+        plain = unsteered(pipeline, sampler, self.batch, min(UNSTEERED, max(1, len(maps))))
+        return meet(pipeline, maps, plain)
 
     def walk(self, start: int, end: int, steps: int = 13) -> NDArray[np.float32]:
         """Decode the geodesic between the latents of two fit targets, given by their numbers.

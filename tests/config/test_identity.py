@@ -28,6 +28,7 @@ from ood_core.config.method import (
     Method,
     SteeringSpec,
 )
+from ood_core.config.steer import SteerSpec, WishSpec
 from ood_core.config.targets import TargetsSpec
 from ood_core.errors import IdentityRefused
 from ood_core.maps.mapset import MapSet
@@ -66,6 +67,7 @@ METHOD = Method(
     round_trip_limit=0.0,
     quantization=False,
 )
+WISH = WishSpec(statistic="mean", value=1.0)
 NAMES = {f.name for f in fields(METHOD)}
 GENERATION = GenerationSpec(samples=1024, shard_size=64, seed=0)
 GOLDEN = "0dbe31f546d6fa6f9764e1ab4830463b2efe46ea0344ee9ab8e3dcaffa4d1f7c"
@@ -142,6 +144,21 @@ def changed_methods() -> list[Method]:
             DrawSpec(sampler="combination", parents=4),
             DrawSpec(sampler="prior", accept="latents"),
             DrawSpec(sampler="cluster"),
+        )
+    ]
+    drawn += [
+        replace(METHOD, solver="ancestral", steer=spec)
+        for spec in (
+            SteerSpec(wishes=(WISH,)),
+            SteerSpec(wishes=(replace(WISH, value=2.0),)),
+            SteerSpec(wishes=(replace(WISH, width=0.5),)),
+            SteerSpec(wishes=(replace(WISH, statistic="peaks", above=1.0),)),
+            SteerSpec(wishes=(replace(WISH, statistic="peaks", above=2.0),)),
+            SteerSpec(wishes=(WISH,), calls=100),
+            SteerSpec(reward="a:b", source="s" * 64),
+            SteerSpec(reward="a:c", source="s" * 64),
+            SteerSpec(reward="a:b", source="t" * 64),
+            SteerSpec(reward="a:b", source="s" * 64, strength=1.0),
         )
     ]
     alone = [replace(METHOD, **{name: OTHER[name]}) for name in OTHER if name in NAMES]
@@ -294,7 +311,11 @@ def test_every_setting_is_in_the_identity_or_said_not_to_be() -> None:
         assert {"fit_count" if f == "held_out" else f for f in known} == (
             found[section].keys() - {"digest"}
         )
-    assert found["method"] == json.loads(json.dumps(asdict(METHOD)))
+    told = {name: value for name, value in asdict(METHOD).items() if name != "steer"}
+    assert found["method"] == json.loads(json.dumps(told))
+    steer = SteerSpec(wishes=(WISH,))
+    steered = record(method=replace(METHOD, solver="ancestral", steer=steer))
+    assert steered["method"]["steer"] == json.loads(json.dumps(asdict(steer)))
 
 
 @pytest.mark.parametrize("method", changed_methods(), ids=str)
