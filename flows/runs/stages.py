@@ -70,11 +70,11 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     method = read_method(record["identity_record"])
     targets, latents = load_targets(run), read_latents(run)
     fitted = fit_prior_of(method, latents, targets.symmetries, record["identity"])
-    prior, choice = fitted.prior, fitted.choice
     require_lease()
     names = [targets.ids[row] for row in failed_round_trips(run)]
-    write_prior(run.root / PRIOR, prior, fitted.geometry, names, choice)
-    note = f"{len(latents)} latents, {choice.description}, {prior.description}"
+    write_prior(run.root / PRIOR, fitted.prior, fitted.geometry, names, fitted.norms)
+    found = [fitted.prior.description, fitted.norms.description]
+    note = ", ".join([f"{len(latents)} latents", *filter(None, found)])
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 

@@ -1,4 +1,4 @@
-"""The one-point law of pixels: histogram, quantiles, cumulative distribution, Wasserstein-1.
+"""The one-point law of pixels: quantiles, cumulative distribution, Wasserstein-1.
 
 For laws on the line the Wasserstein-1 distance is the area between the cumulative distributions,
 `W1 = integral |F_a(v) - F_b(v)| dv` (Vallender 1974), in units of the pixel value. Channels are
@@ -29,14 +29,6 @@ def uniform_edges(maps: Maps, bins: int, tail: float = 5e-4) -> Float[Tensor, "c
     # A constant field still needs bins of some width.
     high = torch.maximum(high, low + 1e-6 * low.abs().clamp(min=1))
     return low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, bins + 1).double()
-
-
-def histogram(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n c bins"]:
-    """Return the density of pixels per map on common edges; what lies outside is not counted."""
-    pixels = maps.double().flatten(-2).sort(dim=-1).values
-    at = edges.expand(len(maps), *edges.shape).contiguous()
-    below = torch.searchsorted(pixels, at)
-    return below.diff(dim=-1) / (pixels.shape[-1] * edges.diff(dim=-1))
 
 
 def cumulative(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n c edges"]:

@@ -19,7 +19,7 @@ from ood_core.arrays import Map, Maps, on_device
 from ood_core.denoising.conditioned import ConditionedDenoiser, KnownPixels
 from ood_core.diffusion.sampling import decode
 from ood_core.errors import InputError
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.numerics.random import SeedRange, Stream, normal, root_key
 from ood_core.synthesis.pipeline import Each, Pipeline
 

@@ -17,7 +17,7 @@ from ood_core.denoising.calibrated import Labels
 from ood_core.denoising.statistics import Plateaus, Statistics
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.random import SeedRange
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import Draws, ShellGeometry, draw
@@ -66,7 +66,7 @@ class Sampler:
     def __init__(
         self,
         pipeline: Pipeline,
-        prior: Prior,
+        prior: GaussianPrior,
         geometry: ShellGeometry,
         latents: Latents,
         held: Sequence[int],

@@ -24,7 +24,7 @@ from ood_core.config.identity import digest, identity_record, read_method
 from ood_core.config.method import Method
 from ood_core.denoising.calibrated import BandWeights, in_order
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
@@ -48,7 +48,7 @@ from ood_core.synthesis.state import read_state, targets_of, targets_state, writ
 from ood_core.synthesis.walks import geodesic
 
 INVERSION_BATCH = 16
-FORMAT = 2
+FORMAT = 3
 T = TypeVar("T")
 
 
@@ -314,7 +314,7 @@ class Synthesizer:
         return self._fit.latents
 
     @property
-    def prior(self) -> Prior:
+    def prior(self) -> GaussianPrior:
         """The fitted prior of the latents whose round trip holds."""
         return self._fit.prior.prior
 

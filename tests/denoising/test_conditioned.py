@@ -11,7 +11,7 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
-from ood_core.numerics.covariance import CrossStationary, LowRank, Stationary, wavenumbers
+from ood_core.numerics.covariance import LowRank, Stationary, wavenumbers
 from ood_core.numerics.random import SeedRange, Stream, normal
 
 SIDE = 8
@@ -26,8 +26,7 @@ def power(side=SIDE, slope=-2.0):
 def covariances():
     one = Stationary(power())
     factors = torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    mixing = torch.tensor([[1.0, 0.6], [0.6, 1.0]])
-    both = CrossStationary((mixing[:, :, None, None] * power()[0]).to(torch.complex64))
+    both = LowRank(Stationary(power().expand(2, -1, -1)), torch.cat([factors, 0.6 * factors], 1))
     return {"stationary": one, "low rank": LowRank(one, factors), "two channels": both}
 
 
