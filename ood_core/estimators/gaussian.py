@@ -35,22 +35,22 @@ from ood_core.numerics.covariance import Covariance, LowRank, Stationary, isotro
 from ood_core.numerics.random import SeedRange, Stream, normal
 from ood_core.numerics.symmetry import orbit, orbit_size
 
-Law = tuple[Map, Covariance]
+Gaussian = tuple[Map, Covariance]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A law `at` each share of its shrinkage target, and the shares among which to choose."""
+    """A Gaussian `at` each share of its shrinkage target, and the shares among which to choose."""
 
-    at: Callable[[float], Law]
+    at: Callable[[float], Gaussian]
     shares: tuple[float, ...] = (1.0,)
 
 
 def fit_truncated(
     maps: Maps, symmetries: Sequence[Symmetry]
 ) -> Callable[[float], tuple[Map, Stationary | LowRank]]:
-    """Fit mean, spectrum and modes once; the law at any stationary share `rho` follows."""
+    """Fit mean, spectrum and modes once; the distribution at any stationary share `rho` follows."""
     mean, residuals = group_mean(maps, symmetries), unbiased_residuals(maps, symmetries)
     powers = mode_powers(residuals, torch.zeros_like(mean))
     own = powers.diagonal().permute(2, 0, 1).real.float()

@@ -14,25 +14,26 @@ from torch import Tensor
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
 from ood_core.diffusion.analytic import log_density
-from ood_core.estimators.gaussian import Law, estimate
+from ood_core.estimators.gaussian import Gaussian, estimate
 from ood_core.estimators.moments import SCORED, evenly
 
 MIN_MEMBERS = 4
 ROUNDS = 10
 STATIONARY_SHARE = 0.5
 WHITE = 0.1
-"""Standard deviation in model range that blurs the laws while maps choose their cluster, so that a
-map is not tied to its cluster by the few modes that the cluster's own maps have left empty."""
+"""Standard deviation in model range that blurs the distributions while maps choose their cluster,
+so that a map is not tied to its cluster by the few modes that the cluster's own maps have left
+empty."""
 
 Labels = Int[Tensor, " n"]
 Weights = Float[Tensor, " k"]
-Mixture = tuple[Weights, list[Law]]
+Mixture = tuple[Weights, list[Gaussian]]
 
 
 def fit_mixture(maps: Maps, n_clusters: int, symmetries: Sequence[Symmetry] = ()) -> Mixture:
-    """Fit at most `n_clusters` groups of at least `MIN_MEMBERS` maps; return weights and laws.
+    """Fit at most `n_clusters` groups of at least `MIN_MEMBERS` maps; return weights and Gaussians.
 
-    Maps move to their likeliest law until none moves.
+    Maps move to their likeliest distribution until none moves.
     """
     n_clusters = max(1, min(n_clusters, len(maps) // (2 * MIN_MEMBERS)))
     labels = torch.empty(len(maps), dtype=torch.long)
@@ -47,24 +48,26 @@ def fit_mixture(maps: Maps, n_clusters: int, symmetries: Sequence[Symmetry] = ()
     return _laws(maps, labels, symmetries)
 
 
-def nearest_cluster(maps: Maps, weights: Weights, laws: Sequence[Law]) -> Labels:
-    """Return the law under which each map is likeliest, both blurred by `WHITE`."""
-    blurred = [(mean, covariance.plus_white(WHITE**2)) for mean, covariance in laws]
+def nearest_cluster(maps: Maps, weights: Weights, gaussians: Sequence[Gaussian]) -> Labels:
+    """Return the distribution under which each map is likeliest, both blurred by `WHITE`."""
+    blurred = [(mean, covariance.plus_white(WHITE**2)) for mean, covariance in gaussians]
     shares = [math.log(float(weight)) for weight in weights]
     found = []
     for block in maps.split(len(evenly(maps, SCORED))):
-        scores = [log_density(block, *law) + s for law, s in zip(blurred, shares, strict=True)]
+        scores = [
+            log_density(block, *gaussian) + s for gaussian, s in zip(blurred, shares, strict=True)
+        ]
         found.append(torch.stack(scores).argmax(dim=0))
     return torch.cat(found)
 
 
 def _laws(maps: Maps, labels: Labels, symmetries: Sequence[Symmetry]) -> Mixture:
-    def law(some: Maps) -> Law:
+    def fitted(some: Maps) -> Gaussian:
         return estimate(some, "spectral_low_rank", STATIONARY_SHARE, symmetries)
 
     counts = torch.bincount(labels)
     kept = [k for k in range(len(counts)) if counts[k] >= MIN_MEMBERS]
     if not kept:  # fewer maps than one cluster needs: all maps are one cluster
-        return torch.ones(1), [law(maps)]
+        return torch.ones(1), [fitted(maps)]
     weights = counts[kept].float()
-    return weights / weights.sum(), [law(maps[labels == k]) for k in kept]
+    return weights / weights.sum(), [fitted(maps[labels == k]) for k in kept]

@@ -15,8 +15,8 @@ from ood_core.config.targets import Symmetry
 from ood_core.numerics.symmetry import invariant
 
 SCORED = 2**23
-"""Most numbers of maps that a law is scored on at once, 42 maps of 3 x 256 x 256; of many large
-left-out maps some say how likely they are as well as all."""
+"""Most numbers of maps that a distribution is scored on at once, 42 maps of 3 x 256 x 256; of many
+large left-out maps some say how likely they are as well as all."""
 
 
 @final

@@ -1,7 +1,7 @@
 """The prior of the latents: a Gaussian of one kind, at the share that left-out latents favour.
 
-Maps are split into even and odd ones, and each half is scored under the law fitted to the other, at
-each share of shrinkage that the kind has. All of them are fitted at the best share.
+Maps are split into even and odd ones, and each half is scored under the distribution fitted to the
+other, at each share of shrinkage that the kind has. All of them are fitted at the best share.
 """
 
 import math
@@ -14,8 +14,8 @@ from ood_core.diffusion.analytic import log_density
 from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.gaussian import (
     Family,
+    Gaussian,
     GaussianPrior,
-    Law,
     estimate,
     fit_truncated,
     is_large,
@@ -28,8 +28,8 @@ MIN_MAPS = 4  # two for each half
 
 
 def _isotropic(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
-    law = estimate(maps, "isotropic", 1.0, symmetries)
-    return Family(lambda share: law)
+    gaussian = estimate(maps, "isotropic", 1.0, symmetries)
+    return Family(lambda share: gaussian)
 
 
 def _spectral_low_rank(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
@@ -43,11 +43,11 @@ PRIORS: dict[PriorKind, Callable[[Maps, Sequence[Symmetry]], Family]] = {
     "isotropic": _isotropic,
     "spectral_low_rank": _spectral_low_rank,
 }
-"""Every kind of prior, by name: its law at each share of its shrinkage."""
+"""Every kind of prior, by name: its distribution at each share of its shrinkage."""
 
 
 def fit_family(maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry] = ()) -> Family:
-    """Fit all laws of a kind.
+    """Fit all distributions of a kind.
 
     Raises:
         ValueError: no such kind.
@@ -60,13 +60,13 @@ def fit_family(maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry] = ())
 def fit_gaussian(
     maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry] = (), white: float = 0.0
 ) -> GaussianPrior:
-    """Fit the law of maps or latents, at the share that left-out maps are likeliest under.
+    """Fit a Gaussian to maps or latents, at the share that left-out maps are likeliest under.
 
-    `white` is the standard deviation of the white noise under which the law will be used: left-out
-    maps are scored under `C + white^2 I`, so that the share suits that use.
+    `white` is the standard deviation of the white noise under which the distribution will be used:
+    left-out maps are scored under `C + white^2 I`, so that the share suits that use.
 
     Raises:
-        PriorUnderdetermined: fewer than four maps, or maps that no law makes likely.
+        PriorUnderdetermined: fewer than four maps, or maps that no distribution makes likely.
         ValueError: no such kind.
     """
     if len(maps) < MIN_MAPS:
@@ -103,8 +103,8 @@ def _likeliest(
     return best, scores[best]
 
 
-def score(left_out: Maps, law: Law, white: float) -> float:
+def score(left_out: Maps, gaussian: Gaussian, white: float) -> float:
     """Mean log density per map and dimension under `C + white^2 I`."""
-    mean, covariance = law
+    mean, covariance = gaussian
     blurred = covariance.plus_white(white**2) if white else covariance
     return float(log_density(evenly(left_out, SCORED), mean, blurred).mean()) / mean.numel()

@@ -1,4 +1,4 @@
-"""Binned bispectrum of maps: the part of the three-point law that a power spectrum cannot see.
+"""Binned bispectrum of maps: the part of three-point statistics that no power spectrum sees.
 
 With `F` the unnormalised transform of a map of `N = Y X` pixels, the bispectrum of a triangle
 `k1 + k2 + k3 = 0` is `B = F(k1) F(k2) F(k3) / N`, as `P = |F|^2 / N` is the power of a mode. In

@@ -93,7 +93,7 @@ def write_patches(run: RunStore, patches: PatchFits) -> None:
 
 
 def read_patches(run: RunStore, halves: bool = True) -> PatchFits:
-    """Read what `write_patches` wrote, with or without the laws of halves of the targets."""
+    """Read what `write_patches` wrote, with or without those of halves of the targets."""
     arrays, attributes = read_bundle(run.root / PATCHES, "" if halves else "every")
     shapes, strides = attributes["shapes"], attributes["strides"]
 

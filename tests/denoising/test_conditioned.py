@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.denoising.conditioned import MOST_MISSING, ConditionedDenoiser, KnownPixels
+from ood_core.denoising.conditioned import MAX_MISSING, ConditionedDenoiser, KnownPixels
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
@@ -111,7 +111,7 @@ def test_hidden_pixels_lie_in_their_intervals_as_often_as_they_should(steps):
 
 
 def test_more_missing_pixels_than_a_matrix_should_hold_are_refused():
-    side = int(MOST_MISSING**0.5) + 1
+    side = int(MAX_MISSING**0.5) + 1
     missing = torch.ones(1, side, side, dtype=torch.bool)
     with pytest.raises(InputError, match=f"misses {side * side} pixels"):
         KnownPixels(Stationary(power(side)), torch.zeros(1, side, side), missing)
