@@ -120,7 +120,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
 
 
 def is_judged(run: RunStore, settings: RunSettings) -> bool:
-    """Whether the samples, as they are stored now, were held against this very gate."""
+    """Whether this gate was decided on the samples as they are stored now."""
     judged = written(run.root).get(GATE)
     if judged is None or not exists(run.root / "report" / "report.json"):
         return False
@@ -133,7 +133,7 @@ def is_judged(run: RunStore, settings: RunSettings) -> bool:
 
 
 def is_stored(run: RunStore) -> bool:
-    """Whether everything that is made before samples are judged is there."""
+    """Whether everything that precedes validation is stored."""
     missing = (run.ledger(stage).missing(plan) for stage, plan in run.plans.items())
     return run.has_prior and run.statistics.exists and not any(missing)
 
