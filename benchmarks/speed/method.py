@@ -57,7 +57,7 @@ def large(count: int) -> tuple[ff.TargetSet, str]:
 
 
 def fitted(name: str, steps: int, maps: int, draws: int, count: int) -> dict[str, float]:
-    """Seconds of a fit, and of every map after it."""
+    """Seconds of a fit, of every map after it, and of measuring a map."""
     targets, base = {"hubble": hubble, "large": large}[name](count)
     model = ff.load_model(str(PROJECT / base))
     method = ff.Method(steps=steps, calibration=ff.CalibrationSpec(draws=draws))
@@ -65,7 +65,10 @@ def fitted(name: str, steps: int, maps: int, draws: int, count: int) -> dict[str
     took = cpu_seconds(lambda: synth.fit(targets, seed=0, progress=False))
     synth.sample(16, progress=False)
     each = cpu_seconds(lambda: synth.sample(maps, 16, progress=False)) / maps
-    return {"fit": took, "map": each}
+    extractor = FeatureExtractor.of(targets.fit_ranged, targets.held_out_ranged, SYMMETRIES)
+    some = targets.held_out_ranged[:16]
+    extractor.extract(some[:1])
+    return {"fit": took, "map": each, "measure": cpu_seconds(lambda: extractor.extract(some)) / 16}
 
 
 def measure() -> dict[str, float]:
