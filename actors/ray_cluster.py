@@ -219,7 +219,7 @@ def slots(demand: Demand) -> int:
 
 
 def resources(found: Mapping[str, float]) -> str:
-    """What there is of CPUs and GPUs, in words."""
+    """CPUs and GPUs of the cluster, in words."""
     gpus = f", {found['GPU']:g} GPU" if found.get("GPU") else ""
     return f"{found.get('CPU', 0):g} CPU{gpus}"
 

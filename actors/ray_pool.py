@@ -201,7 +201,7 @@ class ActorGroup:
         return nullcontext(self)
 
     def dismiss(self) -> None:
-        """Remove all actors, and forget what they were at."""
+        """Remove all actors, and forget which shards they had."""
         for actor in self.actors:
             ray.kill(actor)
         self._forget()
@@ -310,7 +310,7 @@ class ActorGroup:
         self.scheduler.send(actor.run.remote(shard), actor, shard)
 
     def lose(self, actor: Any, error: RayActorError | None = None) -> tuple[list[Shard], str, bool]:
-        """Let a dead or silent actor go; return its shards, its host, and if that is to blame."""
+        """Let a dead or silent actor go; return its shards, its host, and whether to blame that."""
         arrival = self._nodes.pop(actor)
         ray.kill(actor)  # one that cannot be reached may live
         preempted = isinstance(error, ActorDiedError) and error.preempted
@@ -364,7 +364,7 @@ class _Dispatch:
             )
 
     def _look(self) -> Iterator[Outcome]:
-        """Compare the actors with the cluster, and say what is amiss.
+        """Compare the actors with the cluster, and report what is wrong.
 
         Raises:
             RunIncomplete: nobody could work for too long.
@@ -412,7 +412,7 @@ class _Dispatch:
                 yield from self._again(lost, f"{said} (execution.timeout)")
 
     def _say(self, text: str) -> Iterator[Notice]:
-        """Say something once in a stage, as long as its first words stand."""
+        """Say something once in a stage; it counts as said while its first words are the same."""
         key = text.partition(";")[0]
         if key not in self._said:
             self._said.add(key)

@@ -28,7 +28,7 @@ import torch
 
 from flows.settings import load_settings
 from ood_core.config.method import Method
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.estimators.windowed import fit_conditional
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import load_model

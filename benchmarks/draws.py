@@ -25,7 +25,7 @@ from actors.loading import load_pipeline
 from ood_core.arrays import Latents, Maps
 from ood_core.config.method import DrawSpec
 from ood_core.diffusion.sampling import decode
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.evaluation.evaluate import evaluate_maps
 from ood_core.numerics.random import Root, SeedRange
 from ood_core.report.pictures import COLOURS, Stretch
@@ -53,12 +53,14 @@ def decoded(pipeline: Pipeline, latents: Latents, steps: int) -> Maps:
     made = []
     for part in latents.split(16):
         labels = torch.zeros(len(part), dtype=torch.int64)
-        down = decode(pipeline.denoiser(labels), "dpmpp_2m", part.to(pipeline.device), grid)
+        down = decode(pipeline.denoiser(labels), "ddim", part.to(pipeline.device), grid)
         made.append(pipeline.maps(down).cpu())
     return torch.cat(made)
 
 
-def refused(spec: DrawSpec, prior: Prior, found: Candidates, references: Latents, root: int) -> str:
+def refused(
+    spec: DrawSpec, prior: GaussianPrior, found: Candidates, references: Latents, root: int
+) -> str:
     """Shares of draws that the sampler's own intervals and the published tests refuse."""
     own = measure_geometry(spec, latent_sampler(spec, prior, references), root, references)
     used = found.used(len(references))

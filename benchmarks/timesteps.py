@@ -22,7 +22,7 @@ from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.statistics import Statistics
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.sampling import decode, invert
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.numerics.random import SeedRange
 from ood_core.store.run import RunStore
 from ood_core.synthesis.pipeline import Pipeline, time_grid

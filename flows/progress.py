@@ -43,7 +43,7 @@ class Listener(Protocol):
         ...
 
     def say(self, text: str) -> None:
-        """Something is amiss, and the work goes on."""
+        """Something is wrong, but the work goes on."""
         ...
 
 

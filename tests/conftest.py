@@ -139,8 +139,8 @@ def config(tmp_path: Path, tiny_dict: Callable[..., dict[str, Any]]) -> Callable
 
 @pytest.fixture(scope="session")
 def _ready(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -> Path:
-    from flows.runs.planning import prepare
     from flows.runs.stages import STAGES, perform
+    from tests.runs import prepare
 
     root = tmp_path_factory.mktemp("runs") / "ready"
     settings = tiny()

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.numerics.covariance import CrossStationary, Dense, Diagonal, LowRank, Stationary
+from ood_core.numerics.covariance import Dense, Diagonal, LowRank, Stationary
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 
@@ -35,17 +35,9 @@ def stationary(shape: Sequence[int], seed: int) -> Stationary:
     return Stationary((0.5 * (log + mirrored)).exp())
 
 
-def cross_stationary(shape: Sequence[int], seed: int) -> CrossStationary:
-    """Hermitian positive matrices of channels with `P(-k) = conj P(k)`: products of transforms."""
-    c, y, x = shape
-    some = torch.fft.fft2(randn(c, c, y, x, seed=seed)) / (y * x) ** 0.5
-    power = torch.einsum("abyx,dbyx->adyx", some, some.conj())
-    return CrossStationary(power + 0.1 * torch.eye(c)[:, :, None, None])
-
-
 def low_rank(shape: Sequence[int], seed: int, rank: int = 3) -> LowRank:
     """A diagonal or stationary part and some factors."""
-    base = (diagonal, stationary, cross_stationary)[seed % 3](shape, seed)
+    base = (diagonal, stationary)[seed % 2](shape, seed)
     return LowRank(base, randn(rank, *shape, seed=seed + 1))
 
 
@@ -60,7 +52,6 @@ COVARIANCES = {
     "dense": dense,
     "diagonal": diagonal,
     "stationary": stationary,
-    "cross_stationary": cross_stationary,
     "low_rank": low_rank,
 }
 

@@ -24,11 +24,11 @@ import ray
 from ray.cluster_utils import Cluster
 
 from actors.ray_pool import RayPool
-from flows.runs.planning import prepare
 from flows.runs.stages import STAGES, perform
 from flows.runs.worker_pool import worker_count
 from ood_core.store.ledger import Receipt
 from tests.contracts.pool import missing, spec_of
+from tests.runs import prepare
 
 pytestmark = pytest.mark.timeout(400)
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}

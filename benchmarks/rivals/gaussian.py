@@ -14,8 +14,8 @@ import torch
 from benchmarks.rivals.baseline import Made, require_targets
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
-from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.estimators.spectra import annular_profile
 from ood_core.numerics.covariance import Stationary
 from ood_core.numerics.random import SeedRange

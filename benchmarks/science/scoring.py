@@ -8,7 +8,7 @@ import numpy.typing as npt
 from benchmarks.science.targets import BenchTargets
 from ood_core.evaluation.evaluate import evaluate_features
 from ood_core.evaluation.results import Score
-from ood_core.metrics.novelty import nearest_ratio
+from ood_core.metrics.novelty import Reference, distance_ratio
 from ood_core.metrics.spectra import octave_ratios
 from ood_core.numerics.random import Root
 
@@ -32,7 +32,7 @@ def scored(
     held_out = extractor.extract(extractor.held_out)
     octaves = octave_ratios(features["power"], held_out["power"])
     classifier = result.tests.classifier
-    chosen = targets.ranged(fitted)
+    near = Reference(targets.ranged(fitted), extractor.symmetries).nearest
     return {
         "scores": {name: _plain(result.scores[name]) for name in SCORES},
         "octaves": octaves.abs().amax(0).expm1().tolist(),
@@ -43,7 +43,7 @@ def scored(
         },
         "unsteered_c2st": classifier
         and {"value": classifier.accuracy, "real": classifier.real_accuracy},
-        "nearest_ratio": nearest_ratio(ranged, extractor.held_out, chosen, extractor.symmetries),
+        "nearest_ratio": distance_ratio(near(ranged).distance, near(extractor.held_out).distance),
     }
 
 

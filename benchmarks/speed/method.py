@@ -1,6 +1,7 @@
 """CPU seconds of the method in memory, by shape: fitting, maps, measuring; one line of JSON each.
 
-    python benchmarks/speed/method.py [PART ...] [--steps 12] [--maps 64]
+    python benchmarks/speed/method.py [PART ...] [--steps 12] [--maps 64] [--draws 3]
+        [--targets 64]
 
 Parts: `hubble` (64 targets of 1 x 32 px, as in the demo), `large` (64 random fields of 1 x 128 px),
 `measure` (3 x 256 px against 64 targets with flips and turns). It takes nothing but public names,
@@ -40,28 +41,34 @@ def fields(count: int, channels: int, side: int) -> np.ndarray:
     return np.exp(0.1 * np.fft.ifft2(white / wavenumber).real).astype(np.float32)
 
 
-def hubble() -> tuple[ff.TargetSet, str]:
+def hubble(count: int) -> tuple[ff.TargetSet, str]:
     """Targets and base of the demo."""
     path = str(PROJECT / "examples/targets/hubble.fits")
-    targets = ff.TargetSet.read(path, transform="asinh", symmetries=SYMMETRIES, held_out=320)
+    targets = ff.TargetSet.read(
+        path, transform="asinh", symmetries=SYMMETRIES, held_out=384 - count
+    )
     return targets, "models/dead-leaves-32"
 
 
-def large() -> tuple[ff.TargetSet, str]:
-    """64 fields to fit of 128 px, and a base for them."""
-    targets = ff.TargetSet.from_arrays(fields(128, 1, 128), symmetries=SYMMETRIES)
+def large(count: int) -> tuple[ff.TargetSet, str]:
+    """Fields to fit of 128 px, and a base for them."""
+    targets = ff.TargetSet.from_arrays(fields(2 * count, 1, 128), symmetries=SYMMETRIES)
     return targets, "models/dead-leaves-32"
 
 
-def fitted(name: str, steps: int, maps: int) -> dict[str, float]:
-    """Seconds of a fit, and of every map after it."""
-    targets, base = {"hubble": hubble, "large": large}[name]()
+def fitted(name: str, steps: int, maps: int, draws: int, count: int) -> dict[str, float]:
+    """Seconds of a fit, of every map after it, and of measuring a map."""
+    targets, base = {"hubble": hubble, "large": large}[name](count)
     model = ff.load_model(str(PROJECT / base))
-    synth = ff.Synthesizer(model, ff.Method(steps=steps), batch=16)
+    method = ff.Method(steps=steps, calibration=ff.CalibrationSpec(draws=draws))
+    synth = ff.Synthesizer(model, method, batch=16)
     took = cpu_seconds(lambda: synth.fit(targets, seed=0, progress=False))
     synth.sample(16, progress=False)
     each = cpu_seconds(lambda: synth.sample(maps, 16, progress=False)) / maps
-    return {"fit": took, "map": each}
+    extractor = FeatureExtractor.of(targets.fit_ranged, targets.held_out_ranged, SYMMETRIES)
+    some = targets.held_out_ranged[:16]
+    extractor.extract(some[:1])
+    return {"fit": took, "map": each, "measure": cpu_seconds(lambda: extractor.extract(some)) / 16}
 
 
 def measure() -> dict[str, float]:
@@ -78,11 +85,14 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["hubble", "large", "measure"])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--maps", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=3, help="fewer make a fit shorter")
+    parser.add_argument("--targets", type=int, default=64, help="fitted; fewer likewise")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for part in arguments.parts:
         steps, maps = arguments.steps, arguments.maps
-        found = measure() if part == "measure" else fitted(part, steps, maps)
+        few = arguments.draws, arguments.targets
+        found = measure() if part == "measure" else fitted(part, steps, maps, *few)
         tree = str(Path(ff.__file__).parents[1])
         print(json.dumps({"part": part, "steps": steps, "tree": tree, **found}), flush=True)
 

@@ -1,6 +1,8 @@
 """What one shard asks of a device: launches, uploads, reads, counted on a machine without one.
 
-Run by `tests/synthesis/test_device.py`.
+    python -m benchmarks.speed.traffic        (a shard of the demo)
+
+Run by `tests/synthesis/test_device.py`, too.
 
 Tensors of the device `meta` are given numbers, which live on the CPU, and a `Recorder` counts what
 a GPU would be asked for. Work that names the CPU meets a tensor of another device and fails, as it
@@ -8,6 +10,7 @@ would there. Views cost nothing and are not counted; an operator counts as one l
 (transforms, sorts) start a few kernels.
 """
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+
+import ood_core as ff
+from benchmarks.speed.method import PROJECT, hubble
+from ood_core.numerics.random import SeedRange
 
 DEVICE = torch.device("meta")
 FREE = {
@@ -157,3 +164,21 @@ def recorded(call: Callable[[], Any]) -> Recorder:
     with recorder:
         call()
     return recorder
+
+
+def main(samples: int = 64) -> None:
+    """Count what a shard of the demo asks for, after another one on the same device."""
+    targets, base = hubble(64)
+    method = ff.Method(calibration=ff.CalibrationSpec(draws=1))
+    synth = ff.Synthesizer(ff.load_model(str(PROJECT / base)), method, batch=samples)
+    synth.fit(targets, progress=False)
+    with Recorder():
+        sampler = synth.to(DEVICE)._fit.sampler
+        sampler.sample(SeedRange(1, 0, 2))
+    found = recorded(lambda: sampler.sample(SeedRange(1, 0, samples)))
+    counts = {kind: found.count(kind) for kind in found.by_place}
+    print(json.dumps({"samples": samples, **counts, "bytes uploaded": found.bytes}))
+
+
+if __name__ == "__main__":
+    main()

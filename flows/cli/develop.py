@@ -80,7 +80,7 @@ def models_check(
     steps: Annotated[int, typer.Option(help="Solver steps per sample.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder for check.json and check.png.")] = None,
 ) -> None:
-    """Check a base's settings against its network; exit code 2 if they are not."""
+    """Check a base's settings against its network; exit code 2 if they disagree."""
     from flows.tools.model_check import check_model
 
     with bars_shown():

@@ -61,7 +61,7 @@ def utility(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train on synthetic, test on real: is the set worth adding, and more than flips are?
+    """Train on synthetic, test on real: does adding the set help, and more than flips do?
 
     Small models are trained on the fit targets, with and without synthetic maps, flips or Gaussian
     fields, and tested on held-out targets. Of one run the result goes into its report.

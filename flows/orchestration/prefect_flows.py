@@ -253,7 +253,7 @@ def _may_pass(_task: Any, _run: Any, state: State) -> bool:
 
 
 def _cancelled(error: InUse) -> Any:
-    """State of a flow run that leaves the work to who is at it."""
+    """State of a flow run that ends because another driver is at work on the set."""
     return Cancelled(message=str(error))
 
 

@@ -106,7 +106,7 @@ class Meter:
                     work()
 
     def grown(self, name: str, rows: float) -> int:
-        """Bytes at the peak of a block, if it had so many times as many maps."""
+        """Peak bytes of a block with so many times as many maps."""
         return self.before[name] + int(rows * (self.peak[name] - self.before[name]))
 
     def _now(self) -> float:

@@ -9,7 +9,6 @@ from typing import Any, final
 import torch
 
 from actors.loading import require_fit
-from flows.runs.lease_guard import hold_lease
 from flows.runs.timestep_choice import TimestepChoice, choose_timestep, recorded, with_timestep
 from flows.settings import RunSettings
 from ood_core.arrays import Maps
@@ -17,7 +16,6 @@ from ood_core.config.identity import difference, identity_record, method_record
 from ood_core.config.method import AUTO_MIN_NOISE, Method
 from ood_core.diffusion.sampling import evaluations_per_target
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.estimators.families import require_ruled_in
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel, load_model
 from ood_core.store.arrays import Column, Table, persist_tables
@@ -166,21 +164,6 @@ def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"targets": targets, "method": method, "generation": {"seed": seed}}
 
 
-def prepare(settings: RunSettings, out: str) -> RunStore:
-    """Plan a run at `out` without working on it, or return the one that is there.
-
-    Raises:
-        InputError: unusable targets, base or settings.
-        IdentityRefused: another run lives at `out`.
-        InUse: a driver works on it.
-        StoreUnwritable: the place is full, read-only or not ours.
-    """
-    planned = plan_run(settings, out)
-    with hold_lease(planned.run):
-        planned.settle()
-    return planned.run
-
-
 def inspect_inputs(settings: RunSettings) -> tuple[TargetSet, BaseModel, Method]:
     """Read and check targets and base, and resolve the method."""
     targets = TargetSet.of(settings.targets)
@@ -197,7 +180,6 @@ def _inspected(
     model = load_model(settings.base, max_bytes=settings.execution.max_base_bytes)
     model.check(targets)
     require_stack(model, settings.method)
-    require_ruled_in(settings.method.prior, targets.symmetries)
     schedule = model.denoiser.schedule
     t_min = schedule.index_of(AUTO_MIN_NOISE)
     choice = choose_timestep(settings, targets, model, t_min, run, frame)

@@ -7,7 +7,7 @@ from flows.settings import RunSettings
 from ood_core.arrays import Latents
 from ood_core.config.identity import read_method
 from ood_core.errors import RunIncomplete
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.random import SeedRange, root_key
 from ood_core.store.files import read_json
 from ood_core.store.fitted import read_prior
@@ -44,7 +44,9 @@ def fitted_pipeline(run: RunStore, settings: RunSettings) -> Pipeline:
     )
 
 
-def redraw_latents(run: RunStore, most: int = MAX_LATENTS) -> tuple[Latents, Latents, Prior]:
+def redraw_latents(
+    run: RunStore, most: int = MAX_LATENTS
+) -> tuple[Latents, Latents, GaussianPrior]:
     """Return the latents of the fit targets, those of the first samples, and their prior.
 
     Latents of samples are not stored: they are drawn again from seed and prior.

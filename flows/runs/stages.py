@@ -71,11 +71,11 @@ def fit(run: RunStore, settings: RunSettings) -> str:
     method = read_method(record["identity_record"])
     targets, latents = load_targets(run), read_latents(run)
     fitted = fit_prior_of(method, latents, targets.symmetries, record["identity"])
-    prior, choice = fitted.prior, fitted.choice
     require_lease()
     names = [targets.ids[row] for row in failed_round_trips(run)]
-    write_prior(run.root / PRIOR, prior, fitted.geometry, names, choice)
-    note = f"{len(latents)} latents, {choice.description}, {prior.description}"
+    write_prior(run.root / PRIOR, fitted.prior, fitted.geometry, names, fitted.norms)
+    found = [fitted.prior.description, fitted.norms.description]
+    note = ", ".join([f"{len(latents)} latents", *filter(None, found)])
     return note + (f"; left out, as their round trip fails: {', '.join(names)}" if names else "")
 
 
@@ -122,7 +122,7 @@ def validate_set(run: RunStore, settings: RunSettings) -> str:
 
 
 def is_judged(run: RunStore, settings: RunSettings) -> bool:
-    """Whether the samples, as they are stored now, were held against this very gate."""
+    """Whether this gate was decided on the samples as they are stored now."""
     judged = written(run.root).get(GATE)
     if judged is None or not exists(run.root / "report" / "report.json"):
         return False
@@ -135,7 +135,7 @@ def is_judged(run: RunStore, settings: RunSettings) -> bool:
 
 
 def is_stored(run: RunStore) -> bool:
-    """Whether everything that is made before samples are judged is there."""
+    """Whether everything that precedes validation is stored."""
     missing = (run.ledger(stage).missing(plan) for stage, plan in run.plans.items())
     return run.has_prior and run.statistics.exists and not any(missing)
 

@@ -14,12 +14,8 @@ from typing import Any, Literal, Protocol, final
 from ood_core.config.steer import SteerSpec
 from ood_core.errors import require, require_counts
 
-GaussianKind = Literal[
-    "isotropic", "diagonal", "low_rank", "ledoit_wolf", "oas",
-    "spectral", "spectral_low_rank", "spectral_factors",
-]  # fmt: skip
-PriorKind = Literal[GaussianKind, "mixture", "auto"]
-SolverName = Literal["ddim", "heun", "dpmpp_2m", "ancestral", "dpmpp_2m_sde"]
+PriorKind = Literal["isotropic", "spectral_low_rank"]
+SolverName = Literal["ddim", "ancestral"]
 SamplerKind = Literal["prior", "slerp", "norm", "combination", "cluster"]
 Preset = Literal["calibrated", "discovery", "cluster"]
 

@@ -24,7 +24,7 @@ from ood_core.errors import InputError
 from ood_core.numerics.covariance import Covariance
 from ood_core.numerics.random import SeedRange, StepNoise, Stream
 
-MOST_MISSING = 4096
+MAX_MISSING = 4096
 """Missing pixels of one map; a matrix of their precisions then takes 128 MiB."""
 
 
@@ -38,14 +38,14 @@ class KnownPixels:
         missing: which pixels are; one or more.
 
     Raises:
-        InputError: more pixels are missing than `MOST_MISSING`.
+        InputError: more pixels are missing than `MAX_MISSING`.
     """
 
     def __init__(self, covariance: Covariance, known: Map, missing: Bool[Tensor, "c y x"]) -> None:
         self._where = missing.flatten().nonzero()[:, 0]
-        if len(self._where) > MOST_MISSING:
+        if len(self._where) > MAX_MISSING:
             raise InputError(
-                f"got a map that misses {len(self._where)} pixels; expected at most {MOST_MISSING}:"
+                f"got a map that misses {len(self._where)} pixels; expected at most {MAX_MISSING}:"
                 " fill it in parts, or bin it"
             )
         self._covariance, self._known, self._missing = covariance, known, missing

@@ -42,20 +42,20 @@ class Base(Denoiser, Protocol):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The context of several bases: what each of them made of some maps, and which one is asked."""
+class BasesContext:
+    """Context of several bases: what each has made of some maps, and which one to call."""
 
     context: tuple[tuple[Any, ...], ...]
     number: int = 0
 
-    def further(self) -> "tuple[Asked, ...]":
+    def further(self) -> "tuple[BasesContext, ...]":
         """The same for every base but the first."""
         return tuple(replace(self, number=number) for number in range(1, len(self.context)))
 
 
-def further(context: tuple[Any, ...]) -> tuple[Asked, ...]:
+def further(context: tuple[Any, ...]) -> tuple[BasesContext, ...]:
     """Contexts that ask the further bases, where `context` is of several."""
-    several = len(context) == 1 and isinstance(context[0], Asked)
+    several = len(context) == 1 and isinstance(context[0], BasesContext)
     return context[0].further() if several else ()
 
 

@@ -12,10 +12,7 @@ from ood_core.config.method import SolverName
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.solvers import (
     Ddim,
-    DpmSolver2M,
-    DpmSolver2MSde,
     FixedPointDdim,
-    Heun,
     Solver,
     StochasticDdim,
     descending,
@@ -45,10 +42,7 @@ class SolverClass(Protocol):
 
 SOLVERS: dict[SolverName, SolverClass] = {
     "ddim": Ddim,
-    "heun": Heun,
-    "dpmpp_2m": DpmSolver2M,
     "ancestral": StochasticDdim,
-    "dpmpp_2m_sde": DpmSolver2MSde,
 }
 """Every solver that decodes, by name."""
 WITH_ETA: dict[SolverName, SolverClass] = {"ddim": StochasticDdim}

@@ -1,4 +1,4 @@
-"""What a few latents say of their mean: norms without bias, and a mean shrunk band by band.
+"""What a few latents say of their mean: its norm without bias, and residuals about it.
 
 The mean of `n` maps in `d` dimensions carries noise of squared norm `sigma^2 d / n`, which for
 latents is most of what is seen: its raw squared norm is 14 times that of the true mean at n = 2 and
@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import torch
-
 from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
-from ood_core.estimators.spectra import mode_powers, radial_mean
-from ood_core.numerics.covariance import filtered
 from ood_core.numerics.symmetry import invariant
 
-ENOUGH = 2**23  # numbers of maps for the spectrum of their noise: 42 maps of 3 x 256 x 256
+SCORED = 2**23
+"""Most numbers of maps that a distribution is scored on at once, 42 maps of 3 x 256 x 256; of many
+large left-out maps some say how likely they are as well as all."""
 
 
 @final
@@ -45,6 +43,11 @@ class Norms:
     def identified(self) -> bool:
         """Whether the mean is longer than the noise of its estimate."""
         return self.n >= self.needed
+
+    @property
+    def description(self) -> str:
+        """A few words for people, empty where the mean is identified."""
+        return "" if self.identified else f"mean not identified: n = {self.n} < {self.needed:.0f}"
 
 
 def norms(maps: Maps) -> Norms:
@@ -78,35 +81,7 @@ def unbiased_residuals(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
     return rest + gain * invariant(rest, symmetries)
 
 
-def shrunk_mean(maps: Maps, symmetries: Sequence[Symmetry]) -> Map:
-    """Return the symmetrised mean, shrunk per annulus towards the mean level of its channel.
-
-    Positive-part James-Stein (James & Stein 1961; Efron & Morris 1973) per band, since means are
-    smooth and the noise of latents is white:
-
-        mu(k) = max(0, 1 - noise(|k|) / power(|k|)) mean(k)
-
-    `power` is that of the mean, `noise` the variance of the symmetrised maps over `n`, measured on
-    at most `ENOUGH` numbers of them. The zero mode is kept. Under translations only that one is
-    left. Needs two maps.
-    """
-    mean = group_mean(maps, symmetries)
-    if "translate" in symmetries:
-        return mean
-    some = invariant(evenly(maps, ENOUGH), symmetries)
-    spread = _power(some - some.mean(dim=0)) * (len(some) / (len(some) - 1))
-    seen = radial_mean(_power(mean[None])).clamp_min(torch.finfo().tiny)
-    gain = (1 - radial_mean(spread / len(maps)) / seen).clamp(0, 1)
-    gain[..., 0, 0] = 1
-    return filtered(mean, gain)
-
-
 def evenly(maps: Maps, most: int) -> Maps:
     """Evenly spaced maps of at most `most` numbers together; few ones themselves."""
     step = -(-maps.numel() // most)
     return maps[::step] if step > 1 else maps
-
-
-def _power(maps: Maps) -> Map:
-    """Mean power per mode."""
-    return mode_powers(maps, torch.zeros_like(maps[0])).diagonal().real.permute(2, 0, 1).float()

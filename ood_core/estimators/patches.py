@@ -1,7 +1,8 @@
 """Mixtures of Gaussians over the targets' patches, fitted by expectation-maximisation.
 
-A few dozen maps are few, but their patches are many: thousands of draws from the law of how the
-field looks close by, at several sizes. That is where textures and sources are told from noise.
+A few dozen maps are few, but their patches are many: thousands of draws from the distribution of
+how the field looks close by, at several sizes. That is where textures and sources are told from
+noise.
 """
 
 import math

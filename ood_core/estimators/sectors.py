@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
@@ -46,17 +46,11 @@ class Sector:
 class Modes:
     """Orthonormal eigenmodes of a symmetrised covariance, largest first.
 
-    Modes that the group takes to one another have one eigenvalue and one number in `family`.
+    Modes that the group takes to one another have one eigenvalue.
     """
 
     values: Float[Tensor, " r"]
     maps: Maps
-    family: Int[Tensor, " r"]
-
-    def first(self, families: int) -> "Modes":
-        """Return the modes of the first families."""
-        kept = self.family < families
-        return Modes(self.values[kept], self.maps[kept], self.family[kept])
 
 
 def sectors(residuals: Maps, symmetries: Sequence[Symmetry]) -> Iterator[Sector]:
@@ -169,8 +163,7 @@ def leading_modes(residuals: Maps, symmetries: Sequence[Symmetry], most: int) ->
         for copy, back in enumerate(sector.back if mine else ()):
             maps[starts[mine] + copy] = back(rows)
     largest = torch.tensor([float(found[number][0][index]) for number, index in families])
-    numbers = torch.arange(len(families)).repeat_interleave(copies)
-    return Modes(largest[numbers], maps, numbers)
+    return Modes(largest.repeat_interleave(copies), maps)
 
 
 def _largest(

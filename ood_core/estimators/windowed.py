@@ -22,9 +22,9 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
-from ood_core.estimators.families import COARSE_GRID, RHO_GRID, best_share, fit_gaussian
-from ood_core.estimators.gaussian import Family, GaussianPrior, Law, symmetric_mean
+from ood_core.estimators.gaussian import Family, Gaussian, GaussianPrior, symmetric_mean
 from ood_core.estimators.moments import unbiased_residuals
+from ood_core.estimators.prior import COARSE_GRID, RHO_GRID, best_share, fit_gaussian
 from ood_core.numerics.covariance import Dense, wavenumbers
 from ood_core.numerics.symmetry import orbit
 
@@ -67,7 +67,7 @@ def family(maps: Maps, symmetries: Sequence[Symmetry]) -> Family:
     flat = residuals.flatten(1)
     sample = flat.T @ flat / len(flat)
 
-    def at(share: float) -> Law:
+    def at(share: float) -> Gaussian:
         return mean, Dense(torch.lerp(sample, stationary, share))
 
     return Family(at, RHO_GRID if mean.numel() <= MANY_PIXELS else COARSE_GRID)

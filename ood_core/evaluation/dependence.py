@@ -45,7 +45,7 @@ Places = Float[np.ndarray, "m 3"]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Dependence:
-    """How many maps there are, in blocks of how many sides, and how many they are worth.
+    """Number of maps, side of the blocks within which they are alike, and effective number.
 
     `places` are those of the maps; without them they lie in a row.
     """

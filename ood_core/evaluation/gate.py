@@ -87,7 +87,7 @@ def _unable(gate: GateSpec, result: EvaluationResult, held_out: int) -> str | No
 
 
 def _unseen(gate: GateSpec, result: EvaluationResult, rates: bool) -> str | None:
-    """Say which copies could lie in the set without being seen; None if no kind that counts."""
+    """Say which kinds of copies the search would miss; None if none that the gate asks for."""
     power = {kind: result.copies.power.get(kind) for kind in gate.copy_kinds}
     if not rates or None in power.values():
         return "the scores hold no search for copies of the kinds that the gate asks for"
@@ -104,7 +104,7 @@ def _unseen(gate: GateSpec, result: EvaluationResult, rates: bool) -> str | None
 
 
 def _waived(gate: GateSpec, result: EvaluationResult) -> tuple[str, ...]:
-    """Say which kinds of copies the gate did not ask to be seen, and are not."""
+    """Say which kinds of copies the search misses that the gate does not ask for."""
     power = result.copies.power.items()
     weak = [f"{kind} ({p:.2f})" for kind, p in power if p < gate.copy_power]
     return (f"not asked, and would not be seen: copies of kind {', '.join(weak)}",) if weak else ()

@@ -165,7 +165,7 @@ def flag_p_value(
     The number within the `k`-th smallest of `m` distances of the same distribution is
     beta-binomial, with parameters `k` and `m + 1 - k`. Distances that depend on one another set a
     threshold less surely: of `m` that are worth `w m`, both parameters are `w` times as large,
-    which keeps the mean and widens the law.
+    which keeps the mean and widens the distribution.
     """
     rank = _rank(held_out, rate)
     return float(betabinom(count, worth * rank, worth * (held_out + 1 - rank)).sf(flagged - 1))

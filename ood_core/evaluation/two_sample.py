@@ -45,7 +45,7 @@ from ood_core.evaluation.results import (
     TwoSampleTests,
     Variety,
 )
-from ood_core.metrics.convolutional import LEAST, LEAST_SIDE, convolutional_test
+from ood_core.metrics.convolutional import MIN_MAPS, MIN_SIDE, convolutional_test
 from ood_core.metrics.coverage import NEIGHBOURS, coverage, vendi
 from ood_core.metrics.discrepancy import (
     PERMUTATIONS,
@@ -151,19 +151,19 @@ def network_test(
 ) -> NetworkTest | None:
     """Let a network tell samples of these `numbers` from held-out maps; None if there are few."""
     apart = dependence.apart(root)
-    most = min(MAX_MAPS, max(2 * LEAST, NUMBERS // held_out[0].numel()))
+    most = min(MAX_MAPS, max(2 * MIN_MAPS, NUMBERS // held_out[0].numel()))
     own, other = (
         torch.from_numpy(root.child("order", name).generator().permutation(count)[:most])
         for name, count in (("samples", len(numbers)), ("held out", len(apart)))
     )
-    if min(len(own), len(other)) < LEAST or min(held_out.shape[-2:]) < LEAST_SIDE:
+    if min(len(own), len(other)) < MIN_MAPS or min(held_out.shape[-2:]) < MIN_SIDE:
         return None
     order = own.sort().indices  # read in rising order, compared in random order
     chosen = [int(numbers[row]) for row in own[order].tolist()]
     maps, real = samples(chosen)[order.argsort()], held_out[apart[other]]
     told = convolutional_test(maps, real, symmetries, root.child("samples"))
     half, control = len(real) // 2, None
-    if half >= LEAST:
+    if half >= MIN_MAPS:
         parts = real[:half], real[half : 2 * half]
         control = convolutional_test(*parts, symmetries, root.child("halves")).found
     y, x = (min(TELL_SIDE, cells) for cells in told.where.shape[1:])

@@ -30,7 +30,7 @@ def write_npz(path: Path, part: Part) -> None:
                 else part.note(column.name)
             )
             _member(archive, column.name, (rows, *column.shape), kind, pieces)
-        words = np.array(json.dumps(about.words))
+        words = np.array(json.dumps(about.attributes))
         names = np.array([one_line(name) for name in about.target_names], dtype=np.str_)
         for name, values in (
             ("unit", np.array(about.unit)),
@@ -65,7 +65,7 @@ def write_tar(path: Path, part: Part) -> None:
                 np.save(stream, rows[MAPS][row])
                 _entry(archive, f"{key}.npy", stream.getvalue())
                 notes = {name: rows[name][row].tolist() for name in rows if name != MAPS}
-                words = {**about.words, **notes, **_parents(about, notes)}
+                words = {**about.attributes, **notes, **_parents(about, notes)}
                 _entry(archive, f"{key}.json", json.dumps(words, allow_nan=False).encode())
 
 

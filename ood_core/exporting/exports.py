@@ -257,8 +257,8 @@ def plan_export(
     if whole or not folder:
         rows = count
     else:
-        usual = FILE_BYTES // (source.rhythm * source.about.row_bytes)
-        rows = per_file or max(1, usual) * source.rhythm
+        usual = FILE_BYTES // (source.block_rows * source.about.row_bytes)
+        rows = per_file or max(1, usual) * source.block_rows
     return Export(source, place, name, folder, rows)
 
 

@@ -87,7 +87,7 @@ def _layout(column: Column, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]
 def _attributes(about: About) -> dict[str, Any]:
     return {
         name: one_line(value) if isinstance(value, str) else value
-        for name, value in about.words.items()
+        for name, value in about.attributes.items()
     }
 
 

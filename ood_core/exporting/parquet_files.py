@@ -61,7 +61,7 @@ def _fields(pa: Any, part: Part, kind: Callable[[Any, Column], Any]) -> list[Any
 
 def _words(part: Part) -> dict[str, str]:
     about = part.about
-    words = {**about.words, "shape": list(about.shape), "target_names": about.target_names}
+    words = {**about.attributes, "shape": list(about.shape), "target_names": about.target_names}
     return {"farfield": json.dumps(words)}
 
 

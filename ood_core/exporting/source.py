@@ -80,8 +80,8 @@ class About:
         return self.columns[:-1]
 
     @property
-    def words(self) -> dict[str, Any]:
-        """What every file says of itself."""
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of every file: where its maps come from."""
         return {
             "synthetic": "true: these maps were made by a generative model, nobody observed them",
             "software": software(),
@@ -103,8 +103,8 @@ class Source(Protocol):
         ...
 
     @property
-    def rhythm(self) -> int:
-        """Rows that are read at once; files are cut at its multiples."""
+    def block_rows(self) -> int:
+        """Rows that are read at once; files are cut at multiples of it."""
         ...
 
     def __len__(self) -> int:
@@ -188,7 +188,7 @@ class RunSource:
         return len(self.kept)
 
     @property
-    def rhythm(self) -> int:
+    def block_rows(self) -> int:
         """Rows of a shard."""
         return self.run.plan("generate").shard_rows
 
@@ -217,7 +217,7 @@ class RunSource:
             ShardCorrupt: a shard that is not what its receipt vouches for.
             RunIncomplete: a shard without a receipt.
         """
-        size, numbers = self.rhythm, self.kept[start:stop]
+        size, numbers = self.block_rows, self.kept[start:stop]
         for index in np.unique(numbers // size).tolist():
             rows, within = self._shard(index), numbers[numbers // size == index] - index * size
             yield {name: values[within] for name, values in rows.items()}
@@ -329,14 +329,14 @@ class MemorySource:
         return len(self.columns[SAMPLE])
 
     @property
-    def rhythm(self) -> int:
+    def block_rows(self) -> int:
         """Rows of some 32 MiB."""
         return max(1, BLOCK_BYTES // self.about.row_bytes)
 
     def blocks(self, start: int, stop: int) -> Iterator[Rows]:
         """All columns, in blocks."""
-        for first in range(start, stop, self.rhythm):
-            cut = slice(first, min(first + self.rhythm, stop))
+        for first in range(start, stop, self.block_rows):
+            cut = slice(first, min(first + self.block_rows, stop))
             yield {name: values[cut] for name, values in self.columns.items()}
 
     def note(self, name: str, start: int, stop: int) -> NDArray[Any]:

@@ -53,9 +53,13 @@ def write_zarr(path: Place, part: Part) -> None:
 
 def _shard_rows(part: Part) -> int:
     """Whole blocks of the source, of some 64 MiB."""
-    rhythm = min(part.source.rhythm, len(part))
-    return rhythm * max(1, SHARD_BYTES // (rhythm * part.about.row_bytes))
+    block_rows = min(part.source.block_rows, len(part))
+    return block_rows * max(1, SHARD_BYTES // (block_rows * part.about.row_bytes))
 
 
 def _words(about: About) -> dict[str, Any]:
-    return {**about.words, "target_names": list(about.target_names), "shape": list(about.shape)}
+    return {
+        **about.attributes,
+        "target_names": list(about.target_names),
+        "shape": list(about.shape),
+    }

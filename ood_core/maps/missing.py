@@ -5,8 +5,8 @@ Models take whole maps, so it is filled, by a rule that is recorded; what is mea
 (transform, quantization) leaves it out.
 
 Power, wavelet moments and patches need whole maps, and any smooth filling lowers them. So what the
-method is fitted to has missing pixels drawn from their law given the others (`drawn`): a map with
-such pixels has the law of a whole one (multiple imputation, Rubin 1987).
+method is fitted to has missing pixels drawn from their distribution given the others (`drawn`): a
+map with such pixels has the distribution of a whole one (multiple imputation, Rubin 1987).
 """
 
 import math
@@ -144,7 +144,7 @@ def _nearest(values: Values, missing: Mask) -> Values:
 def drawn(whole: Values, missing: Mask, ids: tuple[str, ...], fit: int) -> Values:
     """Return maps whose missing pixels are a draw given the others, whatever they are in `whole`.
 
-    The law is a Gaussian copula: ranks of a channel's pixels as normal scores, which are a
+    The distribution is a Gaussian copula: ranks of a channel's pixels as normal scores, which are a
     stationary isotropic Gaussian field with the spectrum of the fitted maps' (exact for log-normal
     fields). A draw is a field of that spectrum plus the conditional mean of what it lacks (Hoffman
     & Ribak 1991). It has values that fitted maps have, and depends on the spectrum, the map and its

@@ -1,4 +1,4 @@
-"""Binned bispectrum of maps: the part of the three-point law that a power spectrum cannot see.
+"""Binned bispectrum of maps: the part of three-point statistics that no power spectrum sees.
 
 With `F` the unnormalised transform of a map of `N = Y X` pixels, the bispectrum of a triangle
 `k1 + k2 + k3 = 0` is `B = F(k1) F(k2) F(k3) / N`, as `P = |F|^2 / N` is the power of a mode. In
@@ -114,23 +114,10 @@ class Bispectrum:
     noise: Float[Tensor, "c triples"]
 
     @property
-    def equilateral(self) -> Bool[Tensor, " triples"]:
-        """Which triples have three sides in one shell."""
-        return self.triples[:, 0].eq(self.triples[:, 2])
-
-    @property
     def squeezed(self) -> Bool[Tensor, " triples"]:
         """Which triples have one side in the first shell and two in a later one."""
         first, second, third = self.triples.unbind(1)
         return (first == 0) & (second == third) & (second > 0)
-
-    def reduced(self) -> Float[Tensor, "c triples"]:
-        """Return `mean B / (P1 P2 + P2 P3 + P3 P1)`, in inverse units of the map.
-
-        To lowest order it is `2 f` at every triangle for `g + f (g^2 - <g^2>)` with Gaussian `g`.
-        """
-        p1, p2, p3 = self.power.mean(0)[:, self.triples].unbind(-1)
-        return self.value.mean(0) / (p1 * p2 + p2 * p3 + p3 * p1)
 
 
 def bispectrum(maps: Maps, edges: Sequence[float]) -> Bispectrum:

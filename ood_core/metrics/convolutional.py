@@ -3,9 +3,9 @@
 No list of statistics decides what is looked at (Lopez-Paz & Oquab 2017). Three convolutions give a
 logit at every second pixel, from the 9 x 9 px about it, and a map's logit is their mean: so the
 same numbers say where in a map the network tells. It is trained on one half of each set and asked
-the other half, both ways round. Each answer by itself has the law of Fisher's exact test if both
-sets have one law (`ood_core.metrics.two_sample`); the two are not independent, so the smaller
-p-value is doubled (Bonferroni).
+the other half, both ways round. Each answer by itself has the distribution of Fisher's exact test
+if both sets have one distribution (`ood_core.metrics.two_sample`); the two are not independent, so
+the smaller p-value is doubled (Bonferroni).
 
 Maps are turned by the declared symmetries and cropped while training, which 100 maps are too few to
 do without.
@@ -32,8 +32,8 @@ from ood_core.numerics.symmetry import orbit_size, transform
 WIDTH = 8  # channels of the first convolution, doubled after it
 STEPS, ROWS, RATE = 100, 32, 5e-3  # of AdamW, rows of either set in each
 CROP = 64  # px: larger maps are trained on windows
-LEAST = 32  # maps of a set: with fewer to learn from, the answers are chance
-LEAST_SIDE = 12  # px
+MIN_MAPS = 32  # maps of a set: with fewer to learn from, the answers are chance
+MIN_SIDE = 12  # px
 
 
 @final
@@ -56,13 +56,13 @@ def convolutional_test(
     """Train on half of each set and ask the other, both ways; rows must be in random order.
 
     Raises:
-        TargetError: a set has fewer than `LEAST` maps, or they are below `LEAST_SIDE`.
+        TargetError: a set has fewer than `MIN_MAPS` maps, or they are below `MIN_SIDE`.
     """
-    if (side := min(first.shape[-2:])) < LEAST_SIDE:
-        raise TargetError(f"got maps of {side} pixels; expected at least {LEAST_SIDE} a side")
-    if min(len(first), len(second)) < LEAST:
+    if (side := min(first.shape[-2:])) < MIN_SIDE:
+        raise TargetError(f"got maps of {side} pixels; expected at least {MIN_SIDE} a side")
+    if min(len(first), len(second)) < MIN_MAPS:
         got = min(len(first), len(second))
-        raise TargetError(f"got {got} maps in a set; expected at least {LEAST} to train on")
+        raise TargetError(f"got {got} maps in a set; expected at least {MIN_MAPS} to train on")
     sets = first.float(), second.float()
     right, p_values, where = [], [], [torch.empty(0), torch.empty(0)]
     for asked in (0, 1):

@@ -7,7 +7,7 @@
     density     mean over samples of the number of real balls it is in / k (Naeem et al. 2020)
     coverage    part of real balls that hold a sample
 
-For equal laws density is 1 on average, and coverage, with `n` real rows and `m` samples,
+For equal distributions density is 1 on average, and coverage, with `n` real rows and `m` samples,
 
     1 - [(n - 1) ... (n - k)] / [(n + m - 1) ... (n + m - k)]              (Naeem et al. 2020)
 

@@ -1,4 +1,4 @@
-"""Are two sets of features draws of one law? The energy distance, with an exact p-value.
+"""Are two sets of features draws of one distribution? The energy distance, with an exact p-value.
 
 It is a quadratic form of the matrix `D` of distances over the pooled rows. With weights `w = 1/n`
 on the first set and `-1/m` on the second,
@@ -40,7 +40,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 @final
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """A distance of two sets and how often equal laws would show one as large."""
+    """A distance of two sets and how often equal distributions would show one as large."""
 
     value: float
     p_value: float
@@ -75,7 +75,7 @@ def energy_test(
 
 
 def energy_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
-    """Return the energy distance without the bias of small sets: 0 on average for equal laws.
+    """Return the energy distance without the bias of small sets: 0 on average if they are alike.
 
     Means within a set are over pairs of different rows, so that it may fall below 0.
 
@@ -150,9 +150,9 @@ def detectable_difference(
 
     The second number is by how much it raises the energy distance.
 
-    Rows of one law are split at random into halves; one half is shifted along one feature, chosen
-    at random, by so many of its standard deviations. The test sees a shift that lifts the distance
-    above what all but a part `level` of unshifted splits have. Small shifts grow with
+    Rows of one distribution are split at random into halves; one half is shifted along one feature,
+    chosen at random, by so many of its standard deviations. The test sees a shift that lifts the
+    distance above what all but a part `level` of unshifted splits have. Small shifts grow with
     `(1/n + 1/m)^1/2` for a given power, and energy distances with its square; by this both are
     brought from halves to sets of `n` and `m`. Both are infinite if no shift is seen.
 

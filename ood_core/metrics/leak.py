@@ -23,7 +23,8 @@ from ood_core.metrics.discrepancy import row_distances
 class Leak:
     """Shares of samples and of held-out maps that look in-domain.
 
-    `p_value` tells how often samples of the law of held-out maps would leak as much or more.
+    `p_value` tells how often samples of the distribution of held-out maps would leak as much or
+    more.
     """
 
     samples: float

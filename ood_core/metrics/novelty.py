@@ -193,33 +193,6 @@ def nearest(
     return Reference(targets, symmetries).nearest(queries, block_values)
 
 
-def nearest_shifted(
-    queries: Maps,
-    targets: Targets,
-    symmetries: Sequence[Symmetry],
-    block_values: int = BLOCK_VALUES,
-) -> Shifted:
-    """Search targets under group and shifts, in blocks of bounded memory.
-
-    Raises:
-        TargetError: there are no targets.
-    """
-    return Reference(targets, symmetries).nearest_shifted(queries, block_values)
-
-
-def nearest_ratio(
-    samples: Maps,
-    held_out: Float[Tensor, "m c y x"],
-    targets: Targets,
-    symmetries: Sequence[Symmetry],
-) -> float:
-    """Return the samples' median nearest distance over that of held-out real maps: 1 as novel."""
-    return distance_ratio(
-        nearest(samples, targets, symmetries).distance,
-        nearest(held_out, targets, symmetries).distance,
-    )
-
-
 def distance_ratio(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> float:
     """Return the ratio of two medians of nearest distances.
 

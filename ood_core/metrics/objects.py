@@ -66,12 +66,6 @@ def flux(maps: Maps) -> Float[Tensor, "n c"]:
     return _ring_flux(maps)[0].sum(-1)
 
 
-def radial_profile(maps: Maps) -> Float[Tensor, "n c rings"]:
-    """Return the mean of each ring; ring `j` is at radii from `j` to `j + 1` pixels."""
-    sums, areas = _ring_flux(maps)
-    return sums / areas
-
-
 def concentration(maps: Maps) -> Float[Tensor, "n c"]:
     """Return `5 log10(r_80 / r_20)`; NaN where there is no positive flux."""
     return _concentration(_growth(maps))

@@ -1,8 +1,8 @@
-"""The one-point law of pixels: histogram, quantiles, cumulative distribution, Wasserstein-1.
+"""The one-point distribution of pixels: quantiles, cumulative distribution, Wasserstein-1.
 
-For laws on the line the Wasserstein-1 distance is the area between the cumulative distributions,
-`W1 = integral |F_a(v) - F_b(v)| dv` (Vallender 1974), in units of the pixel value. Channels are
-separate laws; distances are averaged over them.
+For distributions on the line the Wasserstein-1 distance is the area between the cumulative
+distributions, `W1 = integral |F_a(v) - F_b(v)| dv` (Vallender 1974), in units of the pixel value.
+Channels are separate distributions; distances are averaged over them.
 """
 
 import torch
@@ -31,14 +31,6 @@ def uniform_edges(maps: Maps, bins: int, tail: float = 5e-4) -> Float[Tensor, "c
     return low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, bins + 1).double()
 
 
-def histogram(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n c bins"]:
-    """Return the density of pixels per map on common edges; what lies outside is not counted."""
-    pixels = maps.double().flatten(-2).sort(dim=-1).values
-    at = edges.expand(len(maps), *edges.shape).contiguous()
-    below = torch.searchsorted(pixels, at)
-    return below.diff(dim=-1) / (pixels.shape[-1] * edges.diff(dim=-1))
-
-
 def cumulative(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n c edges"]:
     """Return the fraction of a map's pixels at or below every edge."""
     pixels = maps.double().flatten(-2).sort(dim=-1).values
@@ -57,7 +49,7 @@ def own_units(maps: Maps) -> Maps:
 def cumulative_distance(
     a: Float[Tensor, "n c edges"], b: Float[Tensor, "m c edges"], edges: Float[Tensor, "c edges"]
 ) -> float:
-    """Return W1 between pooled laws from rows of `cumulative`, by the trapezium rule."""
+    """Return W1 between pooled distributions from rows of `cumulative`, by the trapezium rule."""
     gap = (a.mean(0) - b.mean(0)).abs().double()
     return float(torch.trapezoid(gap, edges.double(), dim=-1).mean())
 

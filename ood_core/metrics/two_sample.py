@@ -4,8 +4,8 @@ The score is the cross-validated accuracy of a logistic regression (Lopez-Paz & 
 half when the sets cannot be told apart, 1 when they always can. Folds share their training rows, so
 that a count of right answers over all folds is not binomial, and the score has no p-value of its
 own. The test therefore trains on one half of the rows and asks the other half once. If both sets
-have one law, the labels of that half are in random order whatever was learned, and the table of
-labels and answers follows the hypergeometric law of Fisher's exact test: `P(p <= a) <= a`.
+have one distribution, the labels of that half are in random order whatever was learned, and the
+table of labels and answers is hypergeometric, as in Fisher's exact test: `P(p <= a) <= a`.
 
 Can two sets of latents be told apart by a direction that was found on others?
 

@@ -5,9 +5,10 @@ rate 1 (Sampson et al. 2024, arXiv 2401.07313; Song et al. 2021, eq. 33):
 
     x_t = exp(-t/2) x0 + sqrt(1 - exp(-t)) eps,     0 < t <= 10.
 
-The linear schedule of DDPM has the same law of `x_t` at `t = -ln(alpha_k^2)`, so that index `k`
-evaluates the network at that time, and the noise estimate is `eps = -sigma_k s(x, t)`. Values are
-`log(flux + 1) / 0.1`. Only the weight files are read: importing the package would start JAX.
+The linear schedule of DDPM has the same distribution of `x_t` at `t = -ln(alpha_k^2)`, so that
+index `k` evaluates the network at that time, and the noise estimate is `eps = -sigma_k s(x, t)`.
+Values are `log(flux + 1) / 0.1`. Only the weight files are read: importing the package would start
+JAX.
 """
 
 import math

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ood_core.arrays import Maps
-from ood_core.diffusion.denoiser import Asked
+from ood_core.diffusion.denoiser import BasesContext
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, BaseModelMissing, FarfieldError, TargetError
 from ood_core.limits import BASE_BYTES
@@ -91,7 +91,7 @@ class BaseModel:
         Which ones is decided by `root`. Empty if the network looks at none.
         """
         if self.several:
-            return (Asked(tuple(one.show(maps, root) for one in self.several)),)
+            return (BasesContext(tuple(one.show(maps, root) for one in self.several)),)
         if self.examples == 0:
             return ()
         order = Root(root).child("examples").generator().permutation(len(maps))

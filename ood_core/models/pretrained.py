@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from ood_core.arrays import Maps
 from ood_core.config.pretraining import Prediction
-from ood_core.diffusion.denoiser import Asked, clean_from_output
+from ood_core.diffusion.denoiser import BasesContext, clean_from_output
 from ood_core.diffusion.schedule import NoiseSchedule
 
 
@@ -174,8 +174,8 @@ class SeveralDenoisers:
         return SeveralDenoisers([one.to(device) for one in self._each])
 
     def __call__(self, x_t: Maps, t: int, *context: Any) -> Maps:
-        """Return `E[x0 | x_t]` of the network that `Asked` names, or of the first."""
-        asked = context[0] if context else Asked(((),))
+        """Return `E[x0 | x_t]` of the network that `BasesContext` names, or of the first."""
+        asked = context[0] if context else BasesContext(((),))
         one, own = self._each[asked.number], asked.context[asked.number]
         if asked.number == 0:
             return one(x_t, t, *own)

@@ -1,10 +1,9 @@
 """Covariances as objects with algebra, never as `d` x `d` matrices.
 
 Every covariance acts on maps `(n, c, y, x)`. `Diagonal` (in pixels), `Stationary` (in Fourier
-space, unitary transform) and `CrossStationary` (the same with a matrix of channels per mode) cost
-`O(d log d)`; `LowRank` adds `sum_i f_i f_i^T` to one of them and is inverted by the Woodbury
-identity in its `r`-dimensional dual. `Dense` is the exception, for maps of a few thousand pixels
-whose covariance is none of these.
+space, unitary transform) cost `O(d log d)`; `LowRank` adds `sum_i f_i f_i^T` to one of them and is
+inverted by the Woodbury identity in its `r`-dimensional dual. `Dense` is the exception, for maps of
+a few thousand pixels whose covariance is none of these.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from functools import cached_property
 from typing import Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ood_core.arrays import Map, Maps, wide
@@ -101,10 +100,6 @@ class Stationary:
     power: Map
     rank = 0
 
-    def power_of(self, exponent: float) -> "Stationary":
-        """Return `C^exponent`."""
-        return type(self)(self.power**exponent)
-
     def apply(self, x: Maps) -> Maps:
         """Return `C x`."""
         return filtered(x, self.power)
@@ -130,65 +125,6 @@ class Stationary:
         return float(self.power.double().sum())
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class CrossStationary:
-    """Channels that vary together: a Hermitian matrix of channels per mode of the transform.
-
-    `power[a, b, ky, kx]` is `E F_a(k) F_b(k)^*`, complex, positive up to rounding, and `P(-k)`
-    is the conjugate of `P(k)`, so that real maps stay real.
-    """
-
-    power: Complex[Tensor, "c c y x"]
-    rank = 0
-
-    @cached_property
-    def _eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues `(y, x, c)` and eigenvectors `(y, x, c, c)`, in double precision."""
-        values, vectors = torch.linalg.eigh(wide(self.power.permute(2, 3, 0, 1)))
-        rounding = torch.finfo(self.power.real.dtype).eps * values.amax(-1, keepdim=True)
-        return torch.maximum(values, rounding.clamp_min(1e-300)), vectors
-
-    def power_of(self, exponent: float) -> "CrossStationary":
-        """Return `C^exponent`."""
-        values, vectors = self._eigen
-        scaled = (vectors * values[..., None, :] ** exponent) @ vectors.mH
-        return type(self)(scaled.permute(2, 3, 0, 1).to(self.power.dtype))
-
-    @cached_property
-    def _inverse(self) -> Tensor:
-        return self.power_of(-1).power
-
-    @cached_property
-    def _root(self) -> Tensor:
-        return self.power_of(0.5).power
-
-    def apply(self, x: Maps) -> Maps:
-        """Return `C x`."""
-        return mixed(x, self.power)
-
-    def solve(self, x: Maps) -> Maps:
-        """Return `C^-1 x`."""
-        return mixed(x, self._inverse)
-
-    def colour(self, white: Maps, factors: Float[Tensor, "n r"]) -> Maps:
-        """Return `C^(1/2) white`."""
-        return mixed(white, self._root)
-
-    def plus_white(self, variance: float) -> "CrossStationary":
-        """Return `C + variance * I`."""
-        eye = torch.eye(len(self.power), dtype=self.power.dtype, device=self.power.device)
-        return type(self)(self.power + variance * eye[:, :, None, None])
-
-    def logdet(self) -> float:
-        """Return `ln det C`."""
-        return float(self._eigen[0].log().sum())
-
-    def trace(self) -> float:
-        """Return `tr C`."""
-        return float(self._eigen[0].sum())
-
-
 BLOCK = 64
 """Factors that are solved for at once, which bounds the memory."""
 
@@ -198,7 +134,7 @@ BLOCK = 64
 class LowRank:
     """`base + sum_i f_i f_i^T` with `r` factors of map shape."""
 
-    base: Diagonal | Stationary | CrossStationary
+    base: Diagonal | Stationary
     factors: Float[Tensor, "r c y x"]
 
     @property
@@ -309,16 +245,6 @@ def filtered(x: Maps, gain: Map) -> Maps:
     modes = torch.fft.rfft2(x)
     half = gain[..., : modes.shape[-1]].to(x)
     maps: Tensor = torch.fft.irfft2(modes * half, s=x.shape[-2:])
-    return maps
-
-
-def mixed(x: Maps, gain: Complex[Tensor, "c c y x"]) -> Maps:
-    """Multiply the Fourier modes of real maps by a matrix of channels, `G(-k) = conj G(k)`."""
-    if x.numel() == 0:
-        return x
-    modes = torch.fft.rfft2(x)
-    half = gain[..., : modes.shape[-1]].to(modes)
-    maps: Tensor = torch.fft.irfft2(torch.einsum("abyx,nbyx->nayx", half, modes), s=x.shape[-2:])
     return maps
 
 

@@ -4,7 +4,7 @@ Each is a bundle of named arrays that one process writes at once, with its diagn
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -16,11 +16,9 @@ from torch import Tensor
 from ood_core.denoising.calibrated import BandWeights
 from ood_core.denoising.gate import Gate
 from ood_core.diffusion.patches import PatchMixture
-from ood_core.errors import IdentityRefused
-from ood_core.estimators.choice import Choice, Prior
-from ood_core.estimators.gaussian import GaussianPrior, Law
-from ood_core.estimators.mixture import MixturePrior
-from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.moments import Norms
+from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.store.bundle import Named, read_attributes, read_bundle, write_bundle
 from ood_core.store.place import Place
 from ood_core.store.run import PATCHES, RunStore
@@ -95,7 +93,7 @@ def write_patches(run: RunStore, patches: PatchFits) -> None:
 
 
 def read_patches(run: RunStore, halves: bool = True) -> PatchFits:
-    """Read what `write_patches` wrote, with or without the laws of halves of the targets."""
+    """Read what `write_patches` wrote, with or without those of halves of the targets."""
     arrays, attributes = read_bundle(run.root / PATCHES, "" if halves else "every")
     shapes, strides = attributes["shapes"], attributes["strides"]
 
@@ -129,108 +127,53 @@ MAP_AXES = ("channel", "y", "x")
 
 def write_prior(
     path: Place,
-    prior: Prior,
+    prior: GaussianPrior,
     geometry: ShellGeometry,
     left_out: Sequence[str] = (),
-    choice: Choice | None = None,
+    found: Norms | None = None,
 ) -> None:
-    """Write a prior, its geometry, the ids of targets left out of it, and its candidates."""
+    """Write a prior, its geometry, the ids of targets left out of it, and the latents' norms."""
+    covariance = prior.covariance
+    base = covariance.base if isinstance(covariance, LowRank) else covariance
+    arrays: dict[str, Named] = {"mean": (MAP_AXES, prior.mean.numpy())}
+    match base:
+        case Diagonal(variance):
+            arrays["variance"] = (MAP_AXES, variance.numpy())
+        case Stationary(power):
+            arrays["power"] = (("channel", "ky", "kx"), power.numpy())
+    if isinstance(covariance, LowRank):
+        arrays["factors"] = (("factor", *MAP_AXES), covariance.factors.numpy())
     attributes: dict[str, Any] = {
-        "form": type(prior).__name__,
+        "rho": prior.rho,
         "held_out_log_density": prior.held_out_log_density,
         "geometry": {name: ends for name, ends in asdict(geometry).items() if ends is not None},
         "left_out": list(left_out),
     }
-    match prior:
-        case GaussianPrior():
-            arrays = _gaussian_arrays((prior.mean, prior.covariance), "")
-            attributes["rho"] = prior.rho
-        case MixturePrior():
-            arrays = {"weights": (("cluster",), prior.weights.numpy())}
-            for number, gaussian in enumerate(prior.laws):
-                arrays |= _gaussian_arrays(gaussian, _prefix(number))
-    if choice is not None:
-        attributes |= _choice_attributes(choice)
+    if found is not None:
+        attributes["norms"] = {
+            "mean_square": found.mean_square,
+            "variance": found.variance,
+            "needed": found.needed if math.isfinite(found.needed) else None,  # JSON has no infinity
+            "identified": found.identified,
+        }
     write_bundle(path, arrays, attributes)
 
 
-def read_prior(path: Place) -> tuple[Prior, ShellGeometry]:
-    """Read what `write_prior` wrote, by the name of its form.
-
-    Raises:
-        IdentityRefused: a form that this version does not know.
-    """
+def read_prior(path: Place) -> tuple[GaussianPrior, ShellGeometry]:
+    """Read what `write_prior` wrote."""
     found, attributes = read_bundle(path)
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
-    score = attributes["held_out_log_density"]
-    prior: Prior
-    match attributes.get("form"):
-        case GaussianPrior.__name__:
-            prior = GaussianPrior(*_gaussian(arrays, ""), attributes["rho"], score)
-        case MixturePrior.__name__:
-            numbers = range(len(arrays["weights"]))
-            gaussians = tuple(_gaussian(arrays, _prefix(number)) for number in numbers)
-            prior = MixturePrior(arrays["weights"], gaussians, score)
-        case form:
-            raise IdentityRefused(
-                f"{path}: got a prior of form {form}; expected {GaussianPrior.__name__} or "
-                f"{MixturePrior.__name__}: remove it and run again, which fits it anew"
-            )
+    stationary = "power" in arrays
+    base = Stationary(arrays["power"]) if stationary else Diagonal(arrays["variance"])
+    covariance = LowRank(base, arrays["factors"]) if "factors" in arrays else base
+    prior = GaussianPrior(
+        arrays["mean"], covariance, attributes["rho"], attributes["held_out_log_density"]
+    )
     measured = attributes["geometry"]
     intervals = {name: Interval(**measured[name]) if name in measured else None for name in TESTS}
     return prior, ShellGeometry(**intervals)
 
 
 def describe_prior(path: Place) -> dict[str, Any]:
-    """Kind, scores of all candidates, norms, share and score of a prior; reads no array."""
+    """Share, score and norms of a prior; reads no array."""
     return {k: v for k, v in read_attributes(path).items() if k != "geometry"}
-
-
-def _prefix(number: int) -> str:
-    return f"member_{number}_"
-
-
-def _gaussian_arrays(gaussian: Law, prefix: str) -> dict[str, Named]:
-    mean, covariance = gaussian
-    base = covariance.base if isinstance(covariance, LowRank) else covariance
-    arrays: dict[str, Named] = {prefix + "mean": (MAP_AXES, mean.numpy())}
-    match base:
-        case Diagonal(variance):
-            arrays[prefix + "variance"] = (MAP_AXES, variance.numpy())
-        case Stationary(power):
-            arrays[prefix + "power"] = (("channel", "ky", "kx"), power.numpy())
-        case CrossStationary(power):
-            axes = ("part", "channel", "with_channel", "ky", "kx")
-            parts = torch.stack([power.real, power.imag])
-            arrays[prefix + "cross_power"] = (axes, parts.numpy())
-    if isinstance(covariance, LowRank):
-        arrays[prefix + "factors"] = (("factor", *MAP_AXES), covariance.factors.numpy())
-    return arrays
-
-
-def _gaussian(arrays: Mapping[str, Tensor], prefix: str) -> Law:
-    base: Diagonal | Stationary | CrossStationary
-    if prefix + "power" in arrays:
-        base = Stationary(arrays[prefix + "power"])
-    elif prefix + "cross_power" in arrays:
-        base = CrossStationary(torch.complex(*arrays[prefix + "cross_power"]))
-    else:
-        base = Diagonal(arrays[prefix + "variance"])
-    factors = arrays.get(prefix + "factors")
-    return arrays[prefix + "mean"], base if factors is None else LowRank(base, factors)
-
-
-def _choice_attributes(choice: Choice) -> dict[str, Any]:
-    """The choice as JSON, which has no infinity: `needed` is null where no mean is seen."""
-    found = choice.norms
-    needed = found.needed if math.isfinite(found.needed) else None
-    return {
-        "kind": choice.kind,
-        "candidates": choice.scores,
-        "norms": {
-            "mean_square": found.mean_square,
-            "variance": found.variance,
-            "needed": needed,
-            "identified": found.identified,
-        },
-    }

@@ -78,7 +78,7 @@ def newest(series: Place) -> int:
 
 
 def record_version(run: RunStore) -> None:
-    """Tell that a version is there, and whether it was published."""
+    """Record that a version exists, and whether it was published."""
     series, number = run.root.parent, int(run.root.name[1:])
     told = _told(series)
     published = max(told["published"], number if run.state == "published" else 0)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ood_core.arrays import Latents, Map
 from ood_core.config.method import DrawSpec
 from ood_core.errors import PriorUnderdetermined
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.random import SeedRange, Stream, generator, normal
 from ood_core.numerics.sphere import Tangents, exp_map, frechet_mean, geodesic, log_map, project
 
@@ -61,7 +61,7 @@ class LatentSampler(Protocol):
 class PriorDraws:
     """Draws of the fitted prior."""
 
-    prior: Prior
+    prior: GaussianPrior
 
     def sample(self, seeds: SeedRange, attempt: int = 0) -> Candidates:
         """Draw one latent per seed."""
@@ -80,7 +80,7 @@ class Interpolations:
     not zero, both inflate the mean: that is a property of the published method.
     """
 
-    prior: Prior
+    prior: GaussianPrior
     fitted: Latents
     share: float | Literal["grid"]
     kind: Literal["slerp", "norm"]
@@ -163,7 +163,7 @@ class ClusterDraws:
         return _without_sources(made.to(self.fitted))
 
 
-def latent_sampler(spec: DrawSpec | None, prior: Prior, fitted: Latents) -> LatentSampler:
+def latent_sampler(spec: DrawSpec | None, prior: GaussianPrior, fitted: Latents) -> LatentSampler:
     """Return the latent sampler of a method; without a spec, draws of the prior.
 
     Raises:

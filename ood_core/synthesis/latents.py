@@ -89,12 +89,6 @@ class ShellGeometry:
                 refused[row] = ~interval.holds(values)
         return refused
 
-    def accepts(
-        self, latents: Latents, references: References, used: Used | None = None
-    ) -> Bool[Tensor, " n"]:
-        """Which latents pass all tests."""
-        return ~self.refusals(latents, references, used).any(dim=0)
-
 
 def shell_statistics(
     latents: Latents, references: References, used: Used | None = None

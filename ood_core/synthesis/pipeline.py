@@ -46,9 +46,10 @@ from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import CountingDenoiser
 from ood_core.diffusion.teleport import Shortcut, Teleport
 from ood_core.errors import ConfigError
-from ood_core.estimators.choice import Choice, Prior, fit_prior
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.gaussian import GaussianPrior
+from ood_core.estimators.moments import Norms, norms
 from ood_core.estimators.patches import fit_patches_of, patch_shapes
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.maps.quantization import Quantization
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.autoencoder import Autoencoder
@@ -257,10 +258,10 @@ class Pipeline:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedPrior:
-    """The prior of the latents, why it was chosen, and the geometry that its draws must have."""
+    """The prior of the latents, their norms, and the geometry that its draws must have."""
 
-    prior: Prior
-    choice: Choice
+    prior: GaussianPrior
+    norms: Norms
     geometry: ShellGeometry
 
 
@@ -300,12 +301,13 @@ def fit_prior_of(
     """Fit the prior to latents whose round trip holds, and measure the geometry of its draws.
 
     Raises:
-        PriorUnderdetermined: the kind of prior needs more latents.
+        PriorUnderdetermined: fewer than four latents, or latents that no prior makes likely.
     """
-    prior, choice = row_major(fit_prior(latents, method.prior, symmetries))
+    prior = row_major(fit_gaussian(latents, method.prior, symmetries))
     sampler = latent_sampler(method.draw, prior, latents)
     root = root_key(identity + "/geometry")
-    return FittedPrior(prior, choice, measure_geometry(method.draw, sampler, root, latents))
+    geometry = measure_geometry(method.draw, sampler, root, latents)
+    return FittedPrior(prior, norms(latents), geometry)
 
 
 @final

@@ -20,7 +20,7 @@ from ood_core.denoising.statistics import Statistics, Taper
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.search import choose, search
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.random import Root, SeedRange
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import Draws, ShellGeometry, draw
@@ -74,7 +74,7 @@ class Sampler:
     def __init__(
         self,
         pipeline: Pipeline,
-        prior: Prior,
+        prior: GaussianPrior,
         geometry: ShellGeometry,
         latents: Latents,
         held: Sequence[int],

@@ -21,22 +21,19 @@ from ood_core.denoising.calibrated import BandWeights
 from ood_core.denoising.gate import Gate
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import InputError
-from ood_core.estimators.choice import Choice
 from ood_core.estimators.gaussian import GaussianPrior
-from ood_core.estimators.mixture import MixturePrior
 from ood_core.estimators.moments import Norms
 from ood_core.maps.target_set import TargetSet
 from ood_core.maps.transforms import RangeTransform
-from ood_core.numerics.covariance import CrossStationary, Diagonal, LowRank, Stationary
+from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.synthesis.latents import Interval, ShellGeometry
 from ood_core.synthesis.pipeline import ExpertPlan, FittedPrior
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        BandWeights, Choice, CrossStationary, Diagonal, ExpertPlan, FittedPrior, Gate,
-        GaussianPrior, Interval, LowRank, MixturePrior, Norms, PatchMixture, ShellGeometry,
-        Stationary,
+        BandWeights, Diagonal, ExpertPlan, FittedPrior, Gate, GaussianPrior, Interval, LowRank,
+        Norms, PatchMixture, ShellGeometry, Stationary,
     )
 }  # fmt: skip
 KIND, ARRAY, TUPLE, NUMBER = "kind", "array", "tuple", "number"

@@ -23,7 +23,7 @@ from ood_core.config.identity import digest, identity_record, read_method
 from ood_core.config.method import Method
 from ood_core.denoising.calibrated import BandWeights, in_order
 from ood_core.errors import IdentityRefused, InputError
-from ood_core.estimators.choice import Prior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.random import SeedRange, root_key
@@ -49,7 +49,7 @@ from ood_core.synthesis.trust import Trust
 from ood_core.synthesis.walks import geodesic
 
 INVERSION_BATCH = 16
-FORMAT = 2
+FORMAT = 3
 T = TypeVar("T")
 
 
@@ -288,7 +288,7 @@ class Synthesizer:
         return self._fit.latents
 
     @property
-    def prior(self) -> Prior:
+    def prior(self) -> GaussianPrior:
         """The fitted prior of the latents whose round trip holds."""
         return self._fit.prior.prior
 

@@ -22,7 +22,7 @@ from benchmarks.rivals.restart import Restart
 from benchmarks.rivals.synthesis import Synthesis, SynthesisStatistics, descend, mirrored, start
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.metrics.novelty import nearest, nearest_shifted
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.covariance import isotropic

@@ -103,7 +103,7 @@ OTHER: dict[str, Any] = {
     "steps": 17,
     "spacing": "uniform",
     "fixed_point_iterations": 2,
-    "solver": "heun",
+    "solver": "ancestral",
     "prior": "isotropic",
     "calibration": None,
     "steering": None,

@@ -139,7 +139,7 @@ def test_the_default_takes_its_ends_from_the_schedule_of_the_base() -> None:
         {"t_max": 500},
         {"steps": 7},
         {"fixed_point_iterations": 5},
-        {"solver": "heun"},
+        {"solver": "ddim"},
         {"prior": "isotropic"},
     ],
 )

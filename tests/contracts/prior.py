@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.estimators.choice import Prior
-from ood_core.estimators.mixture import MixturePrior
+from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.random import SeedRange
 from tests.oracles import gaussian
 
@@ -18,31 +17,27 @@ class PriorContract:
     """Subclass with `prior` on maps of few pixels (the oracle is dense)."""
 
     @pytest.fixture
-    def prior(self) -> Prior:
+    def prior(self) -> GaussianPrior:
         raise NotImplementedError
 
     @pytest.fixture
-    def samples(self, prior: Prior) -> np.ndarray:
+    def samples(self, prior: GaussianPrior) -> np.ndarray:
         return gaussian.flat(prior.sample(SeedRange(11, 0, DRAWS)))
 
     @pytest.fixture
-    def law(self, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
+    def law(self, prior: GaussianPrior) -> tuple[np.ndarray, np.ndarray]:
         """Mean and covariance of the whole, dense."""
-        weights, laws = members(prior)
-        mean = np.einsum("k,kd->d", weights, np.stack([m for m, _ in laws]))
-        cov = sum(
-            w * (c + np.outer(m - mean, m - mean)) for w, (m, c) in zip(weights, laws, strict=True)
-        )
-        return mean, cov
+        dense = gaussian.dense(prior.covariance.apply, prior.mean.shape)
+        return gaussian.flat(prior.mean[None])[0], dense
 
     @pytest.mark.parametrize("cuts", [(0, 12), (0, 1, 2, 12), (0, 5, 7, 12)])
-    def test_a_range_is_its_parts(self, prior: Prior, cuts: tuple[int, ...]) -> None:
+    def test_a_range_is_its_parts(self, prior: GaussianPrior, cuts: tuple[int, ...]) -> None:
         whole = prior.sample(SeedRange(3, 0, 12))
         parts = [prior.sample(SeedRange(3, a, b)) for a, b in itertools.pairwise(cuts)]
         # Colouring is a matrix product or transform in float32; batch size may change its rounding.
         torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
 
-    def test_attempts_and_roots_have_numbers_of_their_own(self, prior: Prior) -> None:
+    def test_attempts_and_roots_have_numbers_of_their_own(self, prior: GaussianPrior) -> None:
         first = prior.sample(SeedRange(3, 0, 4))
         assert not torch.isclose(first, prior.sample(SeedRange(3, 0, 4), attempt=1)).any()
         assert not torch.isclose(first, prior.sample(SeedRange(4, 0, 4))).any()
@@ -62,24 +57,15 @@ class PriorContract:
         assert worst_covariance(samples, mean, cov) < 5
         assert worst_covariance(samples, mean, 1.2 * cov) > 5  # negative control
 
-    def test_log_density_is_that_of_the_dense_law(self, prior: Prior, samples: np.ndarray) -> None:
+    def test_log_density_is_that_of_the_dense_law(
+        self, prior: GaussianPrior, samples: np.ndarray, law: tuple[np.ndarray, np.ndarray]
+    ) -> None:
         some = samples[:20]
         maps = torch.from_numpy(some).reshape(-1, *prior.mean.shape)
         ours = prior.log_density(maps)
-        weights, laws = members(prior)
-        each = [gaussian.log_density(some, *law) for law in laws]
-        expected = np.logaddexp.reduce(np.log(weights)[:, None] + np.stack(each))
+        expected = gaussian.log_density(some, *law)
         # The parameters are float32, so that the law itself is known to 1e-7 of each of d terms.
         np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-5)
-
-
-def members(prior: Prior) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Weights, and mean and covariance of each member in dense form; a Gaussian has one."""
-    mixed = isinstance(prior, MixturePrior)
-    laws = prior.laws if mixed else ((prior.mean, prior.covariance),)
-    weights = prior.weights.double().numpy() if mixed else np.ones(1)
-    dense = [(gaussian.flat(m[None])[0], gaussian.dense(c.apply, m.shape)) for m, c in laws]
-    return weights / weights.sum(), dense
 
 
 def worst_mean(samples: np.ndarray, mean: np.ndarray, cov: np.ndarray) -> float:

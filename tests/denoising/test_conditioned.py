@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.denoising.conditioned import MOST_MISSING, ConditionedDenoiser, KnownPixels
+from ood_core.denoising.conditioned import MAX_MISSING, ConditionedDenoiser, KnownPixels
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import InputError
-from ood_core.numerics.covariance import CrossStationary, LowRank, Stationary, wavenumbers
+from ood_core.numerics.covariance import LowRank, Stationary, wavenumbers
 from ood_core.numerics.random import SeedRange, Stream, normal
 
 SIDE = 8
@@ -26,8 +26,7 @@ def power(side=SIDE, slope=-2.0):
 def covariances():
     one = Stationary(power())
     factors = torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    mixing = torch.tensor([[1.0, 0.6], [0.6, 1.0]])
-    both = CrossStationary((mixing[:, :, None, None] * power()[0]).to(torch.complex64))
+    both = LowRank(Stationary(power().expand(2, -1, -1)), torch.cat([factors, 0.6 * factors], 1))
     return {"stationary": one, "low rank": LowRank(one, factors), "two channels": both}
 
 
@@ -112,7 +111,7 @@ def test_hidden_pixels_lie_in_their_intervals_as_often_as_they_should(steps):
 
 
 def test_more_missing_pixels_than_a_matrix_should_hold_are_refused():
-    side = int(MOST_MISSING**0.5) + 1
+    side = int(MAX_MISSING**0.5) + 1
     missing = torch.ones(1, side, side, dtype=torch.bool)
     with pytest.raises(InputError, match=f"misses {side * side} pixels"):
         KnownPixels(Stationary(power(side)), torch.zeros(1, side, side), missing)

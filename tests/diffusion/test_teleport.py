@@ -6,7 +6,7 @@ import torch
 
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode, invert
-from ood_core.diffusion.solvers import Heun, last
+from ood_core.diffusion.solvers import Ddim, last
 from ood_core.diffusion.teleport import Shortcut, Teleport
 from tests.contracts.solver import SCHEDULE, grid_of
 from tests.oracles import gaussian
@@ -38,10 +38,10 @@ def test_steps_of_a_solver_arrive_where_it_does() -> None:
     x = randn(3, *SHAPE, seed=2)
     flow = Teleport(SCHEDULE, law().mean, law().covariance)
     errors = [
-        float((last(law(), Heun(), x, grid_of(steps)) - flow(x, 0, 1024)).abs().max())
-        for steps in (32, 64)
+        float((last(law(), Ddim(), x, grid_of(steps)) - flow(x, 0, 1024)).abs().max())
+        for steps in (128, 256)
     ]
-    assert errors[1] < errors[0] / 3.5 < 0.01  # second order
+    assert errors[1] < errors[0] / 1.8 < 0.1  # first order
 
 
 def test_up_and_down_undo_one_another() -> None:

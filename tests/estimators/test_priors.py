@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from ood_core.config.method import GaussianKind, PriorKind
+from ood_core.config.method import PriorKind
 from ood_core.config.targets import Symmetry
-from ood_core.errors import IdentityRefused, PriorUnderdetermined
-from ood_core.estimators.choice import CANDIDATES, PRIORS, Prior, fit_prior
-from ood_core.estimators.families import GAUSSIANS, RHO_GRID, Gaussian, fit_family, fit_gaussian
+from ood_core.errors import PriorUnderdetermined
 from ood_core.estimators.gaussian import GaussianPrior, band_spectrum, estimate, symmetric_mean
+from ood_core.estimators.moments import SCORED, evenly
+from ood_core.estimators.prior import PRIORS, RHO_GRID, fit_gaussian
 from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange
 from ood_core.numerics.symmetry import orbit
-from ood_core.store.bundle import read_bundle, write_bundle
 from ood_core.store.fitted import read_prior, write_prior
 from ood_core.synthesis.latents import Interval, ShellGeometry
 from tests.contracts.prior import PriorContract
@@ -35,13 +34,7 @@ def maps(n: int, *shape: int, seed: int = 1) -> torch.Tensor:
     return (stationary(shape, 7).colour(white, torch.empty(n, 0)) + randn(*shape, seed=8)).float()
 
 
-def two_groups() -> torch.Tensor:
-    """Maps of two spectra and levels, so that every kind has something to find."""
-    red = stationary((2, 3, 4), 7).colour(randn(16, 2, 3, 4, seed=2), torch.empty(16, 0))
-    return torch.cat([red, 0.2 * randn(16, 2, 3, 4, seed=3) + 1]).float()
-
-
-KINDS = [kind for kind in get_args(PriorKind) if kind != "auto"]
+KINDS = list(get_args(PriorKind))
 
 
 def prior_of(kind: str) -> GaussianPrior:
@@ -58,10 +51,10 @@ def prior_of(kind: str) -> GaussianPrior:
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryKind(PriorContract):
     @pytest.fixture
-    def prior(self, kind: PriorKind) -> Prior:
-        return fit_prior(two_groups(), kind, ("flip",))[0]
+    def prior(self, kind: PriorKind) -> GaussianPrior:
+        return fit_gaussian(maps(32, 2, 3, 4), kind, ("flip",))
 
-    def test_what_is_stored_is_what_was_fitted(self, prior: Prior, tmp_path: Path) -> None:
+    def test_what_is_stored_is_what_was_fitted(self, prior: GaussianPrior, tmp_path: Path) -> None:
         everywhere = Interval(-1e9, 1e9)
         write_prior(tmp_path / "prior.zarr.zip", prior, ShellGeometry(*[everywhere] * 3))
         again, _ = read_prior(tmp_path / "prior.zarr.zip")
@@ -152,53 +145,44 @@ def test_isotropic_variance_is_unbiased() -> None:
     assert isotropic_bias(divide_by=4) > 5  # negative control: division by n
 
 
-def test_names_and_tables_agree() -> None:
-    assert set(PRIORS) | {"auto"} == set(get_args(PriorKind))
-    assert set(GAUSSIANS) == set(get_args(GaussianKind))
-    assert set(CANDIDATES) <= set(PRIORS)
-
-
-def test_a_kind_that_is_not_in_the_table_is_refused_and_not_fitted_as_another() -> None:
-    some, name = two_groups(), cast(GaussianKind, "brand_new")
-    for fit in (fit_prior, fit_gaussian):
-        with pytest.raises(ValueError, match="brand_new.*isotropic"):
-            fit(some, name)
-    with pytest.raises(ValueError, match="mixture.*expected one of isotropic"):
-        fit_family(some, cast(GaussianKind, "mixture"), ())
+def test_names_and_table_agree() -> None:
+    assert set(PRIORS) == set(get_args(PriorKind))
 
 
 def test_an_entry_is_all_that_a_further_kind_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is fitted, and refused where it says that it must be."""
-    name, some = cast(GaussianKind, "brand_new"), two_groups()
-    half = Gaussian(lambda maps, symmetries: fit_family(maps, "spectral", symmetries), 10, True)
-    monkeypatch.setitem(GAUSSIANS, name, half)
-    same = fit_gaussian(some, "spectral")
-    found = fit_gaussian(some, name)
-    assert torch.equal(found.sample(SeedRange(1, 0, 4)), same.sample(SeedRange(1, 0, 4)))
-    with pytest.raises(PriorUnderdetermined, match="brand_new needs at least 10"):
-        fit_gaussian(some[:9], name)
-    with pytest.raises(PriorUnderdetermined, match="brand_new with the symmetry translate"):
-        fit_gaussian(some, name, ("translate",))
+    """A kind that is not in the table is refused, and not fitted as another."""
+    some, name = maps(8, *SHAPE), cast(PriorKind, "brand_new")
+    with pytest.raises(ValueError, match="brand_new.*expected one of isotropic"):
+        fit_gaussian(some, name)
+    monkeypatch.setitem(PRIORS, name, PRIORS["isotropic"])
+    same, seeds = fit_gaussian(some, "isotropic"), SeedRange(1, 0, 4)
+    assert torch.equal(fit_gaussian(some, name).sample(seeds), same.sample(seeds))
 
 
-@pytest.mark.parametrize("form", [None, "LaplacePrior"])
-def test_a_stored_form_without_an_arm_is_refused(form: str | None, tmp_path: Path) -> None:
-    """The arrays alone do not say what they are."""
-    path, everywhere = tmp_path / "prior.zarr.zip", Interval(-1e9, 1e9)
-    write_prior(path, prior_of("isotropic"), ShellGeometry(*[everywhere] * 3))
-    arrays, attributes = read_bundle(path)
-    assert attributes.pop("form") == "GaussianPrior"
-    named = {name: (("y", "x", "k")[: values.ndim], values) for name, values in arrays.items()}
-    write_bundle(path, named, attributes | ({} if form is None else {"form": form}))
-    with pytest.raises(IdentityRefused, match=f"form {form}; expected GaussianPrior"):
-        read_prior(path)
+@pytest.mark.parametrize("kind", KINDS)
+def test_too_few_maps_are_refused_with_a_remedy(kind: PriorKind) -> None:
+    with pytest.raises(PriorUnderdetermined, match=r"got 3 maps.*at least 4.*add targets"):
+        fit_gaussian(maps(3, *SHAPE), kind)
+    assert fit_gaussian(maps(4, *SHAPE), kind).mean.shape == SHAPE
 
 
-@pytest.mark.parametrize(("kind", "needed"), [("isotropic", 4), ("spectral_low_rank", 4)])
-def test_too_few_maps_are_refused_with_a_remedy(kind: str, needed: int) -> None:
-    with pytest.raises(PriorUnderdetermined, match=f"at least {needed}.*add targets"):
-        fit_gaussian(maps(needed - 1, *SHAPE), kind)
-    assert fit_gaussian(maps(needed, *SHAPE), kind).mean.shape == SHAPE
+@pytest.mark.parametrize("some", [torch.ones(8, 1, 16, 16), 1e30 * randn(8, 1, 16, 16).float()])
+def test_equal_or_huge_latents_give_one_clear_error(some: torch.Tensor) -> None:
+    with pytest.raises(PriorUnderdetermined, match="no finite likelihood"):
+        fit_gaussian(some, "isotropic")
+
+
+def test_a_score_that_is_no_number_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([math.nan, math.nan, 1.0, 1.0, math.inf, 0.0, *12 * [0.5]])
+    monkeypatch.setattr("ood_core.estimators.prior.score", lambda *_: next(scores))
+    found = fit_gaussian(maps(8, *SHAPE), "spectral_low_rank")
+    assert (found.rho, found.held_out_log_density) == (RHO_GRID[1], 1.0)
+
+
+def test_many_large_maps_are_scored_on_some() -> None:
+    assert len(evenly(torch.zeros(10, 1, 2, 2), SCORED)) == 10
+    large = torch.zeros(1).expand(700, 3, 256, 256)
+    assert 0 < evenly(large, SCORED).numel() <= SCORED
 
 
 def test_white_maps_choose_the_stationary_part_and_a_plane_of_maps_the_sample() -> None:

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.covariance import ledoit_wolf, oas
 
 from ood_core.config.targets import Symmetry
-from ood_core.estimators.families import Traces
 from ood_core.estimators.sectors import folded, leading_modes, sectors, unfolded
 from ood_core.numerics.symmetry import orbit
 from tests.oracles import gaussian
@@ -59,43 +57,6 @@ def test_even_and_odd_parts_are_the_whole_with_its_norm(size: int, axis: int) ->
     torch.testing.assert_close(back[1].flip(axis), -back[1])
     for part, whole in zip(parts, back, strict=True):
         torch.testing.assert_close((part**2).sum(), (whole**2).sum())
-
-
-@pytest.mark.parametrize("symmetries", GROUPS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_traces_are_those_of_the_dense_matrices(
-    shape: tuple[int, int, int], symmetries: tuple[Symmetry, ...]
-) -> None:
-    residuals = randn(5, *shape, seed=4).float()
-    found, whole = Traces.measure(residuals, symmetries), dense(residuals, symmetries)
-    each = [dense(row[None], symmetries) for row in residuals]
-    expected = [np.trace(whole), (whole**2).sum(), np.mean([(one**2).sum() for one in each])]
-    np.testing.assert_allclose([found.trace, found.square, found.own], expected, rtol=1e-5)
-    noise = sum(((one - whole) ** 2).sum() for one in each) / 25
-    spread = ((whole - np.trace(whole) / len(whole) * np.eye(len(whole))) ** 2).sum()
-    assert found.ledoit_wolf() == pytest.approx(min(1, noise / spread), rel=1e-4)
-
-
-@pytest.mark.parametrize("n", [3, 10, 40])
-def test_shares_are_those_of_scikit_learn(n: int) -> None:
-    scale = torch.linspace(0.1, 3, 16, dtype=torch.float64).reshape(1, 4, 4)
-    maps = (randn(n, 1, 4, 4, seed=n) * scale + 5).float()
-    found = Traces.measure(maps - maps.mean(0), ())
-    rows = gaussian.flat(maps)
-    # Float32 residuals about a mean of 5, squared and summed twice.
-    assert found.ledoit_wolf() == pytest.approx(ledoit_wolf(rows)[1], rel=1e-4)
-    assert found.oas() == pytest.approx(oas(rows)[1], rel=1e-4)
-
-
-def test_white_maps_are_shrunk_wholly_and_a_plane_of_maps_hardly() -> None:
-    white = Traces.measure(randn(20, 1, 16, 16, seed=5).float(), ())
-    assert white.ledoit_wolf() > 0.9
-    assert white.oas() > 0.9
-    plane = torch.einsum("nk,kcyx->ncyx", randn(20, 2, seed=6), randn(2, 1, 16, 16, seed=7))
-    thin = Traces.measure(plane.float(), ())
-    assert thin.ledoit_wolf() < 0.15
-    assert thin.oas() < 0.15
-    assert Traces.measure(torch.zeros(3, 1, 4, 4), ()).oas() == 1  # nothing there to keep
 
 
 def test_every_sector_is_its_own() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ood_core.estimators import windowed
-from ood_core.estimators.families import fit_gaussian
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.estimators.windowed import fit_conditional, toeplitz, window_covariance
 from ood_core.numerics.covariance import Dense, wavenumbers
 from tests.oracles import gaussian

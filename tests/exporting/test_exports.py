@@ -66,7 +66,7 @@ def source(count=10, channels=1, run="f" * 64, names=HOSTILE, **words):
 class Blocks(MemorySource):
     """Says how many blocks were read."""
 
-    rhythm = 3
+    block_rows = 3
     read = 0
 
     def blocks(self, start, stop):

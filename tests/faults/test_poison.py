@@ -12,7 +12,6 @@ from actors.pool import InlinePool, ShardFailure
 from actors.ray_pool import RayPool
 from flows.runs import planning
 from flows.runs.lifecycle import make_run
-from flows.runs.planning import prepare
 from flows.runs.stages import summary
 from ood_core.errors import RunIncomplete
 from ood_core.store.arrays import ShardWriter
@@ -28,6 +27,7 @@ from tests.contracts.store import (
     marks,
 )
 from tests.faults.drivers import without_validation
+from tests.runs import prepare
 
 
 def block(root, shard):

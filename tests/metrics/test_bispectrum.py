@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.metrics.bispectrum import Bispectrum, Shells, bispectrum
+from ood_core.metrics.bispectrum import Shells, bispectrum
 from tests.oracles import fields
 
 EDGES = (1.0, 2.5, 4.5, 6.5, 8.0)
@@ -86,19 +86,6 @@ def test_a_quadratic_field_has_its_tree_level_bispectrum() -> None:
     assert (expected > 5 * error).all()
 
 
-def test_reduced_is_the_mean_over_products_of_mean_powers() -> None:
-    found = Bispectrum(
-        k=torch.tensor([0.1, 0.2, 0.3]),
-        triples=torch.tensor([[0, 1, 2], [0, 1, 1]]),
-        triangles=torch.tensor([4.0, 8.0]),
-        value=torch.tensor([[[61.0, 20.0]], [[63.0, 22.0]]]),
-        power=torch.tensor([[[1.0, 3.0, 4.0]], [[3.0, 3.0, 6.0]]]),
-        noise=torch.ones(1, 2),
-    )
-    # Mean powers 2, 3, 5: 62 / (6 + 15 + 10) and 21 / (6 + 9 + 6).
-    torch.testing.assert_close(found.reduced(), torch.tensor([[2.0, 1.0]]))
-
-
 def test_planted_waves_are_one_triangle() -> None:
     # cos a + cos b + cos (a + b), with wavevectors (2, 0), (0, 2), (2, 2): F = N / 2 at each, so
     # that F F F / N = N^2 / 8, for the 12 orders and signs of the one triangle.
@@ -130,9 +117,8 @@ def test_channels_and_blocks_are_separate(monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(bispectrum(maps[:, 1:], EDGES).value, whole[:, 1:])
 
 
-def test_equilateral_and_squeezed_triples_are_named() -> None:
+def test_squeezed_triples_are_named() -> None:
     found = bispectrum(skewed(1, 0.1), EDGES)
-    assert found.triples[found.equilateral].tolist() == [[j] * 3 for j in range(4)]
     assert found.triples[found.squeezed].tolist() == [[0, j, j] for j in range(1, 4)]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ood_core.errors import TargetError
-from ood_core.metrics.convolutional import LEAST, convolutional_test
+from ood_core.metrics.convolutional import MIN_MAPS, convolutional_test
 from ood_core.numerics.random import Root
 from tests.strategies import randn
 
@@ -48,5 +48,5 @@ def test_halves_of_one_set_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None
 def test_too_few_maps_are_refused() -> None:
     with pytest.raises(TargetError, match="got maps of 11 pixels"):
         convolutional_test(maps(40, 1)[..., :11], maps(40, 2)[..., :11], (), ROOT)
-    with pytest.raises(TargetError, match=f"got 31 maps in a set; expected at least {LEAST}"):
+    with pytest.raises(TargetError, match=f"got 31 maps in a set; expected at least {MIN_MAPS}"):
         convolutional_test(maps(31, 1), maps(40, 2), (), ROOT)

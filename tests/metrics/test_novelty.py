@@ -8,7 +8,7 @@ import torch
 
 from ood_core.config.targets import Symmetry
 from ood_core.errors import TargetError
-from ood_core.metrics.novelty import distance_ratio, nearest, nearest_ratio, nearest_shifted
+from ood_core.metrics.novelty import Reference, distance_ratio, nearest
 from ood_core.numerics.symmetry import orbit_size, transform
 
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
@@ -54,8 +54,10 @@ def test_a_large_offset_does_not_hide_a_copy() -> None:
 
 def test_ratio_is_one_for_fresh_draws_and_zero_for_copies() -> None:
     targets, held_out = noise(20, 0), noise(60, 1)
-    assert nearest_ratio(noise(60, 2), held_out, targets, DIHEDRAL) == pytest.approx(1, abs=0.05)
-    assert nearest_ratio(targets.flip(-1), held_out, targets, DIHEDRAL) == 0
+    reference, fresh, copies = Reference(targets, DIHEDRAL), noise(60, 2), targets.flip(-1)
+    real, new, old = (reference.nearest(maps).distance for maps in (held_out, fresh, copies))
+    assert distance_ratio(new, real) == pytest.approx(1, abs=0.05)
+    assert distance_ratio(old, real) == 0
 
 
 def test_held_out_copies_leave_nothing_to_compare_with() -> None:
@@ -77,7 +79,7 @@ def test_shifted_copies_are_found_with_target_element_and_shift(
     for element in range(orbit_size(symmetries)):
         shift = (element % 8, 3)
         copies = transform(targets, element, symmetries).roll(shift, (-2, -1))
-        found = nearest_shifted(copies, targets, symmetries)
+        found = Reference(targets, symmetries).nearest_shifted(copies)
         assert found.distance.tolist() == [0.0] * 5
         assert found.target.tolist() == list(range(5))
         assert found.element.tolist() == [element] * 5
@@ -94,21 +96,22 @@ def test_the_search_of_shifts_is_exhaustive_where_all_images_are_correlated() ->
         for x in range(8)
     ]
     apart = (queries[:, None] - torch.cat(images)).square().mean((2, 3, 4)).sqrt()
-    found = nearest_shifted(queries, targets, DIHEDRAL)  # 8 images: as many as candidates
+    found = Reference(targets, DIHEDRAL).nearest_shifted(queries)  # 8 images: as many as candidates
     torch.testing.assert_close(found.distance, apart.double().amin(1))
 
 
 def test_blocks_of_shifts_change_nothing() -> None:
     queries, targets = noise(7, 1), noise(9, 0)
-    whole = nearest_shifted(queries, targets, DIHEDRAL)
-    blocked = nearest_shifted(queries, targets, DIHEDRAL, block_values=2 * queries[0].numel())
+    reference = Reference(targets, DIHEDRAL)
+    whole = reference.nearest_shifted(queries)
+    blocked = reference.nearest_shifted(queries, block_values=2 * queries[0].numel())
     torch.testing.assert_close(blocked.distance, whole.distance)
     assert blocked.target.equal(whole.target) and blocked.shift.equal(whole.shift)
     with pytest.raises(TargetError):
-        nearest_shifted(queries, noise(0, 0), ())
+        Reference(noise(0, 0), ()).nearest_shifted(queries)
 
 
 def test_searching_shifts_brings_no_map_further_off() -> None:
     queries, targets = noise(20, 1), noise(1, 0)
     plain = nearest(queries, targets, DIHEDRAL).distance
-    assert (nearest_shifted(queries, targets, DIHEDRAL).distance <= plain + 1e-12).all()
+    assert (Reference(targets, DIHEDRAL).nearest_shifted(queries).distance <= plain + 1e-12).all()

@@ -16,7 +16,6 @@ from ood_core.metrics.objects import (
     has_objects,
     m20,
     object_features,
-    radial_profile,
     rings,
 )
 from tests.strategies import randn
@@ -56,17 +55,11 @@ def test_pixels_are_split_between_rings_without_loss() -> None:
     torch.testing.assert_close(parts.sum((1, 2)), areas, rtol=0.02, atol=0)
 
 
-def test_a_gaussian_has_its_flux_and_profile() -> None:
+def test_a_gaussian_has_its_flux() -> None:
     sigma = 5.0
     maps = torch.cat([gaussian(sigma), 3 * gaussian(sigma)])
     inside = 2 * math.pi * sigma**2 * (1 - math.exp(-(32**2) / (2 * sigma**2)))
     assert flux(maps)[:, 0].tolist() == pytest.approx([inside, 3 * inside], rel=1e-6)
-    edges = torch.arange(33).double()
-    growth = -2 * sigma**2 * torch.exp(-(edges**2) / (2 * sigma**2))
-    mean = growth.diff() / edges.square().diff()
-    # A pixel's light is spread evenly over it: an error of curvature / 24, here 1 / (12 sigma^2).
-    assert (radial_profile(maps)[0, 0] - mean).abs().max() < 1.5 / (12 * sigma**2)
-    torch.testing.assert_close(radial_profile(maps)[1], 3 * radial_profile(maps)[0])
 
 
 def test_a_gaussian_has_its_concentration_at_every_width() -> None:

@@ -13,7 +13,7 @@ from flows.settings import load_settings
 from ood_core.config.method import CalibrationSpec
 from ood_core.denoising.calibrated import BASE, EXPERTS, TargetExperts, calibrate_timestep
 from ood_core.diffusion.analytic import GaussianDenoiser
-from ood_core.diffusion.denoiser import Asked
+from ood_core.diffusion.denoiser import BasesContext
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.errors import BaseModelError, ConfigError
 from ood_core.maps.paths import BOTH
@@ -54,8 +54,8 @@ def test_every_base_is_asked_at_the_noise_level_of_the_first(t: int) -> None:
     """
     both = SeveralDenoisers([exact("v_prediction", LINEAR), exact(Score(), EXPLODING)])
     x_t = randn(3, 1, SIDE, SIDE, seed=1).float()
-    first, second = both(x_t, t), both(x_t, t, Asked(((), ()), 1))
-    assert both.schedule is LINEAR and torch.equal(first, both(x_t, t, Asked(((), ()))))
+    first, second = both(x_t, t), both(x_t, t, BasesContext(((), ()), 1))
+    assert both.schedule is LINEAR and torch.equal(first, both(x_t, t, BasesContext(((), ()))))
     assert torch.allclose(first, second, rtol=0.0107, atol=1e-4) and not torch.equal(first, second)
 
 
@@ -70,7 +70,7 @@ def test_a_base_has_weight_where_it_is_missed() -> None:
     poor = GaussianDenoiser(LINEAR, mean, Diagonal(torch.full((1, 16, 16), 1e-4)))
     targets = spread * randn(16, 1, 16, 16, seed=3).float()
     spec = CalibrationSpec(draws=4, bands=8, ridge=1e-3, prune_tolerance=0.02)
-    folds = [TargetExperts(poor, (poor,), torch.ones(1), (), (Asked(((), ())),))] * 2
+    folds = [TargetExperts(poor, (poor,), torch.ones(1), (), (BasesContext(((), ())),))] * 2
     for known in (0, 1):
 
         class Both:

@@ -36,70 +36,34 @@ def ddim_gain(levels: Sequence[float], lam: Array | float) -> Array:
     return gain
 
 
-def heun_gain(levels: Sequence[float], lam: Array | float) -> Array:
-    """Heun on `dy/ds = a(s) y`, `a = s / (lam + s^2)`: `prod [1 + h/2 (a + b (1 + h a))]`."""
-    gain = np.ones_like(np.asarray(lam, dtype=np.float64))
-    for s, t in itertools.pairwise(levels):
-        a, b, h = s / (lam + s**2), t / (lam + t**2), t - s
-        gain = gain * (1 + 0.5 * h * (a + b * (1 + h * a)))
-    return gain
-
-
-def multistep_gain(levels: Sequence[float], lam: Array | float) -> Array:
-    """Two-step scheme: the clean estimate is carried linearly in `ln s` to the middle of a step.
-
-    `y -> (t/s) y + (1 - t/s) D`, with `D` of the line through this and the last estimate; the
-    first step takes its own.
-    """
-    y = np.ones_like(np.asarray(lam, dtype=np.float64))
-    seen: list[tuple[float, Array]] = []
-    for s, t in itertools.pairwise(levels):
-        seen.append((np.log(s), lam / (lam + s**2) * y))
-        clean = seen[-1][1]
-        if len(seen) > 1:
-            (x0, d0), (x1, d1) = seen[-2:]
-            clean = d0 + (d1 - d0) * ((np.log(s) + np.log(t)) / 2 - x0) / (x1 - x0)
-        y = t / s * y + (1 - t / s) * clean
-    return y
-
-
 def noisy_path(
-    y: Array, noise: Sequence[Array], levels: Sequence[float], lam: Array, eta: float, second: bool
+    y: Array, noise: Sequence[Array], levels: Sequence[float], lam: Array, eta: float
 ) -> Array:
     """Rows of residuals down a chain that adds `noise[i]` in step `i`; see `_noisy_steps`."""
-    before = np.zeros_like(y)
-    for z, (gain, past, fresh, clean) in zip(
-        noise, _noisy_steps(levels, lam, eta, second), strict=True
-    ):
-        y, before = gain * y + past * before + fresh * z, clean * y
+    for z, (gain, fresh) in zip(noise, _noisy_steps(levels, lam, eta), strict=True):
+        y = gain * y + fresh * z
     return y
 
 
-def noisy_variance(levels: Sequence[float], lam: Array, eta: float, second: bool) -> Array:
+def noisy_variance(levels: Sequence[float], lam: Array, eta: float) -> Array:
     """Variance at the end of that chain, which starts with `lam + s^2`."""
-    yy, yd, dd = lam + levels[0] ** 2, 0 * lam, 0 * lam
-    for gain, past, fresh, clean in _noisy_steps(levels, lam, eta, second):
-        new = gain**2 * yy + 2 * gain * past * yd + past**2 * dd + fresh**2
-        yy, yd, dd = new, clean * (gain * yy + past * yd), clean**2 * yy
-    return yy
+    variance = lam + levels[0] ** 2
+    for gain, fresh in _noisy_steps(levels, lam, eta):
+        variance = gain**2 * variance + fresh**2
+    return variance
 
 
-def _noisy_steps(
-    levels: Sequence[float], lam: Array, eta: float, second: bool
-) -> list[tuple[Array, Array, float, Array]]:
-    """Per step from `r` to `q`: gain of `y`, of the last estimate, of the noise; and `D / y`.
+def _noisy_steps(levels: Sequence[float], lam: Array, eta: float) -> list[tuple[Array, float]]:
+    """Per step from `r` to `q`: gain of `y` and of the noise.
 
     The bridge from `r` to `q` given the clean map has mean `(q/r)^2 y + (1 - (q/r)^2) D` and
     variance `q^2 - q^4/r^2`; with `eta` a part of that variance is kept in the old noise.
     """
-    steps, last = [], 0.0
+    steps = []
     for r, q in itertools.pairwise(levels):
         fresh = eta * np.sqrt(q**2 - q**4 / r**2)
         keep = np.sqrt(q**2 - fresh**2) / r
-        clean, log = lam / (lam + r**2), np.log(r / q)
-        ahead = (1 - keep) * log / (2 * last) if second and last else 0.0
-        steps.append((keep + (1 - keep + ahead) * clean, -ahead + 0 * lam, fresh, clean))
-        last = log
+        steps.append((keep + (1 - keep) * lam / (lam + r**2), fresh))
     return steps
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from flows.runs.lease_guard import hold_lease
-from flows.runs.planning import prepare
 from flows.runs.stages import STAGES, perform, summary
 from ood_core.config.identity import SCHEME
 from ood_core.denoising.calibrated import EXPERTS, by_name
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.store.files import read_json, write_json
 from ood_core.store.run import RunStore
+from tests.runs import prepare
 
 
 def test_the_place_decides_nothing(tmp_path, tiny, unbroken):
@@ -25,7 +25,7 @@ def test_the_place_decides_nothing(tmp_path, tiny, unbroken):
     [
         ({"generation": {"seed": 5}}, "generation.seed: 0 -> 5"),
         ({"method": {"steps": 3}}, "method.steps: 2 -> 3"),
-        ({"method": {"solver": "heun"}}, "method.solver: ancestral -> heun"),
+        ({"method": {"solver": "ddim"}}, "method.solver: ancestral -> ddim"),
         ({"targets": {"transform": "asinh"}}, "targets.transform: linear -> asinh"),
         ({"method": {"calibration": {"draws": 2, "bands": 3, "n_clusters": 2, "patches": 2,
                                      "prune_tolerance": 0}}},

@@ -15,8 +15,8 @@ from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.sampling import decode, invert
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.diffusion.solvers import Ddim, last
-from ood_core.estimators.families import fit_gaussian
 from ood_core.estimators.gaussian import GaussianPrior, estimate
+from ood_core.estimators.prior import fit_gaussian
 from ood_core.estimators.spectra import SPECTRUM_FLOOR
 from ood_core.numerics.covariance import Covariance, Diagonal, LowRank, Stationary
 from ood_core.numerics.random import SeedRange, Stream, normal
@@ -165,8 +165,7 @@ def test_few_passes_report_the_error_that_they_leave() -> None:
     assert bool((few.residual > many.residual).all())
 
 
-@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
-def test_decoding_approaches_the_exact_flow(solver: str) -> None:
+def test_decoding_approaches_the_exact_flow() -> None:
     lam = np.array([0.05, 0.3, 1.0, 2.0, 5.0, 9.0])
     denoiser = base(Diagonal(torch.from_numpy(lam).reshape(SHAPE)), SHAPE)
     latents = randn(5, *SHAPE, seed=38)
@@ -177,9 +176,9 @@ def test_decoding_approaches_the_exact_flow(solver: str) -> None:
     errors = []
     for points in (19, 141):
         grid = LINEAR.log_snr_grid(points, end)
-        errors.append(np.abs(gaussian.flat(decode(denoiser, solver, latents, grid)) - exact).max())
+        errors.append(np.abs(gaussian.flat(decode(denoiser, "ddim", latents, grid)) - exact).max())
     assert errors[1] < errors[0] / 4  # eight times the steps, at least first order
-    assert errors[1] < (0.2 if solver == "ddim" else 0.02)
+    assert errors[1] < 0.2
 
 
 def test_permuting_targets_permutes_latents() -> None:

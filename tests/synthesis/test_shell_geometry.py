@@ -89,11 +89,10 @@ def test_measured_intervals_accept_the_sampler_and_refuse_others(unit: torch.Ten
     small = draws(60, seed=3)[:, :, :16, :16]
     references, measured_on, fresh = small[:10], small[10:35], small[35:]
     measured = ShellGeometry.measure(measured_on, references)
-    assert bool(measured.accepts(fresh, references).all())
-    averages = (fresh[:-1] + fresh[1:]) / 2
-    assert not bool(measured.accepts(averages, references).any())
-    assert not bool(measured.accepts(1.5 * fresh, references).any())
-    assert not bool(measured.accepts(references + 0.01 * fresh[:10], references).any())  # copies
+    assert not bool(measured.refusals(fresh, references).any())
+    averages, copies = (fresh[:-1] + fresh[1:]) / 2, references + 0.01 * fresh[:10]
+    for other in (averages, 1.5 * fresh, copies):
+        assert bool(measured.refusals(other, references).any(dim=0).all())
 
 
 def test_intervals_are_closed_and_as_wide_as_asked() -> None:
@@ -155,7 +154,7 @@ def test_published_intervals_are_those_of_the_latents_among_themselves() -> None
     assert measured.pair_angle.low < 60 < measured.pair_angle.high
     itself = torch.eye(20, dtype=torch.bool)
     # Three standard deviations of 20 values hold all but outliers of one in some hundreds.
-    assert float(measured.accepts(latents, latents, itself).float().mean()) >= 0.9
+    assert float(measured.refusals(latents, latents, itself).any(0).float().mean()) <= 0.1
     refused = measured.refusals(1.2 * latents, latents, itself).float().mean(1)
     assert refused.tolist()[0] == 0.0  # a radius is not asked for
     assert refused.tolist()[TESTS.index("distance")] == 1.0

@@ -7,7 +7,6 @@ import torch
 from flows.runs import domain
 from flows.runs.domain import domain_features, draw_domain
 from flows.runs.lifecycle import stored_settings
-from flows.runs.planning import prepare
 from ood_core.errors import BaseModelError
 from ood_core.evaluation.features import FeatureExtractor
 from ood_core.models.loading import load_model
@@ -16,6 +15,7 @@ from ood_core.store.run import RunStore
 from ood_core.store.statistics import feature_extractor
 from ood_core.store.targets import load_targets
 from tests.fields import smooth_fields
+from tests.runs import prepare
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 from actors.loading import load_pipeline
 from flows.report.inspection import describe_model
 from flows.runs.lifecycle import make_run
-from flows.runs.planning import inspect_inputs, prepare
+from flows.runs.planning import inspect_inputs
 from flows.runs.stages import perform
 from ood_core.errors import IdentityRefused, TargetError
 from ood_core.models.loading import load_model
@@ -22,6 +22,7 @@ from ood_core.store.fitted import read_prior
 from ood_core.store.run import RunStore
 from ood_core.store.statistics import read_drawn
 from ood_core.store.targets import load_targets
+from tests.runs import prepare
 
 SIDE, MAPS, SCALE = 32, 14, 0.6
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from actors.workers import ROWS, WorkerSpec, build
-from flows.report.inspection import describe
 from flows.runs.cost import evaluations
 from flows.runs.lifecycle import make_run
 from flows.runs.planning import WORK, inspect_inputs
 from flows.runs.stages import STAGES, perform
-from flows.settings import PROJECT, load_settings, parse
+from flows.settings import PROJECT, load_settings
 from ood_core.denoising.calibrated import EXPERTS
-from ood_core.errors import IdentityRefused, PriorUnderdetermined, RunIncomplete
+from ood_core.errors import IdentityRefused, RunIncomplete
 from ood_core.store.files import read_json, remove
 from ood_core.store.fitted import read_calibration
 from ood_core.store.run import PRIOR, RunStore
@@ -127,28 +126,6 @@ def test_the_discovery_preset_calibrates_nothing(tmp_path, tiny):
     maps = RunStore(tmp_path / "run").table("generate").read("maps")
     assert np.isfinite(maps).all()
     assert len(np.unique(maps.reshape(10, -1)[:, 0])) == 10
-
-
-def test_left_out_maps_choose_the_prior(tmp_path, tiny):
-    settings = tiny(method={"prior": "auto"}, generation={"samples": 4})
-    make_run(settings, str(tmp_path / "run"), call=without_validation)
-    run = RunStore(tmp_path / "run")
-    found = describe(run)["prior"]
-    scores = found["candidates"]
-    assert found["kind"] == max(scores, key=scores.get)
-    assert "spectral_factors" not in scores  # of 7 latents, fewer than it needs
-    assert scores[found["kind"]] == found["held_out_log_density"]
-    assert found["norms"]["variance"] > 0
-    assert run.record["identity_record"]["method"]["prior"] == "auto"
-    assert np.isfinite(run.table("generate").read("maps")).all()
-
-
-def test_translations_refuse_a_prior_of_shrunk_samples_before_anything_is_written(tmp_path, tiny):
-    content = tiny(method={"prior": "oas"}).model_dump()
-    content["targets"]["symmetries"] = ["translate"]
-    with pytest.raises(PriorUnderdetermined, match="choose spectral"):
-        make_run(parse(content), str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path, tiny, unbroken):

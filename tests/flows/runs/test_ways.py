@@ -12,7 +12,7 @@ from actors.loading import load_pipeline
 from flows.report.inspection import describe
 from flows.runs.cost import evaluations
 from flows.runs.lifecycle import make_run
-from flows.runs.planning import inspect_inputs, plan_run, prepare
+from flows.runs.planning import inspect_inputs, plan_run
 from flows.runs.stages import fit, perform
 from flows.tools.timestep_search import search_timesteps
 from ood_core.diffusion.sampling import held
@@ -23,6 +23,7 @@ from ood_core.store.run import RunStore
 from ood_core.store.schema import SHARDED
 from ood_core.store.targets import failed_round_trips, load_targets, read_latents
 from tests.contracts.store import assert_equal
+from tests.runs import prepare
 
 Settings = Callable[..., Any]
 
@@ -32,11 +33,10 @@ def without_validation(name: str, stage: Any, run: RunStore, settings: Any) -> s
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "sde": {"solver": "dpmpp_2m_sde"},
     "eta": {"solver": "ddim", "eta": 0.5},
-    "teleport": {"solver": "heun", "teleport": 300},
+    "teleport": {"solver": "ddim", "teleport": 300},
     "base, teleport": {
-        "solver": "dpmpp_2m", "teleport": 300, "preset": "discovery", "t_max": 500,
+        "solver": "ancestral", "teleport": 300, "preset": "discovery", "t_max": 500,
         "calibration": None, "steering": None,
     },
 }  # fmt: skip

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from flows.runs.lifecycle import make_run
-from flows.runs.planning import prepare
 from flows.runs.stages import STAGES, perform
 from ood_core.store.run import RunStore
 from ood_core.store.targets import load_targets
 from tests.fields import smooth_fields
+from tests.runs import prepare
 
 FILES = ["strip.png", "walk.gif", "walk.csv", "maps.npy", "walk.json"]
 
