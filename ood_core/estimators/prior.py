@@ -74,17 +74,19 @@ def fit_gaussian(
             f"got {len(maps)} maps; a prior needs at least {MIN_MAPS}: add targets, or hold fewer "
             "out"
         )
-    index, found = _likeliest(maps, kind, symmetries, white)
+    folds = [fit_family(maps[parity::2], kind, symmetries) for parity in (0, 1)]
+    index, found = best_share(folds, maps, white, kind)
     family = fit_family(maps, kind, symmetries)
     share = family.shares[index]
     return GaussianPrior(*family.at(share), share, found)
 
 
-def _likeliest(
-    maps: Maps, kind: PriorKind, symmetries: Sequence[Symmetry], white: float
-) -> tuple[int, float]:
-    """Number of the best share, and its score per map and dimension."""
-    folds = [fit_family(maps[parity::2], kind, symmetries) for parity in (0, 1)]
+def best_share(folds: Sequence[Family], maps: Maps, white: float, kind: str) -> tuple[int, float]:
+    """Number of the best share of Gaussians fitted to even and to odd maps, and its score.
+
+    Raises:
+        PriorUnderdetermined: no share has a finite score; `kind` is named in it.
+    """
     scores = [
         sum(
             score(maps[1 - parity :: 2], fold.at(fold.shares[index]), white)
