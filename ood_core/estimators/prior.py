@@ -81,15 +81,11 @@ def fit_gaussian(
     return GaussianPrior(*family.at(share), share, found)
 
 
-def best_share(
-    folds: Sequence[Family], maps: Maps, white: float = 0.0, kind: str = "windows"
-) -> tuple[int, float]:
-    """Number of the best share of distributions fitted to even and to odd maps, and its score.
-
-    Scores are per map and dimension.
+def best_share(folds: Sequence[Family], maps: Maps, white: float, kind: str) -> tuple[int, float]:
+    """Number of the best share of Gaussians fitted to even and to odd maps, and its score.
 
     Raises:
-        PriorUnderdetermined: no share has a finite score.
+        PriorUnderdetermined: no share has a finite score; `kind` is named in it.
     """
     scores = [
         sum(

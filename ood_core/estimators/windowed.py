@@ -52,7 +52,7 @@ def fit_conditional(maps: Maps, symmetries: Sequence[Symmetry]) -> GaussianPrior
 def fit_windowed(maps: Maps, symmetries: Sequence[Symmetry]) -> GaussianPrior:
     """The law of windows at the share that left-out maps are likeliest under; needs four maps."""
     folds = [family(maps[parity::2], symmetries) for parity in (0, 1)]
-    index, found = best_share(folds, maps)
+    index, found = best_share(folds, maps, 0.0, "windows")
     share = folds[0].shares[index]
     return GaussianPrior(*family(maps, symmetries).at(share), share, found)
 
