@@ -23,7 +23,7 @@ from benchmarks.rivals.synthesis import Synthesis, SynthesisStatistics, descend,
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
 from ood_core.estimators.prior import fit_gaussian
-from ood_core.metrics.novelty import nearest, nearest_shifted
+from ood_core.metrics.novelty import Reference, nearest
 from ood_core.metrics.spectra import power_spectrum
 from ood_core.numerics.covariance import isotropic
 from ood_core.numerics.random import SeedRange
@@ -59,7 +59,7 @@ class TestCopies(BaselineContract):
 
     def test_periodic_fields_are_shifted_as_well(self, targets: torch.Tensor) -> None:
         maps = Copies()(targets, ("translate",), SEEDS).maps
-        found = nearest_shifted(maps, targets, ())
+        found = Reference(targets, ()).nearest_shifted(maps)
         assert (found.distance == 0).all()
         assert len(found.shift.unique(dim=0)) > 1
 

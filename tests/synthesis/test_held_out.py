@@ -44,11 +44,11 @@ HELD_OUT, ONE_FIT = slice(FIT, None), slice(0, 1)
 def test_samples_and_all_that_is_fitted(
     targets: TargetSet, model: BaseModel, tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prior by `auto`, weights, quantisation, transform and samples, under one name."""
+    """Prior, weights, quantisation, transform and samples, under one name."""
     monkeypatch.setattr(
         TargetSet, "digest", lambda self: "0" * 64
     )  # which names the random numbers
-    method = replace(tiny().method, prior="auto", quantization=True)
+    method = replace(tiny().method, quantization=True)
     found = [
         Synthesizer(model, method, batch=4).fit(some, progress=False).sample(4, progress=False)
         for some in (targets, blanked(targets, HELD_OUT))

@@ -43,7 +43,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(synth):
 
 
 def test_where_the_law_is_the_best_denoiser_it_is_asked(synth):
-    """Gaussian fields have no better one, so at few time indices a fitted stack beats it."""
+    """Gaussian fields have no better one, so a fitted stack beats it by chance alone."""
     pipeline = synth[0]._fit.pipeline
     found = Inpainter(pipeline)._by_law
-    assert len(found) >= 0.7 * len(pipeline.timesteps) and found <= set(pipeline.timesteps.tolist())
+    assert len(found) > len(pipeline.timesteps) / 2 and found <= set(pipeline.timesteps.tolist())
