@@ -271,7 +271,8 @@ def summary(run: RunStore) -> dict[str, Any]:
         for stage in SHARDED
     }
     failed = [f for stage in SHARDED for f in run.ledger(stage).failures(missing[stage])]
-    holder, met = driver(run.lease), stored_wishes(run)
+    wished = "steer" in record["identity_record"]["method"]
+    holder, met = driver(run.lease), stored_wishes(run) if wished else None
     return {
         "uri": str(run.root),
         "name": record["name"],
