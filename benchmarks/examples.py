@@ -105,7 +105,7 @@ place on the sky.
 Bubbles are exactly 0 mK, a third of all pixels, so the transform is `linear` and the stored
 maps keep that value. No box is in both splits.""",
         """An emulator's test bench: what the evidence says of 320 held-out planes can be
-checked on any number of new ones. Fronts of bubbles and the power spectrum differ from true
+checked on any number of new ones. Fronts of bubbles and values of pixels differ from true
 ones here, and quantization moves every value below some 7 mK to 0 mK, so an inference that
 rests on them would be wrong.
 
