@@ -93,6 +93,22 @@ def test_it_is_the_posterior_mean_over_the_patches() -> None:
         assert abs(float(found[1, 0, row, column]) - known) < 1e-3
 
 
+def test_channels_are_told_together_and_decided_apart() -> None:
+    """One of two channels has a plateau: it is decided by patches of both, the other is left."""
+    both = torch.cat([bubbles(), 0.3 * randn(12, 1, SIZE, SIZE, seed=9).float()], dim=1)
+    fronts, noise = fronts_of(both), 0.2
+    assert fronts.plateaus.there.tolist() == [[True, False], [False, False]]
+    y = both[:2] + noise * randn(2, 2, SIZE, SIZE, seed=5).float()
+    estimate = torch.full_like(y, -0.5)
+    found = fronts(y, estimate, noise)
+    assert torch.equal(found[:, 1], estimate[:, 1])
+    patch = y[1, :, 4:7, 8:11].double().flatten()  # channel by channel, as patches are
+    far = (patch - fronts.patches.double()).square().sum(1)
+    weight = torch.softmax(-far / (2 * noise**2), dim=0)
+    known = float(weight @ fronts.patches.double()[:, SIDE**2 // 2])
+    assert abs(float(found[1, 0, 5, 9]) - known) < 1e-3
+
+
 def test_between_two_values_it_is_a_logistic_function() -> None:
     """Flat patches of 0 and 1: `1 / (1 + exp(-9 (2 y - 1) / (2 s^2)))`, steep as noise falls."""
     flat = torch.cat([torch.zeros(6, 1, SIZE, SIZE), torch.ones(6, 1, SIZE, SIZE)])
