@@ -164,7 +164,8 @@ def _of(values: NDArray[Any], value: float | None = None, width: float | None = 
 def said(one: Reached) -> str:
     """One line for people."""
     level = "" if one.above is None else f" above {one.above:g}"
-    wish = "more of it" if one.value is None else f"{one.value:g} +- {one.width:.5g}"
+    width = float(f"{one.width or 0:.3g}")
+    wish = "more of it" if one.value is None else f"{one.value:g} +- {width:g}"
     return (
         f"{one.title}{level}: wished {wish}, reached {one.samples.mean:.5g} +- "
         f"{one.samples.spread:.5g}, unsteered {one.unsteered.mean:.5g}, "
