@@ -19,9 +19,11 @@ and scores of 64 samples.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -118,14 +120,16 @@ class Repelling:
         return clean + self.weight * (clean - self.other(x_t, t))
 
 
-class RepelledPipeline(Pipeline):  # type: ignore[misc]  # final, but for this experiment
-    """A pipeline whose denoisers repel the base."""
+@contextmanager
+def repelling(weight: float) -> Iterator[None]:
+    """Pipelines whose denoisers are driven away from the base by a weight."""
+    usual = Pipeline.denoiser
 
-    weight = 0.0
+    def denoiser(pipeline: Pipeline, labels: Labels) -> Denoiser:
+        return Repelling(usual(pipeline, labels), pipeline.network, weight)
 
-    def denoiser(self, labels: Labels) -> Denoiser:
-        """The calibrated denoiser, driven away from the base."""
-        return Repelling(super().denoiser(labels), self.network, self.weight)
+    with mock.patch.object(Pipeline, "denoiser", denoiser):
+        yield
 
 
 def repelled(source: str, config: str) -> Iterator[list[str]]:
@@ -141,12 +145,11 @@ def repelled(source: str, config: str) -> Iterator[list[str]]:
     plain = [errors(pipeline.denoiser(labels), held_out, t)[0] for t in nearest]
     latents, prior = fitted.latents[list(fitted.held)], fitted.prior
     for weight in REPEL:
-        own = RepelledPipeline(**{f.name: getattr(pipeline, f.name) for f in fields(pipeline)})
-        object.__setattr__(own, "weight", weight)
-        wrong = [errors(own.denoiser(labels), held_out, t)[0] for t in nearest]
-        sampler = Sampler(own, prior.prior, prior.geometry, latents, fitted.held)
-        made = sampler.sample(SeedRange(own.root, 0, SAMPLES)).maps.cpu()
-        scores = evaluate(own.physical(made), targets).scores
+        with repelling(weight):
+            wrong = [errors(pipeline.denoiser(labels), held_out, t)[0] for t in nearest]
+            sampler = Sampler(pipeline, prior.prior, prior.geometry, latents, fitted.held)
+            made = sampler.sample(SeedRange(pipeline.root, 0, SAMPLES)).maps.cpu()
+        scores = evaluate(pipeline.physical(made), targets).scores
         cells = " / ".join(f"{w / p:.3f}" for w, p in zip(wrong, plain, strict=True))
         yield [f"{weight:g}", cells, *(f"{scores[name].value:.3f}" for name in SCORES)]
 

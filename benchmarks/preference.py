@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from flows.settings import load_settings
-from ood_core.config.steer import WishSpec
+from ood_core.config.steer import WishedStatistic, WishSpec
 from ood_core.evaluation.evaluate import evaluate
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import load_model
@@ -40,7 +40,7 @@ from ood_core.synthesis.synthesizer import Synthesizer
 
 ROWS = ((0.0, 1), (1.0, 1), (1.0, 4), (2.0, 4))
 SCORES = ("spectrum_error", "fsd", "c2st")
-WISHED = ("flux", "spectrum_slope")
+WISHED: tuple[WishedStatistic, ...] = ("flux", "spectrum_slope")
 WAYS = {
     "aim alone": (1, False),
     "4 at every step": (4, False),
@@ -83,7 +83,7 @@ def wished(synth: Synthesizer, targets: TargetSet, samples: int) -> Iterator[lis
     plain, *paid = _made(synth, None, samples)
     told = _told(plain, targets)
     for name in WISHED:
-        wish: WishSpec = WishSpec(statistic=name, value=0.0)  # type: ignore[arg-type]
+        wish = WishSpec(statistic=name, value=0.0)
         real = measured(wish, targets.fit)
         wish = replace(wish, value=float(np.median(real) + central(real)))
         term = WishedFor(synth._fit.pipeline, wish)

@@ -279,14 +279,8 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
 def _write(planned: RunPlan) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = planned.run, planned.settings, planned.plans, planned.method
-    for name in (
-        GATE,
-        UTILITY,
-        WISHES,
-        PATCHES,
-        PRIOR,
-        DOMAIN,
-    ):  # they were of another run, as are these:
+    # What lies there was of another run.
+    for name in (GATE, UTILITY, WISHES, PATCHES, PRIOR, DOMAIN):
         remove(run.root / name)
     for name in ("receipts", "segments", "failures", "walks", FRAME):
         remove_tree(run.root / name)
