@@ -60,6 +60,13 @@ def load_pipeline(
     set_numbers(where, dtype)
     model = load_model(base, where, NUMBERS[dtype], max_base_bytes)
     require_base(model, record)
+    return _loaded(run, model, TimedDenoiser(model.denoiser), calibrated)
+
+
+def _loaded(
+    run: RunStore, model: BaseModel, network: TimedDenoiser, calibrated: bool | None
+) -> Pipeline:
+    record = run.record
     method = read_method(record["identity_record"])
     plan, weights = None, None
     patches: tuple[PatchMixture, ...] = ()
@@ -78,13 +85,17 @@ def load_pipeline(
         frame or targets,
         method,
         root if frame is None else root_key(record["grown_from"]["frame"]),
-        where,
-        network=TimedDenoiser(model.denoiser),
+        model.device,
+        network=network,
         plan=plan,
         patches=patches,
         weights=weights,
     )
-    return pipeline if frame is None else replace(pipeline, targets=targets, root=root)
+    if frame is not None:
+        pipeline = replace(pipeline, targets=targets, root=root)
+    if method.factor == 1 or not calibrated:
+        return pipeline
+    return pipeline.above(_loaded(run.coarse, model, network, True))
 
 
 def frame_pipeline(run: RunStore, pipeline: Pipeline) -> Pipeline:

@@ -55,7 +55,7 @@ class WorkerSpec:
     """What a worker needs to be built anywhere: run, base, stage and its share of the machine.
 
     `lease` is the number of the driver's lease: a worker that outlived its driver writes nothing
-    once another driver has taken over.
+    once another driver has taken over. `coarse` says that the stage is of the run's coarse maps.
     """
 
     uri: str
@@ -66,6 +66,7 @@ class WorkerSpec:
     threads: int
     lease: int | None = None
     max_base_bytes: int = BASE_BYTES
+    coarse: bool = False
 
 
 class Worker(Protocol):
@@ -82,6 +83,7 @@ def build(spec: WorkerSpec) -> Worker:
     torch.set_num_threads(spec.threads)
     try:
         run = RunStore.open(spec.uri)
+        run = run.coarse if spec.coarse else run
     except InputError as error:
         raise InputError(
             f"{socket.gethostname()} sees no run at {spec.uri}; expected a folder that all hosts "
@@ -298,8 +300,10 @@ ROWS: dict[ShardedStage, Callable[[RunStore, Pipeline], Callable[[Shard], Begun]
 def load_sampler(run: RunStore, pipeline: Pipeline) -> Sampler:
     """The sampler of a run whose prior is fitted."""
     prior, geometry = read_prior(run.root / PRIOR)
-    limit = pipeline.method.round_trip_limit
-    return Sampler(pipeline, prior, geometry, *held_latents(run, pipeline.targets, limit))
+    limit, below = pipeline.method.round_trip_limit, pipeline.coarse
+    coarse = None if below is None else load_sampler(run.coarse, below)
+    held = held_latents(run, pipeline.targets, limit)
+    return Sampler(pipeline, prior, geometry, *held, coarse)
 
 
 def statistics_rows(table: ShardWriter, pipeline: Pipeline) -> Callable[[Rows], Rows] | None:

@@ -106,5 +106,6 @@ class BenchTargets:
         """Write chosen and scoring maps as targets of a run of their own; the latter held out."""
         np.save(path, np.concatenate([self.fit_values(n, seed), self.scoring_values]))
         return replace(
-            self.settings.targets, path=str(path), array=None, held_out=float(self.scoring)
-        )
+            self.settings.targets, path=str(path), array=None, held_out=float(self.scoring),
+            tiles=None, cutouts=None,
+        )  # fmt: skip

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event, Thread
 from typing import Any, final
@@ -41,6 +41,7 @@ from ood_core.synthesis.pipeline import (
     PatchMixtures,
     Pipeline,
     choose_device,
+    coarse_method,
     fit_mixtures,
     fit_prior_of,
     time_grid,
@@ -168,16 +169,25 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
     try:
         by_batch = network_seconds(model, targets, method, device)
         trial = tried(settings, targets, model, method)
+        below: Trial | None = None
+        if method.factor > 1:
+            below = tried(settings, targets.coarsened(method.factor), model, coarse_method(method))
     finally:
         torch.set_num_threads(before)
-    per_map = seconds_per_map(trial, model, method)
+    per_map, calls = seconds_per_map(trial, model, method), calls_per_map(trial, method)
+    coarse: dict[str, float] = {}
+    if below is not None:
+        own, steer = coarse_method(method), method.steer
+        ways = method.candidates if steer is not None and steer.wishes else 1
+        per_map += ways * seconds_per_map(below, model, own)
+        calls += ways * calls_per_map(below, own)
+        coarse = stage_seconds(below, {**plans, "generate": ShardPlan(0, 1)}, own, 0.0, workers)
     stages = stage_seconds(trial, plans, method, per_map, workers)
-    # An evaluation of a map counts once for each index of the grid that it may be at.
-    each = sample_evaluations(method) / len(trial.calls)
+    stages["calibrate"] += sum(coarse.values())
     return {
         "targets": {"fit": fit, "held_out": len(targets) - fit, "shape": list(shape)},
         "network_evaluations_at_most": evaluations(settings, method, fit),
-        "network_evaluations_per_map": round(each * sum(trial.calls), 1),
+        "network_evaluations_per_map": round(calls, 1),
         "network_seconds_per_map": by_batch[PROBE_ROWS],
         **({"network_seconds_per_map_by_batch": by_batch} if len(by_batch) > 1 else {}),
         "seconds_per_map": per_map,
@@ -190,7 +200,7 @@ def estimate_cost(settings: RunSettings) -> dict[str, Any]:
         "device": str(device),
         "shard_size": shard,
         "micro_batch": min(shard, room(device, trial.per_map, workers, share)),
-        "memory_bytes_per_worker": trial.memory,
+        "memory_bytes_per_worker": max(trial.memory, below.memory if below else 0),
         "memory_available_bytes": virtual_memory().available,
     }
 
@@ -283,8 +293,20 @@ def seconds_per_map(trial: Trial, model: BaseModel, method: Method) -> float:
     spec, schedule = method.steering, model.denoiser.schedule
     grid = time_grid(schedule, method).tolist()
     steered = sum(spec is not None and schedule.noise_to_signal(t) <= spec.sigma_max for t in grid)
-    evaluated = sample_evaluations(method) / len(grid)
-    return evaluated * (sum(trial.denoise) + steered * trial.steer) + trial.other
+    return (
+        times_evaluated(method, len(grid)) * (sum(trial.denoise) + steered * trial.steer)
+        + trial.other
+    )
+
+
+def calls_per_map(trial: Trial, method: Method) -> float:
+    """Calls of the bases for one sample, its coarse map apart."""
+    return times_evaluated(method, len(trial.calls)) * sum(trial.calls)
+
+
+def times_evaluated(method: Method, grid: int) -> float:
+    """How often a sample is denoised at each index of the grid, in the mean."""
+    return sample_evaluations(replace(method, pyramid=1)) / grid
 
 
 def stage_seconds(

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, final
 
@@ -23,6 +23,7 @@ from ood_core.store.files import exists, remove, remove_tree, sweep
 from ood_core.store.place import Place
 from ood_core.store.plan import ShardPlan
 from ood_core.store.run import (
+    COARSE,
     DOMAIN,
     GATE,
     PATCHES,
@@ -46,7 +47,13 @@ from ood_core.store.series import FRAME, Growth, copy_frame, growth, newest
 from ood_core.store.statistics import create_statistics, feature_extractor
 from ood_core.store.targets import load_targets, write_targets
 from ood_core.synthesis.latent_samplers import require_parents
-from ood_core.synthesis.pipeline import ExpertPlan, require_stack, time_grid
+from ood_core.synthesis.pipeline import (
+    ExpertPlan,
+    coarse_method,
+    require_stack,
+    time_grid,
+    with_pyramid,
+)
 from ood_core.synthesis.preference import sample_evaluations, sealed
 
 INVERSION_SHARD = 16
@@ -184,6 +191,7 @@ def _inspected(
     t_min = schedule.index_of(AUTO_MIN_NOISE)
     choice = choose_timestep(settings, targets, model, t_min, run, frame)
     method = sealed(with_timestep(settings.method, choice).resolve(schedule))
+    method = with_pyramid(method, model, targets.shape)
     require_fit(settings.base, method.ends[1], schedule)
     if method.draw is not None and method.draw.sampler == "combination":
         require_parents(method.draw.sources, targets.fit_count)
@@ -276,14 +284,29 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
     return {stage: work.plan(settings, method, fit) for stage, work in WORK.items()}
 
 
+def _coarse(planned: RunPlan) -> RunPlan:
+    """The plan of what is fitted to the targets' means over blocks: a run without samples."""
+    method = coarse_method(planned.method)
+    targets = planned.targets.coarsened(planned.method.factor)
+    seed = planned.settings.generation.seed
+    record = identity_record(targets.record(), planned.model.digest, method, seed)
+    plans = {**planned.plans, "generate": ShardPlan(0, 1)}
+    return replace(
+        planned, run=planned.run.coarse, targets=targets, method=method, record=record, plans=plans,
+        choice=None, growth=None,
+    )  # fmt: skip
+
+
 def _write(planned: RunPlan) -> None:
     """Create all tables, then the plan, then `run.json`, which makes the run exist."""
     run, settings, plans, method = planned.run, planned.settings, planned.plans, planned.method
     # What lies there was of another run.
     for name in (GATE, UTILITY, WISHES, PATCHES, PRIOR, DOMAIN):
         remove(run.root / name)
-    for name in ("receipts", "segments", "failures", "walks", FRAME):
+    for name in ("receipts", "segments", "failures", "walks", FRAME, COARSE):
         remove_tree(run.root / name)
+    if method.factor > 1:
+        _write(_coarse(planned))
     codes = planned.model.codes
     targets = planned.targets.encoded(codes and codes.encode)
     write_targets(run, targets)
@@ -300,7 +323,8 @@ def _write(planned: RunPlan) -> None:
     kept = _record(settings, planned.model, method, targets.fit_ranged) | recorded(planned.choice)
     if planned.growth is not None:
         kept["grown_from"] = asdict(planned.growth)
-    create_statistics(run, feature_extractor(targets), plans["generate"])
+    if samples := plans["generate"]:
+        create_statistics(run, feature_extractor(targets), samples)
     persist_tables(run.root)
     run.write_plan(planned.record, kept, plans, planned.dtype)
 

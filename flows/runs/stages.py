@@ -41,7 +41,13 @@ Stage = Callable[[RunStore, RunSettings], str]
 
 
 def calibrate(run: RunStore, settings: RunSettings) -> str:
-    """Fit the mixtures of patches once, then the weights of the experts, a timestep per shard."""
+    """Fit the mixtures of patches once, then the weights of the experts, a timestep per shard.
+
+    Where samples are held to coarse maps, what makes those is fitted before.
+    """
+    if read_method(run.record["identity_record"]).factor > 1:
+        for stage in (calibrate, invert, fit):
+            stage(run.coarse, settings)
     _fit_patches(run, settings)
     return _sharded(run, "calibrate", settings)
 
@@ -200,11 +206,11 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
         InUse: another driver took over.
     """
     plan, ledger = run.plan(stage), run.ledger(stage)
-    missing = ledger.missing(plan)
+    missing, name = ledger.missing(plan), f"coarse {stage}" if run.holder else stage
     listed = {failure.shard for failure in ledger.failures(missing)}
     proof, sealed = lease_proof(), time.monotonic()
     left = sum(len(shard) for shard in missing)
-    listener.get().begin(stage, plan.rows, plan.rows - left)
+    listener.get().begin(name, plan.rows, plan.rows - left)
     card = StatusCard(run, stage, left)
     pool, spent = pool_for(settings.execution), WorkerSeconds()
     for outcome in pool.run(worker_spec(run, stage, settings), missing):
@@ -222,7 +228,7 @@ def _sharded(run: RunStore, stage: ShardedStage, settings: RunSettings) -> str:
         if time.monotonic() - sealed >= SEAL_SECONDS:
             ledger.seal(plan)
             sealed = time.monotonic()
-        listener.get().advance(stage, len(plan[outcome.shard]))
+        listener.get().advance(name, len(plan[outcome.shard]))
         card.advance(len(plan[outcome.shard]))
     if missing:
         require_lease()

@@ -31,6 +31,7 @@ class StatusCard:
             name: (known[name], rows[name]) for name in SHARDED if rows[name]
         }
         self._run, self._stage, self._busy = run, stage, missing > 0
+        self._busy &= run.holder is None  # the card is that of the whole run
         self._record = run.record
         self._done, self._began = 0, time.monotonic()
         self._write()

@@ -94,7 +94,7 @@ def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> Wo
     """What the workers of a stage are built from; the same for every pool."""
     execution = settings.execution
     return WorkerSpec(
-        uri=str(run.root),
+        uri=str(run.holder or run.root),
         base=settings.base,
         stage=stage,
         device=execution.device,
@@ -102,4 +102,5 @@ def worker_spec(run: RunStore, stage: ShardedStage, settings: RunSettings) -> Wo
         threads=execution.cpus_per_worker,  # of any pool: rounding depends on it
         lease=require_lease(),
         max_base_bytes=execution.max_base_bytes,
+        coarse=run.holder is not None,
     )

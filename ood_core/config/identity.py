@@ -18,6 +18,8 @@ from ood_core.config.steer import SteerSpec, WishSpec
 from ood_core.errors import IdentityRefused
 
 SCHEME = 8
+UNSAID: dict[str, tuple[Any, ...]] = {"steer": (None,), "pyramid": (1, "auto")}
+"""Fields that are no part of a record where they have these values, the first where it is read."""
 SECTIONS = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}
 
 
@@ -40,9 +42,9 @@ def identity_record(
 
 
 def method_record(method: Method) -> dict[str, Any]:
-    """All fields of a method; without `steer` where nothing is wished for, as before there was."""
+    """All fields of a method; without those that say that nothing is wished for, or no pyramid."""
     found = asdict(method)
-    return found if method.steer is not None else {k: v for k, v in found.items() if k != "steer"}
+    return {k: v for k, v in found.items() if k not in UNSAID or v not in UNSAID[k]}
 
 
 def read_method(record: Mapping[str, Any]) -> Method:
@@ -51,7 +53,7 @@ def read_method(record: Mapping[str, Any]) -> Method:
     Raises:
         IdentityRefused: its fields are not those of this version.
     """
-    parts = _checked({"steer": None, **record["method"]}, Method, "method")
+    parts = _checked({k: v[0] for k, v in UNSAID.items()} | record["method"], Method, "method")
     if parts["steer"] is not None:
         steer = _checked(parts["steer"], SteerSpec, "method.steer")
         wishes = (_checked(one, WishSpec, "method.steer.wishes") for one in steer["wishes"])

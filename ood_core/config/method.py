@@ -189,6 +189,9 @@ class Method:
         steering: how estimates are pulled towards statistics of targets; None does not.
         draw: how latents are drawn; None draws them from the prior.
         steer: what the user wishes of samples; None, nothing, and then it is no part of identities.
+        pyramid: pixels a side that one pixel of a coarse map stands for, which is drawn first and
+            which estimates are held to; 1 draws none, `auto` takes the largest divisor of both
+            sides that leaves 32 px or more, if it is 4 or more.
         quantization: round samples as the targets are rounded, with the exact values that many of
             their pixels share at an end of the range (`ood_core.maps.quantization`).
 
@@ -211,6 +214,7 @@ class Method:
     steering: SteeringSpec | None = SteeringSpec()
     draw: DrawSpec | None = None
     quantization: bool = True
+    pyramid: int | Literal["auto"] = "auto"
     steer: SteerSpec | None = None
 
     def __post_init__(self) -> None:
@@ -230,6 +234,9 @@ class Method:
             f"method.steer: got the solver {self.solver} and teleport {self.teleport}; expected "
             "ancestral and 0, since it chooses among ways of fresh noise",
         )
+        if self.pyramid != "auto":
+            require_counts(self, "pyramid", most=10**6)
+            require(self.pyramid >= 1, f"method.pyramid: got {self.pyramid}; expected 1 or more")
         require(0 <= self.eta <= 1, "method.eta: expected 0 to 1")
         require(
             self.eta == 0 or self.solver == "ddim",
@@ -259,6 +266,26 @@ class Method:
         if self.t_min is None or not isinstance(self.t_max, int):
             raise ValueError(f"got t_min {self.t_min}, t_max {self.t_max}; call resolve first")
         return self.t_min, self.t_max
+
+    @property
+    def factor(self) -> int:
+        """Pixels a side that one pixel of a coarse map stands for; 1 where none is drawn.
+
+        Raises:
+            ValueError: that depends on maps.
+        """
+        if self.pyramid == "auto":
+            raise ValueError("got pyramid auto; call with_pyramid first")
+        return self.pyramid
+
+    @property
+    def candidates(self) -> int:
+        """Ways down, or ways to go on at every step, that are tried for a sample; 1 without wishes.
+
+        `steer` goes with the ancestral solver, which evaluates once per index.
+        """
+        coarse = self.steps + 1 if self.factor > 1 else 0
+        return 1 if self.steer is None else self.steer.candidates(self.steps, coarse)
 
     @property
     def top(self) -> int:
@@ -340,6 +367,7 @@ PUBLISHED: dict[str, Any] = {
     "calibration": None,
     "steering": None,
     "quantization": False,
+    "pyramid": 1,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "calibrated": {},

@@ -80,6 +80,11 @@ class SteerSpec:
         require(0 <= self.strength <= 100, "steer.strength: expected 0 to 100")
         require_counts(self, "calls", most=10**6)
 
-    def candidates(self, steps: int) -> int:
-        """Whole ways down, or ways to go on at each of so many steps, that calls suffice for."""
-        return self.calls // (steps + 1) if self.wishes else (self.calls - 1) // steps
+    def candidates(self, steps: int, coarse: int = 0) -> int:
+        """Whole ways down, or ways to go on at each of so many steps, that calls suffice for.
+
+        `coarse` evaluations are of the coarse map, of which every whole way has its own.
+        """
+        if self.wishes:
+            return self.calls // (steps + 1 + coarse)
+        return (self.calls - 1 - coarse) // steps

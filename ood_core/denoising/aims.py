@@ -159,13 +159,30 @@ class StatisticAims:
         near: Int[Tensor, " n"] | None = None,
         worth: Worth | None = None,
     ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
-        """Draw one aim per seed; also return its two parent targets.
+        """Draw one aim per seed; also return its two parent targets: `choose`, then `mixed`."""
+        return self.mixed(*self.choose(seeds, near, worth))
 
-        These are the target whose place among its neighbours is taken, and the neighbour whose miss
-        is. `near` has the first of each sample, whose latent it was made of; without it, the first
-        is drawn at random and kept. Of `TRIES` aims the first is taken that is far enough from all
-        targets, or the furthest. With a `worth`, one of those that are far enough, or of all if
-        none is, is taken with probability proportional to its exponential.
+    def mixed(
+        self, rows: Int[Tensor, "n k"], shares: Float[Tensor, "n k"]
+    ) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n 2"]]:
+        """Aims that are mixtures of rows of `values`, and their two parent targets."""
+        points = self.values[rows.to(self.values.device)]
+        aim = torch.einsum("nk,nkf->nf", shares.to(points), points)
+        return aim, rows[:, :2] % self.targets
+
+    def choose(
+        self,
+        seeds: SeedRange,
+        near: Int[Tensor, " n"] | None = None,
+        worth: Worth | None = None,
+    ) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+        """Choose one mixture per seed: rows of `values`, the parents' first, and their shares.
+
+        The parents are the target whose place among its neighbours is taken, and the neighbour
+        whose miss is. `near` has the first of each sample, whose latent it was made of; without it,
+        the first is drawn at random and kept. Of `TRIES` aims the first is taken that is far enough
+        from all targets, or the furthest. With a `worth`, one of those that are far enough, or of
+        all if none is, is taken with probability proportional to its exponential.
         """
         tries, far = [], torch.zeros(len(seeds), 0, dtype=torch.float64)
         while far.shape[1] < TRIES and (worth is not None or not (far >= 1).any(dim=1).all()):
@@ -179,10 +196,7 @@ class StatisticAims:
             enough = (far >= 1) | (far < 1).all(dim=1, keepdim=True)
             score = torch.where(enough, worth(every, shares) - (-drawn.log()).log(), -math.inf)
         best = torch.arange(len(seeds)), score.argmax(dim=1)
-        rows, weights = every[best], shares[best]
-        points = self.values[rows.to(self.values.device)]
-        aim = torch.einsum("nk,nkf->nf", weights.to(points), points)
-        return aim, rows[:, :2] % self.targets
+        return every[best], shares[best]
 
     def _mixture(
         self, seeds: SeedRange, near: Int[Tensor, " n"] | None, attempt: int

@@ -14,6 +14,7 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import avg_pool2d
 
 from ood_core.arrays import Maps, row_major
 from ood_core.config.targets import (
@@ -332,6 +333,25 @@ class TargetSet:
     def encoded(self, encode: Callable[[Maps], Maps] | None) -> Self:
         """Return the set with the codes that a model's autoencoder makes, if it has one."""
         return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
+
+    def coarsened(self, factor: int) -> Self:
+        """Return the set of means over blocks of `factor` pixels a side, of maps in model range."""
+        means = avg_pool2d(self.model_range, factor)
+        values = means.numpy()
+        transform = RangeTransform.measure("linear", values[: self.fit_count])
+        ranged = torch.from_numpy(transform.forward(values))
+        source = f"{self.source}, means over {factor} x {factor} px"
+        return replace(
+            self, values=values, unit="", header="", source=source, transform=transform,
+            model_range=ranged, codes=None, notes=(), missing=None, places=None,
+        )  # fmt: skip
+
+    def linear(self, maps: Maps) -> Maps:
+        """Bring maps on any device from model range to `unit`, for a set of `coarsened`."""
+        low, high = self.transform.low, self.transform.high
+        if self.transform.kind != "linear" or isinstance(low, tuple) or isinstance(high, tuple):
+            raise ValueError(f"got {self.transform}; expected one linear transform")
+        return low + (maps + 1) * ((high - low) / 2)
 
     def framed(self, frame: "TargetSet") -> Self:
         """Return the set with the transform of another, and with what that has of the same maps.

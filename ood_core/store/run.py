@@ -4,7 +4,7 @@ run.json  plan.json  gate.json  timings.json  split.json  utility.json  wishes.j
 targets.zarr  latents.zarr  calibration.zarr  dataset.zarr  statistics.zarr
 patches.zarr.zip  prior.zarr.zip  domain.zarr.zip
 receipts/STAGE/00042.json      segments/STAGE/00003.json      failures/STAGE/00042.json
-lease/00007.json      report/      README.md  croissant.json  ro-crate-metadata.json
+coarse/     lease/00007.json      report/      README.md  croissant.json  ro-crate-metadata.json
 
 Growth of a run: more samples in the same place, and nothing that is stored is touched.
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PATCHES, PRIOR, DOMAIN = "patches.zarr.zip", "prior.zarr.zip", "domain.zarr.zip"
 """Bundles: mixtures over patches, the prior with its geometry, moments of the base's own maps."""
+COARSE = "coarse"  # the run of the targets' means over blocks
 GATE = "gate.json"  # the outcome of the gate; written last of all
 SERIES = "series.json"
 """Of a place that holds versions of a data set: the newest, and the last one that was published."""
@@ -46,9 +47,13 @@ State = Literal[
 @final
 @dataclass(frozen=True, slots=True)
 class RunStore:
-    """Handle of a run; cheap to make and to pickle, holds no open file."""
+    """Handle of a run; cheap to make and to pickle, holds no open file.
+
+    `holder` is the place of the run that this one is a part of: who holds that holds both.
+    """
 
     root: Place
+    holder: Place | None = None
 
     @classmethod
     def at(cls, uri: str) -> "RunStore":
@@ -188,7 +193,15 @@ class RunStore:
     @property
     def lease(self) -> Place:
         """Where drivers take the right to write to this run."""
-        return self.root / "lease"
+        return (self.holder or self.root) / "lease"
+
+    @property
+    def coarse(self) -> "RunStore":
+        """What is fitted to the targets' means over blocks: a run without samples, inside this one.
+
+        It is there where `method.factor` is more than 1.
+        """
+        return RunStore(self.root / COARSE, self.root)
 
     def add_timing(self, stage: str, seconds: float) -> None:
         """Add wall seconds spent on a stage by this session."""

@@ -17,7 +17,7 @@ as one. Aims of steering cannot be mixed: along the axis one is kept, with the p
 largest waves have as correlation from slice to slice, or drawn anew.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
@@ -155,11 +155,7 @@ class CubeMaker:
         place = torch.arange(depth)
         place[1:][kept[1:]] = 0
         aim_of = place.cummax(0).values  # the last slice whose aim was drawn anew
-        drawn = replace(
-            drawn, aim=drawn.aim[aim_of.to(drawn.aim.device)], parents=drawn.parents[aim_of],
-            labels=drawn.labels[aim_of],
-        )  # fmt: skip
-        return self._sampler.decoded(drawn).maps
+        return self._sampler.decoded(drawn.aimed(aim_of)).maps
 
 
 def make_cube(

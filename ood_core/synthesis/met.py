@@ -141,7 +141,7 @@ def meet(
         name = spec.reward
         reached.append(Reached(name, name.partition(":")[2], None, None, None, *sets))
     return Met(
-        tuple(reached), spec.candidates(pipeline.method.steps), bool(spec.wishes), len(samples),
+        tuple(reached), pipeline.method.candidates, bool(spec.wishes), len(samples),
         len(plain.maps), cost[0], plain.evaluations, cost[1], plain.seconds,
     )  # fmt: skip
 

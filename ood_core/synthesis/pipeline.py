@@ -51,7 +51,7 @@ from ood_core.estimators.moments import Norms, norms
 from ood_core.estimators.patches import fit_patches_of, patch_shapes
 from ood_core.estimators.prior import fit_gaussian
 from ood_core.maps.quantization import Quantization
-from ood_core.maps.target_set import TargetSet
+from ood_core.maps.target_set import MIN_SIDE, TargetSet
 from ood_core.models.autoencoder import Autoencoder
 from ood_core.models.loading import BaseModel
 from ood_core.numerics.memory import MicroBatches
@@ -62,6 +62,9 @@ from ood_core.synthesis.timesteps import base_gaussian
 
 GAUSSIAN_WHITE = 1.0
 """`sigma/alpha` at which the covariance of the Gaussian expert is chosen: there it matters most."""
+COARSE_SIDE = 32  # px: patches and statistics reach over most of it
+LEAST_FACTOR = 4
+"""Of 64 px maps coarse ones made no better ones (docs/sizes.md)."""
 GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
 Calibrated = tuple[Float[Tensor, "bands experts"], Gate]
@@ -120,6 +123,8 @@ class Pipeline:
     autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
     top of the grid to the time index of the latents where the method teleports. `show` gives what
     the base makes of a few maps, chosen by the root. `memory` cuts batches into what fits.
+    `coarse` is the pipeline of the targets' means over blocks, where samples are held to them; it
+    counts evaluations together with this one.
     """
 
     base: CountingDenoiser
@@ -136,6 +141,7 @@ class Pipeline:
     shortcut: Shortcut | None
     show: Show
     memory: MicroBatches = field(default_factory=MicroBatches)
+    coarse: "Pipeline | None" = None
 
     @classmethod
     def of(
@@ -180,6 +186,10 @@ class Pipeline:
             shortcut=_shortcut(model.denoiser, experts, targets.fit_seen[0].shape, method, device),
             show=show,
         )
+
+    def above(self, coarse: "Pipeline") -> "Pipeline":
+        """The same with the pipeline of its targets' means over blocks."""
+        return replace(self, base=coarse.base, coarse=coarse)
 
     def calibrated(self, weights: BandWeights) -> "Pipeline":
         """The same with the weights of its calibrated denoiser."""
@@ -276,6 +286,45 @@ def require_stack(model: BaseModel, method: Method) -> None:
             f"base: got {len(model.several)} bases for a method without calibration; expected one, "
             "or a method that weighs them: leave method.calibration as it is by default"
         )
+
+
+def with_pyramid(method: Method, model: BaseModel, shape: tuple[int, int, int]) -> Method:
+    """Return the method with the factor of its coarse maps, for maps `(c, y, x)`.
+
+    Raises:
+        ConfigError: a factor that does not suit maps, model or method.
+    """
+    _, height, width = shape
+    able = model.codes is None and not model.fixed_size and method.calibration is not None
+    if method.pyramid == "auto":
+        method = replace(method, pyramid=coarse_factor(height, width) if able else 1)
+    factor = method.factor
+    fits = height % factor == width % factor == 0 and min(height, width) >= factor * MIN_SIDE
+    if factor > 1 and not (able and fits):
+        raise ConfigError(
+            f"method.pyramid: got {factor} for maps of {height} x {width} px; expected a divisor "
+            f"of both sides that leaves {MIN_SIDE} px or more, a base of pixels of any size, and a "
+            "method with calibration: give auto, or 1 for none"
+        )
+    if method.candidates < 1:
+        raise ConfigError(
+            f"method.steer.calls: got {method.steer and method.steer.calls}; expected "
+            f"{2 * (method.steps + 1)} or more, since the coarse map of a sample takes as many "
+            "as the sample: give more, or method.pyramid 1"
+        )
+    return method
+
+
+def coarse_factor(height: int, width: int) -> int:
+    """Pixels a side that one of the coarse map stands for; 1 where maps are not large."""
+    most = min(height, width) // COARSE_SIDE
+    factors = (f for f in range(most, LEAST_FACTOR - 1, -1) if height % f == width % f == 0)
+    return next(factors, 1)
+
+
+def coarse_method(method: Method) -> Method:
+    """What is done with coarse maps: the same without a pyramid and without wishes."""
+    return replace(method, pyramid=1, steer=None)
 
 
 def fit_mixtures(

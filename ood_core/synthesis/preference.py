@@ -215,7 +215,7 @@ class Preference:
         terms: list[Term] = [WishedFor(pipeline, wish) for wish in spec.wishes]
         if spec.reward is not None:
             terms.append(Rewarded(pipeline, load_reward(spec), spec.strength))
-        candidates = spec.candidates(pipeline.method.steps)
+        candidates = pipeline.method.candidates
         return cls(pipeline, terms, candidates, whole=bool(spec.wishes))
 
     def of_aims(
@@ -236,12 +236,14 @@ class Preference:
 
 
 def sample_evaluations(method: Method) -> int:
-    """Evaluations of every expert for one sample of a resolved method."""
+    """Evaluations of every expert for one sample of a resolved method, its coarse map included."""
     each = evaluations_per_map(method.solver, method.steps, method.eta)
+    coarse = each if method.factor > 1 else 0
     if (steer := method.steer) is None:
-        return each
-    candidates = steer.candidates(method.steps)
-    return candidates * each if steer.wishes else 1 + method.steps * candidates
+        return coarse + each
+    if steer.wishes:
+        return method.candidates * (coarse + each)
+    return coarse + 1 + method.steps * method.candidates
 
 
 def sealed(method: Method) -> Method:

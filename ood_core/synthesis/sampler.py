@@ -15,6 +15,7 @@ from ood_core.config.method import SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.calibrated import Labels
+from ood_core.denoising.coarse import CoarseDenoiser
 from ood_core.denoising.plateaus import FrontDenoiser, Fronts, Plateaus
 from ood_core.denoising.statistics import Statistics, Taper
 from ood_core.denoising.steered import SteeredDenoiser
@@ -52,7 +53,8 @@ class Samples:
 class Drawn:
     """What a batch of samples begins with: latents, aims and clusters, drawn on the host.
 
-    `others` are other ways down from the same latents, with noise and aims of their own.
+    `others` are other ways down from the same latents, with noise and aims of their own. `coarse`
+    is what the coarse maps begin with that are drawn first, if any are.
     """
 
     seeds: SeedRange
@@ -61,6 +63,13 @@ class Drawn:
     parents: Int[Tensor, "n 2"]
     labels: Labels
     others: "tuple[Drawn, ...]" = ()
+    coarse: "Drawn | None" = None
+
+    def aimed(self, at: Int[Tensor, " n"]) -> "Drawn":
+        """The same where sample `i` goes towards the aim of sample `at[i]`."""
+        aim, coarse = self.aim[at.to(self.aim.device)], self.coarse and self.coarse.aimed(at)
+        parents, labels = self.parents[at], self.labels[at]
+        return replace(self, aim=aim, parents=parents, labels=labels, coarse=coarse)
 
 
 @final
@@ -68,7 +77,9 @@ class Sampler:
     """Draws, decodes and steers samples; sample `i` is a function of the root key and `i` alone.
 
     `latents` are those of the fit targets in `held`, whose round trip holds. `aims` are those that
-    samples are steered towards. `preference` is what the method says that the user wishes.
+    samples are steered towards. `preference` is what the method says that the user wishes. Where
+    there is a `coarse` sampler, of the targets' means over blocks, its maps are drawn first,
+    towards aims of the same targets, and samples are held to them.
     """
 
     def __init__(
@@ -78,8 +89,9 @@ class Sampler:
         geometry: ShellGeometry,
         latents: Latents,
         held: Sequence[int],
+        coarse: "Sampler | None" = None,
     ) -> None:
-        self._pipeline, self._latents = pipeline, latents
+        self._pipeline, self._latents, self._coarse = pipeline, latents, coarse
         self._geometry, self._held = geometry, torch.tensor(held)
         self._sampler = latent_sampler(pipeline.method.draw, prior, latents)
         seen, symmetries = pipeline.targets.fit_seen, pipeline.targets.symmetries
@@ -132,8 +144,25 @@ class Sampler:
         return replace(first, others=tuple(others))
 
     def _drawn(self, seeds: SeedRange, draws: Draws, near: Int[Tensor, " n"] | None) -> Drawn:
-        aim, parents = self.aims.draw(seeds, near, self._preference and self._preference.of_aims)
-        return Drawn(seeds, draws, aim, parents, self._labels[parents[:, 0]])
+        first = self if self._coarse is None else self._coarse
+        of_aims = self._preference and self._preference.of_aims
+        return self._towards(seeds, draws, *first.aims.choose(seeds, near, of_aims))
+
+    def _towards(
+        self,
+        seeds: SeedRange,
+        draws: Draws,
+        rows: Int[Tensor, "n k"],
+        shares: Float[Tensor, "n k"],
+    ) -> Drawn:
+        """What samples begin with that go towards mixtures of targets' statistics."""
+        aim, parents = self.aims.mixed(rows, shares)
+        below: Drawn | None = None
+        if (coarse := self._coarse) is not None:
+            own = replace(seeds, root=Root(seeds.root).child("coarse").key)
+            latents = draw(coarse._sampler, own, coarse._geometry, coarse._latents)
+            below = coarse._towards(own, latents, rows, shares)
+        return Drawn(seeds, draws, aim, parents, self._labels[parents[:, 0]], coarse=below)
 
     def _ways(self, seeds: SeedRange) -> list[SeedRange]:
         """The seeds, and those of other whole ways down that are tried."""
@@ -178,8 +207,11 @@ class Sampler:
         pipeline, aim = self._pipeline, drawn.aim[part]
         first = drawn.seeds.start
         seeds = replace(drawn.seeds, start=first + part.start, stop=first + part.stop)
-        plain, steered = self._denoisers(seeds, aim, drawn.labels[part])
-        denoiser = plain if pipeline.method.steering is None else steered
+        means = self._means(drawn, part)
+        plain, steered = self._denoisers(seeds, aim, drawn.labels[part], means)
+        denoiser: Denoiser = plain if pipeline.method.steering is None else steered
+        if means is not None and denoiser is steered:
+            denoiser = CoarseDenoiser(steered, means, self.aims.power)
         latents = drawn.draws.latents[part].to(pipeline.device)
         wished = self._preference
         if wished is None or wished.whole:
@@ -189,6 +221,13 @@ class Sampler:
             made = search(denoiser, latents, grid, seeds, wished.of_seen, wished.candidates)
         return pipeline.maps(made), steered.distance(made)
 
+    def _means(self, drawn: Drawn, part: slice) -> Maps | None:
+        """The means over blocks that samples are held to: coarse maps, drawn now."""
+        if self._coarse is None or drawn.coarse is None:
+            return None
+        made, _ = self._coarse._decoded(drawn.coarse, part)
+        return self._coarse._pipeline.targets.linear(made)
+
     def denoiser(self, seeds: SeedRange) -> Denoiser:
         """The denoiser of a batch of samples: steered, if the method steers."""
         aim, parents = self.aims.draw(seeds)
@@ -196,11 +235,17 @@ class Sampler:
         return plain if self._pipeline.method.steering is None else steered
 
     def _denoisers(
-        self, seeds: SeedRange, aim: Float[Tensor, "n f"], labels: Labels
+        self,
+        seeds: SeedRange,
+        aim: Float[Tensor, "n f"],
+        labels: Labels,
+        means: Maps | None = None,
     ) -> tuple[Denoiser, SteeredDenoiser]:
         """Denoisers of a batch without and with steering."""
         pipeline, spec = self._pipeline, self._pipeline.method.steering or SteeringSpec()
         plain, steps = pipeline.denoiser(labels), pipeline.timesteps.tolist()[::-1]
+        if means is not None:
+            plain = CoarseDenoiser(plain, means, self.aims.power)
         if self._fronts is not None:
             plain = FrontDenoiser(plain, self._fronts)
         steered = SteeredDenoiser(plain, self._statistics, aim, self.aims, spec, seeds, steps)

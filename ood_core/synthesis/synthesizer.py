@@ -8,64 +8,33 @@ It works in memory. Runs on disk (`flows.run`) use the same functions of
 `ood_core.synthesis.pipeline`, shard by shard: a run of the same identity stores the same maps.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from ood_core.arrays import Latents, Maps, row_major
-from ood_core.config.identity import digest, identity_record, read_method
+from ood_core.arrays import Latents, Maps
+from ood_core.config.identity import digest, read_method
 from ood_core.config.method import Method
-from ood_core.denoising.calibrated import BandWeights, in_order
 from ood_core.errors import IdentityRefused, InputError
 from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.maps.target_set import TargetSet
 from ood_core.models.loading import BaseModel
-from ood_core.numerics.random import SeedRange, root_key
+from ood_core.numerics.random import SeedRange
 from ood_core.synthesis.cubes import make_cube
 from ood_core.synthesis.fields import make_field
+from ood_core.synthesis.fit import Fit, shown
 from ood_core.synthesis.inpainting import inpaint
 from ood_core.synthesis.met import UNSTEERED, Met, meet, unsteered
-from ood_core.synthesis.pipeline import (
-    Calibrator,
-    ExpertPlan,
-    FittedPrior,
-    PatchMixtures,
-    Pipeline,
-    fit_mixtures,
-    fit_prior_of,
-    held_numbers,
-    require_stack,
-)
 from ood_core.synthesis.preference import Preference, Reward, Rewarded, sealed
-from ood_core.synthesis.sampler import Sampler
-from ood_core.synthesis.state import read_state, targets_of, targets_state, write_state
+from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.trust import Trust
 from ood_core.synthesis.walks import geodesic
 
-INVERSION_BATCH = 16
-FORMAT = 3
-T = TypeVar("T")
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
-    """Everything that `Synthesizer.fit` made."""
-
-    targets: TargetSet
-    record: dict[str, Any]
-    pipeline: Pipeline
-    patches: PatchMixtures
-    latents: Latents
-    held: tuple[int, ...]
-    prior: FittedPrior
-    sampler: Sampler
+FORMAT = 4
 
 
 @final
@@ -91,7 +60,7 @@ class Synthesizer:
         self.model, self.batch = model, batch
         found = (Method() if method is None else method).resolve(model.denoiser.schedule)
         self.method = sealed(found)
-        self._fitted: _Fit | None = None
+        self._fitted: Fit | None = None
 
     def fit(self, targets: TargetSet, seed: int = 0, *, progress: bool = True) -> "Synthesizer":
         """Calibrate the denoiser, invert the fit targets and fit the prior of their latents.
@@ -102,25 +71,7 @@ class Synthesizer:
             TargetError: targets that the model or the method cannot take.
             PriorUnderdetermined: fewer targets than the prior needs.
         """
-        self.model.check(targets)
-        require_stack(self.model, self.method)
-        record = identity_record(targets.record(), self.model.digest, self.method, seed)
-        identity, seen = digest(record), self._encoded(targets)
-        plan: ExpertPlan | None = None
-        mixtures: tuple[PatchMixtures, PatchMixtures, PatchMixtures] = ((), (), ())
-        if (spec := self.method.calibration) is not None:
-            plan = ExpertPlan.of(seen.fit_seen, targets.symmetries, spec, len(self.model.each))
-            mixtures = fit_mixtures(seen.fit_seen, spec, targets.symmetries, identity)
-        every, first, second = mixtures
-        pipeline = self._pipeline(seen, identity, plan, every, None)
-        if plan is not None:
-            calibrator = Calibrator(pipeline, (first, second))
-            steps = _bar(pipeline.timesteps.tolist(), "calibrating", progress)
-            pipeline = pipeline.calibrated(
-                calibrator.weights({t: calibrator.weights_at(t) for t in steps})
-            )
-        latents, error = _inverted(pipeline, len(targets.fit), progress)
-        self._fitted = self._complete(targets, record, pipeline, every, latents, error)
+        self._fitted = Fit.to(targets, self.model, self.method, seed, progress)
         return self
 
     def sample(self, n: int, start: int = 0, *, progress: bool = True) -> NDArray[np.float32]:
@@ -205,7 +156,7 @@ class Synthesizer:
         """
         return inpaint(
             self._fit.pipeline, self.identity, maps, draws, seed, batch=self.batch,
-            each=lambda pieces: _bar(pieces, "inpainting", progress, unit="batch of draws"),
+            each=lambda pieces: shown(pieces, "inpainting", progress, unit="batch of draws"),
         )  # fmt: skip
 
     def field(
@@ -239,7 +190,7 @@ class Synthesizer:
         return make_field(
             fitted.pipeline, fitted.sampler, self.identity, (height, width), number,
             periodic=periodic, batch=self.batch,
-            each=lambda pieces: _bar(pieces, "denoising", progress, unit="batch of windows"),
+            each=lambda pieces: shown(pieces, "denoising", progress, unit="batch of windows"),
         )  # fmt: skip
 
     def cube(self, depth: int, slices: int, *, number: int = 0) -> NDArray[np.float32]:
@@ -270,7 +221,7 @@ class Synthesizer:
         pipeline, stop = self._fit.pipeline, start + n
         made = np.empty((n, *self._fit.targets.values.shape[1:]), dtype=np.float32)
         firsts = range(start - start % self.batch, stop, self.batch) if n else range(0)
-        for first in _bar(firsts, "sampling", progress, unit=f"batch of {self.batch}"):
+        for first in shown(firsts, "sampling", progress, unit=f"batch of {self.batch}"):
             seeds = SeedRange(pipeline.root, first, first + self.batch)
             maps = pipeline.physical(make(seeds).cpu())
             low, high = max(first, start), min(first + self.batch, stop)
@@ -352,22 +303,8 @@ class Synthesizer:
         Raises:
             InputError: not fitted.
         """
-        fitted = self._fit
-        write_state(
-            Path(path),
-            {
-                "format": FORMAT,
-                "record": fitted.record,
-                "model": self.model.source,
-                "targets": targets_state(fitted.targets),
-                "plan": fitted.pipeline.plan,
-                "patches": fitted.patches,
-                "weights": fitted.pipeline.weights,
-                "latents": fitted.latents,
-                "held": list(fitted.held),
-                "prior": fitted.prior,
-            },
-        )
+        told = {"format": FORMAT, "model": self.model.source, **self._fit.state}
+        write_state(Path(path), told)
 
     @classmethod
     def load(cls, path: str | Path, model: BaseModel, *, batch: int = 64) -> "Synthesizer":
@@ -388,94 +325,19 @@ class Synthesizer:
                 f"{path}: was fitted with another model ({state['model']}) than {model.source}: "
                 "its weights or its schedule differ; load that one"
             )
-        targets = targets_of(state["targets"])
-        plan, weights, patches = state["plan"], state["weights"], tuple(state["patches"])
-        if plan is not None:
-            weights = weights.by_name(plan.experts, str(path))
-            plan = replace(plan, experts=in_order(plan.experts))
         made = cls(model, read_method(record), batch=batch)
-        return made._restored(
-            targets, record, plan, patches, weights, state["latents"], tuple(state["held"]),
-            state["prior"],
-        )  # fmt: skip
+        made._fitted = Fit.of_state(state, model, str(path))
+        return made
 
     def to(self, device: torch.device | str) -> "Synthesizer":
         """The same on a device, to which all that sampling needs is moved here and now."""
         made = type(self)(self.model.to(device), self.method, batch=self.batch)
-        if (fit := self._fitted) is None:
-            return made
-        return made._restored(
-            fit.targets, fit.record, fit.pipeline.plan, fit.patches, fit.pipeline.weights,
-            fit.latents, fit.held, fit.prior,
-        )  # fmt: skip
-
-    def _restored(
-        self,
-        targets: TargetSet,
-        record: dict[str, Any],
-        plan: ExpertPlan | None,
-        patches: PatchMixtures,
-        weights: BandWeights | None,
-        latents: Latents,
-        held: tuple[int, ...],
-        prior: FittedPrior,
-    ) -> "Synthesizer":
-        pipeline = self._pipeline(self._encoded(targets), digest(record), plan, patches, weights)
-        kept = latents[list(held)]
-        sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
-        self._fitted = _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
-        return self
+        if self._fitted is not None:
+            made._fitted = Fit.of_state(self._fitted.state, made.model, "this synthesizer")
+        return made
 
     @property
-    def _fit(self) -> _Fit:
+    def _fit(self) -> Fit:
         if self._fitted is None:
             raise InputError("got a Synthesizer that is not fitted; call fit(targets) first")
         return self._fitted
-
-    def _encoded(self, targets: TargetSet) -> TargetSet:
-        codes = self.model.codes
-        return targets.encoded(None if codes is None else codes.encode)
-
-    def _pipeline(
-        self,
-        targets: TargetSet,
-        identity: str,
-        plan: ExpertPlan | None,
-        patches: PatchMixtures,
-        weights: BandWeights | None,
-    ) -> Pipeline:
-        return Pipeline.of(
-            self.model, targets, self.method, root_key(identity), self.model.device,
-            plan=plan, patches=patches, weights=weights,
-        )  # fmt: skip
-
-    def _complete(
-        self,
-        targets: TargetSet,
-        record: dict[str, Any],
-        pipeline: Pipeline,
-        patches: PatchMixtures,
-        latents: Latents,
-        error: torch.Tensor,
-    ) -> _Fit:
-        held = held_numbers(self.method, error, pipeline.targets.fit_ranged)
-        kept = latents[list(held)]
-        prior = fit_prior_of(self.method, kept, targets.symmetries, digest(record))
-        sampler = Sampler(pipeline, prior.prior, prior.geometry, kept, held)
-        return _Fit(targets, record, pipeline, patches, latents, held, prior, sampler)
-
-
-def _inverted(pipeline: Pipeline, count: int, progress: bool) -> tuple[Latents, torch.Tensor]:
-    size = min(INVERSION_BATCH, count)
-    latents, errors = [], []
-    for first in _bar(range(0, count, size), "inverting", progress, unit=f"batch of {size}"):
-        stop = min(first + size, count)
-        done = pipeline.invert(slice(first, stop), size)
-        latents.append(done.latents[: stop - first].cpu())
-        errors.append(done.error[: stop - first].cpu())
-    return row_major((torch.cat(latents), torch.cat(errors)))
-
-
-def _bar(work: Sequence[T], what: str, shown: bool, unit: str = "timestep") -> Iterable[T]:
-    bar: Iterable[T] = tqdm(work, desc=what, unit=f" {unit}", disable=not shown, leave=False)
-    return bar

@@ -60,7 +60,7 @@ def test_a_sample_is_made_again(steered, content):
 def test_the_plan_counts_what_it_costs(steered, content):
     """Two whole ways of three evaluations for each of three shards of four."""
     store, plan = RunStore.open(str(steered.path)), plan_run(parse(content), str(steered.path))
-    assert plan.method.steer.candidates(2) == 2
+    assert plan.method.candidates == 2
     receipts = store.ledger("generate").all(store.plan("generate"))
     counted = sum(receipt.nfe for receipt in receipts)
     assert counted == evaluations(plan.settings, plan.method, plan.targets.fit_count)["generate"]
