@@ -47,6 +47,7 @@ Labels = Int[Tensor, " n"]
 Expert = Callable[[Maps, int], Maps]
 Gains = tuple[list[int], Float[Tensor, "evaluated y half"], GateGains | None]
 ENOUGH = 2**18  # numbers of noised targets from which weights are fitted
+LEAST_TARGETS = 16  # that are noised: the longest waves are a few numbers of each
 Show = Callable[[Maps], tuple[Any, ...]]
 """Gives what a base makes of a few of the maps; empty if it looks at none."""
 
@@ -399,6 +400,14 @@ def pruned(
     return weights, among
 
 
+def noised_targets(half: Maps) -> Maps:
+    """Those of a half of the targets that weights are fitted from, evenly spread."""
+    most = max(LEAST_TARGETS // 2, -(-ENOUGH // (2 * half[0].numel())))
+    if len(half) <= most:
+        return half
+    return half[torch.arange(most) * len(half) // most]
+
+
 def calibrate_timestep(
     targets: Maps,
     base: Base,
@@ -412,14 +421,16 @@ def calibrate_timestep(
     """Fit weights and gate of one timestep on noised targets; `folds[p]` has not seen `p::2`.
 
     Targets are noised `spec.draws` times, or as often as `ENOUGH` numbers take: the regression
-    counts modes, and larger maps have more of each band. Experts that the first draw prunes are
-    not evaluated in the others.
+    counts modes, and larger maps have more of each band. Of larger ones still fewer are noised,
+    `LEAST_TARGETS` at least, evenly through the set. Experts that the first draw prunes are not
+    evaluated in the others.
     """
     alpha, sigma = float(base.schedule.alpha[t]), float(base.schedule.sigma[t])
     knots = band_knots(targets.shape[-2], targets.shape[-1], spec.bands)
+    seen = [noised_targets(targets[parity::2]) for parity in range(2)]
     groups = [
-        Groups.of(fitted.assign(targets[parity::2]).cpu(), len(fitted.clusters), targets.device)
-        for parity, fitted in enumerate(folds)
+        Groups.of(fitted.assign(own).cpu(), len(fitted.clusters), targets.device)
+        for fitted, own in zip(folds, seen, strict=True)
     ]
     system: NormalEquations | None = None
     noised: list[list[tuple[Tensor, list[int], Maps]]] = [[], []]
@@ -430,7 +441,7 @@ def calibrate_timestep(
         modes, clean = [], []
         for parity, fitted in enumerate(folds):
             element = (2 * draw + parity) * 3 % orbit_size(symmetries)  # 3 is coprime to 1, 2, 4, 8
-            x0 = transform(targets[parity::2], element, symmetries)
+            x0 = transform(seen[parity], element, symmetries)
             seed = (t * spec.draws + draw) * 2 + parity
             x_t = alpha * x0 + sigma * normal_like(x0, root, seed, Stream.CALIBRATION)
             experts = experts_of(base, fitted, groups[parity])

@@ -21,6 +21,7 @@ from ood_core.denoising.calibrated import (
     experts_of,
     fit_weights,
     in_order,
+    noised_targets,
 )
 from ood_core.denoising.gate import Gate
 from ood_core.denoising.hats import band_knots, hat_functions
@@ -369,3 +370,13 @@ def test_clusters_are_told_apart_and_every_map_is_denoised_by_its_own() -> None:
     for number, cluster in enumerate(whole.clusters):
         mine = labels == number
         torch.testing.assert_close(clean[mine], cluster(targets[mine], 300))
+
+
+def test_of_large_maps_fewer_targets_are_noised_evenly_through_the_set():
+    """2^18 numbers in both halves: 32 maps of 64 px in each, and no fewer than 8."""
+    kept = {side: noised_targets(torch.zeros(32, 1, side, side)) for side in (32, 64, 96, 128, 256)}
+    assert {side: len(found) for side, found in kept.items()} == {
+        32: 32, 64: 32, 96: 15, 128: 8, 256: 8
+    }  # fmt: skip
+    numbers = torch.arange(10.0)[:, None, None, None].expand(-1, 1, 256, 256)
+    assert noised_targets(numbers)[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]

@@ -38,7 +38,8 @@ def test_stored_maps_are_those_in_memory(done, content):
     synth = ff.Synthesizer(ff.load_model(settings.base), settings.method, batch=4)
     maps = synth.fit(targets, progress=False).sample(10, progress=False)
     assert synth.identity == done.status()["identity"]
-    assert synth._fit.coarse.record == RunStore.open(str(done.path)).coarse.record["identity_record"]
+    below = RunStore.open(str(done.path)).coarse
+    assert synth._fit.coarse.record == below.record["identity_record"]
     assert np.array_equal(stored(done.path), maps)
 
 
