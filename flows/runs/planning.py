@@ -191,7 +191,7 @@ def _inspected(
     t_min = schedule.index_of(AUTO_MIN_NOISE)
     choice = choose_timestep(settings, targets, model, t_min, run, frame)
     method = sealed(with_timestep(settings.method, choice).resolve(schedule))
-    method = with_pyramid(method, model, targets.shape)
+    method = with_pyramid(method, model, targets)
     require_fit(settings.base, method.ends[1], schedule)
     if method.draw is not None and method.draw.sampler == "combination":
         require_parents(method.draw.sources, targets.fit_count)

@@ -191,7 +191,7 @@ class Method:
         steer: what the user wishes of samples; None, nothing, and then it is no part of identities.
         pyramid: pixels a side that one pixel of a coarse map stands for, which is drawn first and
             which estimates are held to; 1 draws none, `auto` takes the largest divisor of both
-            sides that leaves 32 px or more, if it is 4 or more.
+            sides that leaves 32 px or more, if it is 4 or more and no plateaus are there.
         quantization: round samples as the targets are rounded, with the exact values that many of
             their pixels share at an end of the range (`ood_core.maps.quantization`).
 

@@ -68,7 +68,7 @@ class Fit:
         """
         model.check(targets)
         require_stack(model, method)
-        method = with_pyramid(method, model, targets.shape)
+        method = with_pyramid(method, model, targets)
         coarse: Fit | None = None
         if method.factor > 1:
             means = targets.coarsened(method.factor)

@@ -39,6 +39,7 @@ from ood_core.denoising.calibrated import (
 )
 from ood_core.denoising.gate import Gate
 from ood_core.denoising.hats import band_knots
+from ood_core.denoising.plateaus import Plateaus
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.sampling import Inversion, decode, held, invert
@@ -288,16 +289,22 @@ def require_stack(model: BaseModel, method: Method) -> None:
         )
 
 
-def with_pyramid(method: Method, model: BaseModel, shape: tuple[int, int, int]) -> Method:
-    """Return the method with the factor of its coarse maps, for maps `(c, y, x)`.
+def with_pyramid(method: Method, model: BaseModel, targets: TargetSet) -> Method:
+    """Return the method with the factor of its coarse maps.
+
+    `auto` draws none where targets have plateaus (`ood_core.denoising.plateaus`): means that are
+    not quite the plateau's leave specks there.
 
     Raises:
         ConfigError: a factor that does not suit maps, model or method.
     """
-    _, height, width = shape
+    _, height, width = targets.shape
     able = model.codes is None and not model.fixed_size and method.calibration is not None
     if method.pyramid == "auto":
-        method = replace(method, pyramid=coarse_factor(height, width) if able else 1)
+        factor = coarse_factor(height, width) if able else 1
+        if factor > 1 and method.quantization and Plateaus.of(targets.fit_ranged) is not None:
+            factor = 1
+        method = replace(method, pyramid=factor)
     factor = method.factor
     fits = height % factor == width % factor == 0 and min(height, width) >= factor * MIN_SIDE
     if factor > 1 and not (able and fits):

@@ -82,10 +82,25 @@ def test_evaluations_of_both_levels_are_counted_together(synth):
     assert counter.nfe - before == 4 * 2 * 3  # maps, levels, indices
 
 
+def set_of(height, width, plateau=False):
+    values = np.random.default_rng(0).normal(size=(8, height, width)).astype(np.float32)
+    values = np.where(values < -1, np.float32(-3), values) if plateau else values
+    return ff.TargetSet.from_arrays(values)
+
+
 def test_a_factor_that_does_not_fit_is_refused(synth, method):
     for sides, factor in (((32, 32), 4), ((36, 48), 5), ((48, 50), 3)):
         with pytest.raises(ConfigError, match=f"got {factor} for maps of {sides[0]} x {sides[1]}"):
-            with_pyramid(replace(method, pyramid=factor), synth.model, (1, *sides))
-    none = replace(method, pyramid="auto", calibration=None, steering=None)
-    assert with_pyramid(none, synth.model, (1, 128, 128)).factor == 1
-    assert with_pyramid(replace(none, pyramid=1), synth.model, (1, 128, 128)).factor == 1
+            with_pyramid(replace(method, pyramid=factor), synth.model, set_of(*sides))
+
+
+def test_auto_is_for_large_maps_without_plateaus_and_for_methods_that_calibrate(synth, method):
+    auto, model = replace(method, pyramid="auto"), synth.model
+    assert with_pyramid(auto, model, set_of(128, 160)).factor == 4
+    assert with_pyramid(auto, model, set_of(64, 64)).factor == 1
+    flat = set_of(128, 128, plateau=True)
+    assert with_pyramid(replace(auto, quantization=True), model, flat).factor == 1
+    assert with_pyramid(replace(auto, quantization=False), model, flat).factor == 4
+    assert with_pyramid(replace(auto, pyramid=4), model, flat).factor == 4
+    none = replace(auto, calibration=None, steering=None)
+    assert with_pyramid(none, model, set_of(128, 128)).factor == 1
