@@ -285,7 +285,7 @@ def shard_plans(settings: RunSettings, method: Method, fit: int) -> dict[Sharded
 
 
 def _coarse(planned: RunPlan) -> RunPlan:
-    """The plan of what is fitted to the targets' means over blocks: a run without samples."""
+    """The plan of what is fitted to coarse targets: a run without samples."""
     method = coarse_method(planned.method)
     targets = planned.targets.coarsened(planned.method.factor)
     seed = planned.settings.generation.seed

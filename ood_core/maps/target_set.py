@@ -14,7 +14,6 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import avg_pool2d
 
 from ood_core.arrays import Maps, row_major
 from ood_core.config.targets import (
@@ -44,6 +43,7 @@ from ood_core.maps.quantization import Quantization
 from ood_core.maps.readers import read_maps
 from ood_core.maps.tiles import cut_maps
 from ood_core.maps.transforms import RangeTransform
+from ood_core.numerics.tents import lowered
 
 MIN_SIDE = 16
 """Pixels of a side, or codes of one, at least: symmetries and wavelets need them."""
@@ -335,12 +335,11 @@ class TargetSet:
         return self if encode is None else replace(self, codes=row_major(encode(self.model_range)))
 
     def coarsened(self, factor: int) -> Self:
-        """Return the set of means over blocks of `factor` pixels a side, of maps in model range."""
-        means = avg_pool2d(self.model_range, factor)
-        values = means.numpy()
+        """Return the set of coarse maps of those in model range (`ood_core.numerics.tents`)."""
+        values = lowered(self.model_range.double(), factor).float().numpy()
         transform = RangeTransform.measure("linear", values[: self.fit_count])
         ranged = torch.from_numpy(transform.forward(values))
-        source = f"{self.source}, means over {factor} x {factor} px"
+        source = f"{self.source}, {factor} times as coarse"
         return replace(
             self, values=values, unit="", header="", source=source, transform=transform,
             model_range=ranged, codes=None, notes=(), missing=None, places=None,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PATCHES, PRIOR, DOMAIN = "patches.zarr.zip", "prior.zarr.zip", "domain.zarr.zip"
 """Bundles: mixtures over patches, the prior with its geometry, moments of the base's own maps."""
-COARSE = "coarse"  # the run of the targets' means over blocks
+COARSE = "coarse"  # the run of coarse targets
 GATE = "gate.json"  # the outcome of the gate; written last of all
 SERIES = "series.json"
 """Of a place that holds versions of a data set: the newest, and the last one that was published."""
@@ -197,7 +197,7 @@ class RunStore:
 
     @property
     def coarse(self) -> "RunStore":
-        """What is fitted to the targets' means over blocks: a run without samples, inside this one.
+        """What is fitted to coarse targets: a run without samples, inside this one.
 
         It is there where `method.factor` is more than 1.
         """

@@ -1,7 +1,6 @@
 """Everything that is fitted to targets, in memory: made, kept as plain values, and put back.
 
-Where samples are held to coarse maps (`Method.pyramid`), the same is fitted to the targets' means
-over blocks first.
+Where samples are held to coarse maps (`Method.pyramid`), all is fitted to coarse targets first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

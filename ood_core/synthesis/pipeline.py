@@ -124,7 +124,7 @@ class Pipeline:
     autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
     top of the grid to the time index of the latents where the method teleports. `show` gives what
     the base makes of a few maps, chosen by the root. `memory` cuts batches into what fits.
-    `coarse` is the pipeline of the targets' means over blocks, where samples are held to them; it
+    `coarse` is the pipeline of coarse targets, where samples are held to them; it
     counts evaluations together with this one.
     """
 

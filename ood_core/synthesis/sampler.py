@@ -78,7 +78,7 @@ class Sampler:
 
     `latents` are those of the fit targets in `held`, whose round trip holds. `aims` are those that
     samples are steered towards. `preference` is what the method says that the user wishes. Where
-    there is a `coarse` sampler, of the targets' means over blocks, its maps are drawn first,
+    there is a `coarse` sampler, of coarse targets, its maps are drawn first,
     towards aims of the same targets, and samples are held to them.
     """
 
@@ -222,7 +222,7 @@ class Sampler:
         return pipeline.maps(made), steered.distance(made)
 
     def _means(self, drawn: Drawn, part: slice) -> Maps | None:
-        """The means over blocks that samples are held to: coarse maps, drawn now."""
+        """The coarse maps that samples are held to, drawn now."""
         if self._coarse is None or drawn.coarse is None:
             return None
         made, _ = self._coarse._decoded(drawn.coarse, part)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import ood_core as ff
-from ood_core.denoising.coarse import block_means
 from ood_core.errors import ConfigError
 from ood_core.numerics.random import SeedRange
+from ood_core.numerics.tents import lowered
 from ood_core.synthesis.pipeline import coarse_factor, with_pyramid
 from tests.fields import smooth_fields
 
@@ -48,9 +48,9 @@ def test_means_of_samples_are_the_coarse_maps_of_the_same_parents(synth, targets
     assert drawn.coarse.seeds.root != seeds.root  # else both levels had the same noise
     made, coarse = fit.sampler.decoded(drawn), fit.coarse.sampler.decoded(drawn.coarse)
     means = fit.coarse.targets.linear(coarse.maps)
-    assert torch.allclose(block_means(made.maps, 2), means, atol=1e-5)
+    assert torch.allclose(lowered(made.maps, 2), means, atol=1e-5)
     assert np.allclose(
-        fit.coarse.targets.values, block_means(targets.model_range, 2).numpy(), atol=1e-6
+        fit.coarse.targets.values, lowered(targets.model_range, 2).numpy(), atol=1e-6
     )
     assert np.allclose(means, fit.coarse.targets.physical(coarse.maps), atol=1e-5)
 
