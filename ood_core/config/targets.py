@@ -6,7 +6,7 @@ from typing import Literal, final
 from ood_core.errors import require
 from ood_core.limits import USUAL, Limits
 
-Symmetry = Literal["flip", "rotate90", "translate"]
+Symmetry = Literal["flip", "rotate90", "translate", "centred"]
 TransformKind = Literal["linear", "log", "asinh"]
 Duplicates = Literal["refuse", "leave_out"]
 Split = Literal["regions", "order"]
@@ -125,7 +125,9 @@ class TargetsSpec:
             invertible. `auto` takes the kind that `farfield inspect` advises.
         per_channel: measure the transform for every channel by itself, as channels of different
             units or brightness need; else one for all, which keeps their ratios.
-        symmetries: changes that leave the targets' distribution as it is, as you declare.
+        symmetries: changes that leave the targets' distribution as it is, as you declare. Flips
+            and turns are about the middle; with `centred`, which is added where the fit targets
+            say so, of even sides about pixel `side // 2`.
         held_out: a fraction below 1, or a number of maps. The last maps in file order are held
             out, so that a file in order of position keeps both splits apart.
         duplicates: what becomes of held-out maps that are nearly a fit target, over symmetries,
@@ -171,6 +173,11 @@ class TargetsSpec:
             f"held_out: got {self.held_out}; expected a fraction below 1 or a whole number of maps",
         )
         require(len(set(self.symmetries)) == len(self.symmetries), "symmetries: named twice")
+        about = {"flip", "rotate90"} & set(self.symmetries) and "translate" not in self.symmetries
+        require(
+            "centred" not in self.symmetries or bool(about),
+            "symmetries: got centred; expected it with flip or rotate90, and without translate",
+        )
 
     @property
     def limits(self) -> Limits:

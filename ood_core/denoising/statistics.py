@@ -72,6 +72,7 @@ class Statistics:
     """Differentiable summary of maps in model range, square ones without a `width`.
 
     With `plateaus`, maps are set to these first; with a `taper` they then fade at their borders.
+    Rings are about the middle, or with `centred` about the pixel `side // 2` of each side.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Statistics:
         width: int | None = None,
         plateaus: Plateaus | None = None,
         taper: Taper | None = None,
+        centred: bool = False,
     ) -> None:
         shape = y, x = size, width or size
         self._scattering = Scattering(y, thinned=True, width=x)
@@ -93,7 +95,7 @@ class Statistics:
             group_means((y // side) * (x // side), BLOCK_GROUPS) for side in BLOCKS
         )
         self._levels = torch.tensor(LEVELS)
-        self._rings = ring_means(y, radial_bins, x)
+        self._rings = ring_means(y, radial_bins, x, centred)
         self._shape, self._plateaus, self._taper = shape, plateaus, taper
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
@@ -178,9 +180,17 @@ def half_sums(weights: Float[Tensor, "k y x"]) -> Float[Tensor, "k y half"]:
     return half
 
 
-def ring_means(size: int, count: int, width: int | None = None) -> Float[Tensor, "rings y x"]:
-    """Weights whose sums with a map are its means over rings about the centre, finer inside."""
-    rows, columns = (torch.arange(side) - (side - 1) / 2 for side in (size, width or size))
+def ring_means(
+    size: int, count: int, width: int | None = None, centred: bool = False
+) -> Float[Tensor, "rings y x"]:
+    """Weights whose sums with a map are its means over rings about the centre, finer inside.
+
+    The centre is the middle, or with `centred` the pixel `side // 2` of each side.
+    """
+    middle = [side // 2 if centred else (side - 1) / 2 for side in (size, width or size)]
+    rows, columns = (
+        torch.arange(side) - at for side, at in zip((size, width or size), middle, strict=True)
+    )
     radius = torch.hypot(rows[:, None], columns[None, :])
     top = float(radius.max())
     number = (count * (radius / top) ** (1 / RING_GROWTH)).long().clamp(max=count - 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.config.targets import Symmetry
+from ood_core.numerics.symmetry import fixed, turned
 
 Rows = Float[Tensor, "m p"]
 ROOT2 = 2**0.5
@@ -60,73 +61,81 @@ def sectors(residuals: Maps, symmetries: Sequence[Symmetry]) -> Iterator[Sector]
     if not flips and not turns:
         yield Sector(flat, 1.0, (lambda rows: rows.reshape(-1, *shape),))
     elif not turns:
+        first = fixed(shape[-1], symmetries)
         for odd in (False, True):
-            part = folded(residuals, -1, odd)
-            yield Sector(part.flatten(1), 1.0, (_unfolding(part, shape, (None, odd)),))
+            part = folded(residuals, -1, odd, first)
+            yield Sector(part.flatten(1), 1.0, (_unfolding(part, shape, (None, odd), first),))
     elif not flips:
-        yield from _turns(residuals)
+        yield from _turns(residuals, symmetries)
     else:
-        yield from _dihedral(residuals)
+        yield from _dihedral(residuals, fixed(shape[-1], symmetries))
 
 
-def _turns(residuals: Maps) -> Iterator[Sector]:
+def _turns(residuals: Maps, symmetries: Sequence[Symmetry]) -> Iterator[Sector]:
     """Quarter turns alone: even, odd, and pairs `(r, turned r)` of what a half turn negates."""
     shape = residuals.shape[1:]
-    half = torch.rot90(residuals, 2, dims=(-2, -1))
+    half = turned(residuals, 2, symmetries)
 
     def back(rows: Rows) -> Maps:
         return rows.reshape(-1, *shape)
 
     same = (residuals + half) / 2
-    quarter = torch.rot90(same, 1, dims=(-2, -1))
+    quarter = turned(same, 1, symmetries)
     for sign in (1, -1):
         yield Sector(((same + sign * quarter) / 2).flatten(1), 1.0, (back,))
     negated = (residuals - half) / 2
-    both = torch.cat([negated, torch.rot90(negated, 1, dims=(-2, -1))])
+    both = torch.cat([negated, turned(negated, 1, symmetries)])
     yield Sector(both.flatten(1), 0.5, (back,))
 
 
-def _dihedral(residuals: Maps) -> Iterator[Sector]:
+def _dihedral(residuals: Maps, first: int) -> Iterator[Sector]:
     """Flips and quarter turns: parity in y and x, then in the diagonal, on a quarter of pixels."""
     shape = residuals.shape[1:]
     pairs = []
     for odd in (False, True):
-        along = folded(residuals, -1, odd)
-        part = folded(along, -2, odd)
-        back = _unfolding(part, shape, (odd, odd))
+        along = folded(residuals, -1, odd, first)
+        part = folded(along, -2, odd, first)
+        back = _unfolding(part, shape, (odd, odd), first)
         for sign in (1, -1):
             rows = (part + sign * part.transpose(-2, -1)) / 2
             yield Sector(rows.flatten(1), 1.0, (back,))
-        pairs.append(folded(along, -2, not odd))
-    second, first = pairs[0].transpose(-2, -1), pairs[1]
-    straight = _unfolding(first, shape, (False, True))
-    rows = torch.cat([first, second]).flatten(1)
+        pairs.append(folded(along, -2, not odd, first))
+    other, one = pairs[0].transpose(-2, -1), pairs[1]
+    straight = _unfolding(one, shape, (False, True), first)
+    rows = torch.cat([one, other]).flatten(1)
     yield Sector(rows, 0.5, (straight, lambda some: straight(some).transpose(-2, -1)))
 
 
-def folded(maps: Maps, axis: int, odd: bool) -> Maps:
-    """The even or odd part along an axis, on half of its pixels, with its norm."""
-    size = maps.shape[axis]
-    low = maps.narrow(axis, 0, size // 2)
-    high = maps.narrow(axis, size - size // 2, size // 2).flip(axis)
+def folded(maps: Maps, axis: int, odd: bool, first: int = 0) -> Maps:
+    """The even or odd part along an axis, on half of its pixels, with its norm.
+
+    The `first` rows or columns have no other opposite to them; they are even.
+    """
+    size = maps.shape[axis] - first
+    low = maps.narrow(axis, first, size // 2)
+    high = maps.narrow(axis, first + size - size // 2, size // 2).flip(axis)
     if odd:
         return (low - high) / ROOT2
-    middle = maps.narrow(axis, size // 2, size % 2)
-    return torch.cat([(low + high) / ROOT2, middle], dim=axis)
+    alone, middle = maps.narrow(axis, 0, first), maps.narrow(axis, first + size // 2, size % 2)
+    return torch.cat([alone, (low + high) / ROOT2, middle], dim=axis)
 
 
-def unfolded(part: Maps, axis: int, size: int, odd: bool) -> Maps:
+def unfolded(part: Maps, axis: int, size: int, odd: bool, first: int = 0) -> Maps:
     """The maps that `folded` would take to this part, and whose other part is zero."""
-    low = part.narrow(axis, 0, size // 2) / ROOT2
+    half, middle = divmod(size - first, 2)
     if odd:
-        shape = list(part.shape)
-        shape[axis] = size % 2
-        return torch.cat([low, part.new_zeros(shape), -low.flip(axis)], dim=axis)
-    return torch.cat([low, part.narrow(axis, size // 2, size % 2), low.flip(axis)], dim=axis)
+        low, shape = part / ROOT2, list(part.shape)
+        shape[axis] = first
+        alone = part.new_zeros(shape)
+        shape[axis] = middle
+        return torch.cat([alone, low, part.new_zeros(shape), -low.flip(axis)], dim=axis)
+    alone, low = part.narrow(axis, 0, first), part.narrow(axis, first, half) / ROOT2
+    between = part.narrow(axis, first + half, middle)
+    return torch.cat([alone, low, between, low.flip(axis)], dim=axis)
 
 
 def _unfolding(
-    part: Maps, shape: Sequence[int], odd: tuple[bool | None, bool | None]
+    part: Maps, shape: Sequence[int], odd: tuple[bool | None, bool | None], first: int
 ) -> Callable[[Rows], Maps]:
     """Rows of a part back to maps: parity along y and x, None where the axis was not folded."""
     inner = part.shape[1:]
@@ -135,7 +144,7 @@ def _unfolding(
         made = rows.reshape(-1, *inner)
         for axis, parity in ((-2, odd[0]), (-1, odd[1])):
             if parity is not None:
-                made = unfolded(made, axis, shape[axis], parity)
+                made = unfolded(made, axis, shape[axis], parity, first)
         return made
 
     return back

@@ -28,6 +28,7 @@ from ood_core.config.targets import (
 from ood_core.errors import TargetError, TargetWarning
 from ood_core.limits import USUAL
 from ood_core.maps.advice import chosen_transform
+from ood_core.maps.centre import on_pixel
 from ood_core.maps.checks import (
     find_identical,
     require_known,
@@ -68,7 +69,8 @@ class TargetSet:
         header: FITS header cards as text, as in `MapSet`; '' when there are none.
         source: where the maps came from, for messages.
         transform: physical values to model range and back, measured on the fit split.
-        symmetries: changes that leave the maps' distribution as it is, as the user declared them.
+        symmetries: changes that leave the maps' distribution as it is, as the user declared them;
+            with `centred` where the maps say so (`ood_core.maps.centre`).
         fit_count: number of maps of the fit split.
         model_range: all maps in model range, float32, shape (n, c, y, x); missing pixels are drawn
             given the others, however they are filled in `values` (`ood_core.maps.missing`).
@@ -246,6 +248,9 @@ class TargetSet:
             ranged = torch.from_numpy(transform.forward(whole))
         except TargetError as error:
             raise TargetError(f"{maps.source}: {error}") from error
+        symmetries = tuple(spec.symmetries)
+        if on_pixel(ranged[:fit], symmetries):
+            symmetries += ("centred",)
         return cls(
             values=maps.values,
             ids=maps.ids,
@@ -253,7 +258,7 @@ class TargetSet:
             header=maps.header,
             source=maps.source,
             transform=transform,
-            symmetries=tuple(spec.symmetries),
+            symmetries=symmetries,
             fit_count=fit,
             model_range=ranged,
             notes=notes,
@@ -343,6 +348,7 @@ class TargetSet:
         return replace(
             self, values=values, unit="", header="", source=source, transform=transform,
             model_range=ranged, codes=None, notes=(), missing=None, places=None,
+            symmetries=tuple(name for name in self.symmetries if name != "centred"),
         )  # fmt: skip
 
     def linear(self, maps: Maps) -> Maps:
@@ -366,7 +372,9 @@ class TargetSet:
         for name, there in zip(frame.ids, frame.model_range, strict=True):
             if name in rows:
                 ranged[rows[name]] = there
-        return replace(self, transform=frame.transform, model_range=ranged)
+        return replace(
+            self, transform=frame.transform, model_range=ranged, symmetries=frame.symmetries
+        )
 
     def digest(self) -> str:
         """SHA-256 of shape, values, missing pixels, unit, ids and header, as 64 hexadecimal digits.

@@ -3,6 +3,11 @@
 A symmetry is physics that the user declares: the distribution of the targets does not change under
 it. `translate` means periodic stationarity; it has no finite orbit here and is used by spectral
 estimators, not by `orbit`.
+
+`flip` and `rotate90` are about the middle of a map: of an even side that is a corner of four
+pixels. Cut-outs around an object have it on pixel `side // 2`; mirrored about the corner, its one
+brightest pixel would be on any of four. So with `centred` they are about that pixel, and the first
+row or column, which lies opposite to none, stays where it is.
 """
 
 from collections.abc import Sequence
@@ -30,10 +35,34 @@ def orbit(maps: Maps, symmetries: Sequence[Symmetry]) -> list[Maps]:
     """
     images = [maps]
     if "rotate90" in symmetries:
-        images = [torch.rot90(maps, quarter, dims=(-2, -1)) for quarter in range(4)]
+        images = [turned(maps, quarter, symmetries) for quarter in range(4)]
     if "flip" in symmetries:
-        images = images + [image.flip(-1) for image in images]
+        images = images + [mirrored(image, symmetries) for image in images]
     return [image.contiguous() for image in images]
+
+
+def mirrored(maps: Maps, symmetries: Sequence[Symmetry], axis: int = -1) -> Maps:
+    """Maps mirrored along an axis."""
+    image, first = maps.flip(axis), fixed(maps.shape[axis], symmetries)
+    return image.roll(first, axis) if first else image
+
+
+def turned(maps: Maps, quarters: int, symmetries: Sequence[Symmetry]) -> Maps:
+    """Maps after so many quarter turns."""
+    match quarters % 4:
+        case 1:
+            return mirrored(maps.transpose(-2, -1), symmetries, -2)
+        case 2:
+            return mirrored(mirrored(maps, symmetries, -2), symmetries)
+        case 3:
+            return mirrored(maps.transpose(-2, -1), symmetries)
+        case _:
+            return maps
+
+
+def fixed(side: int, symmetries: Sequence[Symmetry]) -> int:
+    """Rows, or columns, at the beginning that stay where they are when a side is mirrored."""
+    return int("centred" in symmetries and side % 2 == 0)
 
 
 def invariant(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
@@ -42,16 +71,16 @@ def invariant(maps: Maps, symmetries: Sequence[Symmetry]) -> Maps:
         return maps.mean((-2, -1), keepdim=True).expand_as(maps)
     if "rotate90" in symmetries:
         for quarters in (2, 1):
-            maps = (maps + torch.rot90(maps, quarters, dims=(-2, -1))) / 2
-    return (maps + maps.flip(-1)) / 2 if "flip" in symmetries else maps
+            maps = (maps + turned(maps, quarters, symmetries)) / 2
+    return (maps + mirrored(maps, symmetries)) / 2 if "flip" in symmetries else maps
 
 
 def transform(maps: Maps, element: int, symmetries: Sequence[Symmetry]) -> Maps:
     """Apply group element number `element` (as ordered by `orbit`) to all maps."""
     turns = 4 if "rotate90" in symmetries else 1
     element %= orbit_size(symmetries)
-    turned = torch.rot90(maps, element % turns, dims=(-2, -1))
-    return (turned.flip(-1) if element >= turns else turned).contiguous()
+    image = turned(maps, element % turns, symmetries)
+    return (mirrored(image, symmetries) if element >= turns else image).contiguous()
 
 
 def inverse(element: int, symmetries: Sequence[Symmetry]) -> int:

@@ -111,7 +111,9 @@ class Sampler:
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
         bins = radial_bins(steering, symmetries)
-        statistics = Statistics(seen.shape[-2], bins, seen.shape[-1], self._plateaus, taper)
+        statistics = Statistics(
+            seen.shape[-2], bins, seen.shape[-1], self._plateaus, taper, "centred" in symmetries
+        )
         aims = StatisticAims.measure(statistics, seen, symmetries, neighbours)
         self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
 

@@ -10,7 +10,10 @@ from ood_core.numerics.symmetry import orbit
 from tests.oracles import gaussian
 from tests.strategies import randn
 
-GROUPS: list[tuple[Symmetry, ...]] = [(), ("flip",), ("rotate90",), ("flip", "rotate90")]
+GROUPS: list[tuple[Symmetry, ...]] = [
+    (), ("flip",), ("rotate90",), ("flip", "rotate90"), ("flip", "centred"),
+    ("rotate90", "centred"), ("flip", "rotate90", "centred"),
+]  # fmt: skip
 SHAPES = [(1, 6, 6), (2, 5, 5)]
 # Gram matrices are products in float32 of numbers of order one, over at most 50 pixels.
 SINGLE = 2e-5
@@ -46,15 +49,16 @@ def test_few_modes_are_the_largest(symmetries: tuple[Symmetry, ...]) -> None:
     np.testing.assert_allclose(few.values.numpy(), values[: len(few.values)], rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [4, 5])
+@pytest.mark.parametrize(("size", "first"), [(4, 0), (5, 0), (4, 1), (6, 1)])
 @pytest.mark.parametrize("axis", [-1, -2])
-def test_even_and_odd_parts_are_the_whole_with_its_norm(size: int, axis: int) -> None:
+def test_even_and_odd_parts_are_the_whole_with_its_norm(size: int, first: int, axis: int) -> None:
     maps = randn(3, 2, size, size, seed=3)
-    parts = [folded(maps, axis, odd) for odd in (False, True)]
-    back = [unfolded(part, axis, size, odd) for part, odd in zip(parts, (False, True), strict=True)]
+    signs = (False, True)
+    parts = [folded(maps, axis, odd, first) for odd in signs]
+    back = [unfolded(p, axis, size, odd, first) for p, odd in zip(parts, signs, strict=True)]
     torch.testing.assert_close(back[0] + back[1], maps)
-    torch.testing.assert_close(back[0].flip(axis), back[0])
-    torch.testing.assert_close(back[1].flip(axis), -back[1])
+    torch.testing.assert_close(back[0].flip(axis).roll(first, axis), back[0])
+    torch.testing.assert_close(back[1].flip(axis).roll(first, axis), -back[1])
     for part, whole in zip(parts, back, strict=True):
         torch.testing.assert_close((part**2).sum(), (whole**2).sum())
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ood_core.config.targets import Symmetry
-from ood_core.numerics.symmetry import orbit, orbit_size, transform
+from ood_core.numerics.symmetry import invariant, orbit, orbit_size, transform
 from tests.strategies import randn, repeatable
 
 SETS: list[tuple[Symmetry, ...]] = [
@@ -18,6 +18,9 @@ SETS: list[tuple[Symmetry, ...]] = [
     ("flip", "rotate90"),
     ("translate",),
     ("flip", "rotate90", "translate"),
+    ("flip", "centred"),
+    ("rotate90", "centred"),
+    ("flip", "rotate90", "centred"),
 ]
 
 
@@ -72,3 +75,21 @@ def test_flip_mirrors_the_x_axis_and_rotate90_turns_by_a_quarter() -> None:
     corner[..., 0, 0] = 1
     assert float(transform(corner, 1, ("flip",))[..., 0, 2]) == 1
     assert float(transform(corner, 1, ("rotate90",))[..., 2, 0]) == 1
+
+
+def test_centred_maps_keep_their_middle_pixel_and_their_first_row_and_column() -> None:
+    """About pixel `side // 2`; of odd sides that is the middle."""
+    symmetries: tuple[Symmetry, ...] = ("flip", "rotate90", "centred")
+    for side in (6, 7):
+        maps = torch.zeros(1, 1, side, side)
+        maps[..., side // 2, side // 2] = 1
+        assert all(torch.equal(image, maps) for image in orbit(maps, symmetries))
+    border = torch.zeros(1, 1, 6, 6)
+    border[..., 0, :] = border[..., :, 0] = 1
+    assert all(torch.equal(image, border) for image in orbit(border, symmetries))
+    odd = randn(2, 1, 5, 5)
+    plain = orbit(odd, ("flip", "rotate90"))
+    assert all(torch.equal(a, b) for a, b in zip(orbit(odd, symmetries), plain, strict=True))
+    inner = randn(1, 1, 6, 6)
+    mean = invariant(inner, symmetries)
+    torch.testing.assert_close(torch.cat(orbit(inner, symmetries)).mean(0, keepdim=True), mean)
