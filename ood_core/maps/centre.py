@@ -7,10 +7,10 @@ from ood_core.config.targets import Symmetry
 from ood_core.numerics.symmetry import orbit
 
 LESS = 0.6
-"""At most so much of the asymmetry about the corner is left about the pixel that maps are centred on:
-0.2 and 0.5 of 64 and 16 galaxies of the examples. Of fields without a centre both are alike: the
-mean of white ones has the same about any point, and that of smooth ones hardly changes over half a
-pixel. Either centre is right for them.
+"""At most so much of the asymmetry about the corner is left about the pixel that maps are centred
+on: 0.2 and 0.5 of 64 and 16 galaxies of the examples. Of fields without a centre both are alike:
+the mean of white ones has the same about any point, and that of smooth ones hardly changes over
+half a pixel. Either centre is right for them.
 """
 
 
