@@ -187,7 +187,7 @@ def ring_means(
 
     The centre is the middle, or with `centred` the pixel `side // 2` of each side.
     """
-    middle = [side // 2 if centred else (side - 1) / 2 for side in (size, width or size)]
+    middle = [float(side // 2) if centred else (side - 1) / 2 for side in (size, width or size)]
     rows, columns = (
         torch.arange(side) - at for side, at in zip((size, width or size), middle, strict=True)
     )

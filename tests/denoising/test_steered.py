@@ -536,3 +536,15 @@ def test_no_statistic_is_held_tighter_than_the_floor() -> None:
     same = targets(1).expand(4, -1, -1, -1)
     measured = StatisticAims.measure(STATISTICS, same, (), neighbours=2)
     assert torch.equal(measured.spread, torch.full_like(measured.spread, SPREAD_FLOOR))
+
+
+def test_rings_of_centred_maps_are_about_their_pixel():
+    """The innermost of many is that pixel alone, and all are symmetric about it."""
+    for side in (8, 9):
+        rings = ring_means(side, 6, centred=True)
+        middle = side // 2
+        assert float(rings[0, middle, middle]) > 0
+        inner = rings[:, side % 2 == 0 :, side % 2 == 0 :]
+        assert torch.equal(inner, inner.flip(-1)) and torch.equal(inner, inner.flip(-2))
+    assert torch.equal(ring_means(9, 6, centred=True), ring_means(9, 6))
+    assert not torch.equal(ring_means(8, 6, centred=True), ring_means(8, 6))
