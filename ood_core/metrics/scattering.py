@@ -100,7 +100,7 @@ class Scattering:
             y = torch.fft.ifft2(inputs[:, :, None] * bank, norm="forward")
             parts = torch.view_as_real(y)  # ten times as fast as `abs` on a CPU
             squares = torch.addcmul(self._tiny, parts, parts)
-            u = (squares[..., 0] + squares[..., 1]).sqrt()
+            u = (squares[..., 0] + squares[..., 1]).sqrt_()
             found.append(u.mean((-2, -1)).flatten(1))
             responses.append((y, u))
             if scale + 1 < len(self._banks):
@@ -127,8 +127,8 @@ class Scattering:
                 wide = self._widened(above, scale)
                 back = torch.fft.ifft2(wide[:, u.shape[1] :], norm="forward").real
                 ratio[:, 0].addcdiv_(back, u[:, 0])
-            modes = torch.fft.fft2(y * ratio.to(y.dtype), norm="forward")
-            modes = (modes * self._banks[scale]).sum(2)
+            modes = torch.fft.fft2(ratio.to(y.dtype).mul_(y), norm="forward")
+            modes = modes.mul_(self._banks[scale]).sum(2)
             above = modes if above is None else modes.add_(wide[:, : u.shape[1]])
         assert above is not None, "there are scales"
         return self._widened(above, -1)[:, 0]
