@@ -218,7 +218,7 @@ class Statistics:
             direct, by_height = self._plateaus.heights_adjoint(by_height)
             found, by_height = found + direct.flatten(0, 1), by_height.flatten(0, 1)
         by_z = torch.add(seen.square * skewness, by_height.sum(1), alpha=1 / EDGE)
-        along, mean = ((by_z * seen.z).mean(1, keepdim=True), by_z.mean(1, keepdim=True))
+        along, mean = (by_z * seen.z).mean(1, keepdim=True), by_z.mean(1, keepdim=True)
         along = torch.addcmul(along, spread, seen.scale, value=-1)
         by_z = torch.addcmul(by_z, seen.z, along, value=-pixels / (pixels - 1))
         places[:, :1].addcdiv_(mean, seen.scale, value=-1)

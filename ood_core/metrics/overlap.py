@@ -13,6 +13,7 @@ their sign inverted are copies too: correlations of either sign count.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import torch
@@ -205,6 +206,14 @@ def _whitened(maps: AnyMaps, kernel: Tensor) -> AnyMaps:
 
 
 def _means(maps: Float[Tensor, "n y x"], box: int) -> Float[Tensor, "n rows columns"]:
-    """Means over all square boxes of so many pixels a side."""
-    rows = torch.nn.functional.avg_pool2d(maps[:, None], (box, 1), 1)
-    return torch.nn.functional.avg_pool2d(rows, (1, box), 1)[:, 0]
+    """Means over all square boxes of so many pixels a side: products with sums of rows, columns."""
+    rows, columns = (_windows(length, box).to(maps) for length in maps.shape[-2:])
+    found: Tensor = rows @ (maps @ columns.T)
+    return found
+
+
+@cache
+def _windows(length: int, box: int) -> Float[Tensor, "windows length"]:
+    """Weights of means over all windows of so many of `length` numbers."""
+    ahead = torch.arange(length) - torch.arange(length - box + 1)[:, None]
+    return ((ahead >= 0) & (ahead < box)).float() / box
