@@ -29,7 +29,11 @@ Orders = list[Int[Tensor, "n k"]]
 
 @final
 class SortedMeans:
-    """Means of groups of sorted numbers of maps `(n, y, x)`: of blocks, then of pixels."""
+    """Means of groups of sorted numbers of maps `(n, y, x)`: of blocks, then of pixels.
+
+    `shares` are the gradients by a number of a group, times the number of pixels; by a block's mean
+    it is `side^2` of that by each of its pixels, which cancels.
+    """
 
     def __init__(self, size: int, width: int) -> None:
         self._shapes = [(size // side, width // side) for side in (1, *BLOCKS)]
@@ -43,24 +47,24 @@ class SortedMeans:
         self._numbers = torch.cat(numbers)
         areas = zip(groups, (1, *BLOCKS), strict=True)
         shares = [part.amax(1) * (size * width / side**2) for part, side in areas]
-        self._shares = torch.cat([*shares[1:], shares[0]])
+        self.shares = torch.cat([*shares[1:], shares[0]])
 
-    def __call__(self, maps: Float[Tensor, "n y x"]) -> tuple[Float[Tensor, "n f"], Orders]:
-        """Return the means, and what `adjoint` needs."""
+    def __call__(self, maps: Float[Tensor, "n y x"]) -> tuple[list[Float[Tensor, "n f"]], Orders]:
+        """Return the means by size of blocks, pixels last, and what `adjoint` needs."""
         found, orders = [], []
         for step, groups in zip((1, *_steps()), self._groups, strict=True):
             maps = maps if step == 1 else avg_pool2d(maps, step)
             values, order = ascending(maps.flatten(1))
             found.append(values @ groups)
             orders.append(order)
-        return torch.cat([*found[1:], found[0]], dim=1), orders
+        return [*found[1:], found[0]], orders
 
     def adjoint(self, orders: Orders, pull: Float[Tensor, "n f"]) -> Float[Tensor, "n y x"]:
-        """The gradient by maps times their number of pixels; `pull` is that by the means.
+        """The gradient by maps times their number of pixels.
 
-        By a block's mean it is `side^2` of that by each of its pixels, which this cancels.
+        `pull` is that by the means, in one row, times `shares`.
         """
-        by_rank = (pull * self._shares).index_select(1, self._numbers).split(self._ranks, dim=1)
+        by_rank = pull.index_select(1, self._numbers).split(self._ranks, dim=1)
         coarser: Tensor | None = None
         for scale in reversed(range(len(orders))):
             ranks, order = by_rank[scale], orders[scale]
@@ -77,7 +81,7 @@ class SortedMeans:
     def to(self, device: torch.device | str) -> "SortedMeans":
         """Move to a device."""
         moved = copy(self)
-        moved._numbers, moved._shares = self._numbers.to(device), self._shares.to(device)
+        moved._numbers, moved.shares = self._numbers.to(device), self.shares.to(device)
         moved._groups = tuple(groups.to(device) for groups in self._groups)
         return moved
 

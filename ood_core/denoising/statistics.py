@@ -122,8 +122,8 @@ class Statistics:
         columns = torch.cat(rows)  # of the logs, those of the powers of the map and of its steps
         self._columns, self._felt = columns.clamp_min(0), (columns >= 0).float()
         self._parts = (sum(logs), 1 + radial_bins, 1, coarse + sorted_pixels)
-        gains = repeated((1.0, 3.0, 1.0), self._parts[1:])
-        self._gains = torch.cat([self._factors, gains]) / pixels
+        linear = repeated((1.0, 3.0), self._parts[1:3])
+        self._gains = torch.cat([self._factors, linear, self._sorted.shares]) / pixels
 
     def __call__(self, maps: Maps) -> Float[Tensor, "n f"]:
         """Return the statistics of every map, channel by channel."""
@@ -188,7 +188,7 @@ class Statistics:
         logs = torch.cat([moduli, variance, *powers, spread], dim=1) + self._added
         means, orders = self._sorted(fields)
         rings, skewness = flat @ self._rings, (square * z).mean(1, keepdim=True)
-        values = torch.cat([logs.log() * self._factors, mean, rings, skewness, means], dim=1)
+        values = torch.cat([logs.log() * self._factors, mean, rings, skewness, *means], dim=1)
         return values, Seen(
             channels, scale, z, square, above, modes, responses, first, logs, orders
         )

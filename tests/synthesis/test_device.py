@@ -7,6 +7,7 @@ import torch
 
 import ood_core as ff
 from benchmarks.speed.traffic import DEVICE, OnDevice, Recorder
+from ood_core.denoising.statistics import Statistics
 from ood_core.errors import DeviceFull
 from ood_core.numerics.memory import MicroBatches
 from ood_core.numerics.random import SeedRange
@@ -52,6 +53,21 @@ def test_a_batch_is_uploaded_once_and_never_read(synth):
 def test_launches_do_not_grow_with_the_batch(synth):
     few, many = (recorded(synth, n)[0].count("launches") for n in (8, 24))
     assert few == many
+
+
+def test_a_gradient_of_the_statistics_takes_few_launches():
+    """Autograd took some 250 for it."""
+    counts = []
+    for n in (2, 40):
+        with Recorder():
+            statistics = Statistics(32, 7).to(DEVICE)
+            maps = torch.randn(n, 1, 32, 32).to(DEVICE)
+        with Recorder() as recorder:
+            found, by_maps = statistics.vjp(maps)
+            by_maps(found)
+        assert (recorder.count("uploads"), recorder.count("reads")) == (0, 0)
+        counts.append(recorder.count("launches"))
+    assert counts[0] == counts[1] <= 122
 
 
 def test_the_device_makes_the_samples_of_the_cpu(synth):
