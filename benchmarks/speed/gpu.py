@@ -109,7 +109,7 @@ def model_of(case: Case, device: torch.device) -> BaseModel:
 def unsteered(synth: Synthesizer) -> Sampler:
     """A sampler of the same fit that leaves steering out, which amplifies rounding."""
     fit = synth._fit
-    pipeline = replace(fit.pipeline, method=replace(synth.method, steering=None))
+    pipeline = replace(fit.pipeline, method=replace(fit.pipeline.method, steering=None))
     kept = fit.latents[list(fit.held)]
     return Sampler(pipeline, fit.prior.prior, fit.prior.geometry, kept, fit.held)
 

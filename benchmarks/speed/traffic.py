@@ -6,8 +6,8 @@ Run by `tests/synthesis/test_device.py`, too.
 
 Tensors of the device `meta` are given numbers, which live on the CPU, and a `Recorder` counts what
 a GPU would be asked for. Work that names the CPU meets a tensor of another device and fails, as it
-would there. Views cost nothing and are not counted; an operator counts as one launch, though some
-(transforms, sorts) start a few kernels.
+would there. Views and memory cost nothing and are not counted; an operator counts as one launch,
+though some (transforms, sorts) start a few kernels.
 """
 
 import json
@@ -28,11 +28,12 @@ from ood_core.numerics.random import SeedRange
 
 DEVICE = torch.device("meta")
 FREE = {
-    "_reshape_alias", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "expand",
-    "lift_fresh", "permute", "reshape", "select", "slice", "split", "split_with_sizes", "squeeze",
-    "t", "transpose", "unbind", "unfold", "unsqueeze", "view", "view_as_complex", "view_as_real",
+    "_reshape_alias", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "empty",
+    "empty_like", "expand", "lift_fresh", "permute", "reshape", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unfold", "unsqueeze", "view",
+    "view_as_complex", "view_as_real",
 }  # fmt: skip
-"""Operators that make a view."""
+"""Operators that make a view, or take memory and leave it as it is."""
 
 
 @final

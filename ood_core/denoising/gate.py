@@ -73,11 +73,11 @@ class GateGains:
 
         Both are without the mean.
         """
-        total = torch.zeros_like(estimate)
         shares = brightness_hats(local_mean(estimate), self.edges)
-        for share, gain, offset in zip(shares, self.gains, self.offsets, strict=True):
-            summed = (modes * gain[:, None, None].to(modes.dtype)).sum(dim=0)
-            total += share * (torch.fft.irfft2(summed, s=estimate.shape[-2:]) + offset)
+        gains = self.gains[:, :, None, None].to(modes.dtype)
+        summed = torch.stack([(modes * gain).sum(dim=0) for gain in gains])
+        added = torch.fft.irfft2(summed, s=estimate.shape[-2:])
+        total: Tensor = (shares * (added + self.offsets.view(-1, 1, 1, 1, 1))).sum(dim=0)
         return total
 
 

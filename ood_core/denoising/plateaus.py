@@ -74,10 +74,20 @@ class Plateaus:
         self, flat: Float[Tensor, "n c p"], heights: Float[Tensor, "n c 2 p"]
     ) -> Float[Tensor, "n c 2 p"]:
         """Heights over levels, with the middle of a gap for a level where there is one."""
-        middle, width = (self.value + self.edge) / 2, (self.edge - self.value).abs() / GAP
-        width = torch.where(self.there, width, 1.0)
-        own = (flat[..., None, :] - middle[..., None]) / width[..., None]
+        middle = (self.value + self.edge) / 2
+        own = (flat[..., None, :] - middle[..., None]) / self._widths()[..., None]
         return torch.where(self.there[..., None], own, heights)
+
+    def heights_adjoint(
+        self, by_heights: Float[Tensor, "n c 2 p"]
+    ) -> tuple[Float[Tensor, "n c p"], Float[Tensor, "n c 2 p"]]:
+        """Gradients by pixels, and by the heights that were given, of the gradient by heights."""
+        own = by_heights * (self.there / self._widths())[..., None]
+        return own.sum(2), by_heights * ~self.there[..., None]
+
+    def _widths(self) -> Float[Tensor, "c 2"]:
+        """Widths of the soft steps at plateaus, and 1 where there are none."""
+        return torch.where(self.there, (self.edge - self.value).abs() / GAP, 1.0)
 
     def to(self, device: torch.device | str) -> "Plateaus":
         """Move to a device."""

@@ -32,6 +32,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.adam import adam
 
 from ood_core.arrays import Map, Maps, PerSample
 from ood_core.config.method import SteeringSpec
@@ -44,7 +45,7 @@ from ood_core.metrics.detail import local_mean
 from ood_core.numerics.covariance import filtered
 from ood_core.numerics.random import SeedRange, StepNoise, Stream
 
-HOST_ROWS = 16  # maps that are steered at once on a CPU: wavelet responses then fit into the cache
+HOST_PIXELS = 2**16  # that are steered at once on a CPU: wavelet responses then fit into its cache
 MOST = 1.0  # spread: a wider gap pulls no more, as in the loss of Huber (1964)
 BETAS = 0.8, 0.99
 """Adam's memory of the gradient and of its square: a dozen steps are too few for its own."""
@@ -91,7 +92,9 @@ class SteeredDenoiser:
         if not self._steers(t):
             return x0
         x0 = x0.detach()
-        rows = HOST_ROWS if x0.device.type == "cpu" and self._along is None else len(x0)
+        rows = len(x0)
+        if x0.device.type == "cpu" and self._along is None:
+            rows = max(1, HOST_PIXELS // x0[0].numel())
         starts = torch.zeros_like(x0)
         if self._noise is not None:
             starts = self._spec.start * self._noise.at(t, x0)
@@ -121,17 +124,18 @@ class SteeredDenoiser:
         Filter and mixing are their own adjoints, so the gradient by `u` is the gradient by the
         map, filtered and mixed.
         """
-        u = start.detach().clone()
-        adam = torch.optim.Adam([u], lr=self._spec.rate, betas=BETAS)
-        most = MOST * self._spread
+        u, most = start.detach().clone(), MOST * self._spread
+        least = -most
+        first, second, count = torch.zeros_like(u), torch.zeros_like(u), u.new_zeros(())
         for _ in range(self._spec.steps):
-            maps = (x0 + local * self._step(u, gain)).requires_grad_(True)
-            with torch.enable_grad():
-                found = self._statistics(maps)
-                pull = (found.detach() - aim).clamp(-most, most) * self._slope
-                (by_map,) = torch.autograd.grad(found, maps, pull)
-            u.grad = self._step(local * by_map, gain)
-            adam.step()
+            maps = torch.addcmul(x0, local, self._step(u, gain))
+            found, by_maps = self._statistics.vjp(maps)
+            pull = (found - aim).clamp(least, most) * self._slope
+            by_u = self._step(local * by_maps(pull), gain)
+            adam(
+                [u], [by_u], [first], [second], [], [count], lr=self._spec.rate, beta1=BETAS[0],
+                beta2=BETAS[1], eps=1e-8, weight_decay=0, amsgrad=False, maximize=False, fused=True,
+            )  # fmt: skip
         return x0 + local * self._step(u, gain)
 
     def _step(self, u: Maps, gain: Map) -> Maps:

@@ -13,6 +13,7 @@ their sign inverted are copies too: correlations of either sign count.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import torch
@@ -46,7 +47,7 @@ class Found:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class OverlapSearch:
-    """Targets as they are searched: whitened, with their spectra and the energies of boxes."""
+    """Targets as they are searched: whitened, with spectra of pairs and the energies of boxes."""
 
     turns: tuple[int, ...]
     symmetries: tuple[Symmetry, ...]
@@ -71,7 +72,7 @@ class OverlapSearch:
             symmetries,
             kernel,
             white,
-            torch.fft.rfft2(white).conj().resolve_conj(),
+            _paired_modes(white),
             boxes,
             EMPTY * float(white.square().sum(1).mean()),
         )
@@ -113,11 +114,12 @@ class OverlapSearch:
 
     def _candidates(self, white: AnyMaps, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows of images, targets, shifts and weights about these, of the highest correlations."""
-        own, (height, width) = torch.fft.rfft2(white), white.shape[-2:]
+        own, (height, width) = torch.fft.fft2(white), white.shape[-2:]
         products = own[:, None, 0] * self.modes[None, :, 0]
         for channel in range(1, own.shape[1]):
             products += own[:, None, channel] * self.modes[None, :, channel]
-        matches = torch.fft.irfft2(products, s=(height, width)).flatten(2)
+        both = torch.view_as_real(torch.fft.ifft2(products)).movedim(-1, 2)
+        matches = both.flatten(1, 2)[:, : len(self.white)].flatten(2)
         peaks = matches.abs().amax(2).view(count, -1)
         pair = peaks.topk(min(CANDIDATES, peaks.shape[1]), dim=1).indices
         targets = len(self.white)
@@ -137,6 +139,19 @@ class OverlapSearch:
             1,
         ).clamp(min=0)
         return image, target, places, heights / heights.sum(2, keepdim=True).clamp(min=1e-12)
+
+
+def _paired_modes(white: AnyMaps) -> Tensor:
+    """`conj F a + i conj F b` of targets `a`, `b` in turn, 0 where an odd one is left over.
+
+    Times `F x` these are the modes of the correlations with `a` and `b`, which are real, as real
+    and imaginary part: on a CPU that is five times as fast as two real transforms.
+    """
+    modes = torch.fft.fft2(white).conj()
+    first, second = modes[::2], torch.zeros_like(modes[::2])
+    second[: len(modes) // 2] = modes[1::2]
+    paired: Tensor = first + 1j * second
+    return paired
 
 
 def _moved(maps: AnyMaps, shift: Int[Tensor, "n 2"]) -> AnyMaps:
@@ -205,6 +220,14 @@ def _whitened(maps: AnyMaps, kernel: Tensor) -> AnyMaps:
 
 
 def _means(maps: Float[Tensor, "n y x"], box: int) -> Float[Tensor, "n rows columns"]:
-    """Means over all square boxes of so many pixels a side."""
-    rows = torch.nn.functional.avg_pool2d(maps[:, None], (box, 1), 1)
-    return torch.nn.functional.avg_pool2d(rows, (1, box), 1)[:, 0]
+    """Means over all square boxes of so many pixels a side: products with sums of rows, columns."""
+    rows, columns = (_windows(length, box).to(maps) for length in maps.shape[-2:])
+    found: Tensor = rows @ (maps @ columns.T)
+    return found
+
+
+@cache
+def _windows(length: int, box: int) -> Float[Tensor, "windows length"]:
+    """Weights of means over all windows of so many of `length` numbers."""
+    ahead = torch.arange(length) - torch.arange(length - box + 1)[:, None]
+    return ((ahead >= 0) & (ahead < box)).double() / box

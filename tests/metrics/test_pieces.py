@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from ood_core.config.targets import Symmetry
+from ood_core.metrics.overlap import _means, _paired_modes
 from ood_core.metrics.pieces import PieceSearch
 from ood_core.numerics.symmetry import transform
 from tests.oracles.fields import power_law
+from tests.strategies import randn
 
 TARGETS, OTHERS = power_law(12, 32, seed=1), power_law(12, 32, seed=2)
 
@@ -116,3 +118,22 @@ def test_of_many_targets_some_are_searched_and_keep_their_numbers(
     monkeypatch.setattr("ood_core.metrics.pieces.MAX_TARGETS", 4)
     for name, (_, target) in nearest(TARGETS[[3, 9]]).items():
         assert target == [3, 9], name
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_correlations_by_pairs_of_targets_are_those_of_each(count: int) -> None:
+    """An odd target is left over; beside sums over shifted products, in double precision."""
+    targets, maps = (randn(n, 2, 6, 9, seed=n).double() for n in (count, 3))
+    products = (torch.fft.fft2(maps)[:, None] * _paired_modes(targets)).sum(2)
+    both = torch.fft.ifft2(products)
+    for shift in ((0, 0), (2, 7)):
+        moved = targets.roll(shift, (-2, -1))
+        expected = torch.einsum("ncyx,tcyx->nt", maps, moved)
+        found = torch.view_as_real(both[:, :, *shift]).flatten(1)[:, :count]
+        torch.testing.assert_close(found, expected)
+
+
+def test_means_over_boxes_are_those_of_a_sliding_window() -> None:
+    maps = randn(3, 1, 9, 12, seed=4).double()
+    expected = torch.nn.functional.avg_pool2d(maps, 5, 1)[:, 0]
+    torch.testing.assert_close(_means(maps[:, 0], 5), expected)

@@ -7,9 +7,11 @@ import torch
 
 import ood_core as ff
 from benchmarks.speed.traffic import DEVICE, OnDevice, Recorder
+from ood_core.denoising.statistics import Statistics
 from ood_core.errors import DeviceFull
 from ood_core.numerics.memory import MicroBatches
 from ood_core.numerics.random import SeedRange
+from ood_core.synthesis.fit import Fit
 from ood_core.synthesis.sampler import Sampler
 
 
@@ -23,10 +25,8 @@ def synth(base, tiny):
     fit = made._fit
     weights = fit.pipeline.weights.weights
     every = replace(fit.pipeline.weights, weights=(weights + 1 / weights.shape[-1]) / 2)
-    return made._restored(
-        fit.targets, fit.record, fit.pipeline.plan, fit.patches, every,
-        fit.latents, fit.held, fit.prior,
-    )  # fmt: skip
+    made._fitted = Fit.of_state({**fit.state, "weights": every}, made.model, "this test")
+    return made
 
 
 def recorded(synth, n: int) -> tuple[Recorder, torch.Tensor]:
@@ -54,11 +54,28 @@ def test_launches_do_not_grow_with_the_batch(synth):
     assert few == many
 
 
+def test_a_gradient_of_the_statistics_takes_few_launches():
+    """Autograd took some 250 for it."""
+    counts = []
+    for n in (2, 40):
+        with Recorder():
+            statistics = Statistics(32, 7).to(DEVICE)
+            maps = torch.randn(n, 1, 32, 32).to(DEVICE)
+        with Recorder() as recorder:
+            found, by_maps = statistics.vjp(maps)
+            by_maps(found)
+        assert (recorder.count("uploads"), recorder.count("reads")) == (0, 0)
+        counts.append(recorder.count("launches"))
+    assert counts[0] == counts[1] <= 122
+
+
 def test_the_device_makes_the_samples_of_the_cpu(synth):
     """Without steering, whose steps by the sign of a gradient blow rounding up."""
 
     def sampled(some):
-        pipeline = replace(some._fit.pipeline, method=replace(some.method, steering=None))
+        pipeline = replace(
+            some._fit.pipeline, method=replace(some._fit.pipeline.method, steering=None)
+        )
         return sampler_of(some, pipeline).sample(SeedRange(1, 0, 4)).maps
 
     expected = sampled(synth)
@@ -87,9 +104,9 @@ class Small:
 
 def small(synth, most):
     """Its base, and the pipeline of a synthesizer on it; unsteered, as rounding grows by that."""
-    base, method = Small(synth._fit.pipeline.base, most), replace(synth.method, steering=None)
-    memory = MicroBatches()
-    return base, replace(synth._fit.pipeline, base=base, method=method, memory=memory)
+    pipeline, memory = synth._fit.pipeline, MicroBatches()
+    base, method = Small(pipeline.base, most), replace(pipeline.method, steering=None)
+    return base, replace(pipeline, base=base, method=method, memory=memory)
 
 
 def sampler_of(synth, pipeline):
