@@ -92,7 +92,7 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Render the rate with its unit."""
         speed = task.finished_speed or task.speed
-        unit = UNITS.get(task.description, "rows")
+        unit = UNITS.get(task.description.removeprefix("coarse "), "rows")
         return Text(f"{speed:.1f} {unit}/s" if speed else "", style="cyan")
 
 

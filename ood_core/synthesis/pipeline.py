@@ -124,8 +124,8 @@ class Pipeline:
     autoencoder of a latent base, whose denoiser works on codes of maps. `shortcut` leads from the
     top of the grid to the time index of the latents where the method teleports. `show` gives what
     the base makes of a few maps, chosen by the root. `memory` cuts batches into what fits.
-    `coarse` is the pipeline of coarse targets, where samples are held to them; it
-    counts evaluations together with this one.
+    `coarse` is the pipeline of coarse targets, where samples are held to coarse maps; it counts
+    evaluations together with this one.
     """
 
     base: CountingDenoiser
@@ -189,7 +189,7 @@ class Pipeline:
         )
 
     def above(self, coarse: "Pipeline") -> "Pipeline":
-        """The same with the pipeline of its targets' means over blocks."""
+        """The same with the pipeline of coarse targets."""
         return replace(self, base=coarse.base, coarse=coarse)
 
     def calibrated(self, weights: BandWeights) -> "Pipeline":

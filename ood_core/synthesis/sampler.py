@@ -78,8 +78,8 @@ class Sampler:
 
     `latents` are those of the fit targets in `held`, whose round trip holds. `aims` are those that
     samples are steered towards. `preference` is what the method says that the user wishes. Where
-    there is a `coarse` sampler, of coarse targets, its maps are drawn first,
-    towards aims of the same targets, and samples are held to them.
+    there is a `coarse` sampler, of coarse targets, its maps are drawn first, towards aims of the
+    same targets, and samples are held to them.
     """
 
     def __init__(
