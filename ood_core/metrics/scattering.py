@@ -149,7 +149,8 @@ class Scattering:
         blocks = torch.arange(count * count, device=self.first.device)
         starts = [sum(self._counts[:k]) + count for k in range(scales)]
         order = [(j, k) for j in range(scales) for k in range(j + 1, scales)]
-        return torch.cat([starts[k] + j * count * count + blocks for j, k in order])
+        pairs = [starts[k] + j * count * count + blocks for j, k in order]
+        return torch.cat([blocks[:0], *pairs])  # of one scale there are none
 
     def to(self, device: torch.device | str) -> "Scattering":
         """Move the filters to a device."""

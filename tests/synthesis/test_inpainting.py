@@ -42,9 +42,14 @@ def test_a_draw_is_a_function_of_its_numbers_and_the_seed(synth, maps, made):
     assert not np.allclose(other[0], made[0], atol=1e-2 * made.std())
 
 
-def test_a_pixel_beside_known_ones_spreads_less_than_one_that_is_far_from_them(made):
-    """Targets are smooth: what is next to a known pixel is nearly known."""
-    spread = made[1, :, 0].std(axis=0).mean(axis=0)[8:]
+def test_a_pixel_beside_known_ones_spreads_less_than_one_that_is_far_from_them(synth, maps):
+    """Targets are smooth: what is next to a known pixel is nearly known.
+
+    Standard deviations of 32 draws err by 1 / (2 * 31)^1/2 = 13 %, their mean over 16 rows, of
+    which at least 4 go apart, by 6 %.
+    """
+    made = synth.inpaint(maps[1:], draws=32, progress=False)
+    spread = made[0, :, 0].std(axis=0).mean(axis=0)[8:]
     assert spread[0] < spread[1:-1].mean()  # columns wrap around: both ends have neighbours
 
 
