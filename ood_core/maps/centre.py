@@ -19,10 +19,13 @@ def on_pixel(fit: Maps, symmetries: Sequence[Symmetry]) -> bool:
 
     Looks at the inner half of maps `(n, c, y, x)`.
     """
-    if {"translate", "centred"} & set(symmetries) or any(side % 2 for side in fit.shape[-2:]):
+    height, width = fit.shape[-2:]
+    if {"translate", "centred"} & set(symmetries) or height % 2 or width % 2:
         return False
-    y, x = (side // 4 for side in fit.shape[-2:])
-    inside = fit[..., y : fit.shape[-2] - y, x : fit.shape[-1] - x]  # the object, less of the sky
+    if "rotate90" in symmetries and height != width:  # refused by `TargetSet.check`
+        return False
+    y, x = height // 4, width // 4
+    inside = fit[..., y : height - y, x : width - x]  # the object, less of the sky
     mean = inside.double().mean(dim=0)
     about_pixel, about_corner = (_asymmetry(m, symmetries) for m in (mean[..., 1:, 1:], mean))
     return about_pixel < LESS * about_corner

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ood_core as ff
-from ood_core.errors import ConfigError
+from ood_core.errors import ConfigError, TargetError
 from ood_core.maps.centre import on_pixel
 
 BOTH = ("flip", "rotate90")
@@ -48,6 +48,15 @@ def test_only_symmetries_about_a_point_of_even_sides_are_asked():
     assert on_pixel(maps, BOTH) and on_pixel(maps, ("flip",))
     assert not on_pixel(maps, ()) and not on_pixel(maps, ("flip", "translate"))
     assert not on_pixel(maps, (*BOTH, "centred")) and not on_pixel(maps[..., 1:, 1:], BOTH)
+
+
+def test_oblong_maps_that_may_be_turned_are_still_refused_in_words():
+    targets = ff.TargetSet.from_arrays(objects(0.5)[:, :, :-2].repeat(2, 1), symmetries=BOTH)
+    assert targets.symmetries == BOTH
+    with pytest.raises(TargetError, match="squares where the symmetry rotate90 is declared"):
+        targets.check()
+    flipped = ff.TargetSet.from_arrays(objects(0.5).repeat(2, 1), symmetries=("flip",))
+    flipped.check()
 
 
 def test_what_is_declared_stays_and_needs_flips_or_turns():
