@@ -293,10 +293,8 @@ def seconds_per_map(trial: Trial, model: BaseModel, method: Method) -> float:
     spec, schedule = method.steering, model.denoiser.schedule
     grid = time_grid(schedule, method).tolist()
     steered = sum(spec is not None and schedule.noise_to_signal(t) <= spec.sigma_max for t in grid)
-    return (
-        times_evaluated(method, len(grid)) * (sum(trial.denoise) + steered * trial.steer)
-        + trial.other
-    )
+    denoised = sum(trial.denoise) + steered * trial.steer
+    return times_evaluated(method, len(grid)) * denoised + trial.other
 
 
 def calls_per_map(trial: Trial, method: Method) -> float:
