@@ -1,5 +1,6 @@
 """A run of coarse maps first: the same maps as in memory, whatever was lost on the way."""
 
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,8 @@ from flows.settings import parse
 from flows.tools.replay import replay_sample
 from ood_core.store.run import RunStore
 from tests.fields import smooth_fields
+
+RAY = {"pool": "ray", "workers": 2, "orchestrator": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +85,12 @@ def test_the_plan_counts_both_levels(done, content):
     assert counted == evaluations(plan.settings, plan.method, plan.targets.fit_count)["generate"]
     assert counted == 12 * 2 * 3  # samples as computed, levels, indices
     assert estimate_cost(parse(content))["network_evaluations_per_map"] == 6
+
+
+def test_actors_make_the_same_bytes(done, content, tmp_path):
+    """They hire workers for the coarse stages by the place of the whole run."""
+    again = run({**content, "execution": RAY}, tmp_path / "run", progress=False)
+    assert np.array_equal(stored(again.path), stored(done.path))
+    below = RunStore.open(str(again.path)).coarse
+    writers = {receipt.writer for receipt in below.ledger("calibrate").all(below.plan("calibrate"))}
+    assert not any(writer.endswith(f":{os.getpid()}") for writer in writers)
