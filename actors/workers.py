@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from actors.loading import frame_pipeline, load_pipeline
 from actors.timing import Parts, TimedDenoiser, Turns, leaving, timed
+from ood_core.denoising.completed import LeftOpen
 from ood_core.denoising.gate import Gate
 from ood_core.errors import InputError, StoreUnwritable
 from ood_core.limits import BASE_BYTES
@@ -221,9 +222,10 @@ def calibration_rows(run: RunStore, pipeline: Pipeline) -> Callable[[Shard], Beg
 
     def rows(shard: Shard) -> Pending:
         timesteps = [int(pipeline.timesteps[i]) for i in range(shard.start, shard.stop)]
-        weights, gates = zip(*(calibrator.weights_at(t) for t in timesteps), strict=True)
-        found = calibration_row(torch.stack(weights), Gate.stacked(gates))
-        return lambda: found
+        found = [calibrator.weights_at(t) for t in timesteps]
+        weights, gates, left = zip(*found, strict=True)
+        stored = calibration_row(torch.stack(weights), Gate.stacked(gates), LeftOpen.stacked(left))
+        return lambda: stored
 
     return lambda shard: partial(rows, shard)
 

@@ -87,12 +87,20 @@ def means_at_fronts(fitted: Synthesizer) -> Sampler:
     return sampler
 
 
+def means_alone(fitted: Synthesizer) -> Sampler:
+    """Estimates as the stack of experts makes them, without the power that means lack."""
+    sampler = plain(fitted)
+    sampler._completions = None
+    return sampler
+
+
 BESIDE_PLATEAUS = "no patches beside plateaus"
 SAMPLED: dict[str, Callable[[Synthesizer], Sampler]] = {
     "default": plain,
     "latents from N(0, I)": white,
     "ODE": lambda fitted: plain(fitted, solver="ddim"),
     "no steering": lambda fitted: plain(fitted, steering=None),
+    "estimates not completed": means_alone,
     BESIDE_PLATEAUS: means_at_fronts,
 }
 """Rows that share the default's fit; the last is of targets with plateaus alone."""

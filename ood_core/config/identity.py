@@ -17,7 +17,7 @@ from ood_core.config.method import CalibrationSpec, DrawSpec, Method, SteeringSp
 from ood_core.config.steer import SteerSpec, WishSpec
 from ood_core.errors import IdentityRefused
 
-SCHEME = 9
+SCHEME = 10
 UNSAID: dict[str, tuple[Any, ...]] = {"steer": (None,), "pyramid": (1, "auto")}
 """Fields that are no part of a record where they have these values, the first where it is read."""
 SECTIONS = {"calibration": CalibrationSpec, "steering": SteeringSpec, "draw": DrawSpec}

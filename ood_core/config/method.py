@@ -84,7 +84,6 @@ class SteeringSpec:
         sigma_max: largest `sigma/alpha` at which estimates are steered.
         neighbours: near targets between which aims are drawn, each with what is missed at another.
         radial_bins: rings about the centre whose means are steered too, where maps have a centre.
-        start: distance of the random starting point from the estimate, in those deviations.
         low_k_weight: weight of the mean and of the power at the lowest wavenumbers; others have 1.
     """
 
@@ -93,7 +92,6 @@ class SteeringSpec:
     sigma_max: float = 4.0
     neighbours: int = 16
     radial_bins: int = 7
-    start: float = 0.3
     low_k_weight: float = 3.0
 
     def __post_init__(self) -> None:
@@ -102,7 +100,6 @@ class SteeringSpec:
         require(self.sigma_max > 0, "steering.sigma_max: expected more than 0")
         require(self.neighbours >= 1, "steering.neighbours: expected at least 1")
         require(self.radial_bins >= 0, "steering.radial_bins: expected 0 or more")
-        require(0 <= self.start <= 10, "steering.start: expected 0 to 10 standard deviations")
         require(0 < self.low_k_weight <= 100, "steering.low_k_weight: expected above 0, up to 100")
 
 

@@ -19,27 +19,18 @@ from torch import Tensor
 
 from ood_core.arrays import Map, Maps
 from ood_core.config.targets import Symmetry
-from ood_core.denoising.hats import brightness_edges, brightness_hats
-from ood_core.denoising.statistics import Statistics
+from ood_core.denoising.local_detail import LocalDetail
+from ood_core.denoising.statistics import SPREAD_FLOOR, Statistics
 from ood_core.estimators.gaussian import band_spectrum, symmetric_mean
-from ood_core.metrics.detail import local_mean
 from ood_core.metrics.distances import Whitening
 from ood_core.numerics.random import SeedRange, Stream, uniform
 from ood_core.numerics.symmetry import orbit
 
 FAR = 16  # neighbours are at most so small a part of all images, or two of them
 TRIES = 64  # aims of which one is taken
-NEAR = 0.05  # of the targets are nearer to another one than aims may be
+NEAR = 0.3  # of the targets are nearer to another one than aims may be
 Worth = Callable[[Int[Tensor, "n tries k"], Float[Tensor, "n tries k"]], Tensor]
 """Log weights `(n, tries)` of aims, by the rows that they are mixtures of and their shares."""
-SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
-
-
-def relative_detail(detail: Maps, hats: Float[Tensor, "bins n c y x"]) -> Float[Tensor, " bins"]:
-    """Spread of detail in every bin of brightness over its spread in all."""
-    pixels = hats.flatten(1).sum(1).clamp_min(1e-9)
-    power = (hats * detail.square()).flatten(1).sum(1) / pixels
-    return (power / detail.square().mean().clamp_min(1e-12)).sqrt()
 
 
 def share_missed(values: Float[Tensor, "m f"], neighbours: Int[Tensor, "m k"]) -> float:
@@ -109,9 +100,8 @@ class StatisticAims:
 
     `share` is how much aims have of what is missed (`share_missed`). `low_k` marks those of the
     mean and of the lowest wavenumbers. `power` is the targets' mean power about their mean, per
-    Fourier mode, isotropic. `detail` is the spread of the targets' detail where their local mean
-    has one of several brightnesses, `edges`, over its spread in all. `novel` keeps aims away from
-    targets.
+    Fourier mode, isotropic. `local` is how rough they are by local brightness. `novel` keeps aims
+    away from targets.
     """
 
     values: Float[Tensor, "m f"]
@@ -121,8 +111,7 @@ class StatisticAims:
     share: float
     targets: int
     power: Map
-    edges: Float[Tensor, " bins"]
-    detail: Float[Tensor, " bins"]
+    local: LocalDetail
     novel: Novelty
 
     @classmethod
@@ -145,13 +134,11 @@ class StatisticAims:
         nearest = distance.topk(count, largest=False).indices
         power = band_spectrum(images - symmetric_mean(targets, symmetries))
         low_k = statistics.low_k(targets.shape[1])
-        smooth = local_mean(targets)
-        edges = brightness_edges(smooth)
-        detail = relative_detail(targets - smooth, brightness_hats(smooth, edges))
+        local = LocalDetail.measure(targets)
         share = share_missed(standard, nearest)
         scattering = statistics.those({"scattering": slice(None)}, targets.shape[1])
         novel = Novelty.measure(values[:, scattering], len(targets))
-        return cls(values, spread, low_k, nearest, share, len(targets), power, edges, detail, novel)
+        return cls(values, spread, low_k, nearest, share, len(targets), power, local, novel)
 
     def draw(
         self,
@@ -223,5 +210,5 @@ class StatisticAims:
 
     def to(self, device: torch.device | str) -> "StatisticAims":
         """Move to a device; aims are still chosen on the host."""
-        moved = ("values", "spread", "low_k", "power", "edges", "detail")
+        moved = ("values", "spread", "low_k", "power", "local")
         return replace(self, **{name: getattr(self, name).to(device) for name in moved})

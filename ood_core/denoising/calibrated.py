@@ -31,6 +31,7 @@ from torch import Tensor
 from ood_core.arrays import Map, Maps, on_device, wide
 from ood_core.config.method import CalibrationSpec
 from ood_core.config.targets import Symmetry
+from ood_core.denoising.completed import LeftOpen
 from ood_core.denoising.gate import Gate, GateGains, fit_gate
 from ood_core.denoising.hats import band_knots, hat_functions
 from ood_core.diffusion.analytic import GaussianDenoiser
@@ -65,6 +66,7 @@ class BandWeights:
     knots: Float[Tensor, " bands"]
     weights: Float[Tensor, "timesteps bands experts"]
     gate: Gate | None = None
+    left: LeftOpen | None = None
 
     def gains(self, noise_to_signal: float, y: int, x: int, device: torch.device | str) -> Gains:
         """Experts that are evaluated, their gain per mode of a half spectrum, and their gate.
@@ -96,6 +98,13 @@ class BandWeights:
     def at(self, noise_to_signal: float) -> Float[Tensor, "bands experts"]:
         """Interpolate in `ln(sigma/alpha)`; constant beyond the first and last timestep."""
         return self._between(self.weights, noise_to_signal)
+
+    def left_at(self, noise_to_signal: float) -> LeftOpen | None:
+        """What the stack leaves, if that was measured."""
+        if self.left is None:
+            return None
+        parts = self.left.left, self.left.kept, self.left.gaps
+        return LeftOpen(*(self._between(part, noise_to_signal) for part in parts))
 
     def _gate_at(self, noise_to_signal: float) -> Gate | None:
         if self.gate is None:
@@ -231,12 +240,16 @@ class CalibratedDenoiser:
         evaluated, gains, gate = self.bands.gains(ratio, y, x, x_t.device)
         experts = experts_of(self._base, self._fitted, self._groups)
         seen = torch.stack([experts[number](x_t, t) for number in evaluated]) - mean
-        modes = torch.fft.rfft2(seen)
-        stacked = (modes * gains[:, None, None].to(x_t.dtype)).sum(dim=0)
-        estimate: Tensor = torch.fft.irfft2(stacked, s=(y, x))
-        if gate is not None:
-            estimate = estimate + gate.added(modes, estimate)
-        return mean + estimate
+        return mean + combined(torch.fft.rfft2(seen), gains, gate, y, x)
+
+
+def combined(
+    modes: Tensor, gains: Float[Tensor, "experts y half"], gate: GateGains | None, y: int, x: int
+) -> Maps:
+    """Estimates about the mean of half spectra of experts about it, `(experts, n, c, y, half)`."""
+    stacked = (modes * gains[:, None, None].to(modes.real.dtype)).sum(dim=0)
+    estimate: Tensor = torch.fft.irfft2(stacked, s=(y, x))
+    return estimate if gate is None else estimate + gate.added(modes, estimate)
 
 
 EXPERTS: dict[str, Callable[[Base, TargetExperts, Groups], Expert]] = {
@@ -417,8 +430,10 @@ def calibrate_timestep(
     spec: CalibrationSpec,
     symmetries: Sequence[Symmetry],
     root: int,
-) -> tuple[Float[Tensor, "bands experts"], Gate]:
+) -> tuple[Float[Tensor, "bands experts"], Gate, tuple[Maps, Maps]]:
     """Fit weights and gate of one timestep on noised targets; `folds[p]` has not seen `p::2`.
+
+    Also return their estimates of the noised targets, and these as they are, about the mean.
 
     Targets are noised `spec.draws` times, or as often as `ENOUGH` numbers take: the regression
     counts modes, and larger maps have more of each band. Of larger ones still fewer are noised,
@@ -457,6 +472,13 @@ def calibrate_timestep(
     ]
     details = [torch.cat([x0 for *_, x0 in fold]) for fold in noised]
     gate = fit_gate(kept, details, weights[:, among])
+    y, x = targets.shape[-2:]
+    hats = hat_functions(knots, y, x)[..., : x // 2 + 1]
+    gains = torch.einsum("be,byx->eyx", weights[:, among].float().cpu(), hats).to(targets)
+    local = on_device(gate.gains(range(len(among)), y, x), targets.device)
+    estimates = torch.cat(
+        [combined(modes[..., : x // 2 + 1], gains, local, y, x) for modes in kept]
+    )
     every = torch.zeros(*gate.weights.shape[:-1], weights.shape[1])
     every[..., among] = gate.weights
-    return weights.float().cpu(), replace(gate, weights=every)
+    return weights.float().cpu(), replace(gate, weights=every), (estimates, torch.cat(details))

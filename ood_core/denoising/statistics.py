@@ -49,6 +49,7 @@ LOW_K = {"bands": slice(3), "mean": slice(None)}
 """Statistics of the mean and of the lowest wavenumbers, and which of their numbers per channel."""
 MIN_SPREAD = 1e-3  # of model range; so much is added before the logarithm, too
 MIN_POWER = 1e-6
+SPREAD_FLOOR = 0.02  # of a log unit or of model range: no statistic is held tighter than this
 RING_GROWTH = 1.3  # ring `i` of `n` ends at `(i/n)^1.3` of the corner's distance
 
 

@@ -21,12 +21,8 @@ was given up for the rest. So the loss gives them more weight.
 Where maps go together (`random.Mixing`), so does what is left open: coordinates are then mixed as
 their noise is. Steps of each map by itself would tear slices of a cube apart.
 
-The estimate is a mean, and smoother than any map. Steps that begin at it must make all texture
-themselves; a random `u` to begin with has part of it, with phases that no statistic chose.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -37,13 +33,12 @@ from torch.optim.adam import adam
 from ood_core.arrays import Map, Maps, PerSample
 from ood_core.config.method import SteeringSpec
 from ood_core.denoising.aims import StatisticAims
-from ood_core.denoising.hats import brightness_hats
+from ood_core.denoising.completed import left_by_gaussian
 from ood_core.denoising.statistics import Statistics
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.metrics.detail import local_mean
 from ood_core.numerics.covariance import filtered
-from ood_core.numerics.random import SeedRange, StepNoise, Stream
+from ood_core.numerics.random import SeedRange
 
 HOST_PIXELS = 2**16  # that are steered at once on a CPU: wavelet responses then fit into its cache
 MOST = 1.0  # spread: a wider gap pulls no more, as in the loss of Huber (1964)
@@ -63,23 +58,15 @@ class SteeredDenoiser:
         aims: StatisticAims,
         spec: SteeringSpec,
         seeds: SeedRange | None = None,
-        timesteps: Sequence[int] = (),
     ) -> None:
-        if spec.start and (seeds is None or len(seeds) != len(aim)):
-            raise ValueError(f"got seeds {seeds} for {len(aim)} aims; expected as many")
         self._inner, self._statistics, self._spec = inner, statistics, spec
         self._aim, self._spread, self._power = aim, aims.spread, aims.power
-        self._edges, self._detail = aims.edges, aims.detail
+        self._local = aims.local
         weight = torch.where(aims.low_k, spec.low_k_weight, 1.0) / aims.spread
         self._slope = 2 * weight.square() / aim.shape[1]  # of the loss, by a gap
-        self._noise = None
         self._along = None if seeds is None else seeds.mixing
         if self._along is not None and len(self._along.samples) != len(aim):
             raise ValueError(f"got {len(aim)} maps of {self._along.samples}; expected all at once")
-        if seeds is not None and spec.start:
-            steered = [t for t in timesteps if self._steers(t)]
-            alone = replace(seeds, mixing=None)  # `_step` mixes
-            self._noise = StepNoise(alone, Stream.STEERING, steered)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -95,14 +82,9 @@ class SteeredDenoiser:
         rows = len(x0)
         if x0.device.type == "cpu" and self._along is None:
             rows = max(1, HOST_PIXELS // x0[0].numel())
-        starts = torch.zeros_like(x0)
-        if self._noise is not None:
-            starts = self._spec.start * self._noise.at(t, x0)
         ratio = self.schedule.noise_to_signal(t)
-        left_open = self._power / (self._power / ratio**2 + 1)
-        shares = brightness_hats(local_mean(x0), self._edges)
-        local = torch.einsum("bncyx,b->ncyx", shares, self._detail)
-        split = x0.split(rows), self._aim.split(rows), starts.split(rows), local.split(rows)
+        left_open = left_by_gaussian(self._power, ratio)
+        split = x0.split(rows), self._aim.split(rows), self._local(x0).split(rows)
         blocks = zip(*split, strict=True)
         return torch.cat([self._pull(*block, left_open.sqrt()) for block in blocks])
 
@@ -116,15 +98,13 @@ class SteeredDenoiser:
     def _gaps(self, maps: Maps, aim: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         return (self._statistics(maps) - aim) / self._spread
 
-    def _pull(
-        self, x0: Maps, aim: Float[Tensor, "n f"], start: Maps, local: Maps, gain: Map
-    ) -> Maps:
-        """Take the Adam steps, from `start` in posterior coordinates, scaled by `local`.
+    def _pull(self, x0: Maps, aim: Float[Tensor, "n f"], local: Maps, gain: Map) -> Maps:
+        """Take the Adam steps in posterior coordinates, scaled by `local`.
 
         Filter and mixing are their own adjoints, so the gradient by `u` is the gradient by the
         map, filtered and mixed.
         """
-        u, most = start.detach().clone(), MOST * self._spread
+        u, most = torch.zeros_like(x0), MOST * self._spread
         least = -most
         first, second, count = torch.zeros_like(u), torch.zeros_like(u), u.new_zeros(())
         for _ in range(self._spec.steps):

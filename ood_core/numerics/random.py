@@ -59,7 +59,7 @@ class Stream(IntEnum):
     SOLVER = 7
     SOURCE = 8
     COMPONENT = 9
-    STEERING = 10
+    COMPLETION = 10
     KNOWN = 11
     CHOICE = 12
 

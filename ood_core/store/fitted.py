@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_core.denoising.calibrated import BandWeights
+from ood_core.denoising.completed import LeftOpen
 from ood_core.denoising.gate import Gate
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.estimators.gaussian import GaussianPrior
@@ -45,16 +46,20 @@ def read_calibration(run: RunStore) -> tuple[ExpertPlan, BandWeights]:
         knots=torch.tensor(attributes["knots"]),
         weights=parts["weights"],
         gate=Gate(parts["gate_edges"], parts["gate_weights"], parts["gate_offsets"]),
+        left=LeftOpen(parts["left"], parts["kept"], parts["gaps"]),
     ).by_name(attributes["experts"], str(run.root))
 
 
-def calibration_row(weights: Tensor, gate: Gate) -> dict[str, NDArray[Any]]:
-    """Rows of `calibration.zarr` of weights `(timesteps, bands, experts)` and their gate."""
+def calibration_row(weights: Tensor, gate: Gate, left: LeftOpen) -> dict[str, NDArray[Any]]:
+    """Rows of `calibration.zarr` of weights `(timesteps, bands, experts)` and what they leave."""
     parts = {
         "weights": weights,
         "gate_edges": gate.edges,
         "gate_weights": gate.weights,
         "gate_offsets": gate.offsets,
+        "left": left.left,
+        "kept": left.kept,
+        "gaps": left.gaps,
     }
     layout = calibration_parts(*weights.shape[1:])
     return {"fitted": torch.cat([parts[name].flatten(1) for name in layout], dim=1).numpy()}

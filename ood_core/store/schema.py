@@ -5,6 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, final
 
+from ood_core.denoising.completed import KNOTS as POWER_KNOTS
+from ood_core.denoising.completed import LIMITS
 from ood_core.denoising.gate import BINS, KNOTS
 from ood_core.store.arrays import Column
 
@@ -80,17 +82,20 @@ def calibration_parts(bands: int, experts: int) -> dict[str, tuple[int, ...]]:
         "gate_edges": (BINS,),
         "gate_weights": (BINS, KNOTS, experts),
         "gate_offsets": (BINS,),
+        "left": (POWER_KNOTS,),
+        "kept": (POWER_KNOTS,),
+        "gaps": (len(LIMITS),),
     }
 
 
 def calibration_columns(bands: int, experts: int) -> list[Column]:
-    """`calibration.zarr`: weights of the experts per timestep and band, and their gate.
+    """`calibration.zarr`: weights of experts per timestep and band, gate, what is left.
 
     All lie in one array, since each is a file per timestep; the attribute `layout` names the parts.
     The attributes `timesteps` and `noise_to_signal` say what the rows are.
     """
     numbers = sum(math.prod(shape) for shape in calibration_parts(bands, experts).values())
-    about = "expert weights and gate, in the order of `layout`"
+    about = "expert weights, gate and what they leave, in the order of `layout`"
     return [Column("fitted", ("number",), (numbers,), "float32", about)]
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_core.arrays import Latents, Maps, PerSample, TimeGrid, on_device, row_major
-from ood_core.config.method import CalibrationSpec, Method
+from ood_core.config.method import CalibrationSpec, Method, SteeringSpec
 from ood_core.config.targets import Symmetry
 from ood_core.denoising.calibrated import (
     EXPERTS,
@@ -37,9 +37,11 @@ from ood_core.denoising.calibrated import (
     further_names,
     halves,
 )
+from ood_core.denoising.completed import Comparison, LeftOpen
 from ood_core.denoising.gate import Gate
 from ood_core.denoising.hats import band_knots
 from ood_core.denoising.plateaus import Plateaus
+from ood_core.denoising.statistics import Statistics, Taper
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.diffusion.sampling import Inversion, decode, held, invert
@@ -68,7 +70,7 @@ LEAST_FACTOR = 4
 """Of 64 px maps coarse ones made no better ones (docs/sizes.md)."""
 GAUSSIAN_ROOT = root_key("affine law of a base")
 PatchMixtures = tuple[PatchMixture, ...]
-Calibrated = tuple[Float[Tensor, "bands experts"], Gate]
+Calibrated = tuple[Float[Tensor, "bands experts"], Gate, LeftOpen]
 Each = Callable[[Sequence[Any]], Iterable[Any]]
 """Goes through pieces of work, and may show how far it is."""
 
@@ -388,14 +390,19 @@ class Calibrator:
         )  # fmt: skip
         self._folds = [on_device(fold, pipeline.device) for fold in folds]
         self._seen = seen.to(pipeline.device)
+        statistics = statistics_of(pipeline, seen)
+        compare = Comparison.of(seen, self._mean.cpu(), statistics, pipeline.root)
+        self._compare = on_device(compare, pipeline.device)
 
     def weights_at(self, t: int) -> Calibrated:
-        """Weights at one timestep, `(bands, experts)`, and its gate."""
+        """Weights at one timestep, `(bands, experts)`, its gate, and what both leave."""
         pipeline = self._pipeline
-        return calibrate_timestep(
+        weights, gate, maps = calibrate_timestep(
             self._seen, pipeline.base, self._folds, self._mean, t, self._spec,
             pipeline.targets.symmetries, pipeline.root,
         )  # fmt: skip
+        noise = pipeline.base.schedule.noise_to_signal(t)
+        return weights, gate, self._compare(*maps, t, noise)
 
     def weights(self, by_timestep: Mapping[int, Calibrated]) -> BandWeights:
         """The weights of all timesteps, in rising order."""
@@ -406,7 +413,23 @@ class Calibrator:
             knots=torch.tensor(self._plan.knots),
             weights=torch.stack([by_timestep[t][0] for t in rising]),
             gate=Gate.stacked([by_timestep[t][1] for t in rising]),
+            left=LeftOpen.stacked([by_timestep[t][2] for t in rising]),
         )
+
+
+def statistics_of(
+    pipeline: Pipeline, seen: Maps, plateaus: Plateaus | None = None, taper: Taper | None = None
+) -> Statistics:
+    """The statistics of maps like the targets that samples are steered by."""
+    symmetries = pipeline.targets.symmetries
+    bins = radial_bins(pipeline.method.steering, symmetries)
+    centred = "centred" in symmetries
+    return Statistics(seen.shape[-2], bins, seen.shape[-1], plateaus, taper, centred)
+
+
+def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
+    """Number of rings whose means are steered; 0 where maps have no centre."""
+    return 0 if steering is None or "translate" in symmetries else steering.radial_bins
 
 
 def time_grid(schedule: NoiseSchedule, method: Method) -> TimeGrid:

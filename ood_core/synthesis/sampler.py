@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ood_core.arrays import Latents, Maps, PerSample
 from ood_core.config.method import SteeringSpec
-from ood_core.config.targets import Symmetry
 from ood_core.denoising.aims import StatisticAims
 from ood_core.denoising.calibrated import Labels
 from ood_core.denoising.coarse import CoarseDenoiser
+from ood_core.denoising.completed import LIMITS, CompletedDenoiser, Completions
 from ood_core.denoising.plateaus import FrontDenoiser, Fronts, Plateaus
-from ood_core.denoising.statistics import Statistics, Taper
+from ood_core.denoising.statistics import Taper
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.denoiser import Denoiser
 from ood_core.diffusion.search import choose, search
@@ -25,7 +25,7 @@ from ood_core.estimators.gaussian import GaussianPrior
 from ood_core.numerics.random import Root, SeedRange
 from ood_core.synthesis.latent_samplers import latent_sampler
 from ood_core.synthesis.latents import Draws, ShellGeometry, draw
-from ood_core.synthesis.pipeline import Pipeline
+from ood_core.synthesis.pipeline import Pipeline, statistics_of
 from ood_core.synthesis.preference import Preference
 
 
@@ -101,6 +101,7 @@ class Sampler:
             fronts = Fronts.of(seen, symmetries, self._plateaus, pipeline.root)
             self._fronts = fronts.to(pipeline.device)
         self._measure_aims(None)
+        self._completions = self._completed()
         self._labels = pipeline.labels(seen)
         steer = pipeline.method.steer
         self._preference = None if steer is None else Preference.of(pipeline, steer)
@@ -110,12 +111,28 @@ class Sampler:
         seen, steering = pipeline.targets.fit_seen, pipeline.method.steering
         neighbours = steering.neighbours if steering is not None else 1
         symmetries = pipeline.targets.symmetries
-        bins = radial_bins(steering, symmetries)
-        statistics = Statistics(
-            seen.shape[-2], bins, seen.shape[-1], self._plateaus, taper, "centred" in symmetries
-        )
+        statistics = statistics_of(pipeline, seen, self._plateaus, taper)
         aims = StatisticAims.measure(statistics, seen, symmetries, neighbours)
         self._statistics, self.aims = statistics.to(pipeline.device), aims.to(pipeline.device)
+
+    def _completed(self) -> Completions | None:
+        """What estimates get on a random way down whose calibration says what they leave."""
+        pipeline = self._pipeline
+        weights, experts = pipeline.weights, pipeline.experts
+        if experts is None or weights is None or weights.left is None:
+            return None
+        if pipeline.method.solver != "ancestral":
+            return None
+        schedule, spectra = pipeline.base.schedule, {}
+        for t in pipeline.timesteps.tolist():
+            noise = schedule.noise_to_signal(t)
+            if (left := weights.left_at(noise)) is None:
+                return None
+            spectra[t] = left.at(self.aims.power, noise)
+        # What is judged in one step says little of fronts, on which the next step decides anew.
+        limit = LIMITS[0] if self._plateaus is not None else weights.left.limit()
+        mean, local = experts.gaussian.mean, self.aims.local
+        return Completions.of(spectra, schedule, limit, mean, local)
 
     def tapered(self, taper: Taper) -> "Sampler":
         """The same, steered towards statistics of targets that fade at their borders."""
@@ -246,14 +263,11 @@ class Sampler:
         """Denoisers of a batch without and with steering."""
         pipeline, spec = self._pipeline, self._pipeline.method.steering or SteeringSpec()
         plain, steps = pipeline.denoiser(labels), pipeline.timesteps.tolist()[::-1]
-        if means is not None:
-            plain = CoarseDenoiser(plain, means, self.aims.power)
         if self._fronts is not None:
             plain = FrontDenoiser(plain, self._fronts)
-        steered = SteeredDenoiser(plain, self._statistics, aim, self.aims, spec, seeds, steps)
+        if self._completions is not None:
+            plain = CompletedDenoiser(plain, self._completions, seeds, steps)
+        if means is not None:
+            plain = CoarseDenoiser(plain, means, self.aims.power)
+        steered = SteeredDenoiser(plain, self._statistics, aim, self.aims, spec, seeds)
         return plain, steered
-
-
-def radial_bins(steering: SteeringSpec | None, symmetries: Sequence[Symmetry]) -> int:
-    """Number of rings whose means are steered; 0 where maps have no centre."""
-    return 0 if steering is None or "translate" in symmetries else steering.radial_bins

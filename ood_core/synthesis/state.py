@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ood_core.denoising.calibrated import BandWeights
+from ood_core.denoising.completed import LeftOpen
 from ood_core.denoising.gate import Gate
 from ood_core.diffusion.patches import PatchMixture
 from ood_core.errors import InputError
@@ -32,8 +33,8 @@ from ood_core.synthesis.pipeline import ExpertPlan, FittedPrior
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        BandWeights, Diagonal, ExpertPlan, FittedPrior, Gate, GaussianPrior, Interval, LowRank,
-        Norms, PatchMixture, ShellGeometry, Stationary,
+        BandWeights, Diagonal, ExpertPlan, FittedPrior, Gate, GaussianPrior, Interval, LeftOpen,
+        LowRank, Norms, PatchMixture, ShellGeometry, Stationary,
     )
 }  # fmt: skip
 KIND, ARRAY, TUPLE, NUMBER = "kind", "array", "tuple", "number"

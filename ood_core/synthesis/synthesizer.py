@@ -34,7 +34,7 @@ from ood_core.synthesis.state import read_state, write_state
 from ood_core.synthesis.trust import Trust
 from ood_core.synthesis.walks import geodesic
 
-FORMAT = 4
+FORMAT = 5
 
 
 @final

@@ -83,7 +83,7 @@ def fitted(
 ) -> CalibratedDenoiser:
     mean = whole.gaussian.mean
     found = [calibrate_timestep(targets, base, folds, mean, t, SPEC, (), 7) for t in TIMESTEPS]
-    weights, gates = zip(*found, strict=True)
+    weights, gates, _ = zip(*found, strict=True)
     ratio = torch.tensor([LINEAR.noise_to_signal(t) for t in TIMESTEPS])
     knots = band_knots(SIDE, SIDE, SPEC.bands)
     bands = BandWeights(ratio, knots, torch.stack(weights), Gate.stacked(gates))
@@ -131,7 +131,7 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
     targets = MEAN + variance.sqrt() * randn(64, 1, SIDE, SIDE, seed=5).float()
     base = law(Diagonal(variance))
     for t in TIMESTEPS:
-        weights, _ = calibrate_timestep(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
+        weights, *_ = calibrate_timestep(targets, base, [laws(NARROW)] * 2, MEAN, t, SPEC, (), 7)
         identity, on_base, gaussian, cluster = weights.T
         # A band holds at least 64 x 4 draws of some 4 modes each; its residual is of the size of
         # the signal, so a weight is known to 5 / sqrt(1000) = 0.16.
@@ -143,7 +143,7 @@ def test_an_exact_base_earns_the_weight_where_the_others_are_useless() -> None:
 def test_a_base_that_answers_the_mean_earns_none() -> None:
     targets = fields(64, 1)
     base = law(Stationary(torch.full_like(POWER, 1e-8)))
-    weights, _ = calibrate_timestep(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
+    weights, *_ = calibrate_timestep(targets, base, [laws(EXACT)] * 2, MEAN, 300, SPEC, (), 7)
     assert float(weights[:, list(EXPERTS).index("base")].abs().max()) < 0.01
 
 
@@ -280,7 +280,7 @@ def test_weights_are_a_function_of_targets_timestep_and_root() -> None:
     targets, folds = fields(8, 1), [laws(EXACT)] * 2
 
     def weights(t: int, root: int) -> torch.Tensor:
-        found, gate = calibrate_timestep(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
+        found, gate, _ = calibrate_timestep(targets, NARROW, folds, MEAN, t, SPEC, ("flip",), root)
         return torch.cat([found.flatten(), gate.weights.flatten(), gate.offsets])
 
     assert torch.equal(weights(300, 1), weights(300, 1))

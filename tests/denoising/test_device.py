@@ -64,9 +64,7 @@ def test_steering_stays_on_the_device_and_lowers_the_distance(device: str) -> No
     statistics = Statistics(16)
     aims = StatisticAims.measure(statistics, targets, ("flip",), 3)
     aim, _ = aims.draw(SeedRange(3, 0, 12))
-    steered = SteeredDenoiser(
-        stack(targets), statistics, aim, aims, SteeringSpec(radial_bins=0, start=0)
-    )
+    steered = SteeredDenoiser(stack(targets), statistics, aim, aims, SteeringSpec(radial_bins=0))
     x_t = normal(SeedRange(4, 0, 12), SHAPE).to(device)
     t = SCHEDULE.index_of(1.0)
     plain = stack(targets)(x_t, t)

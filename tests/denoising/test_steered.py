@@ -19,7 +19,6 @@ from ood_core.denoising.steered import MOST, SteeredDenoiser
 from ood_core.denoising.windowed import weights
 from ood_core.diffusion.analytic import GaussianDenoiser
 from ood_core.diffusion.schedule import NoiseSchedule
-from ood_core.metrics.detail import local_mean
 from ood_core.metrics.distances import Whitening
 from ood_core.numerics.covariance import Stationary, filtered, wavenumbers
 from ood_core.numerics.random import SeedRange
@@ -31,7 +30,7 @@ SIDE, TARGETS = 16, 12
 DIHEDRAL: tuple[Symmetry, ...] = ("flip", "rotate90")
 STATISTICS = Statistics(SIDE)
 POWER = (0.01 / (wavenumbers(SIDE, SIDE) + 1 / SIDE) ** 2)[None]
-SPEC = SteeringSpec(steps=6, rate=0.2, sigma_max=2.5, radial_bins=0, start=0)
+SPEC = SteeringSpec(steps=6, rate=0.2, sigma_max=2.5, radial_bins=0)
 ZERO_MODE = 2 * 3 * 4 + 4 * 4 * 3  # first band power, behind the scattering moments
 SCATTERING = slice(0, 2 * 3 * 4 + 4 * 4 * 3)
 SORTED = GROUPS + 2 * BLOCK_GROUPS  # means of blocks of 2 and 4 px
@@ -52,7 +51,7 @@ def aims() -> StatisticAims:
 @pytest.fixture(scope="module")
 def even(aims: StatisticAims) -> StatisticAims:
     """Aims of maps whose detail is the same at every brightness."""
-    return replace(aims, detail=torch.ones_like(aims.detail))
+    return replace(aims, local=replace(aims.local, spread=torch.ones_like(aims.local.spread)))
 
 
 INNER = GaussianDenoiser(LINEAR, torch.zeros(1, SIDE, SIDE), Stationary(POWER))
@@ -163,56 +162,6 @@ def test_the_first_step_is_one_rate_in_the_coordinates(even: StatisticAims, t: i
     # 1e-6 of values of order 1 in float32, over the least root of a power.
     atol = 1e-5 / float(left_open.sqrt().min())
     assert float((white.abs() - 0.2).abs().quantile(0.99)) < atol  # some gradients nearly vanish
-
-
-def test_steps_begin_at_a_draw_of_what_is_left_open(even: StatisticAims) -> None:
-    """Hardly steered, estimates differ from the mean by `start` posterior standard deviations."""
-    ratio = LINEAR.noise_to_signal(INSIDE)
-    left_open = even.power * ratio**2 / (even.power + ratio**2)
-    x_t = randn(40, 1, SIDE, SIDE, seed=5).float()
-    spec = replace(SPEC, steps=1, rate=1e-7, start=0.7)
-    moved = steered(even, SeedRange(3, 0, 40), spec)(x_t, INSIDE) - INNER(x_t, INSIDE)
-    white = filtered(moved, left_open.rsqrt()) / 0.7
-    # 40 maps of 256 pixels: the variance of N(0, 1) is known to sqrt(2 / 10240) = 1.4 %; 5 of it.
-    assert abs(float(white.var()) - 1) < 0.07
-    assert abs(float(white.mean())) < 5 / 10240**0.5
-    again = steered(even, SeedRange(3, 5, 9), spec)(x_t[5:9], INSIDE) - INNER(x_t[5:9], INSIDE)
-    torch.testing.assert_close(again, moved[5:9], atol=1e-5, rtol=0)
-    other = steered(even, SeedRange(3, 0, 40), spec)(x_t, INSIDE + 1) - INNER(x_t, INSIDE + 1)
-    assert abs(float((other * moved).mean())) < 5 * float(moved.var()) / 10240**0.5  # fresh
-
-
-def test_steps_are_as_long_as_detail_is_at_their_brightness(even: StatisticAims) -> None:
-    """Half as rough where bright: there all steps are half as long, and where faint unchanged."""
-    x_t = randn(40, 1, SIDE, SIDE, seed=5).float()
-    spec, seeds = replace(SPEC, steps=1, rate=1e-7, start=0.7), SeedRange(3, 0, 40)
-    plain = INNER(x_t, INSIDE)
-    least, middle, most = local_mean(plain).quantile(torch.tensor([0.0, 0.5, 1.0])).tolist()
-    edges = torch.tensor([least - 1, middle - 1e-4, middle, middle + 1e-4, most + 1])
-    halved = replace(even, edges=edges, detail=torch.tensor([1.0, 1.0, 0.75, 0.5, 0.5]))
-    moved, scaled = (steered(a, seeds, spec)(x_t, INSIDE) - plain for a in (even, halved))
-    bright, faint = local_mean(plain) > middle + 1e-4, local_mean(plain) < middle - 1e-4
-    assert bright.sum() > 4000 < faint.sum()
-    torch.testing.assert_close(scaled[faint], moved[faint], rtol=0, atol=1e-6)
-    torch.testing.assert_close(scaled[bright], 0.5 * moved[bright], rtol=0, atol=1e-6)
-
-
-def test_the_spread_of_detail_is_measured_by_brightness() -> None:
-    """White noise that is three times as rough on the bright half of a wave."""
-    wave = 3 * torch.cos(torch.pi * (torch.arange(SIDE) + 0.5) / SIDE).expand(40, 1, SIDE, SIDE)
-    noise = torch.where(wave > 0, 0.3, 0.1) * randn(40, 1, SIDE, SIDE, seed=8).float()
-    found = StatisticAims.measure(STATISTICS, wave + noise, (), neighbours=5)
-    faint, bright = found.detail[0], found.detail[-1]
-    # Power 0.09 and 0.01 are 0.05 in the mean; the wave's own bend adds a little to both.
-    assert float(bright) == pytest.approx((0.09 / 0.05) ** 0.5, rel=0.1)
-    assert float(bright / faint) == pytest.approx(3, rel=0.25)
-
-
-def test_a_random_start_needs_a_seed_per_map(aims: StatisticAims) -> None:
-    spec, (aim, _) = replace(SPEC, start=0.5), aims.draw(SeedRange(3, 0, 2))
-    for seeds in (None, SeedRange(3, 0, 3)):
-        with pytest.raises(ValueError, match="expected as many"):
-            SteeredDenoiser(INNER, STATISTICS, aim, aims, spec, seeds)
 
 
 @pytest.mark.parametrize("size", [16, 17])

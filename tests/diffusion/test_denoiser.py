@@ -114,7 +114,7 @@ class TestSteered(DenoiserContract):
         statistics = Statistics(16)
         inner = GaussianDenoiser(LINEAR, torch.zeros(1, 16, 16), isotropic(1.0, (1, 16, 16)))
         aim = statistics(0.5 * randn(1, 1, 16, 16, seed=10).float())  # one for all rows
-        spec = SteeringSpec(steps=2, rate=0.03, sigma_max=2.5, radial_bins=0, start=0)
+        spec = SteeringSpec(steps=2, rate=0.03, sigma_max=2.5, radial_bins=0)
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         large = torch.zeros(len(spread), dtype=torch.bool)
         near, edges = torch.zeros(1, 1, dtype=torch.int64), torch.linspace(-1, 1, 5)

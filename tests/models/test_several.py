@@ -80,7 +80,7 @@ def test_a_base_has_weight_where_it_is_missed() -> None:
                 good = asked.number == self.right
                 return truth(x_t, t) if good else torch.zeros_like(x_t)
 
-        weights, gate = calibrate_timestep(targets, Both(), folds, mean, 300, spec, (), 7)
+        weights, gate, _ = calibrate_timestep(targets, Both(), folds, mean, 300, spec, (), 7)
         assert weights.shape[1] == len(EXPERTS) + 1 == gate.weights.shape[-1]
         columns = weights[:, [BASE, len(EXPERTS)]].abs().amax(dim=0)
         assert columns[known] > 0.3 and columns[1 - known] == 0

@@ -82,9 +82,9 @@ def test_normals_are_those_of_box_and_muller() -> None:
 
 def test_several_attempts_at_once_are_each_of_them() -> None:
     seeds, attempts = SeedRange(4, 2, 5), (7, 0, 3)
-    rows = normals(seeds, SHAPE, attempts, Stream.STEERING)
+    rows = normals(seeds, SHAPE, attempts, Stream.COMPLETION)
     for row, attempt in zip(rows, attempts, strict=True):
-        assert torch.equal(row, normal(seeds, SHAPE, attempt, Stream.STEERING))
+        assert torch.equal(row, normal(seeds, SHAPE, attempt, Stream.COMPLETION))
 
 
 def test_uniform_numbers_fill_the_unit_interval() -> None:
@@ -155,7 +155,7 @@ def test_streams_are_numbered_apart_for_ever() -> None:
         "SOLVER": 7,
         "SOURCE": 8,
         "COMPONENT": 9,
-        "STEERING": 10,
+        "COMPLETION": 10,
         "KNOWN": 11,
         "CHOICE": 12,
     }
