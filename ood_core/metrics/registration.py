@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ood_core.config.targets import Symmetry
-from ood_core.metrics.overlap import Found
+from ood_core.metrics.overlap import Found, summed
 from ood_core.numerics.symmetry import orbit
 
 WAVES = 20  # p^2 + q^2 of modes whose waves are compared by themselves
@@ -37,7 +37,7 @@ MOST = 1 / 8  # of a side, that a coefficient of a displacement may reach
 NOISE = 1e-4  # power of modes, in maps' own units, that whitening does not blow up
 EMPTY = 0.1  # of the mean energy of modes: with less, parts are alike for want of structure
 CANDIDATES = 4  # targets that are laid on a map
-BLOCK = 32  # maps at once
+BLOCK = 8  # maps at once
 
 AnyMaps = Float[Tensor, "_ _ _ _"]
 Modes = Float[Tensor, "n c p q"]
@@ -92,22 +92,29 @@ class RegistrationSearch:
     ) -> Float[Tensor, " n"]:
         """Correlation of each map with its own image after registration."""
         height, width = maps.shape[-2:]
-        smooth, stiffness = _smooth(height, width)
-        smooth, stiffness = smooth.to(maps), stiffness.to(maps) * height * width
-        bent = maps.new_zeros(len(maps), 2, len(smooth))  # coefficients, in sides
-        sides = maps.new_tensor([height, width])[:, None, None]
+        (y, x), stiffness = _smooth(height, width)
+        y, x, stiffness = y.to(maps), x.to(maps), stiffness.to(maps) * height * width
+        pairs = [(rows[:, None] * rows).flatten(0, 1) for rows in (y, x)]
+        ahead, along = (_slope(n).to(maps) * n for n in (height, width))
+        bent = maps.new_zeros(len(maps), *stiffness.shape)  # coefficients, in sides
         for most, iterations in LEVELS:
             wanted = self._field(maps, most) * sign[:, None, None, None]
             field = self._field(images, most)
             for _ in range(iterations):
-                now = _displaced(field, torch.einsum("nab,bhw->nahw", bent, smooth))
-                slopes = torch.stack(torch.gradient(now, dim=(2, 3)), 1) * sides[:, None]
-                design = (slopes[:, :, None] * smooth[:, None]).flatten(1, 2).flatten(2)
-                normal = design @ design.mT + torch.diag(stiffness)
-                aim = (design @ (wanted - now).flatten(1)[:, :, None])[:, :, 0]
-                step = torch.linalg.solve(normal, aim - stiffness * bent.flatten(1))
+                now = _displaced(field, y.T @ bent @ x)
+                by_y, by_x, gap = ahead @ now, now @ along.T, wanted - now
+                products = torch.stack(
+                    [summed(by_y * by_y), summed(by_y * by_x), summed(by_x * by_x)], 1
+                )
+                blocks = pairs[0] @ (products @ pairs[1].T)  # of products of the functions
+                blocks = blocks.unflatten(-1, (len(x), -1)).unflatten(-3, (len(y), -1))
+                normal = blocks[:, [[0, 1], [1, 2]]].permute(0, 1, 3, 5, 2, 4, 6)
+                normal = normal.flatten(4).flatten(1, 3) + torch.diag(stiffness.flatten())
+                aim = y @ (torch.stack([summed(by_y * gap), summed(by_x * gap)], 1) @ x.T)
+                aim = (aim - stiffness * bent).flatten(1)
+                step = torch.cholesky_solve(aim[..., None], torch.linalg.cholesky(normal))
                 bent = (bent + step.view_as(bent)).clamp(-MOST, MOST)
-        moved = _displaced(images, torch.einsum("nab,bhw->nahw", bent, smooth))
+        moved = _displaced(images, y.T @ bent @ x)
         most = LEVELS[-1][0]
         one, other = (_unit(of, most, self.power) for of in (maps, moved))
         return (one * other).sum(1)
@@ -163,13 +170,21 @@ def _cosines(side: int, count: int) -> Float[Tensor, "count side"]:
 
 
 @cache
-def _smooth(height: int, width: int) -> tuple[Float[Tensor, "b y x"], Float[Tensor, " both"]]:
-    """Functions that displacements are made of, and their stiffness along y, then along x."""
-    y, x = (_cosines(n, min(ORDERS, n)) * n**0.5 for n in (height, width))
-    made = torch.einsum("ph,qw->pqhw", y / y.abs().amax(1, True), x / x.abs().amax(1, True))
-    p, q = (torch.arange(n) for n in made.shape[:2])
+def _smooth(
+    height: int, width: int
+) -> tuple[tuple[Float[Tensor, "p y"], Float[Tensor, "q x"]], Float[Tensor, "two p q"]]:
+    """Displacements are made of products of these; their stiffness along y, then along x."""
+    y, x = (_cosines(n, min(ORDERS, n)) for n in (height, width))
+    p, q = torch.arange(len(y)), torch.arange(len(x))
     stiffness = STIFFNESS * (1 + p[:, None] ** 2 + q**2) / ORDERS**2
-    return made.flatten(0, 1), stiffness.flatten().repeat(2)
+    return (y / y.abs().amax(1, True), x / x.abs().amax(1, True)), stiffness.expand(2, -1, -1)
+
+
+@cache
+def _slope(side: int) -> Float[Tensor, "side side"]:
+    """Central differences of a row, one-sided at both ends."""
+    slope: Tensor = torch.gradient(torch.eye(side, dtype=torch.float64), dim=0)[0]
+    return slope
 
 
 def _displaced(maps: AnyMaps, by: Float[Tensor, "n two y x"]) -> AnyMaps:
