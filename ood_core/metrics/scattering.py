@@ -20,7 +20,7 @@ from ood_core.arrays import Maps
 
 MIN_MODULUS = 1e-3  # of model range: keeps logarithms of empty bands finite
 TINY = 1e-12  # square of a modulus whose gradient is still finite
-
+BLOCK_PIXELS = 2**14  # measured at once: their responses fit into the cache of a CPU
 
 Responses = list[tuple[Tensor, Tensor]]
 """Of every scale the complex responses `(n, inputs, l, y, x)` and their moduli."""
@@ -175,7 +175,10 @@ def _thinned(bank: Float[Tensor, "l y x"], height: int, width: int) -> Float[Ten
 def scattering_features(maps: Maps) -> Float[Tensor, "n f"]:
     """Return the log-scattering moments of maps; of an oblong map, of its first square."""
     size = min(maps.shape[-2:])
-    return _filters(size).log_moments(maps[..., :size, :size].float())
+    fields = maps[..., :size, :size].float().flatten(0, 1)[:, None]
+    blocks = fields.split(max(1, BLOCK_PIXELS // size**2))
+    found: Tensor = torch.cat([_filters(size).log_moments(block) for block in blocks])
+    return found.reshape(len(maps), -1)
 
 
 @cache
