@@ -22,7 +22,7 @@ from ood_core.synthesis.pipeline import choose_device
 
 MAX_MAPS = 48
 MIN_MAPS = 8  # of fewer, the share that is nearer says nothing
-PIXELS = 2**18  # of a channel, of all maps: 16 maps of 128 px
+PIXELS = 2**17  # of a channel, of all maps: 32 maps of 64 px, and 8 of 128
 STEPS = 24
 
 
