@@ -122,7 +122,7 @@ class OverlapSearch:
         image = pair // targets + len(self.turns) * torch.arange(count, device=pair.device)[:, None]
         image, target = image.flatten(), (pair % targets).flatten()
         found = both.movedim(-1, 2)[image, target // 2, target % 2].flatten(1)
-        shift = found.abs().argmax(1)
+        shift = _largest(found.abs())
         found = found * found.gather(1, shift[:, None]).sign()
         places = torch.stack([shift // width, shift % width], 1)
         around = torch.arange(-1, 2, device=white.device)
@@ -213,6 +213,13 @@ def _spread(white: AnyMaps) -> Float[Tensor, " c"]:
 def _whitened(maps: AnyMaps, kernel: Tensor) -> AnyMaps:
     white = _filtered(maps, kernel)
     return white / (1 + (white / BRIGHT).square()).sqrt()
+
+
+def _largest(values: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
+    """Where rows are largest; on a CPU by NumPy, several times as fast as torch."""
+    if values.device.type != "cpu":
+        return values.argmax(1)
+    return torch.from_numpy(values.numpy().argmax(1))
 
 
 def summed(values: AnyMaps) -> Float[Tensor, "n y x"]:

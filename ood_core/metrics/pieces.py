@@ -45,7 +45,7 @@ SCALES = (0.72, 0.76, 0.81, 0.86, 0.9, 0.95, 1.0, 1.05, 1.1, 1.16)
 PAIRS = 32  # pairs of discs that are turned, per map
 MAX_TARGETS = 1024  # of which discs are kept; more are thinned evenly
 WHITENED = 64  # targets, at most, that set the whitening
-BLOCK = 8  # maps at once
+BLOCK = 16  # maps at once
 
 AnyMaps = Float[Tensor, "_ _ _ _"]
 Coefficients = Complex[Tensor, "discs functions"]

@@ -37,7 +37,7 @@ MOST = 1 / 8  # of a side, that a coefficient of a displacement may reach
 NOISE = 1e-4  # power of modes, in maps' own units, that whitening does not blow up
 EMPTY = 0.1  # of the mean energy of modes: with less, parts are alike for want of structure
 CANDIDATES = 4  # targets that are laid on a map
-BLOCK = 8  # maps at once
+BLOCK = 32  # maps at once
 
 AnyMaps = Float[Tensor, "_ _ _ _"]
 Modes = Float[Tensor, "n c p q"]
@@ -45,24 +45,66 @@ Modes = Float[Tensor, "n c p q"]
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class Waves:
+    """Cosines of a grid along both axes, gains of their modes that whiten them, the least energy.
+
+    Gains are 0 of modes that are not looked at.
+    """
+
+    y: Float[Tensor, "p y"]
+    x: Float[Tensor, "q x"]
+    gain: Modes
+    least: Tensor
+
+    @classmethod
+    def of(cls, maps: AnyMaps, most: int, power: Modes) -> "Waves":
+        """Those of `0 < p^2 + q^2 <= most`, whitened by their mean `power`."""
+        y, x = _cosines_of(maps, most)
+        own, chosen = power[..., : len(y), : len(x)], _chosen(len(y), len(x), most).to(maps.device)
+        return cls(y, x, (own + NOISE).rsqrt() * chosen, EMPTY * ((own > 0) & chosen).sum())
+
+    def unit(self, maps: AnyMaps) -> Float[Tensor, "n modes"]:
+        """Modes, whitened and of unit length; 0 where there is no structure."""
+        modes = (self.y @ (maps @ self.x.T) * self.gain).flatten(1)
+        energy = modes.square().sum(1, keepdim=True)
+        unit: Tensor = torch.where(energy > self.least, modes * energy.clamp(min=1e-24).rsqrt(), 0)
+        return unit
+
+    def field(self, maps: AnyMaps) -> AnyMaps:
+        """Whitened modes as maps with a mean square of 1."""
+        modes = self.unit(maps).view(*maps.shape[:2], len(self.y), len(self.x))
+        field: Tensor = self.y.T @ (modes @ self.x) * maps[0].numel() ** 0.5
+        return field
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class RegistrationSearch:
-    """All images of targets, their modes, and how these are whitened."""
+    """All images of targets, and their modes; `levels` are those of `LEVELS`."""
 
     images: AnyMaps
-    power: Modes
     count: int
+    long: Waves
+    longer: Waves
+    levels: tuple[Waves, ...]
     waves: Float[Tensor, "images modes"]
     seen: Float[Tensor, "images modes"]
 
     @classmethod
     def of(cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...]) -> "RegistrationSearch":
         """Prepare targets in units of their own, under images of which all have one shape."""
-        power = _modes(targets, LEVELS[-1][0]).square().mean(0, keepdim=True)
+        most = LEVELS[-1][0]
+        y, x = _cosines_of(targets, most)
+        power = (y @ (targets @ x.T)).square().mean(0, keepdim=True)
+        power = power * _chosen(len(y), len(x), most).to(power)
         if power.shape[-1] == power.shape[-2]:
             power = (power + power.mT) / 2
         images = torch.cat(orbit(targets, symmetries))
-        waves, seen = (_unit(images, most, power) for most in (WAVES, SEEN))
-        return cls(images, power, len(targets), waves, seen)
+        longer, long = (Waves.of(targets, most, power) for most in (WAVES, SEEN))
+        levels = tuple(Waves.of(targets, most, power) for most, _ in LEVELS)
+        return cls(
+            images, len(targets), long, longer, levels, longer.unit(images), long.unit(images)
+        )
 
     def nearest(self, maps: AnyMaps) -> dict[str, Found]:
         """Return the nearest target by waves and after registration, of maps in own units."""
@@ -74,9 +116,9 @@ class RegistrationSearch:
         }  # fmt: skip
 
     def _nearest(self, maps: AnyMaps) -> tuple[Found, Found]:
-        height, image = (_unit(maps, WAVES, self.power) @ self.waves.T).abs().max(1)
+        height, image = (self.longer.unit(maps) @ self.waves.T).abs().max(1)
         views = torch.stack(_views(maps), 1)
-        found = _unit(views.flatten(0, 1), SEEN, self.power) @ self.seen.T
+        found = self.long.unit(views.flatten(0, 1)) @ self.seen.T
         found = found.view(len(maps), -1)
         best = found.abs().topk(min(CANDIDATES, found.shape[1]), dim=1).indices
         sign = found.gather(1, best).sign()
@@ -97,9 +139,9 @@ class RegistrationSearch:
         pairs = [(rows[:, None] * rows).flatten(0, 1) for rows in (y, x)]
         ahead, along = (_slope(n).to(maps) * n for n in (height, width))
         bent = maps.new_zeros(len(maps), *stiffness.shape)  # coefficients, in sides
-        for most, iterations in LEVELS:
-            wanted = self._field(maps, most) * sign[:, None, None, None]
-            field = self._field(images, most)
+        for waves, (_, iterations) in zip(self.levels, LEVELS, strict=True):
+            wanted = waves.field(maps) * sign[:, None, None, None]
+            field = waves.field(images)
             for _ in range(iterations):
                 now = _displaced(field, y.T @ bent @ x)
                 by_y, by_x, gap = ahead @ now, now @ along.T, wanted - now
@@ -115,44 +157,17 @@ class RegistrationSearch:
                 step = torch.cholesky_solve(aim[..., None], torch.linalg.cholesky(normal))
                 bent = (bent + step.view_as(bent)).clamp(-MOST, MOST)
         moved = _displaced(images, y.T @ bent @ x)
-        most = LEVELS[-1][0]
-        one, other = (_unit(of, most, self.power) for of in (maps, moved))
-        return (one * other).sum(1)
-
-    def _field(self, maps: AnyMaps, most: int) -> AnyMaps:
-        """Whitened modes as maps with a mean square of 1."""
-        rows, columns = _sides(maps, most)
-        modes = _unit(maps, most, self.power).view(*maps.shape[:2], rows, columns)
-        y, x = _cosines(maps.shape[-2], rows).to(maps), _cosines(maps.shape[-1], columns).to(maps)
-        field: Tensor = y.T @ modes @ x * maps[0].numel() ** 0.5
-        return field
+        return (self.levels[-1].unit(maps) * self.levels[-1].unit(moved)).sum(1)
 
     def _found(self, height: Tensor, image: Int[Tensor, " n"]) -> Found:
         return Found((2 - 2 * height.double().clamp(max=1)).sqrt(), image % self.count)
 
 
-def _sides(maps: AnyMaps, most: int) -> tuple[int, int]:
-    rows, columns = (min(math.isqrt(most) + 1, side) for side in maps.shape[-2:])
-    return rows, columns
-
-
-def _modes(maps: AnyMaps, most: int) -> Modes:
-    """Amplitudes of orthonormal cosines of `0 < p^2 + q^2 <= most`, and 0 for others."""
-    rows, columns = _sides(maps, most)
-    y, x = _cosines(maps.shape[-2], rows).to(maps), _cosines(maps.shape[-1], columns).to(maps)
-    kept: Tensor = (y @ maps @ x.T) * _chosen(rows, columns, most).to(maps)
-    return kept
-
-
-def _unit(maps: AnyMaps, most: int, power: Modes) -> Float[Tensor, "n modes"]:
-    """Modes, whitened and of unit length; 0 where there is no structure."""
-    rows, columns = _sides(maps, most)
-    own = power[..., :rows, :columns]
-    modes = (_modes(maps, most) * (own + NOISE).rsqrt()).flatten(1)
-    energy = modes.square().sum(1, keepdim=True)
-    number = ((own > 0) & _chosen(rows, columns, most).to(own.device)).sum()
-    unit: Tensor = torch.where(energy > EMPTY * number, modes / energy.sqrt().clamp(min=1e-12), 0)
-    return unit
+def _cosines_of(maps: AnyMaps, most: int) -> tuple[Float[Tensor, "p y"], Float[Tensor, "q x"]]:
+    """Orthonormal cosines of `p^2 <= most` along either axis."""
+    count = math.isqrt(most) + 1
+    y, x = (_cosines(side, min(count, side)).to(maps) for side in maps.shape[-2:])
+    return y, x
 
 
 def _chosen(rows: int, columns: int, most: int) -> Bool[Tensor, "p q"]:
