@@ -92,7 +92,7 @@ class OverlapSearch:
         white = _whitened(turned, self.kernel)
         image, target, shift, weights = self._candidates(white, len(maps))
         own, energy = white[image], summed(white.square())
-        around = _moved(self.white[target], shift)
+        around = _moved(self.white, target, shift)
         fields = []  # products of each pair, and the target's energies, moved by whole pixels first
         for other in (around[..., 1:-1, 1:-1], _blended(around, weights)):
             fields += [summed(own * other), summed(other.square())]
@@ -113,7 +113,7 @@ class OverlapSearch:
         products = own[:, None, 0] * self.modes[None, :, 0]
         for channel in range(1, own.shape[1]):
             products += own[:, None, channel] * self.modes[None, :, channel]
-        both = torch.view_as_real(torch.fft.ifft2(products))
+        both = torch.view_as_real(torch.fft.ifft2(products, norm="forward"))
         columns = both.flatten(3)  # the least and the largest of columns first: long rows are fast
         peaks = torch.maximum(columns.amax(2), -columns.amin(2)).unflatten(2, (width, 2)).amax(2)
         peaks = peaks.flatten(1)[:, : len(self.white)].reshape(count, -1)
@@ -150,16 +150,13 @@ def _paired_modes(white: AnyMaps) -> Tensor:
     return paired
 
 
-def _moved(maps: AnyMaps, shift: Int[Tensor, "n 2"]) -> AnyMaps:
-    """Roll every map by its own shift (y, x); a pixel more on every side goes on periodically."""
+def _moved(maps: AnyMaps, which: Int[Tensor, " n"], shift: Int[Tensor, "n 2"]) -> AnyMaps:
+    """Roll some maps by shifts (y, x) of their own, with a pixel more, periodic, on every side."""
     height, width = maps.shape[-2:]
-    y, x = (
-        (torch.arange(-1, n + 1, device=maps.device) - shift[:, d, None]) % n
-        for d, n in enumerate((height, width))
-    )
-    place = (y[:, :, None] * width + x[:, None]).flatten(1)[:, None]
-    moved = maps.flatten(2).gather(2, place.expand(-1, maps.shape[1], -1))
-    return moved.view(*maps.shape[:2], height + 2, width + 2)
+    rows = torch.cat([maps, maps, maps[..., :2]], -1).unfold(-1, width + 2, 1)  # from every start
+    y = (torch.arange(-1, height + 1, device=maps.device) - shift[:, :1]) % height
+    x = (-1 - shift[:, 1:]) % width
+    return rows[which[:, None], :, y, x].movedim(2, 1)
 
 
 def _blended(around: AnyMaps, weights: Float[Tensor, "n 2 3"]) -> AnyMaps:
