@@ -5,6 +5,7 @@ The part `run` gives prior and weights. What is compared is time; quality of eac
 """
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from flows.settings import PROJECT, load_settings
 from ood_core.denoising.calibrated import BASE
 from ood_core.diffusion.sampling import decode
 from ood_core.diffusion.solvers import Ddim, last
-from ood_core.metrics.scattering import Scattering
+from ood_core.metrics.scattering import MIN_MODULUS, Scattering
 from ood_core.store.plan import Shard
 from ood_core.store.run import RunStore
 from ood_core.synthesis.pipeline import Pipeline
@@ -88,16 +89,41 @@ def _diffusers_pipeline(base: Any) -> DDIMPipeline:
 
 def synthesise(target: torch.Tensor) -> torch.Tensor:
     """A map with the scattering moments of another, from noise, by L-BFGS (Bruna & Mallat 2019)."""
-    moments = Scattering(target.shape[-1]).log_moments
-    aim = moments(target)
+    scattering = Scattering(target.shape[-1])
+    aim, _ = moments(scattering, target)
     made = torch.randn_like(target).requires_grad_()
     search = torch.optim.LBFGS([made], max_iter=LBFGS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
-        search.zero_grad()
-        gap = (moments(made) - aim).square().sum()
-        gap.backward()
-        return gap
+        found, by_maps = moments(scattering, made.detach())
+        gap = found - aim
+        made.grad = by_maps(2 * gap)
+        return gap.square().sum()
 
     search.step(loss)
     return made.detach()
+
+
+def moments(
+    scattering: Scattering, maps: torch.Tensor
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Logarithms of mean moduli, then of spreads of those of first order, of maps of one channel.
+
+    Second is what gives gradients by maps of gradients by these, in closed form, as steering does.
+    """
+    modes = torch.fft.fft2(maps[:, 0], norm="forward")
+    means, responses = scattering.means(modes)
+    first, energies = means[:, scattering.first], scattering.energies
+    squares = torch.view_as_real(modes).square().sum(-1).flatten(1)
+    variance = squares @ energies.flatten(1).T - first.square() + MIN_MODULUS**2
+    count = means.shape[1]
+
+    def by_maps(pull: torch.Tensor) -> torch.Tensor:
+        by_variance = 0.5 * pull[:, count:] / variance
+        by_means = pull[:, :count] / (means + MIN_MODULUS)
+        by_means = by_means.index_add(1, scattering.first, by_variance * first, alpha=-2)
+        by_modes = 2 * modes * (by_variance @ energies.flatten(1)).view_as(modes)
+        by_modes = by_modes + scattering.adjoint(responses, by_means)
+        return torch.fft.ifft2(by_modes, norm="forward").real[:, None] / maps[0].numel()
+
+    return torch.cat([(means + MIN_MODULUS).log(), 0.5 * variance.log()], 1), by_maps

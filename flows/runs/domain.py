@@ -1,7 +1,8 @@
 """Maps of the base's own domain: what it makes from noise alone, to see whether samples look alike.
 
 The driver draws them once per run and stores their features. The cost is bounded: no more maps
-than fit targets, and fewer evaluations than inverting those takes.
+than fit targets, fewer evaluations than inverting those takes, and of large maps only so many that
+the network sees as many pixels.
 """
 
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from ood_core.synthesis.pipeline import choose_device
 
 MAX_MAPS = 48
 MIN_MAPS = 8  # of fewer, the share that is nearer says nothing
+PIXELS = 2**17  # of a channel, of all maps: 32 maps of 64 px, and 8 of 128
 STEPS = 24
 
 
@@ -38,7 +40,8 @@ def domain_features(
     """
     if (stored := read_domain(run)) is not None:
         return stored
-    count = min(MAX_MAPS, len(extractor.fit))
+    channels, height, width = extractor.fit.shape[1:]
+    count = domain_count(len(extractor.fit), height * width)
     if count < MIN_MAPS:
         return None
     device = choose_device(settings.execution.device)
@@ -48,7 +51,6 @@ def domain_features(
         require_base(model, run.record)
     except (BaseModelMissing, IdentityRefused):
         return None
-    channels, height, width = extractor.fit.shape[1:]
     shape = model.code_shape((channels, height, width))
     noise = normal(SeedRange(root_key(run.record["identity"] + "/domain"), 0, count), shape)
     maps = draw_domain(model, noise.to(device))
@@ -57,6 +59,11 @@ def domain_features(
     features = extractor.extract(maps)["scattering"]
     write_domain(run, features)
     return features
+
+
+def domain_count(targets: int, pixels: int) -> int:
+    """How many maps are drawn: `MIN_MAPS` or more of any size, if there are as many targets."""
+    return min(MAX_MAPS, targets, max(MIN_MAPS, PIXELS // pixels))
 
 
 def draw_domain(model: BaseModel, noise: Latents) -> Maps:

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ood_core.metrics.scattering import taken
+
 GROUPS = 24
 """Groups of the sorted pixels. Every pixel is in one, where single quantiles would pull but a few:
 maps whose brightest pixels are nearly even got outliers that nothing reached."""
@@ -64,7 +66,7 @@ class SortedMeans:
 
         `pull` is that by the means, in one row, times `shares`.
         """
-        by_rank = pull.index_select(1, self._numbers).split(self._ranks, dim=1)
+        by_rank = taken(pull, self._numbers).split(self._ranks, dim=1)
         coarser: Tensor | None = None
         for scale in reversed(range(len(orders))):
             ranks, order = by_rank[scale], orders[scale]
@@ -94,12 +96,17 @@ def ascending(numbers: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "n k"], Int[
     """
     if numbers.device.type != "cpu" or numbers.dtype != torch.float32 or numbers.requires_grad:
         return numbers.sort(dim=1, stable=True)
-    bits = (numbers + 0.0).view(torch.int32)  # -0 is 0
-    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32
-    keys |= torch.arange(numbers.shape[1])
+    keys = torch.empty(numbers.shape, dtype=torch.int64)
+    places, bits = keys.view(torch.int32).unflatten(1, (-1, 2)).unbind(2)
+    places.copy_(torch.arange(numbers.shape[1]))
+    bits.copy_(_ordered((numbers + 0.0).view(torch.int32)))  # -0 is 0
     keys.numpy().sort(axis=1)
-    order = keys & 0xFFFFFFFF
-    return numbers.gather(1, order), order
+    return _ordered(bits).view(torch.float32), places.long()
+
+
+def _ordered(bits: Int[Tensor, "n k"]) -> Int[Tensor, "n k"]:
+    """Bits of floats as whole numbers of the same order; its own inverse."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _steps() -> list[int]:

@@ -57,6 +57,7 @@ from ood_core.metrics.pieces import PieceSearch
 from ood_core.metrics.scattering import scattering_features
 from ood_core.metrics.spectra import cross_spectrum, power_spectrum
 
+BLOCK_PIXELS = 2**20  # of maps that a family measures at once
 BINS = 60  # of the figure of pixel values
 _TAIL = 2.0 ** -torch.arange(6, 15, 0.5).double()
 LEVELS = torch.cat([torch.linspace(0, 1, 64).double(), _TAIL, 1 - _TAIL]).sort().values
@@ -79,7 +80,7 @@ class Family:
     `steered` family is among the aims of the decoder, so its test is shown for reference only.
     The family is defined on maps of `min_side` pixels and `min_channels` channels at least, and
     where it means something for the fit targets (`suits`).
-    `block_pixels` are measured at once, which bounds the memory.
+    `BLOCK_PIXELS` are measured at once, which bounds the memory.
     """
 
     name: str
@@ -88,7 +89,6 @@ class Family:
     steered: bool = False
     min_side: int = 2
     min_channels: int = 1
-    block_pixels: int = 2**20
     suits: Callable[[Tensor], bool] = lambda _: True
 
     def applies_to(self, fit: AnyMaps) -> bool:
@@ -98,7 +98,7 @@ class Family:
 
     def __call__(self, maps: AnyMaps) -> FeatureArray:
         """Measure maps, in blocks."""
-        rows = max(1, self.block_pixels // maps[0].numel())
+        rows = max(1, BLOCK_PIXELS // maps[0].numel())
         return torch.cat([self.measure(block) for block in maps.split(rows)])
 
 
@@ -118,10 +118,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "colours", "colours and how they go with brightness", colour_features, min_channels=2
         ),
-        Family(
-            "scattering", "scattering moments", scattering_features,
-            steered=True, block_pixels=2**18,
-        ),
+        Family("scattering", "scattering moments", scattering_features, steered=True),
     )
 }  # fmt: skip
 """All families by name, in the order of the report. Those that are not steered are tested."""

@@ -17,6 +17,7 @@ area squared. No window is applied, as in `spectra`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations_with_replacement, pairwise
 from typing import final
 
@@ -28,7 +29,7 @@ from torch import Tensor
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
 
-BLOCK_VALUES = 2**22  # float64 values of filtered maps held at once
+BLOCK_VALUES = 2**17  # float64 values of filtered maps held at once: in the cache of a CPU
 
 
 @final
@@ -129,7 +130,7 @@ def bispectrum(maps: Maps, edges: Sequence[float]) -> Bispectrum:
     if not len(maps):
         raise TargetError("got no maps; expected at least 1 to measure a bispectrum")
     height, width = maps.shape[-2:]
-    shells, pixels = Shells(height, width, edges), height * width
+    shells, pixels = shells_of(height, width, tuple(edges)), height * width
     values, powers = [], []
     for block in torch.split(maps, block_rows(maps, shells)):
         filtered = shells.filtered(torch.fft.rfft2(block.double()))
@@ -139,6 +140,12 @@ def bispectrum(maps: Maps, edges: Sequence[float]) -> Bispectrum:
     product = power.mean(0)[:, shells.triples].prod(-1)
     noise = (shells.orders * pixels * product / shells.triangles).sqrt()
     return Bispectrum(shells.k, shells.triples, shells.triangles, torch.cat(values), power, noise)
+
+
+@lru_cache(maxsize=8)
+def shells_of(height: int, width: int, edges: tuple[float, ...]) -> Shells:
+    """Return shells, made once: that takes longer than to measure a map."""
+    return Shells(height, width, edges)
 
 
 def bispectrum_features(maps: Maps) -> Float[Tensor, "n f"]:

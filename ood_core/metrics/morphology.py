@@ -36,7 +36,7 @@ appendix 1), and white noise `(1 - Phi(level)^9) / 9` per pixel.
 from math import pi, sqrt
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ood_core.arrays import Maps
@@ -77,8 +77,9 @@ def _of_set(above: Tensor) -> Float[Tensor, "n c 3"]:
     return torch.stack([_mean(above), pi / 32 * length, (one - three) / 4], dim=-1)
 
 
-def _mean(mask: Tensor) -> Float[Tensor, "n c"]:
-    return mask.double().mean((-2, -1))
+def _mean(mask: Bool[Tensor, "n c y x"]) -> Float[Tensor, "n c"]:
+    """Share of pixels, counted in whole numbers."""
+    return mask.sum((-2, -1), dtype=torch.int32).double() / mask[0, 0].numel()
 
 
 PEAK_THRESHOLDS = (-1.0, 0.0, 1.0, 2.0)  # in a map's own sigma
@@ -100,7 +101,7 @@ def peak_density(maps: Maps, levels: Float[Tensor, " levels"]) -> Float[Tensor, 
         for x in range(3):
             if (y, x) != (1, 1):
                 peak &= inner > maps[..., y : y + height, x : x + width]
-    above = [(peak & (inner > level)).double().mean((-2, -1)) for level in levels]
+    above = [_mean(peak & (inner > level)) for level in levels]
     return torch.stack(above, dim=-1)
 
 

@@ -5,6 +5,7 @@ distributions, `W1 = integral |F_a(v) - F_b(v)| dv` (Vallender 1974), in units o
 Channels are separate distributions; distances are averaged over them.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,9 +34,16 @@ def uniform_edges(maps: Maps, bins: int, tail: float = 5e-4) -> Float[Tensor, "c
 
 def cumulative(maps: Maps, edges: Float[Tensor, "c edges"]) -> Float[Tensor, "n c edges"]:
     """Return the fraction of a map's pixels at or below every edge."""
-    pixels = maps.double().flatten(-2).sort(dim=-1).values
+    pixels = _sorted(maps.flatten(-2)).double()
     at = edges.expand(len(maps), *edges.shape).contiguous()
     return torch.searchsorted(pixels, at, right=True) / pixels.shape[-1]
+
+
+def _sorted(values: Float[Tensor, "n c pixels"]) -> Float[Tensor, "n c pixels"]:
+    """Rising rows; on a CPU NumPy sorts with vector instructions, many times as fast as torch."""
+    if values.device.type != "cpu":
+        return values.sort(dim=-1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1))
 
 
 def own_units(maps: Maps) -> Maps:

@@ -30,7 +30,7 @@ BRIGHT = 2.0  # standard deviations at which whitened pixels are held down
 EMPTY = 0.1  # of the mean energy of boxes: with less, boxes are alike for want of structure
 BLUR = 0.5  # cycles per pixel that matter where maps may be moved by parts of pixels
 CANDIDATES = 64  # pairs that are looked at, per map: small quadrants are not among the first few
-BLOCK_VALUES = 2**21  # of correlations that are held at once, at least those of one map
+BLOCK_VALUES = 2**20  # of correlations that are held at once, at least those of one map
 
 AnyMaps = Float[Tensor, "_ _ _ _"]
 
@@ -91,24 +91,19 @@ class OverlapSearch:
         turned = torch.stack([images[turn] for turn in self.turns], 1).flatten(0, 1)
         white = _whitened(turned, self.kernel)
         image, target, shift, weights = self._candidates(white, len(maps))
-        own, energy, moved = white[image], white.square().sum(1), _moved(self.white[target], shift)
-        rows = torch.arange(len(maps), device=maps.device)
-        pairs = [
-            ((own * other).sum(1), other.square().sum(1))
-            for other in (moved, _blended(moved, weights))
-        ]
-        found = []
+        own, energy = white[image], summed(white.square())
+        around = _moved(self.white, target, shift)
+        fields = []  # products of each pair, and the target's energies, moved by whole pixels first
+        for other in (around[..., 1:-1, 1:-1], _blended(around, weights)):
+            fields += [summed(own * other), summed(other.square())]
+        stacked = torch.stack(fields)
+        rows, found = torch.arange(len(maps), device=maps.device), []
         for box in self.boxes:
-            mine = _means(energy, box)[image].clamp(min=self.floor)
-            heights = [
-                (_means(product, box) / (mine * _means(theirs, box).clamp(min=self.floor)).sqrt())
-                .abs()
-                .flatten(1)
-                .amax(1)
-                for product, theirs in pairs
-            ]
-            height, pair = torch.maximum(*heights).view(len(maps), -1).max(1)
-            near = (2 - 2 * height.double().clamp(max=1)).sqrt()
+            mine = _means(energy, box)[image].clamp_(min=self.floor)
+            product, theirs = _means(stacked.flatten(0, 1), box).view(2, 2, *mine.shape).unbind(1)
+            square = product.square_() / (theirs.clamp_(min=self.floor) * mine)
+            height, pair = square.flatten(2).amax((0, 2)).view(len(maps), -1).max(1)
+            near = (2 - 2 * height.double().sqrt().clamp(max=1)).sqrt()
             found.append((near, target.view(len(maps), -1)[rows, pair]))
         return found
 
@@ -118,15 +113,16 @@ class OverlapSearch:
         products = own[:, None, 0] * self.modes[None, :, 0]
         for channel in range(1, own.shape[1]):
             products += own[:, None, channel] * self.modes[None, :, channel]
-        both = torch.view_as_real(torch.fft.ifft2(products)).movedim(-1, 2)
-        matches = both.flatten(1, 2)[:, : len(self.white)].flatten(2)
-        peaks = matches.abs().amax(2).view(count, -1)
+        both = torch.view_as_real(torch.fft.ifft2(products, norm="forward"))
+        columns = both.flatten(3)  # the least and the largest of columns first: long rows are fast
+        peaks = torch.maximum(columns.amax(2), -columns.amin(2)).unflatten(2, (width, 2)).amax(2)
+        peaks = peaks.flatten(1)[:, : len(self.white)].reshape(count, -1)
         pair = peaks.topk(min(CANDIDATES, peaks.shape[1]), dim=1).indices
         targets = len(self.white)
         image = pair // targets + len(self.turns) * torch.arange(count, device=pair.device)[:, None]
         image, target = image.flatten(), (pair % targets).flatten()
-        found = matches[image, target]
-        shift = found.abs().argmax(1)
+        found = both.movedim(-1, 2)[image, target // 2, target % 2].flatten(1)
+        shift = _largest(found.abs())
         found = found * found.gather(1, shift[:, None]).sign()
         places = torch.stack([shift // width, shift % width], 1)
         around = torch.arange(-1, 2, device=white.device)
@@ -154,26 +150,23 @@ def _paired_modes(white: AnyMaps) -> Tensor:
     return paired
 
 
-def _moved(maps: AnyMaps, shift: Int[Tensor, "n 2"]) -> AnyMaps:
-    """Roll every map by its own shift (y, x)."""
+def _moved(maps: AnyMaps, which: Int[Tensor, " n"], shift: Int[Tensor, "n 2"]) -> AnyMaps:
+    """Roll some maps by shifts (y, x) of their own, with a pixel more, periodic, on every side."""
     height, width = maps.shape[-2:]
-    y, x = (
-        (torch.arange(n, device=maps.device) - shift[:, d, None]) % n
-        for d, n in enumerate((height, width))
-    )
-    place = (y[:, :, None] * width + x[:, None]).flatten(1)[:, None]
-    return maps.flatten(2).gather(2, place.expand(-1, maps.shape[1], -1)).view(maps.shape)
+    rows = torch.cat([maps, maps, maps[..., :2]], -1).unfold(-1, width + 2, 1)  # from every start
+    y = (torch.arange(-1, height + 1, device=maps.device) - shift[:, :1]) % height
+    x = (-1 - shift[:, 1:]) % width
+    return rows[which[:, None], :, y, x].movedim(2, 1)
 
 
-def _blended(maps: AnyMaps, weights: Float[Tensor, "n 2 3"]) -> AnyMaps:
+def _blended(around: AnyMaps, weights: Float[Tensor, "n 2 3"]) -> AnyMaps:
     """Add up what lies one pixel back, here and one ahead, by weights along y and along x."""
     for axis in (0, 1):
-        parts = (
-            maps.roll(step, axis - 2) * weights[:, axis, step + 1, None, None, None]
-            for step in (-1, 0, 1)
-        )
-        maps = torch.stack(list(parts)).sum(0)
-    return maps
+        ahead, here, back = weights[:, axis, :, None, None, None].unbind(1)
+        inner = around.shape[axis - 2] - 2
+        parts = [around.narrow(axis - 2, start, inner) for start in range(3)]
+        around = (parts[2] * ahead).addcmul_(parts[1], here).addcmul_(parts[0], back)
+    return around
 
 
 def _kernel(targets: AnyMaps, blurred: bool) -> Float[Tensor, "c one y x"]:
@@ -217,6 +210,18 @@ def _spread(white: AnyMaps) -> Float[Tensor, " c"]:
 def _whitened(maps: AnyMaps, kernel: Tensor) -> AnyMaps:
     white = _filtered(maps, kernel)
     return white / (1 + (white / BRIGHT).square()).sqrt()
+
+
+def _largest(values: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
+    """Where rows are largest; on a CPU by NumPy, several times as fast as torch."""
+    if values.device.type != "cpu":
+        return values.argmax(1)
+    return torch.from_numpy(values.numpy().argmax(1))
+
+
+def summed(values: AnyMaps) -> Float[Tensor, "n y x"]:
+    """Sums over channels; a view where there is one."""
+    return values[:, 0] if values.shape[1] == 1 else values.sum(1)
 
 
 def _means(maps: Float[Tensor, "n y x"], box: int) -> Float[Tensor, "n rows columns"]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ood_core.arrays import Maps
 from ood_core.errors import TargetError
-from ood_core.metrics.bispectrum import Shells, block_rows, shell_edges
+from ood_core.metrics.bispectrum import block_rows, shell_edges, shells_of
 
 MIN_MODULUS = 1e-12  # of the largest modulus: rounding has no phase
 
@@ -51,7 +51,7 @@ def phase_coherence(maps: Maps, edges: Sequence[float]) -> PhaseCoherence:
     if not len(maps):
         raise TargetError("got no maps; expected at least 1 to measure phases")
     height, width = maps.shape[-2:]
-    shells = Shells(height, width, edges)
+    shells = shells_of(height, width, tuple(edges))
     values = []
     for block in torch.split(maps, block_rows(maps, shells)):
         phases = _phases(torch.fft.rfft2(block.double()))

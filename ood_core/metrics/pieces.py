@@ -45,7 +45,7 @@ SCALES = (0.72, 0.76, 0.81, 0.86, 0.9, 0.95, 1.0, 1.05, 1.1, 1.16)
 PAIRS = 32  # pairs of discs that are turned, per map
 MAX_TARGETS = 1024  # of which discs are kept; more are thinned evenly
 WHITENED = 64  # targets, at most, that set the whitening
-BLOCK = 8  # maps at once
+BLOCK = 16  # maps at once
 
 AnyMaps = Float[Tensor, "_ _ _ _"]
 Coefficients = Complex[Tensor, "discs functions"]
@@ -54,12 +54,16 @@ Coefficients = Complex[Tensor, "discs functions"]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Discs:
-    """Discs of all targets, whitened and of unit length, with their targets."""
+    """Discs of all targets, whitened and of unit length, with their targets.
+
+    `parts` are real and imaginary parts by orders, a column for each disc.
+    """
 
     radius: float
     channels: int
     whitening: tuple[Float[Tensor, "_ _"], ...]
     discs: Coefficients
+    parts: tuple[Float[Tensor, "_ _"], ...]
     target: Int[Tensor, " discs"]
 
     @classmethod
@@ -75,7 +79,9 @@ class _Discs:
             [torch.arange(len(maps)).repeat_interleave(part.shape[1]) for part in parts]
         )
         both = torch.cat([discs, discs.conj().resolve_conj()])
-        return cls(radius, channels, whitening, both, target.repeat(2))
+        orders = (both[:, columns] for columns in _orders(radius, channels))
+        split = tuple(torch.cat([of.real, of.imag], 1).T.contiguous() for of in orders)
+        return cls(radius, channels, whitening, both, split, target.repeat(2))
 
     def nearest(self, maps: AnyMaps) -> Found:
         """Search all targets' discs for the discs of each map."""
@@ -93,11 +99,11 @@ class _Discs:
     def _bounds(self, own: Coefficients) -> Float[Tensor, "rows discs"]:
         """Return `sum_m |c_m|` of all pairs, order by order."""
         total = torch.zeros(len(own), len(self.discs))
-        for columns in _orders(self.radius, self.channels):
-            a, b = own[:, columns], self.discs[:, columns]
-            real = torch.cat([a.real, a.imag], 1) @ torch.cat([b.real, b.imag], 1).T
-            imag = torch.cat([a.imag, -a.real], 1) @ torch.cat([b.real, b.imag], 1).T
-            total += real.square_().addcmul_(imag, imag).sqrt_()
+        for columns, parts in zip(_orders(self.radius, self.channels), self.parts, strict=True):
+            a = own[:, columns]
+            sides = torch.cat([a.real, a.imag], 1), torch.cat([a.imag, -a.real], 1)
+            real, imag = (torch.cat(sides) @ parts).square_().chunk(2)
+            total += real.add_(imag).sqrt_()
         return total
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ood_core.config.targets import Symmetry
-from ood_core.metrics.overlap import Found
+from ood_core.metrics.overlap import Found, summed
 from ood_core.numerics.symmetry import orbit
 
 WAVES = 20  # p^2 + q^2 of modes whose waves are compared by themselves
@@ -45,24 +45,66 @@ Modes = Float[Tensor, "n c p q"]
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class Waves:
+    """Cosines of a grid along both axes, gains of their modes that whiten them, the least energy.
+
+    Gains are 0 of modes that are not looked at.
+    """
+
+    y: Float[Tensor, "p y"]
+    x: Float[Tensor, "q x"]
+    gain: Modes
+    least: Tensor
+
+    @classmethod
+    def of(cls, maps: AnyMaps, most: int, power: Modes) -> "Waves":
+        """Those of `0 < p^2 + q^2 <= most`, whitened by their mean `power`."""
+        y, x = _cosines_of(maps, most)
+        own, chosen = power[..., : len(y), : len(x)], _chosen(len(y), len(x), most).to(maps.device)
+        return cls(y, x, (own + NOISE).rsqrt() * chosen, EMPTY * ((own > 0) & chosen).sum())
+
+    def unit(self, maps: AnyMaps) -> Float[Tensor, "n modes"]:
+        """Modes, whitened and of unit length; 0 where there is no structure."""
+        modes = (self.y @ (maps @ self.x.T) * self.gain).flatten(1)
+        energy = modes.square().sum(1, keepdim=True)
+        unit: Tensor = torch.where(energy > self.least, modes * energy.clamp(min=1e-24).rsqrt(), 0)
+        return unit
+
+    def field(self, maps: AnyMaps) -> AnyMaps:
+        """Whitened modes as maps with a mean square of 1."""
+        modes = self.unit(maps).view(*maps.shape[:2], len(self.y), len(self.x))
+        field: Tensor = self.y.T @ (modes @ self.x) * maps[0].numel() ** 0.5
+        return field
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class RegistrationSearch:
-    """All images of targets, their modes, and how these are whitened."""
+    """All images of targets, and their modes; `levels` are those of `LEVELS`."""
 
     images: AnyMaps
-    power: Modes
     count: int
+    long: Waves
+    longer: Waves
+    levels: tuple[Waves, ...]
     waves: Float[Tensor, "images modes"]
     seen: Float[Tensor, "images modes"]
 
     @classmethod
     def of(cls, targets: AnyMaps, symmetries: tuple[Symmetry, ...]) -> "RegistrationSearch":
         """Prepare targets in units of their own, under images of which all have one shape."""
-        power = _modes(targets, LEVELS[-1][0]).square().mean(0, keepdim=True)
+        most = LEVELS[-1][0]
+        y, x = _cosines_of(targets, most)
+        power = (y @ (targets @ x.T)).square().mean(0, keepdim=True)
+        power = power * _chosen(len(y), len(x), most).to(power)
         if power.shape[-1] == power.shape[-2]:
             power = (power + power.mT) / 2
         images = torch.cat(orbit(targets, symmetries))
-        waves, seen = (_unit(images, most, power) for most in (WAVES, SEEN))
-        return cls(images, power, len(targets), waves, seen)
+        longer, long = (Waves.of(targets, most, power) for most in (WAVES, SEEN))
+        levels = tuple(Waves.of(targets, most, power) for most, _ in LEVELS)
+        return cls(
+            images, len(targets), long, longer, levels, longer.unit(images), long.unit(images)
+        )
 
     def nearest(self, maps: AnyMaps) -> dict[str, Found]:
         """Return the nearest target by waves and after registration, of maps in own units."""
@@ -74,9 +116,9 @@ class RegistrationSearch:
         }  # fmt: skip
 
     def _nearest(self, maps: AnyMaps) -> tuple[Found, Found]:
-        height, image = (_unit(maps, WAVES, self.power) @ self.waves.T).abs().max(1)
+        height, image = (self.longer.unit(maps) @ self.waves.T).abs().max(1)
         views = torch.stack(_views(maps), 1)
-        found = _unit(views.flatten(0, 1), SEEN, self.power) @ self.seen.T
+        found = self.long.unit(views.flatten(0, 1)) @ self.seen.T
         found = found.view(len(maps), -1)
         best = found.abs().topk(min(CANDIDATES, found.shape[1]), dim=1).indices
         sign = found.gather(1, best).sign()
@@ -92,60 +134,40 @@ class RegistrationSearch:
     ) -> Float[Tensor, " n"]:
         """Correlation of each map with its own image after registration."""
         height, width = maps.shape[-2:]
-        smooth, stiffness = _smooth(height, width)
-        smooth, stiffness = smooth.to(maps), stiffness.to(maps) * height * width
-        bent = maps.new_zeros(len(maps), 2, len(smooth))  # coefficients, in sides
-        sides = maps.new_tensor([height, width])[:, None, None]
-        for most, iterations in LEVELS:
-            wanted = self._field(maps, most) * sign[:, None, None, None]
-            field = self._field(images, most)
+        (y, x), stiffness = _smooth(height, width)
+        y, x, stiffness = y.to(maps), x.to(maps), stiffness.to(maps) * height * width
+        pairs = [(rows[:, None] * rows).flatten(0, 1) for rows in (y, x)]
+        ahead, along = (_slope(n).to(maps) * n for n in (height, width))
+        bent = maps.new_zeros(len(maps), *stiffness.shape)  # coefficients, in sides
+        for waves, (_, iterations) in zip(self.levels, LEVELS, strict=True):
+            wanted = waves.field(maps) * sign[:, None, None, None]
+            field = waves.field(images)
             for _ in range(iterations):
-                now = _displaced(field, torch.einsum("nab,bhw->nahw", bent, smooth))
-                slopes = torch.stack(torch.gradient(now, dim=(2, 3)), 1) * sides[:, None]
-                design = (slopes[:, :, None] * smooth[:, None]).flatten(1, 2).flatten(2)
-                normal = design @ design.mT + torch.diag(stiffness)
-                aim = (design @ (wanted - now).flatten(1)[:, :, None])[:, :, 0]
-                step = torch.linalg.solve(normal, aim - stiffness * bent.flatten(1))
+                now = _displaced(field, y.T @ bent @ x)
+                by_y, by_x, gap = ahead @ now, now @ along.T, wanted - now
+                products = torch.stack(
+                    [summed(by_y * by_y), summed(by_y * by_x), summed(by_x * by_x)], 1
+                )
+                blocks = pairs[0] @ (products @ pairs[1].T)  # of products of the functions
+                blocks = blocks.unflatten(-1, (len(x), -1)).unflatten(-3, (len(y), -1))
+                normal = blocks[:, [[0, 1], [1, 2]]].permute(0, 1, 3, 5, 2, 4, 6)
+                normal = normal.flatten(4).flatten(1, 3) + torch.diag(stiffness.flatten())
+                aim = y @ (torch.stack([summed(by_y * gap), summed(by_x * gap)], 1) @ x.T)
+                aim = (aim - stiffness * bent).flatten(1)
+                step = torch.cholesky_solve(aim[..., None], torch.linalg.cholesky(normal))
                 bent = (bent + step.view_as(bent)).clamp(-MOST, MOST)
-        moved = _displaced(images, torch.einsum("nab,bhw->nahw", bent, smooth))
-        most = LEVELS[-1][0]
-        one, other = (_unit(of, most, self.power) for of in (maps, moved))
-        return (one * other).sum(1)
-
-    def _field(self, maps: AnyMaps, most: int) -> AnyMaps:
-        """Whitened modes as maps with a mean square of 1."""
-        rows, columns = _sides(maps, most)
-        modes = _unit(maps, most, self.power).view(*maps.shape[:2], rows, columns)
-        y, x = _cosines(maps.shape[-2], rows).to(maps), _cosines(maps.shape[-1], columns).to(maps)
-        field: Tensor = y.T @ modes @ x * maps[0].numel() ** 0.5
-        return field
+        moved = _displaced(images, y.T @ bent @ x)
+        return (self.levels[-1].unit(maps) * self.levels[-1].unit(moved)).sum(1)
 
     def _found(self, height: Tensor, image: Int[Tensor, " n"]) -> Found:
         return Found((2 - 2 * height.double().clamp(max=1)).sqrt(), image % self.count)
 
 
-def _sides(maps: AnyMaps, most: int) -> tuple[int, int]:
-    rows, columns = (min(math.isqrt(most) + 1, side) for side in maps.shape[-2:])
-    return rows, columns
-
-
-def _modes(maps: AnyMaps, most: int) -> Modes:
-    """Amplitudes of orthonormal cosines of `0 < p^2 + q^2 <= most`, and 0 for others."""
-    rows, columns = _sides(maps, most)
-    y, x = _cosines(maps.shape[-2], rows).to(maps), _cosines(maps.shape[-1], columns).to(maps)
-    kept: Tensor = (y @ maps @ x.T) * _chosen(rows, columns, most).to(maps)
-    return kept
-
-
-def _unit(maps: AnyMaps, most: int, power: Modes) -> Float[Tensor, "n modes"]:
-    """Modes, whitened and of unit length; 0 where there is no structure."""
-    rows, columns = _sides(maps, most)
-    own = power[..., :rows, :columns]
-    modes = (_modes(maps, most) * (own + NOISE).rsqrt()).flatten(1)
-    energy = modes.square().sum(1, keepdim=True)
-    number = ((own > 0) & _chosen(rows, columns, most).to(own.device)).sum()
-    unit: Tensor = torch.where(energy > EMPTY * number, modes / energy.sqrt().clamp(min=1e-12), 0)
-    return unit
+def _cosines_of(maps: AnyMaps, most: int) -> tuple[Float[Tensor, "p y"], Float[Tensor, "q x"]]:
+    """Orthonormal cosines of `p^2 <= most` along either axis."""
+    count = math.isqrt(most) + 1
+    y, x = (_cosines(side, min(count, side)).to(maps) for side in maps.shape[-2:])
+    return y, x
 
 
 def _chosen(rows: int, columns: int, most: int) -> Bool[Tensor, "p q"]:
@@ -163,13 +185,21 @@ def _cosines(side: int, count: int) -> Float[Tensor, "count side"]:
 
 
 @cache
-def _smooth(height: int, width: int) -> tuple[Float[Tensor, "b y x"], Float[Tensor, " both"]]:
-    """Functions that displacements are made of, and their stiffness along y, then along x."""
-    y, x = (_cosines(n, min(ORDERS, n)) * n**0.5 for n in (height, width))
-    made = torch.einsum("ph,qw->pqhw", y / y.abs().amax(1, True), x / x.abs().amax(1, True))
-    p, q = (torch.arange(n) for n in made.shape[:2])
+def _smooth(
+    height: int, width: int
+) -> tuple[tuple[Float[Tensor, "p y"], Float[Tensor, "q x"]], Float[Tensor, "two p q"]]:
+    """Displacements are made of products of these; their stiffness along y, then along x."""
+    y, x = (_cosines(n, min(ORDERS, n)) for n in (height, width))
+    p, q = torch.arange(len(y)), torch.arange(len(x))
     stiffness = STIFFNESS * (1 + p[:, None] ** 2 + q**2) / ORDERS**2
-    return made.flatten(0, 1), stiffness.flatten().repeat(2)
+    return (y / y.abs().amax(1, True), x / x.abs().amax(1, True)), stiffness.expand(2, -1, -1)
+
+
+@cache
+def _slope(side: int) -> Float[Tensor, "side side"]:
+    """Central differences of a row, one-sided at both ends."""
+    slope: Tensor = torch.gradient(torch.eye(side, dtype=torch.float64), dim=0)[0]
+    return slope
 
 
 def _displaced(maps: AnyMaps, by: Float[Tensor, "n two y x"]) -> AnyMaps:

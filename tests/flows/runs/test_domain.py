@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flows.runs import domain
-from flows.runs.domain import domain_features, draw_domain
+from flows.runs.domain import domain_count, domain_features, draw_domain
 from flows.runs.lifecycle import stored_settings
 from ood_core.errors import BaseModelError
 from ood_core.evaluation.features import FeatureExtractor
@@ -46,6 +46,12 @@ def test_they_are_drawn_once_and_need_the_base_no_more(planned, monkeypatch):
     assert domain_features(run, away, extractor).equal(rows)
     monkeypatch.setattr("ood_core.store.statistics.DEFINITION", 99)
     assert domain_features(run, away, extractor) is None  # they would be of another definition
+
+
+def test_large_maps_are_fewer():
+    counts = [domain_count(64, side**2) for side in (32, 64, 128, 256)]
+    assert counts == [48, 32, 8, 8]
+    assert domain_count(6, 256**2) == 6  # too few to measure a leak
 
 
 @pytest.mark.parametrize("where", ["gone/away/x", "other"])
