@@ -18,6 +18,7 @@ from ood_core.denoising.calibrated import (
     TargetExperts,
 )
 from ood_core.denoising.hats import band_knots
+from ood_core.denoising.local_detail import LocalDetail
 from ood_core.denoising.statistics import Statistics
 from ood_core.denoising.steered import SteeredDenoiser
 from ood_core.diffusion.analytic import GaussianDenoiser
@@ -117,9 +118,10 @@ class TestSteered(DenoiserContract):
         spec = SteeringSpec(steps=2, rate=0.03, sigma_max=2.5, radial_bins=0)
         spread, power = torch.ones(aim.shape[1]), torch.ones(1, 16, 16)
         large = torch.zeros(len(spread), dtype=torch.bool)
-        near, edges = torch.zeros(1, 1, dtype=torch.int64), torch.linspace(-1, 1, 5)
+        near = torch.zeros(1, 1, dtype=torch.int64)
+        local = LocalDetail(torch.linspace(-1, 1, 5), torch.ones(5))
         novel = Novelty(torch.zeros(1, 1, dtype=torch.float64), 0.0)
-        aims = StatisticAims(aim, spread, large, near, 0, 1, power, edges, torch.ones(5), novel)
+        aims = StatisticAims(aim, spread, large, near, 0, 1, power, local, novel)
         return SteeredDenoiser(inner, statistics, aim, aims, spec)
 
     @pytest.fixture
