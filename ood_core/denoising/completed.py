@@ -169,7 +169,8 @@ def _shares(maps: Maps, power: Map) -> Float[Tensor, " knots"]:
 
 
 def _spread(shares: Float[Tensor, " knots"], like: Map) -> Float[Tensor, "y x"]:
-    return (shares[:, None, None] * _hats(*like.shape[-2:])).sum(0).to(like)
+    hats = _hats(*like.shape[-2:]).to(like)
+    return (shares.to(like)[:, None, None] * hats).sum(0)
 
 
 @final

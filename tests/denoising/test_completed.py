@@ -171,3 +171,11 @@ def test_the_spread_of_detail_is_measured_by_brightness():
     # Power 0.09 and 0.01 are 0.05 in the mean; the wave's own bend adds a little to both.
     assert float(bright) == pytest.approx((0.09 / 0.05) ** 0.5, rel=0.1)
     assert float(bright / faint) == pytest.approx(3, rel=0.25)
+
+
+def test_power_is_spread_over_modes_where_the_maps_are():
+    """The meta device, on which no number lies, stands for any other than the CPU."""
+    there = torch.device("meta")
+    parts = torch.ones(24, device=there)
+    found = LeftOpen(parts, parts, torch.zeros(2)).at(power().to(there), 0.9)
+    assert [one.device for one in found] == [there, there]
